@@ -1,0 +1,56 @@
+"""Event contracts: what an event looks like, in every version it ever had. Pure: no I/O."""
+
+from event_schemas.envelope import ENVELOPE, RecordedEvent
+from event_schemas.errors import (
+    BrokenEventsError,
+    ConcurrencyError,
+    ContractError,
+    DamagedLogError,
+    EmptyLogError,
+    GenerationError,
+    LogError,
+    ObjectNotFoundError,
+    PayloadError,
+    ProjectionError,
+    RefoldError,
+    StoreError,
+    StoreNotConditionalError,
+    UnknownEventTypeError,
+    UnknownSchemaVersionError,
+    UsageError,
+)
+from event_schemas.event import event, event_type_of, is_event, schema_of, schema_version_of
+from event_schemas.payload import canonical_json
+from event_schemas.registry import Registry
+from event_schemas.upcasting import Upcaster, merger, upcaster
+
+__all__ = [
+    "ENVELOPE",
+    "BrokenEventsError",
+    "ConcurrencyError",
+    "ContractError",
+    "DamagedLogError",
+    "EmptyLogError",
+    "GenerationError",
+    "LogError",
+    "ObjectNotFoundError",
+    "PayloadError",
+    "ProjectionError",
+    "RecordedEvent",
+    "RefoldError",
+    "Registry",
+    "StoreError",
+    "StoreNotConditionalError",
+    "UnknownEventTypeError",
+    "UnknownSchemaVersionError",
+    "Upcaster",
+    "UsageError",
+    "canonical_json",
+    "event",
+    "event_type_of",
+    "is_event",
+    "merger",
+    "schema_of",
+    "schema_version_of",
+    "upcaster",
+]

@@ -1,0 +1,157 @@
+"""``@event``: a frozen dataclass with a schema version is an event's contract."""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+import uuid
+from collections.abc import Callable
+from datetime import date, datetime
+from decimal import Decimal
+from typing import Any, TypeVar, dataclass_transform
+
+import pyarrow as pa
+
+from event_schemas.envelope import ENVELOPE_NAMES, UTC_MICROSECONDS
+from event_schemas.errors import ContractError
+
+T = TypeVar("T")
+
+_PLAIN_TYPES: dict[Any, pa.DataType] = {
+    str: pa.string(),
+    int: pa.int64(),
+    float: pa.float64(),
+    bool: pa.bool_(),
+    date: pa.date32(),
+    datetime: UTC_MICROSECONDS,
+    uuid.UUID: pa.uuid(),
+}
+
+
+@dataclass_transform(frozen_default=True, kw_only_default=True)
+def event(*, schema_version: int, name: str | None = None) -> Callable[[type[T]], type[T]]:
+    """Make a class the contract of an event type.
+
+    The class becomes a frozen, slotted dataclass with keyword-only fields. A field's annotation gives its
+    Arrow type: ``str``, ``int`` (64 bits), ``bool``, ``float``, ``date``, ``datetime`` (UTC, microseconds),
+    ``UUID``, ``list[...]``, a nested dataclass, ``... | None`` for an optional field, and
+    ``Annotated[..., pa.decimal128(18, 2)]`` for a decimal or any other exact Arrow type.
+
+    Args:
+        schema_version: the version of this shape, from 1; raise it with every change of the fields, and
+            write an upcaster from the version before.
+        name: the event type's name in the log; the class's own name by default.
+
+    Raises:
+        ContractError: an annotation has no Arrow type, or a field has a name that the envelope uses.
+
+    Example:
+        >>> @event(schema_version=1)
+        ... class OrderShipped:
+        ...     order_id: str
+        ...     carrier: str | None
+        >>> schema_of(OrderShipped).names
+        ['order_id', 'carrier']
+    """
+
+    def decorate(cls: type[T]) -> type[T]:
+        event_type = name or cls.__name__
+        if schema_version < 1:
+            raise ContractError(f"Event {event_type}: schema_version is {schema_version}; versions start at 1.")
+        made = dataclasses.dataclass(frozen=True, slots=True, kw_only=True)(cls)
+        schema = dataclass_schema(made, where=f"Event {event_type}")
+        check_field_names(schema, where=f"Event {event_type}")
+        made.__event_type__ = event_type  # type: ignore[attr-defined]
+        made.__schema_version__ = schema_version  # type: ignore[attr-defined]
+        made.__event_schema__ = schema  # type: ignore[attr-defined]
+        return made
+
+    return decorate
+
+
+def is_event(cls: object) -> bool:
+    """Tell whether a class was made by ``@event``."""
+    return isinstance(cls, type) and hasattr(cls, "__event_type__")
+
+
+def event_type_of(cls: type) -> str:
+    """Name the event type that a class is the contract of."""
+    return str(_contract(cls).__event_type__)
+
+
+def schema_version_of(cls: type) -> int:
+    """Tell the schema version that a class declares."""
+    return int(_contract(cls).__schema_version__)
+
+
+def schema_of(cls: type) -> pa.Schema:
+    """Give the Arrow schema of an event class's payload."""
+    return _contract(cls).__event_schema__
+
+
+def _contract(cls: type) -> Any:
+    if not is_event(cls):
+        raise ContractError(f"{cls!r} is no event: decorate the class with @event(schema_version=...).")
+    return cls
+
+
+def check_field_names(schema: pa.Schema, *, where: str) -> None:
+    """Refuse payload fields that would hide a column of the envelope or one of refold's own.
+
+    Raises:
+        ContractError: with the field's name.
+    """
+    seen: set[str] = set()
+    for field in schema:
+        folded = field.name.lower()
+        if folded in ENVELOPE_NAMES or folded in {"payload", "bucket"} or folded.startswith("_"):
+            raise ContractError(
+                f"{where}: the field name {field.name!r} is reserved (the envelope has such a column, or it "
+                "starts with an underscore). Choose another name."
+            )
+        if folded in seen:
+            raise ContractError(f"{where}: two fields are named {field.name!r} (SQL does not tell case apart).")
+        seen.add(folded)
+
+
+def dataclass_schema(cls: type, *, where: str) -> pa.Schema:
+    """Derive an Arrow schema from a dataclass's annotations.
+
+    Args:
+        cls: a dataclass.
+        where: what to call it in an error.
+    """
+    hints = typing.get_type_hints(cls, include_extras=True)
+    fields = [_arrow_field(f.name, hints[f.name], where=where) for f in dataclasses.fields(cls)]
+    return pa.schema(fields)
+
+
+def _arrow_field(name: str, annotation: Any, *, where: str) -> pa.Field:
+    annotation, optional = _strip_optional(annotation)
+    return pa.field(name, _arrow_type(annotation, where=f"{where}, field {name}"), nullable=optional)
+
+
+def _strip_optional(annotation: Any) -> tuple[Any, bool]:
+    if typing.get_origin(annotation) not in (typing.Union, types.UnionType):
+        return annotation, False
+    members = [m for m in typing.get_args(annotation) if m is not type(None)]
+    return (members[0], True) if len(members) == 1 else (annotation, False)
+
+
+def _arrow_type(annotation: Any, *, where: str) -> pa.DataType:
+    if annotation in _PLAIN_TYPES:
+        return _PLAIN_TYPES[annotation]
+    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is typing.Annotated:
+        exact = [a for a in arguments[1:] if isinstance(a, pa.DataType)]
+        return exact[0] if exact else _arrow_type(arguments[0], where=where)
+    if origin is list:
+        return pa.list_(_arrow_field("element", arguments[0], where=where))
+    if dataclasses.is_dataclass(annotation) and isinstance(annotation, type):
+        return pa.struct(list(dataclass_schema(annotation, where=where)))
+    hint = " Write Annotated[Decimal, pa.decimal128(18, 2)]." if annotation is Decimal else ""
+    raise ContractError(
+        f"{where}: {annotation!r} has no Arrow type. Use str, int, bool, float, date, datetime, UUID, list, a "
+        f"nested dataclass, or Annotated[..., an Arrow type]; only `| None` may be joined to it.{hint}"
+    )

@@ -1,0 +1,132 @@
+"""A domain: its events, upcasters, read models and views as one value, checked as a whole."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib.metadata import entry_points
+
+from event_schemas import ContractError, ProjectionError, Registry, Upcaster, UsageError
+from event_schemas.registry import Shape
+from event_schemas.upcasting import Form
+from warehouse.projection import ReadModel, View, view_binds
+from warehouse.sql import quote, scratch
+from warehouse.upcasting import compile_sql
+
+ENTRY_POINT_GROUP = "refold.domains"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Domain:
+    """All that the engine needs to know of one field of business.
+
+    Args:
+        name: its name, which a log and its read models carry.
+        events: the newest class of every event type.
+        upcasters: what carries older schema versions and retired event types to them.
+        read_models: projections and folds.
+        views: SQL over the read models, in the order in which they may build on each other.
+
+    Raises:
+        ContractError: events and upcasters contradict each other, or an upcaster does not bind.
+        ProjectionError: two read models share a name, one reads an unknown event, or a view does not bind.
+
+    Example:
+        >>> from event_schemas import event
+        >>> @event(schema_version=1)
+        ... class DoorOpened:
+        ...     door: str
+        >>> Domain(name="doors", events=(DoorOpened,)).registry.shapes
+        (('DoorOpened', 1),)
+    """
+
+    name: str
+    events: tuple[type, ...]
+    upcasters: tuple[Upcaster, ...] = ()
+    read_models: tuple[ReadModel, ...] = ()
+    views: tuple[View, ...] = ()
+    registry: Registry = field(init=False, repr=False, compare=False)
+    upcaster_sql: Mapping[Shape, str] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        if not self.name.isidentifier():
+            raise ContractError(f"Domain {self.name!r}: the name must be an identifier.")
+        registry = Registry(events=self.events, upcasters=self.upcasters)
+        object.__setattr__(self, "registry", registry)
+        compiled = {u.sources[0].key: compile_sql(u, registry) for u in registry.upcasters if u.form is Form.SQL}
+        object.__setattr__(self, "upcaster_sql", compiled)
+        self._check_read_models()
+        self._check_views()
+
+    def read_model(self, name: str) -> ReadModel:
+        """Find a read model by name.
+
+        Raises:
+            UsageError: there is none; the message lists those there are.
+        """
+        for model in self.read_models:
+            if model.name == name:
+                return model
+        known = ", ".join(m.name for m in self.read_models) or "none"
+        raise UsageError(f"Domain {self.name} has no read model {name!r}; it has: {known}.")
+
+    def _check_read_models(self) -> None:
+        names = [m.name for m in self.read_models] + [v.name for v in self.views]
+        if double := sorted({n for n in names if names.count(n) > 1}):
+            raise ProjectionError(f"Domain {self.name}: two read models or views are named {double[0]!r}.")
+        for model in self.read_models:
+            for handler in model.handlers:
+                if self.registry.classes.get(handler.event_type) is not handler.event_class:
+                    raise ProjectionError(
+                        f"Projection {model.name} reads event {handler.event_type}, which is not among the events of "
+                        f"domain {self.name}. Add the class to events=."
+                    )
+
+    def _check_views(self) -> None:
+        if not self.views:
+            return
+        with scratch() as connection:
+            schema = f"bind_{self.name}"
+            connection.execute(f"CREATE OR REPLACE SCHEMA {schema}")
+            connection.execute(f"USE {schema}")
+            for model in self.read_models:
+                typed = ", ".join(f"{quote(c)} {t}" for c, t in model.table.items())
+                connection.execute(f"CREATE TABLE {quote(model.name)} ({typed})")
+            for view in self.views:
+                view_binds(view, connection)
+            connection.execute(f"USE main; DROP SCHEMA {schema} CASCADE")
+
+
+def load_domain(name: str) -> Domain:
+    """Find a domain by entry-point name, or by dotted path ``package.module:ATTRIBUTE``.
+
+    Raises:
+        UsageError: there is no such entry point, module or attribute, or it is no Domain.
+
+    Example:
+        >>> load_domain("warehouse.orders.domain:ORDERS").name
+        'orders'
+    """
+    installed = {e.name: e for e in entry_points(group=ENTRY_POINT_GROUP)}
+    if name in installed:
+        found = installed[name].load()
+    elif ":" in name:
+        found = _by_path(name)
+    else:
+        known = ", ".join(sorted(installed)) or "none"
+        raise UsageError(
+            f"No domain {name!r} is installed (installed: {known}). Give a dotted path such as "
+            "my_shop.domain:SHOP, or declare an entry point in the group refold.domains."
+        )
+    if not isinstance(found, Domain):
+        raise UsageError(f"--domain {name}: found {type(found).__name__}, expected a warehouse.domain.Domain.")
+    return found
+
+
+def _by_path(path: str) -> object:
+    module_name, _, attribute = path.partition(":")
+    try:
+        return getattr(importlib.import_module(module_name), attribute)
+    except (ImportError, AttributeError) as error:
+        raise UsageError(f"--domain {path}: {error}. Is its folder on PYTHONPATH?") from error

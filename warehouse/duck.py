@@ -1,0 +1,42 @@
+"""DuckDB connections, all set up alike."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import duckdb
+
+
+def connect(
+    database: str | Path = ":memory:",
+    *,
+    threads: int | None = None,
+    memory_limit: str | None = None,
+    temp_directory: str | Path | None = None,
+    read_only: bool = False,
+) -> duckdb.DuckDBPyConnection:
+    """Open a DuckDB connection in UTC, with lossless Arrow output.
+
+    Args:
+        database: a file, or ``:memory:``.
+        threads: how many threads a query may use; DuckDB's choice by default.
+        memory_limit: such as ``"2GB"``; beyond it DuckDB spills to ``temp_directory``.
+        temp_directory: where to spill.
+        read_only: open the file beside other readers.
+
+    Example:
+        >>> connect().execute("SELECT current_setting('TimeZone')").fetchone()
+        ('UTC',)
+    """
+    config: dict[str, str | bool | int | float | list[str]] = {}
+    if threads is not None:
+        config["threads"] = threads
+    if memory_limit is not None:
+        config["memory_limit"] = memory_limit
+    if temp_directory is not None:
+        config["temp_directory"] = str(temp_directory)
+    connection = duckdb.connect(str(database), read_only=read_only, config=config)
+    connection.execute("SET TimeZone = 'UTC'")
+    connection.execute("SET arrow_lossless_conversion = true")
+    connection.execute("SET enable_progress_bar = false")
+    return connection

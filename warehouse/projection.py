@@ -1,0 +1,289 @@
+"""Declarations of read models: values, validated when they are made.
+
+``Projection``
+    per event type a ``SELECT`` of contributions; per column a reducer that combines them.
+``Fold``
+    the escape hatch: any Python function from (state, event) to state, for what no reducer can say.
+``View``
+    SQL over other read models of the same generation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+
+from event_schemas import ENVELOPE, ProjectionError, event_type_of, is_event, schema_of
+from warehouse.reducers import Kind, Reducer
+from warehouse.sql import Rewritten, SqlError, empty_relation, first_line, quote, rewrite, same_value, scratch
+
+State = dict[str, Any] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Delete:
+    """A handler that removes the row whose key its ``SELECT`` names; later events may make it anew.
+
+    Example:
+        >>> Delete("SELECT stream_id AS order_id").select
+        'SELECT stream_id AS order_id'
+    """
+
+    select: str
+
+
+@dataclass(frozen=True, slots=True)
+class Handler:
+    """What one event type does to one read model, compiled.
+
+    Attributes:
+        event_class: the contract that the SQL reads.
+        sql: the user's SELECT with ``_position`` and ``_ordinal`` appended.
+        deletes: whether it removes the row.
+        names: the columns it contributes to.
+        never_null: those of them that it can never set to NULL.
+    """
+
+    event_class: type
+    sql: Rewritten
+    deletes: bool
+    names: frozenset[str]
+    never_null: frozenset[str]
+
+    @property
+    def event_type(self) -> str:
+        """The event type's name."""
+        return event_type_of(self.event_class)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Projection:
+    """A read model in SQL.
+
+    Args:
+        name: the table.
+        key: key column to DuckDB type.
+        columns: column to reducer (``total``, ``count``, ``minimum``, ``maximum``, ``first``, ``latest``,
+            ``collect``, ``count_distinct``).
+        on: event class to a ``SELECT`` over the relation ``event`` (``FROM event`` may be left out) whose columns are
+            the payload's fields and the envelope's. It must name every key column, and may name any columns: those
+            it does not name it leaves alone. ``WHERE`` and ``unnest`` work. ``Delete("SELECT ...")`` removes the row.
+
+    Raises:
+        ProjectionError: naming the projection, the event and the column.
+
+    Example:
+        >>> from event_schemas import event
+        >>> from warehouse.reducers import count
+        >>> @event(schema_version=1)
+        ... class PageViewed:
+        ...     path: str
+        >>> VIEWS = Projection(name="views", key={"path": "VARCHAR"}, columns={"views": count()},
+        ...                    on={PageViewed: "SELECT path, 1 AS views"})
+        >>> VIEWS.event_types
+        ('PageViewed',)
+    """
+
+    name: str
+    key: Mapping[str, str]
+    columns: Mapping[str, Reducer]
+    on: Mapping[type, str | Delete]
+    handlers: tuple[Handler, ...] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        _check_names(self.name, self.key, self.columns, self.on)
+        _check_types(self.name, self.table)
+        wanted = {c: r.type for c, r in self.columns.items()}
+        handlers = tuple(_compile(self.name, self.key, wanted, cls, on) for cls, on in self.on.items())
+        object.__setattr__(self, "handlers", handlers)
+
+    @property
+    def event_types(self) -> tuple[str, ...]:
+        """The event types that it reads."""
+        return tuple(h.event_type for h in self.handlers)
+
+    @property
+    def deletes(self) -> bool:
+        """Whether any handler removes rows."""
+        return any(h.deletes for h in self.handlers)
+
+    @property
+    def table(self) -> dict[str, str]:
+        """Every column of the published table with its DuckDB type, the key first."""
+        return {**self.key, **{c: r.column_type for c, r in self.columns.items()}}
+
+    def distinct_columns(self) -> tuple[str, ...]:
+        """Columns whose values seen are kept in a table of their own."""
+        return tuple(c for c, r in self.columns.items() if r.kind is Kind.COUNT_DISTINCT)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fold:
+    """A read model as a Python fold, for what depends on the path and not only on sums.
+
+    It costs about 2 to 4 microseconds an event in pure Python, some 20 times a ``Projection``; it runs on as many
+    processes as the runner has, since keys are independent of one another.
+
+    Args:
+        name: the table.
+        key: key column to DuckDB type.
+        columns: column to DuckDB type: the state, which is a dict of these columns.
+        on: event class to a ``SELECT`` over ``event`` that names every key column and what the fold needs.
+        fold: ``fold(state, event) -> state``, called in position order within a key. ``state`` is a dict of
+            ``columns``, or None at the start (it may be changed in place). ``event`` is a named tuple of the
+            SELECT's columns without the key, with ``event_type`` as attribute. None removes the row.
+
+    Raises:
+        ProjectionError: naming the read model, the event and the column.
+    """
+
+    name: str
+    key: Mapping[str, str]
+    columns: Mapping[str, str]
+    on: Mapping[type, str]
+    fold: Callable[[Any, Any], State]
+    handlers: tuple[Handler, ...] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        _check_names(self.name, self.key, self.columns, self.on)
+        if not callable(self.fold):
+            raise ProjectionError(f"Fold {self.name}: fold= is no function of (state, event).")
+        _check_types(self.name, self.table)
+        handlers = tuple(_compile(self.name, self.key, None, cls, on) for cls, on in self.on.items())
+        object.__setattr__(self, "handlers", handlers)
+
+    @property
+    def event_types(self) -> tuple[str, ...]:
+        """The event types that it reads."""
+        return tuple(h.event_type for h in self.handlers)
+
+    @property
+    def deletes(self) -> bool:
+        """Whether it removes rows by a handler: a fold does so by returning None."""
+        return False
+
+    @property
+    def table(self) -> dict[str, str]:
+        """Every column of the published table with its DuckDB type, the key first."""
+        return {**self.key, **self.columns}
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """SQL over the read models of one generation, published with them.
+
+    Args:
+        name: the view.
+        select: one SELECT over tables and earlier views of the domain.
+    """
+
+    name: str
+    select: str
+
+
+ReadModel = Projection | Fold
+
+
+def keyed_by_stream(model: ReadModel) -> bool:
+    """Tell whether all events of a key lie in one stream, hence in one bucket."""
+    return any(all(h.sql.plain.get(k) == "stream_id" for h in model.handlers) for k in model.key)
+
+
+def _check_names(
+    name: str, key: Mapping[str, str], columns: Mapping[str, Any], on: Mapping[type, str | Delete]
+) -> None:
+    if not name.isidentifier():
+        raise ProjectionError(f"Projection {name!r}: the name must be an identifier, since it names a table.")
+    if not key:
+        raise ProjectionError(f"Projection {name}: key= is empty; name at least one key column.")
+    if not on:
+        raise ProjectionError(f"Projection {name}: on= is empty; name at least one event.")
+    for column in (*key, *columns):
+        if column.startswith("_"):
+            raise ProjectionError(f"Projection {name}, column {column}: a leading underscore is reserved.")
+    folded = [c.lower() for c in (*key, *columns)]
+    if double := {c for c in folded if folded.count(c) > 1}:
+        raise ProjectionError(f"Projection {name}: column {sorted(double)[0]!r} is declared twice.")
+    for cls in on:
+        if not is_event(cls):
+            raise ProjectionError(f"Projection {name}: {cls!r} in on= is no event class.")
+
+
+def _check_types(name: str, table: Mapping[str, str]) -> None:
+    for column, declared in table.items():
+        arrow_type(declared, where=f"Projection {name}, column {column}")
+
+
+def _compile(
+    name: str, key: Mapping[str, str], columns: Mapping[str, str | None] | None, cls: type, on: str | Delete
+) -> Handler:
+    """Bind one handler against an empty table of its event; ``columns`` None allows any (a fold's)."""
+    where = f"Projection {name}, event {event_type_of(cls)}"
+    deletes = isinstance(on, Delete)
+    select = on.select if isinstance(on, Delete) else on
+    payload = schema_of(cls)
+    try:
+        sql = rewrite(select, append={"_position": "position", "_ordinal": "_ordinal"})
+        found = _bind(sql.text, payload)
+    except (SqlError, duckdb.Error) as error:
+        raise ProjectionError(f"{where}: {first_line(error)}") from error
+    outputs = {f.name: f.type for f in found if not f.name.startswith("_")}
+    _check_outputs(where, outputs, key, columns, deletes=deletes)
+    required = {f.name for f in (*payload, *ENVELOPE) if not f.nullable}
+    never_null = sql.nonnull | {o for o, source in sql.plain.items() if source in required}
+    names = frozenset(outputs) - set(key)
+    return Handler(cls, sql, deletes, names, frozenset(never_null) & names)
+
+
+def _bind(text: str, payload: pa.Schema) -> pa.Schema:
+    relation = empty_relation(pa.schema([*ENVELOPE, pa.field("_ordinal", pa.int64()), *payload]))
+    return scratch().sql(f"WITH event AS {relation} {text}").to_arrow_table().schema
+
+
+def _check_outputs(
+    where: str,
+    outputs: Mapping[str, pa.DataType],
+    key: Mapping[str, str],
+    columns: Mapping[str, str | None] | None,
+    *,
+    deletes: bool,
+) -> None:
+    for column in key:
+        if column not in outputs:
+            raise ProjectionError(f"{where}: the SELECT does not name key column {column!r}; it has {list(outputs)}.")
+    allowed: dict[str, str | None] = {**key, **(columns or {})}
+    for column, dtype in outputs.items():
+        if column not in allowed and columns is not None:
+            raise ProjectionError(f"{where}: column {column!r} is not declared; declared are {list(allowed)}.")
+        if deletes and column not in key:
+            raise ProjectionError(f"{where}: a delete names key columns only, not {column!r}.")
+        declared = allowed.get(column)
+        if declared is not None and not same_value(dtype, arrow_type(declared, where=f"{where}, column {column}")):
+            raise ProjectionError(
+                f"{where}, column {column}: the SELECT yields {dtype}, declared is {declared}. A value would be "
+                "changed on the way: cast it in the SELECT, or declare another type."
+            )
+
+
+def arrow_type(duckdb_type: str, *, where: str) -> pa.DataType:
+    """Give the Arrow type of a DuckDB type, or say that there is none."""
+    try:
+        return scratch().sql(f"SELECT NULL::{duckdb_type} AS x").to_arrow_table().schema.field("x").type
+    except duckdb.Error as error:
+        raise ProjectionError(f"{where}: {duckdb_type!r} is no DuckDB type: {first_line(error)}") from error
+
+
+def view_binds(view: View, connection: duckdb.DuckDBPyConnection) -> None:
+    """Create a view on a connection that holds the tables it reads.
+
+    Raises:
+        ProjectionError: it does not bind there.
+    """
+    try:
+        connection.execute(f"CREATE OR REPLACE VIEW {quote(view.name)} AS {view.select}")
+    except duckdb.Error as error:
+        raise ProjectionError(f"View {view.name}: {first_line(error)}") from error
