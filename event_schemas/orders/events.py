@@ -1,0 +1,165 @@
+"""The events of the order domain, each in its newest schema version; ``upcasters.py`` tells what they were before.
+
+An order's events lie in the stream ``order-<id>``, those of an article's stock in ``stock-<sku>``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import date
+from decimal import Decimal
+from typing import Annotated
+from uuid import UUID
+
+import pyarrow as pa
+
+from event_schemas.event import event
+
+Money = Annotated[Decimal, pa.decimal128(18, 2)]
+UnitCost = Annotated[Decimal, pa.decimal128(18, 4)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Address:
+    """Where a parcel goes."""
+
+    street: str
+    city: str
+    postal_code: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OrderItem:
+    """Some pieces of one article."""
+
+    sku: str
+    quantity: int
+
+
+@event(schema_version=3)
+class OrderPlaced:
+    """A customer opened an order.
+
+    Attributes:
+        order_id: the order's stream.
+        customer_id: who ordered.
+        currency: ISO 4217 code that all amounts of this order are in. A customer is billed in one currency.
+        deliver_on: the day the customer wished for.
+    """
+
+    order_id: str
+    customer_id: str
+    currency: str
+    deliver_on: date | None
+
+
+@event(schema_version=2)
+class ItemAdded:
+    """Pieces of an article were put into an order, and are reserved from now on."""
+
+    sku: str
+    quantity: int
+    unit_price: Money
+
+
+@event(schema_version=1)
+class OrderPaid:
+    """The customer paid the order in full; an order is paid once."""
+
+    order_id: str
+    customer_id: str
+    payment_id: UUID
+    amount: Money
+    currency: str
+    method: str
+
+
+@event(schema_version=1)
+class OrderShipped:
+    """A parcel left the warehouse; an order may leave in several."""
+
+    carrier: str
+    tracking_code: str | None
+    items: list[OrderItem]
+
+
+@event(schema_version=1)
+class OrderDelivered:
+    """The last parcel arrived."""
+
+    signed_by: str | None
+    left_at_door: bool
+
+
+@event(schema_version=1)
+class OrderCancelled:
+    """An order ended before its delivery.
+
+    Attributes:
+        order_id: the order's stream.
+        customer_id: who had ordered.
+        reason: why, in words.
+        items: what was still reserved for it and is free again.
+        currency: ISO 4217 code of the refund.
+        refund: what the customer got back; None if nothing had been paid.
+    """
+
+    order_id: str
+    customer_id: str
+    reason: str
+    items: list[OrderItem]
+    currency: str
+    refund: Money | None
+
+
+@event(schema_version=1)
+class ShippingAddressUpdated:
+    """The customer said where the order goes, for the first time or anew."""
+
+    address: Address
+
+
+@event(schema_version=1)
+class StockReceived:
+    """Pieces of an article came in from a supplier.
+
+    Attributes:
+        sku: the article.
+        quantity: how many pieces.
+        unit_cost: what one of them cost, in the shop's own currency.
+        best_before: for what spoils.
+    """
+
+    sku: str
+    quantity: int
+    unit_cost: UnitCost
+    best_before: date | None
+
+
+@event(schema_version=1)
+class StockAdjusted:
+    """The count of an article was put right: breakage, theft, stocktaking.
+
+    Attributes:
+        sku: the article.
+        quantity: the difference, negative for what is gone.
+        reason: why, in words.
+    """
+
+    sku: str
+    quantity: int
+    reason: str
+
+
+EVENTS: tuple[type, ...] = (
+    OrderPlaced,
+    ItemAdded,
+    OrderPaid,
+    OrderShipped,
+    OrderDelivered,
+    OrderCancelled,
+    ShippingAddressUpdated,
+    StockReceived,
+    StockAdjusted,
+)
+"""Every event type of the domain."""

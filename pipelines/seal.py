@@ -1,0 +1,136 @@
+"""``refold seal``: commits become typed, sorted segments, in parallel."""
+
+from __future__ import annotations
+
+import functools
+import pickle
+import uuid
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from apache_beam.options.pipeline_options import PipelineOptions
+
+from event_schemas import RefoldError
+from pipelines.staged import Named, Work, run_staged
+from warehouse.domain import load_domain
+from warehouse.event_log import manifest as manifests
+from warehouse.event_log.commit import CommitInfo
+from warehouse.event_log.log import EventLog, open_log
+from warehouse.event_log.manifest import Manifest
+from warehouse.event_log.sealing import gather, next_manifest, seal_bucket
+from warehouse.object_store import open_store
+
+_EVENTS_A_UNIT = 500_000
+_COMMITS_A_UNIT = 2_000
+_ATTEMPTS = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Sealed:
+    """What a seal did.
+
+    Attributes:
+        events: how many events went into segments.
+        commits: how many commits.
+        segments: how many segments are live now.
+        position: up to where the log is sealed now.
+    """
+
+    events: int
+    commits: int
+    segments: int
+    position: int
+
+
+def seal(log: EventLog, domain_ref: str, options: PipelineOptions) -> Sealed:
+    """Turn all commits that are not sealed yet into segments, and publish the manifest that names them.
+
+    Args:
+        log: the log; appends go on meanwhile.
+        domain_ref: the domain by entry-point name or dotted path, since workers load it for themselves.
+        options: Beam's options.
+
+    Raises:
+        DamagedLogError: a commit is missing or truncated; nothing was published.
+    """
+    for _ in range(_ATTEMPTS):
+        head = log.head()
+        if not head.tail:
+            sealed = head.sealed
+            return Sealed(0, 0, len(sealed.segments), sealed.sealed_position)
+        made = _sealed_manifest(log, domain_ref, head.sealed, head.tail, options)
+        if manifests.publish(log.store, made):
+            events = made.sealed_position - head.sealed.sealed_position
+            return Sealed(events, len(head.tail), len(made.segments), made.sealed_position)
+        _discard(log, head.sealed, made)
+    raise RefoldError(f"The log {log.url} is being sealed by others all the time; gave up after {_ATTEMPTS} tries.")
+
+
+def _sealed_manifest(
+    log: EventLog, domain_ref: str, before: Manifest, tail: Sequence[CommitInfo], options: PipelineOptions
+) -> Manifest:
+    ordinary = [info for info in tail if info.import_id is None]
+    if not ordinary:
+        return next_manifest(before, tail, ())
+    folder = f"staging/seal-{uuid.uuid4()}"
+    staging = log.store.child(folder)
+    try:
+        units = [_GatherUnit(f"{i:05d}", numbers) for i, numbers in enumerate(_ranges(ordinary))]
+        work = Work(
+            staging.url,
+            units,
+            stage=functools.partial(_gather, log.url, staging.url),
+            merge=functools.partial(_seal, log.url, staging.url, domain_ref),
+        )
+        staging.put("manifest.json", manifests.encode(before))
+        run_staged(work, options)
+        buckets = [pickle.loads(staging.get(key)) for key in staging.list_from("sealed")]
+        return next_manifest(before, tail, buckets)
+    finally:
+        log.store.delete_prefix(folder)
+
+
+@dataclass(frozen=True, slots=True)
+class _GatherUnit:
+    """A range of commits to read."""
+
+    name: str
+    numbers: list[int]
+
+
+def _ranges(tail: Sequence[CommitInfo]) -> Iterator[list[int]]:
+    numbers: list[int] = []
+    events = 0
+    for info in tail:
+        numbers.append(info.number)
+        events += info.events
+        if events >= _EVENTS_A_UNIT or len(numbers) >= _COMMITS_A_UNIT:
+            yield numbers
+            numbers, events = [], 0
+    if numbers:
+        yield numbers
+
+
+def _gather(log_url: str, staging_url: str, unit: _GatherUnit) -> Iterator[Named]:
+    staging = open_store(staging_url)
+    key = f"gathered/{unit.name}.parquet"
+    for bucket in gather(open_log(log_url), unit.numbers, staging, key):
+        yield f"{bucket:04d}", key
+
+
+def _seal(log_url: str, staging_url: str, domain_ref: str, bucket: str, gathered: list[str]) -> None:
+    staging = open_store(staging_url)
+    before = manifests.decode(staging.get("manifest.json"), where=f"{staging_url}/manifest.json")
+    paths = [staging.local_path(key) for key in gathered]
+    made = seal_bucket(open_log(log_url), load_domain(domain_ref).registry, int(bucket), paths, before)
+    staging.put(f"sealed/{bucket}", pickle.dumps(made))
+
+
+def _discard(log: EventLog, before: Manifest, lost: Manifest) -> None:
+    """Delete what a seal wrote that lost the race for its manifest."""
+    kept = {s.key for s in before.segments} | {h.key for h in before.heads}
+    newest = log.manifest()
+    kept |= {s.key for s in newest.segments} | {h.key for h in newest.heads}
+    for key in {s.key for s in lost.segments} | {h.key for h in lost.heads}:
+        if key not in kept:
+            log.store.delete(key)

@@ -1,0 +1,131 @@
+"""What an object store says and does when the network, the disk, the account or the store itself is at fault."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from event_schemas.errors import ObjectNotFoundError, StoreError, StoreNotConditionalError
+from tests.contracts.s3_servers import BUCKET, Faults, faulty_proxy, use_s3
+from warehouse.object_store import ObjectStore, open_store
+
+
+@pytest.fixture
+def faults(localbucket: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Faults]:
+    """What shall go wrong between us and the S3 store that is opened next."""
+    with faulty_proxy(localbucket) as (endpoint, faults):
+        use_s3(monkeypatch, endpoint)
+        yield faults
+
+
+@pytest.fixture
+def faulty(faults: Faults) -> ObjectStore:
+    """An S3 store behind the proxy."""
+    return open_store(f"s3://{BUCKET}/{uuid.uuid4().hex}")
+
+
+def test_probe_refuses_a_store_that_ignores_conditions(faulty: ObjectStore, faults: Faults) -> None:
+    """Two creations of one key succeed: such a store would lose events."""
+    faults.ignore_conditions = True
+    with pytest.raises(StoreNotConditionalError, match="ignores If-None-Match"):
+        faulty.probe()
+    assert list(faulty.list_from("")) == []
+
+
+def test_a_lost_answer(faulty: ObjectStore, faults: Faults) -> None:
+    """The write was done and its answer lost: we are told that the key exists, and can see that it is ours."""
+    faults.lost_answers = 1
+    assert faulty.put_if_absent("commit", b"our UUID") is False
+    assert faulty.get("commit") == b"our UUID"
+    assert sum(request.startswith("PUT") for request in faults.requests) == 2
+
+
+def test_a_conflict_is_tried_again(faulty: ObjectStore, faults: Faults) -> None:
+    """S3 refuses writes that meet with 409, and undecided: trying again decides."""
+    faults.conflicts = 3
+    assert faulty.put_if_absent("commit", b"ours") is True
+    assert faulty.get("commit") == b"ours"
+
+
+def test_a_listing_starts_where_it_is_told(faulty: ObjectStore, faults: Faults) -> None:
+    """Pages follow each other, and what comes before the start is never asked for."""
+    keys = [f"commits/{number:020d}" for number in range(7)]
+    for key in keys:
+        faulty.put(key, b"")
+    faults.page_size = 2
+    assert list(faulty.list_from("commits")) == keys
+    faults.requests.clear()
+    assert list(faulty.list_from("commits", start_after=keys[3])) == keys[4:]
+    assert len(faults.requests) == 2
+    faults.requests.clear()
+    assert next(faulty.list_from("commits")) == keys[0]
+    assert len(faults.requests) == 1
+
+
+def test_reading_is_one_request(faulty: ObjectStore, faults: Faults) -> None:
+    """An object is read without asking for its size first."""
+    faulty.put("key", b"content")
+    faults.requests.clear()
+    faulty.get("key")
+    assert [request.split()[0] for request in faults.requests] == ["GET"]
+
+
+def test_a_local_writer_that_died(tmp_path: Path) -> None:
+    """What it left unfinished is no object, and does not hinder the next."""
+    store = open_store(str(tmp_path))
+    (tmp_path / "commits").mkdir()
+    (tmp_path / "commits" / ".refold-tmp-0123").write_bytes(b"half")
+    assert list(store.list_from("")) == []
+    assert store.put_if_absent("commits/1", b"whole") is True
+    assert list(store.list_from("")) == ["commits/1"]
+
+
+def test_a_folder_cannot_become_an_object(tmp_path: Path) -> None:
+    """On a disk a key cannot be both, and no writer is told that it merely lost a race."""
+    store = open_store(str(tmp_path))
+    store.put("a/b", b"")
+    for key in ("a", "a/b/c"):
+        with pytest.raises(StoreError, match=f"Cannot write '{key}' in {tmp_path}"):
+            store.put_if_absent(key, b"")
+    memory = open_store(f"memory://{uuid.uuid4().hex}")
+    memory.put("a", b"")
+    with pytest.raises(StoreError, match="Cannot create 'a/b'"):
+        memory.put_if_absent("a/b", b"")
+
+
+@pytest.mark.parametrize("place", ["file/log", "/proc/log"])
+def test_a_place_that_cannot_be_written(tmp_path: Path, place: str) -> None:
+    """The probe says where and why, before any event is lost."""
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(StoreError, match=rf"Cannot write 'refold-probe-\w+' in .*{place}: .*place"):
+        open_store(str(tmp_path / place)).probe()
+
+
+def test_a_missing_bucket(moto: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A bucket that is not there is no absent object."""
+    use_s3(monkeypatch, moto)
+    store = open_store("s3://no-such-bucket/log")
+    for call in (store.probe, lambda: store.get("key"), lambda: list(store.list_from("")), lambda: store.delete("key")):
+        with pytest.raises(StoreError, match=r"in s3://no-such-bucket/log: .*create it, or correct the URL") as raised:
+            call()
+        assert not isinstance(raised.value, ObjectNotFoundError)
+
+
+def test_nothing_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A wrong endpoint is named as what it is."""
+    use_s3(monkeypatch, "http://127.0.0.1:9")
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    with pytest.raises(StoreError, match="check AWS_ENDPOINT_URL"):
+        open_store("s3://bucket/log").probe()
+
+
+def test_a_missing_package() -> None:
+    """Without s3fs the user is told what to install."""
+    script = "import sys; sys.modules['s3fs'] = None; import warehouse.object_store as o; o.open_store('s3://bucket')"
+    failed = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert "StoreError: s3:// needs a package that is not installed: pip install 'refold[s3]'" in failed.stderr

@@ -1,0 +1,190 @@
+"""From a declaration to SQL: contributions of events, partials of keys, rows of tables.
+
+The same text serves a unit of a rebuild and an increment of the stream; only the relations of events differ.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from event_schemas.upcasting import Form
+from warehouse import reducers
+from warehouse.domain import Domain
+from warehouse.projection import Fold, Handler, Projection, ReadModel
+from warehouse.sql import columns, quote, rewrite
+
+Events = Callable[[str], str | None]
+"""Event type to an SQL relation of its events in the newest version, or None."""
+
+_ORDINAL_WEIGHT = 1 << 40
+_POSITION_WEIGHT = 1 << 80
+
+
+@dataclass(frozen=True, slots=True)
+class Compiled:
+    """One read model made ready to run in one domain.
+
+    Attributes:
+        model: the declaration.
+        fine_order: whether one event can contribute more than once, so that order needs more than the position.
+    """
+
+    model: ReadModel
+    fine_order: bool
+
+    @property
+    def keys(self) -> str:
+        """The key columns as an SQL list."""
+        return columns(self.model.key)
+
+    @property
+    def at_type(self) -> str:
+        """The DuckDB type of the order of contributions."""
+        return "HUGEINT" if self.fine_order else "BIGINT"
+
+
+def compile_model(model: ReadModel, domain: Domain) -> Compiled:
+    """Decide how contributions to a model are ordered in this domain."""
+    unnests = any(h.sql.unnests for h in model.handlers)
+    return Compiled(model, unnests or any(_may_split(domain, h.event_type) for h in model.handlers))
+
+
+def _may_split(domain: Domain, event_type: str) -> bool:
+    for shape in domain.registry.sources(event_type):
+        step = domain.registry.upcaster(shape)
+        if step is None:
+            continue
+        if step.form is not Form.SQL:
+            return True
+        rewritten = rewrite(step.sql(), append={})
+        if rewritten.unnests or " UNION " in rewritten.text:
+            return True
+    return False
+
+
+def contributions(compiled: Compiled, events: Events) -> str | None:
+    """Write the relation of all contributions: key, columns, ``_at``, ``_handler``, ``_delete``.
+
+    Returns:
+        SQL, or None if no event contributes.
+    """
+    model = compiled.model
+    parts = []
+    for index, handler in enumerate(model.handlers):
+        relation = events(handler.event_type)
+        if relation is not None:
+            parts.append(_contribution(compiled, handler, index, relation))
+    return " UNION ALL ".join(parts) if parts else None
+
+
+def _contribution(compiled: Compiled, handler: Handler, index: int, relation: str) -> str:
+    model = compiled.model
+    key = [f"CAST({quote(k)} AS {t}) AS {quote(k)}" for k, t in model.key.items()]
+    values = [_value(handler, name, dtype) for name, dtype in _value_types(model).items()]
+    selected = ", ".join([*key, *values, f"{_at(compiled)} AS _at", f"{index} AS _handler"])
+    delete = f", {str(handler.deletes).lower()} AS _delete" if model.deletes else ""
+    rows = f"(WITH event AS (FROM {relation}) SELECT * FROM ({handler.sql.text}))"
+    if compiled.fine_order:
+        rows = f"(SELECT *, row_number() OVER () AS _row FROM {rows})"
+    return f"SELECT {selected}{delete} FROM {rows}"
+
+
+def _at(compiled: Compiled) -> str:
+    if not compiled.fine_order:
+        return "_position"
+    return f"_position::HUGEINT * {_POSITION_WEIGHT} + _ordinal::HUGEINT * {_ORDINAL_WEIGHT} + _row"
+
+
+def position_of(compiled: Compiled) -> str:
+    """Write the log position out of ``_at``."""
+    return f"CAST(_at // {_POSITION_WEIGHT} AS BIGINT)" if compiled.fine_order else "_at"
+
+
+def _value_types(model: ReadModel) -> dict[str, str | None]:
+    """Columns that contributions carry: a projection's own; for a fold, whatever its handlers name."""
+    if isinstance(model, Projection):
+        return {name: reducer.type for name, reducer in model.columns.items()}
+    names = sorted({n for h in model.handlers for n in h.names})
+    return {f"{n}": None for n in names}
+
+
+def _value(handler: Handler, name: str, dtype: str | None) -> str:
+    source = quote(name) if name in handler.names else "NULL"
+    return f"CAST({source} AS {dtype}) AS {quote(name)}" if dtype else f"{source} AS {quote(name)}"
+
+
+def partials(compiled: Compiled, source: str) -> str:
+    """Write the aggregation of contributions to one partial a key.
+
+    Args:
+        compiled: of a projection.
+        source: a relation of contributions.
+    """
+    model = _projection(compiled)
+    aggregates: dict[str, str] = {}
+    for name, reducer in model.columns.items():
+        aggregates |= reducers.partial(
+            reducer, name, named_by=_named_by(model, name), never_null=_never_null(model, name)
+        )
+    selected = ", ".join([compiled.keys, *(f"{sql} AS {quote(c)}" for c, sql in aggregates.items())])
+    if not model.deletes:
+        return f"SELECT {selected} FROM {source} GROUP BY {compiled.keys}"
+    alive = (
+        f"SELECT c.* FROM {source} c LEFT JOIN ({deletions(compiled, source)}) d "
+        f"ON {same_key(model.key, 'c', 'd')} WHERE NOT c._delete AND (d._deleted_at IS NULL OR c._at > d._deleted_at)"
+    )
+    return f"SELECT {selected} FROM ({alive}) GROUP BY {compiled.keys}"
+
+
+def deletions(compiled: Compiled, source: str) -> str:
+    """Write the relation of deleted keys and where in the log the last deletion stands."""
+    return f"SELECT {compiled.keys}, max(_at) AS _deleted_at FROM {source} WHERE _delete GROUP BY {compiled.keys}"
+
+
+def same_key(key: Mapping[str, str], left: str, right: str) -> str:
+    """Write the condition that two relations agree on the key."""
+    return " AND ".join(f"{left}.{quote(k)} = {right}.{quote(k)}" for k in key)
+
+
+def _named_by(model: Projection, name: str) -> str | None:
+    naming = [i for i, h in enumerate(model.handlers) if name in h.names]
+    if len(naming) == sum(not h.deletes for h in model.handlers):
+        return None
+    return f"_handler IN ({', '.join(map(str, naming))})" if naming else "false"
+
+
+def _never_null(model: Projection, name: str) -> bool:
+    return all(name in h.never_null for h in model.handlers if name in h.names)
+
+
+def combined(compiled: Compiled, source: str) -> str:
+    """Write the aggregation of partials of several buckets to one partial a key."""
+    aggregates: dict[str, str] = {}
+    for name, reducer in _projection(compiled).columns.items():
+        aggregates |= reducers.combine(reducer, name)
+    selected = ", ".join([compiled.keys, *(f"{sql} AS {quote(c)}" for c, sql in aggregates.items())])
+    return f"SELECT {selected} FROM {source} GROUP BY {compiled.keys}"
+
+
+def seen_column(name: str) -> str:
+    """Name the staged column that holds the values which a ``count_distinct`` has seen."""
+    return f"_seen_{name}"
+
+
+def rows(compiled: Compiled, source: str) -> str:
+    """Write the rows of the table over partials, and beside them what ``count_distinct`` has seen."""
+    model = _projection(compiled)
+    values = [f"{reducers.final(r, name)} AS {quote(name)}" for name, r in model.columns.items()]
+    seen = [f"{quote(name)} AS {quote(seen_column(name))}" for name in model.distinct_columns()]
+    return f"SELECT {', '.join([compiled.keys, *values, *seen])} FROM ({source})"
+
+
+def _projection(compiled: Compiled) -> Projection:
+    assert isinstance(compiled.model, Projection), "a fold has no partials"
+    return compiled.model
+
+
+def is_fold(compiled: Compiled) -> bool:
+    """Tell whether the model is a Python fold."""
+    return isinstance(compiled.model, Fold)

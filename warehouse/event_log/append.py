@@ -1,0 +1,282 @@
+"""Appending: optimistic concurrency by put-if-absent, and group commit within a process.
+
+An appender knows the end of the log as it last saw it and tries the next commit number. If that number is taken, it reads
+the winner: its own UUID means that the PUT had succeeded after all and only the answer was lost; otherwise it learns the
+winner's streams, checks ``expected_version`` again, and tries the number after.
+"""
+
+from __future__ import annotations
+
+import threading
+import uuid
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+import orjson
+
+from event_schemas import ConcurrencyError, PayloadError, Registry, UsageError, event_type_of, schema_version_of
+from event_schemas.payload import to_json
+from warehouse.event_log import commit
+from warehouse.event_log.commit import CommitInfo
+from warehouse.event_log.heads import SealedHeads
+from warehouse.event_log.layout import commit_key
+from warehouse.event_log.log import EventLog
+
+_PRUNE_TAIL_ABOVE = 100_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewEvent:
+    """An event to append.
+
+    Attributes:
+        payload: an event instance; or a mapping, with ``event_type`` and ``schema_version`` told beside it.
+        event_type: needed for a mapping only.
+        schema_version: needed for a mapping only.
+        event_id: its identity; a random UUID by default.
+        occurred_at: when it happened; now by default.
+        correlation_id: what it belongs to, across streams.
+        causation_id: the command or event that led to it.
+    """
+
+    payload: Any
+    event_type: str | None = None
+    schema_version: int | None = None
+    event_id: str | None = None
+    occurred_at: datetime | None = None
+    correlation_id: str | None = None
+    causation_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Appended:
+    """Where events went.
+
+    Attributes:
+        commit_number: the commit that holds them.
+        first_position: of the first of them.
+        last_position: of the last of them.
+        stream_version: the stream's version after them.
+    """
+
+    commit_number: int
+    first_position: int
+    last_position: int
+    stream_version: int
+
+
+@dataclass(slots=True)
+class _Request:
+    """One caller's append, waiting to be part of a commit."""
+
+    stream_id: str
+    rows: list[list[Any]]
+    expected_version: int | None
+    done: threading.Event = field(default_factory=threading.Event)
+    result: Appended | None = None
+    error: BaseException | None = None
+
+
+class Appender:
+    """Appends events to a log; safe to share between threads, whose concurrent appends share a commit.
+
+    Args:
+        log: the log.
+        registry: the contracts that payloads must fit.
+
+    Example:
+        >>> import tempfile
+        >>> from event_schemas import event
+        >>> from warehouse.event_log import create_log
+        >>> @event(schema_version=1)
+        ... class DoorOpened:
+        ...     door: str
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     log = create_log(folder, domain_name="doors")
+        ...     appender = Appender(log, Registry(events=[DoorOpened]))
+        ...     appender.append("door-1", [DoorOpened(door="front")], expected_version=0).last_position
+        1
+    """
+
+    def __init__(self, log: EventLog, registry: Registry) -> None:
+        self._log = log
+        self._registry = registry
+        self._queue: list[_Request] = []
+        self._queue_lock = threading.Lock()
+        self._commit_lock = threading.Lock()
+        self._tail: dict[str, tuple[int, int]] = {}
+        self._loaded = False
+
+    def append(self, stream_id: str, events: Iterable[object], *, expected_version: int | None = None) -> Appended:
+        """Append events to one stream, all or none.
+
+        Args:
+            stream_id: the stream; it comes to be with its first event.
+            events: event instances, or :class:`NewEvent` for control of the envelope.
+            expected_version: the version the stream must stand at (0: it must be new); None: any.
+
+        Raises:
+            ConcurrencyError: the stream stands elsewhere; nothing was appended.
+            PayloadError: a payload does not fit its contract; nothing was appended.
+            UnknownEventTypeError: the domain does not know an event's type; nothing was appended.
+        """
+        if not stream_id:
+            raise UsageError("stream_id is empty; name the stream, such as 'order-1001'.")
+        rows = [self._row(e if isinstance(e, NewEvent) else NewEvent(payload=e)) for e in events]
+        if not rows:
+            raise UsageError(f"Nothing to append to stream {stream_id!r}: the list of events is empty.")
+        request = _Request(stream_id, rows, expected_version)
+        with self._queue_lock:
+            self._queue.append(request)
+        with self._commit_lock:  # whoever gets it first commits for all that wait
+            if not request.done.is_set():
+                self._commit_waiting()
+        if request.error is not None:
+            raise request.error
+        assert request.result is not None
+        return request.result
+
+    def version(self, stream_id: str) -> int:
+        """Tell a stream's last version, 0 if it has no events, as of the commits seen so far."""
+        with self._commit_lock:
+            self._catch_up()
+            return self._version(stream_id)
+
+    def _row(self, given: NewEvent) -> list[Any]:
+        if isinstance(given.payload, Mapping):
+            if given.event_type is None or given.schema_version is None:
+                raise UsageError("A payload that is a mapping needs event_type and schema_version beside it.")
+            shape = (given.event_type, given.schema_version)
+        else:
+            shape = (event_type_of(type(given.payload)), schema_version_of(type(given.payload)))
+        try:
+            payload = to_json(given.payload, self._registry.schema(*shape))
+        except PayloadError as error:
+            raise PayloadError(f"Event {shape[0]} v{shape[1]}: {error}. Nothing was appended.") from error
+        occurred_at = given.occurred_at or datetime.now(UTC)
+        if occurred_at.tzinfo is None:
+            raise PayloadError(f"Event {shape[0]} v{shape[1]}: occurred_at has no time zone. Nothing was appended.")
+        return [
+            given.event_id or str(uuid.uuid4()),
+            *shape,
+            occurred_at,
+            given.correlation_id,
+            given.causation_id,
+            orjson.dumps(payload).decode(),
+        ]
+
+    def _commit_waiting(self) -> None:
+        with self._queue_lock:
+            requests, self._queue = self._queue, []
+        try:
+            self._commit(requests)
+        except BaseException as error:
+            for request in requests:
+                if not request.done.is_set():
+                    request.error = error
+            raise
+        finally:
+            for request in requests:
+                request.done.set()
+
+    def _commit(self, requests: Sequence[_Request]) -> None:
+        if not self._loaded:
+            self._load()
+        mine = str(uuid.uuid4())
+        while accepted := self._accept(requests):
+            info, data = self._build(mine, accepted)
+            if not self._log.store.put_if_absent(commit_key(info.number), data):
+                winner = self._log.commit_info(info.number)
+                if winner is None:
+                    continue
+                if winner.uuid != mine:
+                    self._learn(winner)
+                    self._catch_up()
+                    continue
+            self._learn(info)
+            self._answer(info, accepted)
+            return
+
+    def _accept(self, requests: Sequence[_Request]) -> list[tuple[_Request, int]]:
+        """Pick the requests whose expected_version holds, each with the version its stream stands at before it."""
+        accepted: list[tuple[_Request, int]] = []
+        versions: dict[str, int] = {}
+        for request in requests:
+            if request.error is not None:
+                continue
+            actual = versions.get(request.stream_id)
+            actual = self._version(request.stream_id) if actual is None else actual
+            if request.expected_version not in (None, actual):
+                assert request.expected_version is not None
+                request.error = ConcurrencyError(
+                    request.stream_id, expected_version=request.expected_version, actual_version=actual
+                )
+                continue
+            versions[request.stream_id] = actual + len(request.rows)
+            accepted.append((request, actual))
+        return accepted
+
+    def _build(self, mine: str, accepted: Sequence[tuple[_Request, int]]) -> tuple[CommitInfo, bytes]:
+        number, position = self._number + 1, self._position
+        recorded_at = max(datetime.now(UTC), self._recorded_at)
+        rows, heads = [], {}
+        for request, version in accepted:
+            for row in request.rows:
+                position, version = position + 1, version + 1
+                rows.append((position, number, request.stream_id, version, *row[:4], recorded_at, *row[4:]))
+            heads[request.stream_id] = version
+        info = CommitInfo(
+            number=number,
+            uuid=mine,
+            first_position=self._position + 1,
+            last_position=position,
+            recorded_at=recorded_at,
+            heads=heads,
+        )
+        return info, commit.encode(info, list(zip(*rows, strict=True)))
+
+    def _answer(self, info: CommitInfo, accepted: Sequence[tuple[_Request, int]]) -> None:
+        position = info.first_position
+        for request, version in accepted:
+            count = len(request.rows)
+            request.result = Appended(info.number, position, position + count - 1, version + count)
+            position += count
+
+    def _load(self) -> None:
+        head = self._log.head()
+        self._sealed = SealedHeads(self._log, head.sealed)
+        self._number, self._position = head.sealed.sealed_commit, head.sealed.sealed_position
+        self._recorded_at = datetime.fromisoformat(head.sealed.recorded_at or "1970-01-01T00:00:00+00:00")
+        self._tail.clear()
+        self._loaded = True
+        for info in head.tail:
+            self._learn(info)
+
+    def _catch_up(self) -> None:
+        if not self._loaded:
+            self._load()
+        for info in self._log.commits_after(self._number):
+            self._learn(info)
+
+    def _learn(self, info: CommitInfo) -> None:
+        self._number, self._position, self._recorded_at = info.number, info.last_position, info.recorded_at
+        for stream_id, version in info.heads.items():
+            self._tail[stream_id] = (version, info.number)
+        if info.import_id is not None or len(self._tail) > _PRUNE_TAIL_ABOVE:
+            self._prune(info)
+
+    def _prune(self, info: CommitInfo) -> None:
+        """Drop what a newer manifest knows; a bulk import's heads are read like sealed ones until it is sealed."""
+        manifest = self._log.manifest()
+        runs = manifest.heads
+        if info.import_id is not None and manifest.sealed_commit < info.number:
+            runs = (*runs, *info.heads_runs)
+        self._sealed = SealedHeads(self._log, manifest.__class__(heads=runs))
+        sealed = manifest.sealed_commit
+        self._tail = {s: (v, n) for s, (v, n) in self._tail.items() if n > sealed}
+
+    def _version(self, stream_id: str) -> int:
+        known = self._tail.get(stream_id)
+        return known[0] if known else self._sealed.version(stream_id)

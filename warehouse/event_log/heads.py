@@ -1,0 +1,67 @@
+"""Stream heads: the last version of every stream, as sorted runs beside the segments."""
+
+from __future__ import annotations
+
+import functools
+import threading
+from pathlib import Path
+
+import duckdb
+
+from event_schemas import DamagedLogError, ObjectNotFoundError
+from warehouse.duck import connect
+from warehouse.event_log.layout import bucket_of
+from warehouse.event_log.log import EventLog
+from warehouse.event_log.manifest import HeadsRun, Manifest
+from warehouse.sql import literal
+
+
+class SealedHeads:
+    """Looks streams up in the runs of one manifest, by range, without loading them."""
+
+    def __init__(self, log: EventLog, manifest: Manifest) -> None:
+        self._log = log
+        self._runs: dict[int, list[HeadsRun]] = {}
+        for run in manifest.heads:
+            self._runs.setdefault(run.bucket, []).append(run)
+        self._lock = threading.Lock()
+
+    def version(self, stream_id: str) -> int:
+        """Tell a stream's last sealed version; 0 if it has none."""
+        runs = self._runs.get(bucket_of(stream_id, self._log.bucket_count))
+        if not runs:
+            return 0
+        files = files_literal([heads_path(self._log, run) for run in runs])
+        with self._lock:
+            row = (
+                self._connection.execute(
+                    f"SELECT max(stream_version) FROM read_parquet({files}) WHERE stream_id = ?", [stream_id]
+                )
+            ).fetchone()
+        return int(row[0]) if row and row[0] is not None else 0
+
+    @functools.cached_property
+    def _connection(self) -> duckdb.DuckDBPyConnection:
+        connection = connect(threads=1)
+        connection.execute("SET parquet_metadata_cache = true")
+        return connection
+
+
+def heads_path(log: EventLog, run: HeadsRun) -> Path:
+    """Give the local path of a run.
+
+    Raises:
+        DamagedLogError: it is missing.
+    """
+    try:
+        return log.store.local_path(run.key)
+    except ObjectNotFoundError as error:
+        raise DamagedLogError(
+            f"The stream heads {log.url}/{run.key} are missing, though the manifest names them. Restore the object "
+            "from a backup of the store."
+        ) from error
+
+
+def files_literal(paths: list[Path]) -> str:
+    """Write paths as an SQL list for ``read_parquet``."""
+    return "[" + ", ".join(literal(str(p)) for p in paths) + "]"

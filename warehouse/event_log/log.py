@@ -1,0 +1,207 @@
+"""The event log: its identity, and what is in it.
+
+Commits are numbered objects created put-if-absent, so their order is the order of the log: a reader that has seen commit
+n finds all that came later at n+1, n+2, … and nothing can ever appear before.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import orjson
+
+from event_schemas import DamagedLogError, LogError, ObjectNotFoundError, UsageError
+from warehouse.event_log import commit, manifest
+from warehouse.event_log.commit import CommitInfo
+from warehouse.event_log.layout import COMMITS, CONFIG_KEY, DEFAULT_BUCKET_COUNT, FORMAT_VERSION, commit_key, number_of
+from warehouse.event_log.manifest import Manifest, Segment
+from warehouse.object_store import ObjectStore, open_store
+
+
+@dataclass(frozen=True, slots=True)
+class EventLog:
+    """An opened log; a value that can be sent to another process.
+
+    Attributes:
+        store: the object store below the log's URL.
+        domain_name: the domain whose events it holds.
+        bucket_count: into how many buckets its streams are hashed; fixed for ever.
+        log_id: given at creation.
+    """
+
+    store: ObjectStore
+    domain_name: str
+    bucket_count: int
+    log_id: str
+
+    @property
+    def url(self) -> str:
+        """Where the log is."""
+        return self.store.url
+
+    def manifest(self) -> Manifest:
+        """Load the newest manifest."""
+        return manifest.newest(self.store)
+
+    def commit_info(self, number: int) -> CommitInfo | None:
+        """Read one commit's footer, or None if it is not there (yet)."""
+        key = commit_key(number)
+        where = f"{self.url}/{key}"
+        try:
+            source: bytes | Path = self.store.local_path(key) if self.store.is_local else self.store.get(key)
+            return commit.read_info(source, where=where)
+        except ObjectNotFoundError:
+            return None
+
+    def commits_after(self, number: int) -> Iterator[CommitInfo]:
+        """Read the footers of all commits after one, in order, by asking for the next number until there is none."""
+        while (info := self.commit_info(number + 1)) is not None:
+            yield info
+            number += 1
+
+    def commit_paths(self, numbers: list[int]) -> list[Path]:
+        """Give local paths of commit objects, fetching remote ones side by side.
+
+        Raises:
+            DamagedLogError: one of them is gone.
+        """
+        try:
+            if self.store.is_local:
+                return [self.store.local_path(commit_key(n)) for n in numbers]
+            with ThreadPoolExecutor(max_workers=16) as pool:
+                return list(pool.map(lambda n: self.store.local_path(commit_key(n)), numbers))
+        except ObjectNotFoundError as error:
+            raise DamagedLogError(f"A commit of the log is missing: {error}") from error
+
+    def segment_path(self, segment: Segment) -> Path:
+        """Give the local path of a segment, after a look at its size.
+
+        Raises:
+            DamagedLogError: it is missing or truncated.
+        """
+        where = f"{self.url}/{segment.key}"
+        try:
+            path = self.store.local_path(segment.key)
+        except ObjectNotFoundError as error:
+            raise DamagedLogError(
+                f"Segment {where} is missing, though the manifest names it ({segment.rows} events of "
+                f"{segment.event_type} v{segment.schema_version}, positions {segment.first_position} to "
+                f"{segment.last_position}). Restore it from a backup of the store; nothing was published."
+            ) from error
+        if (found := path.stat().st_size) != segment.bytes:
+            raise DamagedLogError(
+                f"Segment {where} has {found} bytes, the manifest says {segment.bytes}: it is truncated or was "
+                "overwritten. Restore it from a backup of the store; nothing was published."
+            )
+        return path
+
+    def head(self) -> Head:
+        """Find the end of the log."""
+        sealed = self.manifest()
+        tail = tuple(self.commits_after(sealed.sealed_commit))
+        return Head(sealed, tail)
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """The end of a log: the newest manifest, and the commits after it.
+
+    Attributes:
+        sealed: the newest manifest.
+        tail: footers of the commits that it does not cover, in order.
+    """
+
+    sealed: Manifest
+    tail: tuple[CommitInfo, ...]
+
+    @property
+    def commit(self) -> int:
+        """Number of the last commit; 0 for an empty log."""
+        return self.tail[-1].number if self.tail else self.sealed.sealed_commit
+
+    @property
+    def position(self) -> int:
+        """Position of the last event; 0 for an empty log."""
+        return self.tail[-1].last_position if self.tail else self.sealed.sealed_position
+
+    @property
+    def recorded_at(self) -> str:
+        """When the last commit was recorded, RFC 3339; empty for an empty log."""
+        return self.tail[-1].recorded_at.isoformat() if self.tail else self.sealed.recorded_at
+
+
+def create_log(url: str, *, domain_name: str, bucket_count: int = DEFAULT_BUCKET_COUNT) -> EventLog:
+    """Create a log, or open the one that is there.
+
+    Args:
+        url: a folder, or a URL that fsspec knows.
+        domain_name: the domain whose events it will hold.
+        bucket_count: units of parallelism; 64 serves from thousands to billions of events.
+
+    Raises:
+        UsageError: the bucket count is out of range.
+        LogError: a log of another domain, format or bucket count is there.
+        StoreNotConditionalError: the store does not honour put-if-absent.
+    """
+    if not 1 <= bucket_count <= 1024:
+        raise UsageError(f"bucket_count is {bucket_count}; expected 1 to 1024.")
+    store = open_store(url)
+    if not store.exists(CONFIG_KEY):
+        store.probe()
+        config = {
+            "format_version": FORMAT_VERSION,
+            "domain": domain_name,
+            "bucket_count": bucket_count,
+            "log_id": str(uuid.uuid4()),
+        }
+        store.put_if_absent(CONFIG_KEY, orjson.dumps(config, option=orjson.OPT_INDENT_2))
+    return open_log(url, domain_name=domain_name, bucket_count=bucket_count)
+
+
+def open_log(url: str, *, domain_name: str | None = None, bucket_count: int | None = None) -> EventLog:
+    """Open a log that exists.
+
+    Args:
+        url: where it is.
+        domain_name: refuse a log of another domain.
+        bucket_count: refuse a log with another bucket count.
+
+    Raises:
+        LogError: there is no log, or it is not the one that was meant.
+    """
+    store = open_store(url)
+    try:
+        config = orjson.loads(store.get(CONFIG_KEY))
+        found = EventLog(store, config["domain"], config["bucket_count"], config["log_id"])
+    except ObjectNotFoundError as error:
+        raise LogError(
+            f"There is no event log at {store.url} (no {CONFIG_KEY}). Give --log, or create one with `refold ingest` "
+            "or `refold demo`."
+        ) from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise DamagedLogError(f"{store.url}/{CONFIG_KEY} is not a log's description ({error}).") from error
+    if config["format_version"] != FORMAT_VERSION:
+        raise LogError(
+            f"The log at {store.url} has format version {config['format_version']}; this refold reads "
+            f"{FORMAT_VERSION}. Use the refold release that wrote it."
+        )
+    if domain_name is not None and domain_name != found.domain_name:
+        raise LogError(
+            f"The log at {store.url} belongs to domain {found.domain_name!r}, not {domain_name!r}. Give "
+            f"--domain {found.domain_name}, or another --log."
+        )
+    if bucket_count is not None and bucket_count != found.bucket_count:
+        raise LogError(
+            f"The log at {store.url} has {found.bucket_count} buckets, not {bucket_count}. A bucket count is fixed when "
+            "a log is created: leave it out, or import the events into a new log."
+        )
+    return found
+
+
+def last_commit_number(store: ObjectStore) -> int:
+    """Find the last commit by listing: for checks only, since a listing grows with the log."""
+    return max((number_of(k) for k in store.list_from(COMMITS)), default=0)

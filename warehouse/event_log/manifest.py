@@ -1,0 +1,138 @@
+"""The manifest: which segments are live, up to which commit and position the log is sealed."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+
+import orjson
+
+from event_schemas import DamagedLogError
+from event_schemas.registry import Shape
+from warehouse.event_log.layout import MANIFESTS, manifest_key, number_of
+from warehouse.object_store import ObjectStore
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Segment:
+    """One immutable Parquet file of sealed history: one event type, schema version and bucket.
+
+    Attributes:
+        key: its object in the log.
+        event_type: of all its events.
+        schema_version: of all its events.
+        bucket: of all its streams.
+        rows: how many events.
+        bytes: the object's size.
+        first_position: lowest position in it.
+        last_position: highest position in it.
+        position_base: what to add to its ``position`` column (a bulk import learns its place only at the end).
+        commit_base: what to add to its ``commit_number`` column.
+        raw: whether payloads are kept as JSON text, because they fit no contract known when they were sealed.
+        checksum: SHA-256 of the object.
+        column_bytes: compressed size of each column, to foresee what a rebuild reads.
+    """
+
+    key: str
+    event_type: str
+    schema_version: int
+    bucket: int
+    rows: int
+    bytes: int
+    first_position: int
+    last_position: int
+    position_base: int = 0
+    commit_base: int = 0
+    raw: bool = False
+    checksum: str = ""
+    column_bytes: dict[str, int] = dataclasses.field(default_factory=dict)
+
+    @property
+    def shape(self) -> Shape:
+        """Event type and schema version."""
+        return (self.event_type, self.schema_version)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeadsRun:
+    """One immutable Parquet file of (stream_id, stream_version), sorted by stream; a later run overrides."""
+
+    key: str
+    bucket: int
+    rows: int
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Manifest:
+    """One state of the sealed log; number 0 is the state before the first seal.
+
+    Attributes:
+        number: of the manifest itself.
+        sealed_commit: the last commit whose events are in segments.
+        sealed_position: the last position in segments.
+        recorded_at: when that commit was recorded, RFC 3339; empty before the first seal.
+        segments: the live segments.
+        heads: the live runs of stream heads, oldest first within a bucket.
+        imports: identity of every bulk import to the commit that published it.
+    """
+
+    number: int = 0
+    sealed_commit: int = 0
+    sealed_position: int = 0
+    recorded_at: str = ""
+    segments: tuple[Segment, ...] = ()
+    heads: tuple[HeadsRun, ...] = ()
+    imports: dict[str, int] = dataclasses.field(default_factory=dict)
+
+    def segments_of(self, shapes: frozenset[Shape] | set[Shape], bucket: int | None = None) -> tuple[Segment, ...]:
+        """Pick the segments of some shapes, of one bucket or of all."""
+        return tuple(s for s in self.segments if s.shape in shapes and bucket in (None, s.bucket))
+
+
+def segments_to_json(segments: tuple[Segment, ...]) -> list[dict[str, object]]:
+    """Write segments as plain JSON values."""
+    return [dataclasses.asdict(s) for s in segments]
+
+
+def segments_from_json(values: list[dict[str, object]]) -> tuple[Segment, ...]:
+    """Read what ``segments_to_json`` wrote."""
+    return tuple(Segment(**v) for v in values)  # type: ignore[arg-type]
+
+
+def encode(manifest: Manifest) -> bytes:
+    """Write a manifest as JSON."""
+    return orjson.dumps(dataclasses.asdict(manifest))
+
+
+def decode(data: bytes, *, where: str) -> Manifest:
+    """Read a manifest.
+
+    Raises:
+        DamagedLogError: it is no manifest.
+    """
+    try:
+        values = orjson.loads(data)
+        values["segments"] = segments_from_json(values["segments"])
+        values["heads"] = tuple(HeadsRun(**h) for h in values["heads"])
+        return Manifest(**values)
+    except (ValueError, KeyError, TypeError) as error:
+        raise DamagedLogError(
+            f"{where} is not a manifest ({error}). Restore it, or run `refold events verify`."
+        ) from error
+
+
+def newest(store: ObjectStore) -> Manifest:
+    """Load the newest manifest of a log; the empty one if it was never sealed."""
+    last = ""
+    for key in store.list_from(MANIFESTS):
+        last = key
+    return decode(store.get(last), where=f"{store.url}/{last}") if last else Manifest()
+
+
+def publish(store: ObjectStore, manifest: Manifest) -> bool:
+    """Publish a manifest under its number; False if another sealer was first."""
+    return store.put_if_absent(manifest_key(manifest.number), encode(manifest))
+
+
+__all__ = ["HeadsRun", "Manifest", "Segment", "decode", "encode", "newest", "number_of", "publish"]

@@ -1,0 +1,183 @@
+"""Segments: sealed history in typed Parquet, one event type, schema version and bucket to a file."""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+import uuid
+from collections.abc import Iterable
+from pathlib import Path
+from urllib.parse import quote as url_quote
+
+import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from event_schemas import ENVELOPE, DamagedLogError, Registry
+from event_schemas.registry import Shape
+from warehouse.event_log.heads import files_literal
+from warehouse.event_log.layout import heads_key, segment_key
+from warehouse.event_log.log import EventLog
+from warehouse.event_log.manifest import HeadsRun, Segment
+from warehouse.object_store import ObjectStore
+from warehouse.sql import columns, literal
+
+SEGMENT_ENVELOPE = tuple(n for n in ENVELOPE.names if n not in ("event_type", "schema_version"))
+"""Envelope columns inside a segment; the other two are in its path, as Hive partitions."""
+
+ROW_GROUP_ROWS = 122_880
+
+
+def write_segment(
+    connection: duckdb.DuckDBPyConnection,
+    store: ObjectStore,
+    *,
+    shape: Shape,
+    bucket: int,
+    relation: str,
+    payload: Iterable[str],
+    raw: bool = False,
+) -> Segment | None:
+    """Write a relation of events of one shape and bucket, sorted by stream, as one segment.
+
+    Args:
+        connection: where ``relation`` can be queried.
+        store: the log's store.
+        shape: event type and schema version.
+        bucket: of all its streams.
+        relation: SQL with the envelope and the payload's columns.
+        payload: names of the payload's columns.
+        raw: whether the payload is one column of JSON text.
+
+    Returns:
+        The segment, or None if there are no rows.
+    """
+    select = f"SELECT {columns([*SEGMENT_ENVELOPE, *payload])} FROM {relation} ORDER BY stream_id, stream_version"
+    with tempfile.TemporaryDirectory(prefix="refold-") as folder:
+        path = Path(folder) / "segment.parquet"
+        copy_parquet(connection, select, path)
+        metadata = pq.read_metadata(path)
+        if metadata.num_rows == 0:
+            return None
+        first, last = _position_range(metadata)
+        event_type = url_quote(shape[0], safe="")
+        key = segment_key(event_type, shape[1], bucket, f"{first:020d}-{last:020d}-{uuid.uuid4()}")
+        segment = Segment(
+            key=key,
+            event_type=shape[0],
+            schema_version=shape[1],
+            bucket=bucket,
+            rows=metadata.num_rows,
+            bytes=path.stat().st_size,
+            first_position=first,
+            last_position=last,
+            raw=raw,
+            checksum=file_checksum(path),
+            column_bytes=_column_bytes(metadata),
+        )
+        store.put_file(key, path)
+    return segment
+
+
+def copy_parquet(connection: duckdb.DuckDBPyConnection, select: str, path: Path) -> None:
+    """Write a query's rows the way all of refold's Parquet is written."""
+    connection.execute(
+        f"COPY ({select}) TO {literal(str(path))} (FORMAT parquet, COMPRESSION zstd, COMPRESSION_LEVEL 1, "
+        f"PARQUET_VERSION v2, ROW_GROUP_SIZE {ROW_GROUP_ROWS})"
+    )
+
+
+def file_checksum(path: Path) -> str:
+    """Give the SHA-256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _position_range(metadata: pq.FileMetaData) -> tuple[int, int]:
+    index = SEGMENT_ENVELOPE.index("position")
+    groups = [metadata.row_group(g).column(index).statistics for g in range(metadata.num_row_groups)]
+    return min(s.min for s in groups), max(s.max for s in groups)
+
+
+def _column_bytes(metadata: pq.FileMetaData) -> dict[str, int]:
+    sizes: dict[str, int] = {}
+    for g in range(metadata.num_row_groups):
+        group = metadata.row_group(g)
+        for c in range(group.num_columns):
+            column = group.column(c)
+            name = column.path_in_schema.split(".")[0]
+            sizes[name] = sizes.get(name, 0) + column.total_compressed_size
+    return sizes
+
+
+def segment_relations(log: EventLog, segments: Iterable[Segment], registry: Registry) -> dict[Shape, str]:
+    """Write, a shape, the relation of all its typed segments: envelope, ``_ordinal`` and payload.
+
+    Raises:
+        DamagedLogError: a segment is missing or truncated.
+    """
+    by_shape: dict[Shape, dict[tuple[int, int], list[Path]]] = {}
+    for segment in segments:
+        if not segment.raw:
+            bases = by_shape.setdefault(segment.shape, {})
+            bases.setdefault((segment.position_base, segment.commit_base), []).append(log.segment_path(segment))
+    return {
+        shape: _union(_scan(shape, base, paths, registry.schema(*shape).names) for base, paths in sorted(bases.items()))
+        for shape, bases in by_shape.items()
+    }
+
+
+def raw_relation(log: EventLog, segments: Iterable[Segment]) -> str | None:
+    """Write the relation of all raw segments in the form of commit rows; None if there are none."""
+    raws = [s for s in segments if s.raw]
+    if not raws:
+        return None
+    return _union(_scan(s.shape, (s.position_base, s.commit_base), [log.segment_path(s)], ["payload"]) for s in raws)
+
+
+def _scan(shape: Shape, base: tuple[int, int], paths: list[Path], payload: list[str]) -> str:
+    based = {"position": base[0], "commit_number": base[1]}
+    constants = {"event_type": literal(shape[0]), "schema_version": f"{shape[1]}::INTEGER"}
+    selected = []
+    for name in ENVELOPE.names:
+        if name in constants:
+            selected.append(f"{constants[name]} AS {name}")
+        else:
+            selected.append(f"{name} + {based[name]} AS {name}" if based.get(name) else name)
+    own = columns(payload)
+    ordinal = "" if payload == ["payload"] else "0::BIGINT AS _ordinal"
+    told = ", ".join(part for part in (*selected, ordinal, own) if part)
+    return f"(SELECT {told} FROM read_parquet({files_literal(paths)}, hive_partitioning = false))"
+
+
+def _union(relations: Iterable[str]) -> str:
+    parts = list(relations)
+    return parts[0] if len(parts) == 1 else "(" + " UNION ALL ".join(f"FROM {p}" for p in parts) + ")"
+
+
+def write_heads(
+    connection: duckdb.DuckDBPyConnection, store: ObjectStore, *, bucket: int, relation: str
+) -> HeadsRun | None:
+    """Write a relation of (stream_id, stream_version) as a run of stream heads, one row a stream."""
+    select = f"SELECT stream_id, max(stream_version) AS stream_version FROM {relation} GROUP BY 1 ORDER BY 1"
+    with tempfile.TemporaryDirectory(prefix="refold-") as folder:
+        path = Path(folder) / "heads.parquet"
+        copy_parquet(connection, select, path)
+        rows = pq.read_metadata(path).num_rows
+        if rows == 0:
+            return None
+        key = heads_key(bucket, str(uuid.uuid4()))
+        store.put_file(key, path)
+        return HeadsRun(key=key, bucket=bucket, rows=rows, bytes=path.stat().st_size)
+
+
+def check_parquet(path: Path, *, where: str) -> pq.FileMetaData:
+    """Read a Parquet footer.
+
+    Raises:
+        DamagedLogError: there is none that can be read.
+    """
+    try:
+        return pq.read_metadata(path)
+    except (pa.ArrowException, OSError) as error:
+        raise DamagedLogError(f"{where} is no readable Parquet file ({error}). Restore it from a backup.") from error

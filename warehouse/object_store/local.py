@@ -1,0 +1,170 @@
+"""A folder on a local disk, through ``os`` alone: objects are whole, and on the disk when a call returns.
+
+An object is written under a temporary name beside its place, flushed with ``fsync``, then given its own name: by
+``link``, which fails if the name is taken (put-if-absent), or by ``replace``, which does not (put). ``fsync`` of
+the folder makes the name itself durable. A process that dies on the way leaves a temporary file behind, which no
+listing shows.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from functools import partial
+from pathlib import Path
+
+from event_schemas.errors import ObjectNotFoundError
+from warehouse.object_store.failures import explained
+from warehouse.object_store.store import TEMP_PREFIX, ObjectStore, check_key, check_source
+
+_NO_OBJECT = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
+
+
+class LocalStore(ObjectStore):
+    """Objects as files below one folder, which is made together with the first of them."""
+
+    is_local = True
+
+    def put_if_absent(self, key: str, data: bytes) -> bool:
+        """Write a temporary file and link it to its name."""
+        return self._create(key, partial(_write, data))
+
+    def put_file_if_absent(self, key: str, path: Path) -> bool:
+        """Link the file, or a copy of it, to its name."""
+        return self._create(key, partial(_adopt, check_source(path)))
+
+    def put(self, key: str, data: bytes) -> None:
+        """Write a temporary file and rename it."""
+        self._place(key, partial(_write, data), os.replace)
+
+    def put_file(self, key: str, path: Path) -> None:
+        """Rename a second name of the file, or a copy of it."""
+        self._place(key, partial(_adopt, check_source(path)), os.replace)
+
+    def get(self, key: str) -> bytes:
+        """Read the file."""
+        with self._found(key) as path:
+            return path.read_bytes()
+
+    def exists(self, key: str) -> bool:
+        """Look for the file."""
+        return os.path.isfile(self._path(key))
+
+    def size(self, key: str) -> int:
+        """Ask for the file's size."""
+        return self.local_path(key).stat().st_size
+
+    def local_path(self, key: str) -> Path:
+        """Return the object itself."""
+        with self._found(key) as path:
+            if not path.is_file():
+                raise FileNotFoundError(path)
+            return path
+
+    def list_from(self, prefix: str, *, start_after: str = "") -> Iterator[str]:
+        """Scan the folder, and below it only those folders that can hold a greater key."""
+        return self._walk(f"{check_key(prefix)}/" if prefix else "", start_after)
+
+    def delete(self, key: str) -> None:
+        """Unlink the file."""
+        path = self._path(key)
+        with explained(f"delete {key!r}", self.url), suppress(*_NO_OBJECT):
+            os.unlink(path)
+
+    def delete_prefix(self, prefix: str) -> None:
+        """Remove the folder with all that is in it."""
+        path = self._path(prefix)
+        with explained(f"delete all below {prefix!r}", self.url), suppress(FileNotFoundError, NotADirectoryError):
+            shutil.rmtree(path)
+
+    def _path(self, key: str) -> str:
+        return os.path.join(self.url, check_key(key))
+
+    @contextmanager
+    def _found(self, key: str) -> Iterator[Path]:
+        path = Path(self._path(key))
+        with explained(f"read {key!r}", self.url):
+            try:
+                yield path
+            except _NO_OBJECT as error:
+                raise ObjectNotFoundError(f"There is no object {key!r} in {self.url}.") from error
+
+    def _create(self, key: str, write: Callable[[str], None]) -> bool:
+        return not self.exists(key) and self._place(key, write, os.link)
+
+    def _place(self, key: str, write: Callable[[str], None], settle: Callable[[str, str], None]) -> bool:
+        """Write a temporary file and let it settle under the key's name; False if link() finds the name taken."""
+        path = self._path(key)
+        folder = os.path.dirname(path)
+        temp = os.path.join(folder, TEMP_PREFIX + uuid.uuid4().hex)
+        with explained(f"write {key!r}", self.url):
+            _make_folder(folder)
+            try:
+                write(temp)
+                settle(temp, path)
+            except FileExistsError:
+                if os.path.isdir(path):
+                    raise
+                return False
+            finally:
+                # Also after replace(), which does nothing where both names are one file already.
+                with suppress(OSError):
+                    os.unlink(temp)
+            _sync(folder)
+        return True
+
+    def _walk(self, base: str, start_after: str) -> Iterator[str]:
+        for name in self._names(base):
+            key = base + name
+            if name.endswith("/"):
+                if key > start_after or start_after.startswith(key):
+                    yield from self._walk(key, start_after)
+            elif key > start_after:
+                yield key
+
+    def _names(self, base: str) -> list[str]:
+        """Return what is in a folder in the order of keys, folders with a slash: ``a-b`` comes before ``a/b``."""
+        with explained(f"list {base!r}", self.url):
+            try:
+                with os.scandir(os.path.join(self.url, base)) as entries:
+                    names = [f"{entry.name}/" if entry.is_dir() else entry.name for entry in entries]
+            except (FileNotFoundError, NotADirectoryError):
+                return []
+        return sorted(name for name in names if not name.startswith(TEMP_PREFIX))
+
+
+def _write(data: bytes, temp: str) -> None:
+    with open(temp, "xb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _adopt(path: Path, temp: str) -> None:
+    """Give a file a second name; copy it where that is impossible, as on another disk."""
+    try:
+        os.link(os.path.realpath(path), temp)
+    except OSError:
+        shutil.copyfile(path, temp)
+    _sync(temp)
+
+
+def _make_folder(folder: str) -> None:
+    if not os.path.isdir(folder):
+        parent = os.path.dirname(folder)
+        _make_folder(parent)
+        with suppress(FileExistsError):
+            os.mkdir(folder)
+        _sync(parent)
+
+
+def _sync(path: str) -> None:
+    """Flush a file's content, or a folder's names, to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

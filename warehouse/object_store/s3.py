@@ -1,0 +1,64 @@
+"""S3 and what speaks its protocol, through s3fs: ``If-None-Match: *`` makes a write conditional.
+
+Where s3fs offers a call of S3's own, this takes it: a listing that starts after a key, and metadata without the listing
+that s3fs adds for want of folders.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import fsspec
+
+from warehouse.object_store.remote import Mode, RemoteStore
+
+_MOST_PARTS = 10_000  # of a multipart upload, by S3's rule
+_PART_BYTES = 16 * 2**20
+_PARTS_AT_ONCE = 4  # s3fs would hold 10 parts of 50 MB in memory
+
+
+class S3Store(RemoteStore):
+    """Objects in a bucket; endpoint and credentials come from the environment of AWS or fsspec."""
+
+    def _options(self) -> dict[str, Any]:
+        # With one transfer at a time s3fs reads an object in one request, instead of asking for its size first.
+        options = {**super()._options(), "max_concurrency": 1}
+        endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+        if endpoint and "endpoint_url" not in fsspec.config.conf.get("s3", {}):
+            # botocore would find it too; but fsspec keeps one client per arguments, so one for all endpoints.
+            options["endpoint_url"] = endpoint
+        return options
+
+    def _info(self, key: str) -> dict[str, Any]:
+        fs, path = self._locate(key)
+        bucket, name, _ = fs.split_path(path)
+        head = self._read(key, lambda: fs.call_s3("head_object", Bucket=bucket, Key=name))
+        return {"size": head["ContentLength"], "ETag": head["ETag"]}
+
+    def _list_below(self, base: str, start_after: str) -> Iterator[str]:
+        fs, root = self._connect()
+        bucket, folder, _ = fs.split_path(root)
+        prefix = f"{folder}/" if folder else ""
+        wanted = {"Bucket": bucket, "Prefix": prefix + base}
+        if start_after:
+            wanted["StartAfter"] = prefix + start_after
+        more = True
+        while more:
+            page = self._attempt(f"list {base!r}", lambda: fs.call_s3("list_objects_v2", **wanted))
+            names = (entry["Key"] for entry in page.get("Contents", ()))
+            # A name that ends in a slash is a folder to S3's console, and no object of ours.
+            yield from (name.removeprefix(prefix) for name in names if not name.endswith("/"))
+            if more := page["IsTruncated"]:
+                wanted["ContinuationToken"] = page["NextContinuationToken"]
+
+    def _upload(self, path: Path, key: str, mode: Mode) -> None:
+        fs, remote = self._locate(key)
+        part = max(_PART_BYTES, -(-path.stat().st_size // _MOST_PARTS))
+        fs.put_file(str(path), remote, mode=mode, chunksize=part, max_concurrency=_PARTS_AT_ONCE)
+
+    def _download(self, key: str, copy: Path) -> None:
+        fs, remote = self._locate(key)
+        fs.get_file(remote, str(copy), chunksize=_PART_BYTES, max_concurrency=_PARTS_AT_ONCE)

@@ -1,0 +1,58 @@
+"""The order domain as one value, with the views that make a revenue dashboard of ``revenue_by_day``."""
+
+from __future__ import annotations
+
+from event_schemas.orders import EVENTS, UPCASTERS
+from warehouse.domain import Domain
+from warehouse.orders.projections import (
+    INVENTORY_STATUS,
+    ORDER_SUMMARY,
+    ORDERS_BY_CUSTOMER,
+    REVENUE_BY_DAY,
+    STOCK_VALUATION,
+)
+from warehouse.projection import View
+
+REVENUE_BY_MONTH = View(
+    "revenue_by_month",
+    """
+    SELECT
+        CAST(date_trunc('month', day) AS DATE) AS month,
+        currency,
+        CAST(sum(orders_paid) AS BIGINT) AS orders_paid,
+        CAST(sum(revenue) AS DECIMAL(18,2)) AS revenue,
+        CAST(sum(refunds) AS DECIMAL(18,2)) AS refunds,
+        CAST(sum(revenue - refunds) AS DECIMAL(18,2)) AS net_revenue
+    FROM revenue_by_day
+    GROUP BY ALL
+    """,
+)
+
+# A day without any payment or refund has no row, yet counts in the average: hence a sum over a range of days, divided.
+REVENUE_DASHBOARD = View(
+    "revenue_dashboard",
+    """
+    SELECT
+        day,
+        currency,
+        orders_paid,
+        revenue,
+        refunds,
+        CAST(revenue - refunds AS DECIMAL(18,2)) AS net_revenue,
+        CAST(sum(revenue - refunds) OVER so_far AS DECIMAL(18,2)) AS net_revenue_to_date,
+        CAST(sum(revenue - refunds) OVER week / 7 AS DECIMAL(18,2)) AS net_revenue_7_day_average
+    FROM revenue_by_day
+    WINDOW
+        so_far AS (PARTITION BY currency ORDER BY day),
+        week AS (PARTITION BY currency ORDER BY day RANGE BETWEEN INTERVAL 6 DAYS PRECEDING AND CURRENT ROW)
+    """,
+)
+
+ORDERS = Domain(
+    name="orders",
+    events=EVENTS,
+    upcasters=UPCASTERS,
+    read_models=(ORDER_SUMMARY, ORDERS_BY_CUSTOMER, REVENUE_BY_DAY, INVENTORY_STATUS, STOCK_VALUATION),
+    views=(REVENUE_BY_MONTH, REVENUE_DASHBOARD),
+)
+"""Orders, customers, revenue and stock."""
