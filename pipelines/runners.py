@@ -53,7 +53,9 @@ def make_runner(options: PipelineOptions) -> PipelineRunner:
 def _local_runner(options: PipelineOptions) -> FnApiRunner:
     """Build FnApiRunner so that its workers see the options: by name alone it would hand them none."""
     encoded = JobServiceHandle.encode_pipeline_options(options.get_all_options())
-    return FnApiRunner(provision_info=ExtendedProvisionInfo(beam_provision_api_pb2.ProvisionInfo(pipeline_options=encoded)))
+    return FnApiRunner(
+        provision_info=ExtendedProvisionInfo(beam_provision_api_pb2.ProvisionInfo(pipeline_options=encoded))
+    )
 
 
 def workers_of(options: PipelineOptions) -> int:

@@ -7,18 +7,30 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from enum import Enum
 
+from event_schemas.envelope import ENVELOPE_NAMES
 from event_schemas.upcasting import Form
 from warehouse import reducers
 from warehouse.domain import Domain
 from warehouse.projection import Fold, Handler, Projection, ReadModel
+from warehouse.reducers import Kind
 from warehouse.sql import columns, quote, rewrite
 
 Events = Callable[[str], str | None]
 """Event type to an SQL relation of its events in the newest version, or None."""
 
-_ORDINAL_WEIGHT = 1 << 40
-_POSITION_WEIGHT = 1 << 80
+_SPLIT_WEIGHT = 1 << 20
+_ROW_ORDINAL_WEIGHT = 1 << 40
+_ROW_WEIGHT = 1 << 80
+
+
+class Order(Enum):
+    """What it takes to order the contributions to one read model; each is dearer than the one before."""
+
+    POSITION = "position"
+    SPLIT = "position, and place among the events that one stored event became"
+    ROW = "these, and place among the rows that one event yields"
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,44 +39,49 @@ class Compiled:
 
     Attributes:
         model: the declaration.
-        fine_order: whether one event can contribute more than once, so that order needs more than the position.
+        order: what it takes to order its contributions.
     """
 
     model: ReadModel
-    fine_order: bool
+    order: Order
 
     @property
     def keys(self) -> str:
         """The key columns as an SQL list."""
         return columns(self.model.key)
 
-    @property
-    def at_type(self) -> str:
-        """The DuckDB type of the order of contributions."""
-        return "HUGEINT" if self.fine_order else "BIGINT"
-
 
 def compile_model(model: ReadModel, domain: Domain) -> Compiled:
     """Decide how contributions to a model are ordered in this domain."""
-    unnests = any(h.sql.unnests for h in model.handlers)
-    return Compiled(model, unnests or any(_may_split(domain, h.event_type) for h in model.handlers))
+    orders = [_order(model, h, domain) for h in model.handlers]
+    return Compiled(model, max(orders, key=list(Order).index))
 
 
-def _may_split(domain: Domain, event_type: str) -> bool:
-    for shape in domain.registry.sources(event_type):
-        step = domain.registry.upcaster(shape)
-        if step is None:
-            continue
-        if step.form is not Form.SQL:
-            return True
-        rewritten = rewrite(step.sql(), append={})
-        if rewritten.unnests or " UNION " in rewritten.text:
-            return True
-    return False
+def _order(model: ReadModel, handler: Handler, domain: Domain) -> Order:
+    if not (isinstance(model, Fold) or model.deletes or handler.names & _ordered_columns(model)):
+        return Order.POSITION
+    steps = [domain.registry.upcaster(s) for s in domain.registry.sources(handler.event_type)]
+    texts = [rewrite(u.sql(), append={}) for u in steps if u and u.form is Form.SQL]
+    if handler.sql.unnests or any(t.unnests or " UNION " in t.text for t in texts):
+        same = {o for o, source in handler.sql.plain.items() if source in ENVELOPE_NAMES} | handler.sql.nonnull
+        if isinstance(model, Fold) or model.deletes or not handler.names & _ordered_columns(model) <= same:
+            return Order.ROW
+    return Order.SPLIT if any(u and u.form is not Form.SQL for u in steps) else Order.POSITION
 
 
-def contributions(compiled: Compiled, events: Events) -> str | None:
+def _ordered_columns(model: ReadModel) -> frozenset[str]:
+    if isinstance(model, Fold):
+        return frozenset()
+    return frozenset(n for n, r in model.columns.items() if r.ordered or r.kind is Kind.COLLECT)
+
+
+def contributions(compiled: Compiled, events: Events, *, null_keys_only: bool = False) -> str | None:
     """Write the relation of all contributions: key, columns, ``_at``, ``_handler``, ``_delete``.
+
+    Args:
+        compiled: the read model.
+        events: gives the events of a type.
+        null_keys_only: leave out handlers whose key can never be NULL.
 
     Returns:
         SQL, or None if no event contributes.
@@ -72,6 +89,8 @@ def contributions(compiled: Compiled, events: Events) -> str | None:
     model = compiled.model
     parts = []
     for index, handler in enumerate(model.handlers):
+        if null_keys_only and handler.key_never_null:
+            continue
         relation = events(handler.event_type)
         if relation is not None:
             parts.append(_contribution(compiled, handler, index, relation))
@@ -85,26 +104,29 @@ def _contribution(compiled: Compiled, handler: Handler, index: int, relation: st
     selected = ", ".join([*key, *values, f"{_at(compiled)} AS _at", f"{index} AS _handler"])
     delete = f", {str(handler.deletes).lower()} AS _delete" if model.deletes else ""
     rows = f"(WITH event AS (FROM {relation}) SELECT * FROM ({handler.sql.text}))"
-    if compiled.fine_order:
+    if compiled.order is Order.ROW:
         rows = f"(SELECT *, row_number() OVER () AS _row FROM {rows})"
     return f"SELECT {selected}{delete} FROM {rows}"
 
 
 def _at(compiled: Compiled) -> str:
-    if not compiled.fine_order:
+    if compiled.order is Order.POSITION:
         return "_position"
-    return f"_position::HUGEINT * {_POSITION_WEIGHT} + _ordinal::HUGEINT * {_ORDINAL_WEIGHT} + _row"
+    if compiled.order is Order.SPLIT:
+        return f"_position * {_SPLIT_WEIGHT} + _ordinal"
+    return f"_position::HUGEINT * {_ROW_WEIGHT} + _ordinal::HUGEINT * {_ROW_ORDINAL_WEIGHT} + _row"
 
 
 def position_of(compiled: Compiled) -> str:
     """Write the log position out of ``_at``."""
-    return f"CAST(_at // {_POSITION_WEIGHT} AS BIGINT)" if compiled.fine_order else "_at"
+    weight = {Order.POSITION: 1, Order.SPLIT: _SPLIT_WEIGHT, Order.ROW: _ROW_WEIGHT}[compiled.order]
+    return f"CAST(_at // {weight} AS BIGINT)"
 
 
 def _value_types(model: ReadModel) -> dict[str, str | None]:
     """Columns that contributions carry: a projection's own; for a fold, whatever its handlers name."""
     if isinstance(model, Projection):
-        return {name: reducer.type for name, reducer in model.columns.items()}
+        return {n: "VARCHAR" if r.kind is Kind.COUNT_DISTINCT else r.type for n, r in model.columns.items()}
     names = sorted({n for h in model.handlers for n in h.names})
     return {f"{n}": None for n in names}
 

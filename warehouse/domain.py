@@ -10,8 +10,8 @@ from importlib.metadata import entry_points
 from event_schemas import ContractError, ProjectionError, Registry, Upcaster, UsageError
 from event_schemas.registry import Shape
 from event_schemas.upcasting import Form
-from warehouse.projection import ReadModel, View, view_binds
-from warehouse.sql import quote, scratch
+from warehouse.projection import ReadModel, View, create_table_sql, view_binds
+from warehouse.sql import scratch
 from warehouse.upcasting import compile_sql
 
 ENTRY_POINT_GROUP = "refold.domains"
@@ -91,8 +91,7 @@ class Domain:
             connection.execute(f"CREATE OR REPLACE SCHEMA {schema}")
             connection.execute(f"USE {schema}")
             for model in self.read_models:
-                typed = ", ".join(f"{quote(c)} {t}" for c, t in model.table.items())
-                connection.execute(f"CREATE TABLE {quote(model.name)} ({typed})")
+                connection.execute(create_table_sql(model))
             for view in self.views:
                 view_binds(view, connection)
             connection.execute(f"USE main; DROP SCHEMA {schema} CASCADE")

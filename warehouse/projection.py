@@ -19,7 +19,17 @@ import pyarrow as pa
 
 from event_schemas import ENVELOPE, ProjectionError, event_type_of, is_event, schema_of
 from warehouse.reducers import Kind, Reducer
-from warehouse.sql import Rewritten, SqlError, empty_relation, first_line, quote, rewrite, same_value, scratch
+from warehouse.sql import (
+    Rewritten,
+    SqlError,
+    empty_relation,
+    first_line,
+    quote,
+    result_schema,
+    rewrite,
+    same_value,
+    scratch,
+)
 
 State = dict[str, Any] | None
 
@@ -46,6 +56,7 @@ class Handler:
         deletes: whether it removes the row.
         names: the columns it contributes to.
         never_null: those of them that it can never set to NULL.
+        key_never_null: whether no key column can be NULL.
     """
 
     event_class: type
@@ -53,6 +64,7 @@ class Handler:
     deletes: bool
     names: frozenset[str]
     never_null: frozenset[str]
+    key_never_null: bool
 
     @property
     def event_type(self) -> str:
@@ -72,6 +84,7 @@ class Projection:
         on: event class to a ``SELECT`` over the relation ``event`` (``FROM event`` may be left out) whose columns are
             the payload's fields and the envelope's. It must name every key column, and may name any columns: those
             it does not name it leaves alone. ``WHERE`` and ``unnest`` work. ``Delete("SELECT ...")`` removes the row.
+        derived: further column to an SQL expression over the row, computed when it is read.
 
     Raises:
         ProjectionError: naming the projection, the event and the column.
@@ -92,6 +105,7 @@ class Projection:
     key: Mapping[str, str]
     columns: Mapping[str, Reducer]
     on: Mapping[type, str | Delete]
+    derived: Mapping[str, str] = field(default_factory=dict)
     handlers: tuple[Handler, ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -100,6 +114,7 @@ class Projection:
         wanted = {c: r.type for c, r in self.columns.items()}
         handlers = tuple(_compile(self.name, self.key, wanted, cls, on) for cls, on in self.on.items())
         object.__setattr__(self, "handlers", handlers)
+        _check_derived(self)
 
     @property
     def event_types(self) -> tuple[str, ...]:
@@ -193,6 +208,14 @@ def keyed_by_stream(model: ReadModel) -> bool:
     return any(all(h.sql.plain.get(k) == "stream_id" for h in model.handlers) for k in model.key)
 
 
+def create_table_sql(model: ReadModel) -> str:
+    """Write the statement that makes a read model's empty table."""
+    typed = [f"{quote(c)} {t}" for c, t in model.table.items()]
+    derived = model.derived.items() if isinstance(model, Projection) else ()
+    typed += [f"{quote(c)} AS ({expression})" for c, expression in derived]
+    return f"CREATE TABLE {quote(model.name)} ({', '.join(typed)})"
+
+
 def _check_names(
     name: str, key: Mapping[str, str], columns: Mapping[str, Any], on: Mapping[type, str | Delete]
 ) -> None:
@@ -218,6 +241,18 @@ def _check_types(name: str, table: Mapping[str, str]) -> None:
         arrow_type(declared, where=f"Projection {name}, column {column}")
 
 
+def _check_derived(model: Projection) -> None:
+    typed = ", ".join(f"NULL::{t} AS {quote(c)}" for c, t in model.table.items())
+    for column, expression in model.derived.items():
+        where = f"Projection {model.name}, derived column {column}"
+        if column in model.table:
+            raise ProjectionError(f"{where}: the name is taken by another column.")
+        try:
+            scratch().sql(f"SELECT {expression} FROM (SELECT {typed})")
+        except duckdb.Error as error:
+            raise ProjectionError(f"{where}: {first_line(error)}") from error
+
+
 def _compile(
     name: str, key: Mapping[str, str], columns: Mapping[str, str | None] | None, cls: type, on: str | Delete
 ) -> Handler:
@@ -236,12 +271,12 @@ def _compile(
     required = {f.name for f in (*payload, *ENVELOPE) if not f.nullable}
     never_null = sql.nonnull | {o for o, source in sql.plain.items() if source in required}
     names = frozenset(outputs) - set(key)
-    return Handler(cls, sql, deletes, names, frozenset(never_null) & names)
+    return Handler(cls, sql, deletes, names, frozenset(never_null) & names, set(key) <= never_null)
 
 
 def _bind(text: str, payload: pa.Schema) -> pa.Schema:
     relation = empty_relation(pa.schema([*ENVELOPE, pa.field("_ordinal", pa.int64()), *payload]))
-    return scratch().sql(f"WITH event AS {relation} {text}").to_arrow_table().schema
+    return result_schema(scratch(), f"WITH event AS {relation} SELECT * FROM ({text})")
 
 
 def _check_outputs(
@@ -272,7 +307,7 @@ def _check_outputs(
 def arrow_type(duckdb_type: str, *, where: str) -> pa.DataType:
     """Give the Arrow type of a DuckDB type, or say that there is none."""
     try:
-        return scratch().sql(f"SELECT NULL::{duckdb_type} AS x").to_arrow_table().schema.field("x").type
+        return result_schema(scratch(), f"SELECT NULL::{duckdb_type} AS x").field("x").type
     except duckdb.Error as error:
         raise ProjectionError(f"{where}: {duckdb_type!r} is no DuckDB type: {first_line(error)}") from error
 

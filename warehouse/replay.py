@@ -184,7 +184,10 @@ def _result_row(
 
 def arrow_ready(payload: dict[str, Any], schema: pa.Schema) -> dict[str, Any]:
     """Turn UUID values into the bytes that Arrow builds its UUID columns from."""
-    return {f.name: v.bytes if f.type == pa.uuid() and v is not None else v for f, v in zip(schema, payload.values())}
+    return {
+        f.name: v.bytes if f.type == pa.uuid() and v is not None else v
+        for f, v in zip(schema, payload.values(), strict=True)
+    }
 
 
 def broken_event(event: RecordedEvent, reason: str) -> BrokenEvent:

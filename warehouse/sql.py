@@ -122,6 +122,22 @@ def empty_relation(schema: pa.Schema) -> str:
     return f"(SELECT {typed} WHERE false)"
 
 
+def result_schema(connection: duckdb.DuckDBPyConnection, query: str) -> pa.Schema:
+    """Give the Arrow schema of a query's result, with plain booleans in place of DuckDB's lossless ``arrow.bool8``."""
+    schema = connection.sql(query).to_arrow_table().schema
+    return pa.schema([f.with_type(_plain(f.type)) for f in schema])
+
+
+def _plain(dtype: pa.DataType) -> pa.DataType:
+    if isinstance(dtype, pa.Bool8Type):
+        return pa.bool_()
+    if pt.is_list(dtype):
+        return pa.list_(dtype.value_field.with_type(_plain(dtype.value_type)))
+    if pt.is_struct(dtype):
+        return pa.struct([f.with_type(_plain(f.type)) for f in _fields(dtype)])
+    return dtype
+
+
 def same_value(found: pa.DataType, wanted: pa.DataType) -> bool:
     """Tell whether a value of one type becomes the other without being rounded or reinterpreted.
 
@@ -194,7 +210,7 @@ def rewrite(select: str, *, append: dict[str, str]) -> Rewritten:
     return Rewritten(
         text=_deparse(tree),
         unnests=any(n.get("function_name") == "unnest" for n in _walk(node)),
-        plain={_output_name(e): e["column_names"][-1] for e in outputs if e["class"] == "COLUMN_REF"},
+        plain={_output_name(e): e["column_names"][-1] for e in outputs if _is_column_of_event(e)},
         nonnull=frozenset(_output_name(e) for e in outputs if _is_constant(e)),
     )
 
@@ -261,6 +277,11 @@ def _walk(node: Any) -> Iterator[dict[str, Any]]:
 def _output_name(expression: dict[str, Any]) -> str:
     alias = str(expression.get("alias") or "")
     return alias or (str(expression["column_names"][-1]) if expression["class"] == "COLUMN_REF" else "")
+
+
+def _is_column_of_event(expression: dict[str, Any]) -> bool:
+    path = expression["column_names"] if expression["class"] == "COLUMN_REF" else []
+    return len(path) == 1 or (len(path) == 2 and path[0] == "event")
 
 
 def _is_constant(expression: dict[str, Any]) -> bool:

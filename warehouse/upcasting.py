@@ -9,11 +9,12 @@ from event_schemas import ENVELOPE, ContractError, Registry, Upcaster
 from event_schemas.registry import Shape
 from warehouse.sql import (
     SqlError,
-    columns,
     duckdb_type,
     empty_relation,
     first_line,
+    literal,
     quote,
+    result_schema,
     rewrite,
     same_value,
     scratch,
@@ -53,13 +54,16 @@ def compile_sql(step: Upcaster, registry: Registry) -> str:
         raise ContractError(f"{where}: {first_line(error)}") from error
     target = registry.schema(*target_of(step, registry))
     _check_columns(where, found, target)
+    shape = target_of(step, registry)
+    told = {"event_type": literal(shape[0]), "schema_version": f"{shape[1]}::INTEGER"}
+    carried = ", ".join(f"{told[name]} AS {name}" if name in told else name for name in CARRIED)
     fields = ", ".join(f"CAST({quote(f.name)} AS {duckdb_type(f.type)}) AS {quote(f.name)}" for f in target)
-    return f"SELECT {columns(CARRIED)}{', ' if fields else ''}{fields} FROM ({text})"
+    return f"SELECT {carried}{', ' if fields else ''}{fields} FROM ({text})"
 
 
 def _bind(text: str, payload: pa.Schema) -> pa.Schema:
     relation = empty_relation(event_relation_schema(payload))
-    return scratch().sql(f"WITH event AS {relation} {text}").to_arrow_table().schema
+    return result_schema(scratch(), f"WITH event AS {relation} SELECT * FROM ({text})")
 
 
 def _check_columns(where: str, found: pa.Schema, target: pa.Schema) -> None:

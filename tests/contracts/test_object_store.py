@@ -347,6 +347,19 @@ def test_probe_accepts(store: ObjectStore) -> None:
     assert list(store.list_from("")) == []
 
 
+@pytest.mark.parametrize("store", ["memory", "localbucket"], indirect=True)
+def test_a_whole_bucket(store: ObjectStore) -> None:
+    """A store need not have a prefix: the keys are then those of the bucket."""
+    above, _, name = store.url.rpartition("/")
+    bucket = open_store("memory://" if above == "memory:/" else above)
+    store.put("a/b", b"content")
+    assert bucket.get(f"{name}/a/b") == b"content"
+    assert list(bucket.list_from(name)) == [f"{name}/a/b"]
+    assert f"{name}/a/b" in bucket.list_from("")
+    bucket.delete_prefix(name)
+    assert list(store.list_from("")) == []
+
+
 @pytest.mark.parametrize(
     "url", ["", "s3://", "file://", "ftp://host/log", "simplecache::s3://bucket", "s3://bucket/../x", "s3://b/a?b"]
 )

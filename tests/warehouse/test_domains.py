@@ -194,9 +194,9 @@ def test_what_is_available_is_on_hand_and_not_reserved() -> None:
     ],
     ids=lambda value: type(value).__name__,
 )
-def test_what_stock_valuation_is_given(event: Any, rows: list[dict[str, Any]]) -> None:
+def test_what_purchase_cost_is_given(event: Any, rows: list[dict[str, Any]]) -> None:
     """Only a receipt has a cost of its own."""
-    assert contributions(ORDERS, "stock_valuation", event) == rows
+    assert contributions(ORDERS, "purchase_cost", event) == rows
 
 
 @pytest.mark.parametrize(
@@ -242,7 +242,7 @@ Trade = namedtuple("Trade", ["quantity", "price"])
 Movement = namedtuple("Movement", ["quantity", "unit_cost"])
 
 POSITIONS = TRADING.read_model("average_cost_positions")
-VALUATION = ORDERS.read_model("stock_valuation")
+VALUATION = ORDERS.read_model("purchase_cost")
 
 
 def folded(fold: Any, events: Iterable[Any], state: dict[str, Any] | None = None) -> dict[str, Any] | None:
@@ -319,7 +319,7 @@ FOUR_PLACES = st.decimals(0, 10_000, places=4)
         (POSITIONS, st.builds(Trade, PIECES.filter(bool), FOUR_PLACES)),
         (VALUATION, st.builds(Movement, PIECES, st.none() | FOUR_PLACES)),
     ],
-    ids=["average_cost_positions", "stock_valuation"],
+    ids=["average_cost_positions", "purchase_cost"],
 )
 @given(data=st.data())
 def test_a_fold_goes_on_from_what_its_columns_hold(fold: Fold, events: Any, data: Any) -> None:

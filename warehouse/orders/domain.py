@@ -8,8 +8,8 @@ from warehouse.orders.projections import (
     INVENTORY_STATUS,
     ORDER_SUMMARY,
     ORDERS_BY_CUSTOMER,
+    PURCHASE_COST,
     REVENUE_BY_DAY,
-    STOCK_VALUATION,
 )
 from warehouse.projection import View
 
@@ -52,7 +52,7 @@ ORDERS = Domain(
     name="orders",
     events=EVENTS,
     upcasters=UPCASTERS,
-    read_models=(ORDER_SUMMARY, ORDERS_BY_CUSTOMER, REVENUE_BY_DAY, INVENTORY_STATUS, STOCK_VALUATION),
+    read_models=(ORDER_SUMMARY, ORDERS_BY_CUSTOMER, REVENUE_BY_DAY, INVENTORY_STATUS, PURCHASE_COST),
     views=(REVENUE_BY_MONTH, REVENUE_DASHBOARD),
 )
 """Orders, customers, revenue and stock."""

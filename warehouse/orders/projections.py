@@ -155,18 +155,15 @@ def moving_average_cost(state: dict[str, Any] | None, movement: Any) -> dict[str
     return state
 
 
-# Why no Projection: what a receipt does to the average depends on what is there when it comes.
-STOCK_VALUATION = Fold(
-    name="stock_valuation",
+# Why no Projection: what a receipt does to the average depends on what is there when it comes. Sales are left out: this
+# is the cost at which goods were bought, not the value of what is left of them.
+PURCHASE_COST = Fold(
+    name="purchase_cost",
     key={"sku": "VARCHAR"},
     columns={"quantity": "BIGINT", "average_cost": "DECIMAL(18,6)", "value": "DECIMAL(28,6)"},
     on={
         StockReceived: "SELECT sku, quantity, unit_cost",
         StockAdjusted: "SELECT sku, quantity, CAST(NULL AS DECIMAL(18,4)) AS unit_cost",
-        OrderShipped: """
-            SELECT item.sku AS sku, -item.quantity AS quantity, CAST(NULL AS DECIMAL(18,4)) AS unit_cost
-            FROM event, unnest(items) AS line(item)
-        """,
     },
     fold=moving_average_cost,
 )

@@ -1,1 +1,1 @@
-"""…"""
+"""Read models: tables built from the log, and published as immutable generations."""

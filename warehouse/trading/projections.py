@@ -35,6 +35,10 @@ TRADER_PERFORMANCE_SUMMARY = Projection(
         CashDeposited: "SELECT trader_id, amount AS net_cash",
         CashWithdrawn: "SELECT trader_id, -amount AS net_cash",
     },
+    derived={
+        "win_rate": "CAST(wins / nullif(closed_positions, 0) AS DECIMAL(5,4))",
+        "profit_per_position": "CAST(realised_profit / nullif(closed_positions, 0) AS DECIMAL(18,2))",
+    },
 )
 
 

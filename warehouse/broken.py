@@ -1,0 +1,185 @@
+"""Finding the events that cannot be applied, so that one of them never takes the others with it.
+
+A query over a million events fails as a whole. ``apply_unbroken`` then halves the events until it knows which ones fail
+and why, leaves those out, and runs again; the caller decides whether to stop (strict) or to keep them as dead letters.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TypeVar
+
+import duckdb
+
+from event_schemas import BrokenEventsError, DamagedLogError, ProjectionError
+from event_schemas.registry import Shape
+from warehouse.contributions import Compiled, contributions, position_of
+from warehouse.domain import Domain
+from warehouse.folding import FoldFailure
+from warehouse.parsing import BrokenEvent
+from warehouse.replay import Replay
+from warehouse.sql import columns, first_line, quote
+
+T = TypeVar("T")
+_EXAMPLES = 5
+_ROUNDS = 1000
+
+
+def apply_unbroken(
+    connection: duckdb.DuckDBPyConnection,
+    domain: Domain,
+    compiled: Compiled,
+    stored: Mapping[Shape, str],
+    apply: Callable[[Replay], T],
+) -> tuple[T, list[BrokenEvent]]:
+    """Apply stored events to a read model, leaving out those that cannot be applied.
+
+    Args:
+        connection: where ``stored`` can be queried.
+        domain: contracts and upcasters.
+        compiled: the read model.
+        stored: shape to relation.
+        apply: does the work on a replay; run again, from the start, when broken events were left out.
+
+    Returns:
+        What ``apply`` returned, and the events it went without.
+
+    Raises:
+        DamagedLogError: a segment cannot be read.
+        ProjectionError: it fails although no single event does (a total that overflows).
+    """
+    broken: dict[int, BrokenEvent] = {}
+    for _ in range(_ROUNDS):
+        replay = Replay(connection, domain, stored, skip=broken)
+        try:
+            result = apply(replay)
+            found = [] if broken else _null_keys(connection, compiled, stored, replay)
+        except duckdb.Error as error:
+            found = _find(connection, domain, compiled, stored, broken, error)
+        except FoldFailure as failure:
+            found = _events_at(connection, stored, [failure.position], failure.reason)
+        broken.update({b.position: b for b in (*replay.broken, *found)})
+        if not found:
+            return result, list(broken.values())
+    raise ProjectionError(
+        f"Fold {compiled.model.name}: more than {_ROUNDS} events fail in one bucket; mend the fold first."
+    )
+
+
+def _null_keys(
+    connection: duckdb.DuckDBPyConnection, compiled: Compiled, stored: Mapping[Shape, str], replay: Replay
+) -> list[BrokenEvent]:
+    source = contributions(compiled, replay.events, null_keys_only=True)
+    if source is None:
+        return []
+    null_key = " OR ".join(f"{quote(k)} IS NULL" for k in compiled.model.key)
+    rows = connection.execute(f"SELECT DISTINCT {position_of(compiled)} FROM ({source}) WHERE {null_key}").fetchall()
+    told = ", ".join(compiled.model.key)
+    return _events_at(connection, stored, [r[0] for r in rows], f"a key column is NULL (key: {told})")
+
+
+def _find(
+    connection: duckdb.DuckDBPyConnection,
+    domain: Domain,
+    compiled: Compiled,
+    stored: Mapping[Shape, str],
+    known: Iterable[int],
+    error: duckdb.Error,
+) -> list[BrokenEvent]:
+    """Halve the events until each that fails stands alone."""
+    tables = _materialise(connection, domain, compiled, stored)
+    positions = _positions(connection, tables, set(known))
+    found: list[BrokenEvent] = []
+    ranges = [positions]
+    while ranges:
+        part = ranges.pop()
+        failure = _failure(connection, domain, compiled, tables, part)
+        if failure is None:
+            continue
+        if len(part) == 1:
+            found += _events_at(connection, tables, part, failure)
+        else:
+            middle = len(part) // 2
+            ranges += [part[middle:], part[:middle]]
+    if not found:
+        raise ProjectionError(
+            f"Projection {compiled.model.name}: {first_line(error)} No single event fails by itself: look at the types "
+            "of its columns (a total may overflow)."
+        ) from error
+    return found
+
+
+def _materialise(
+    connection: duckdb.DuckDBPyConnection, domain: Domain, compiled: Compiled, stored: Mapping[Shape, str]
+) -> dict[Shape, str]:
+    needed = {s for h in compiled.model.handlers for s in domain.registry.sources(h.event_type)}
+    tables = {}
+    for index, shape in enumerate(sorted(needed & set(stored))):
+        name = f"_stored_{index}"
+        try:
+            connection.execute(f"CREATE OR REPLACE TEMP TABLE {name} AS FROM {stored[shape]}")
+        except duckdb.Error as error:
+            raise DamagedLogError(
+                f"The stored events of {shape[0]} v{shape[1]} cannot be read: {first_line(error)} Run `refold events "
+                "verify` and restore the segment that it names."
+            ) from error
+        tables[shape] = name
+    return tables
+
+
+def _positions(connection: duckdb.DuckDBPyConnection, tables: Mapping[Shape, str], known: set[int]) -> list[int]:
+    union = " UNION ALL ".join(f"SELECT position FROM {t}" for t in tables.values())
+    return [
+        r[0] for r in connection.execute(f"SELECT position FROM ({union}) ORDER BY 1").fetchall() if r[0] not in known
+    ]
+
+
+def _failure(
+    connection: duckdb.DuckDBPyConnection,
+    domain: Domain,
+    compiled: Compiled,
+    tables: Mapping[Shape, str],
+    positions: Sequence[int],
+) -> str | None:
+    if not positions:
+        return None
+    between = f"position BETWEEN {positions[0]} AND {positions[-1]}"
+    part = {s: f"(SELECT * FROM {t} WHERE {between})" for s, t in tables.items()}
+    source = contributions(compiled, Replay(connection, domain, part).events)
+    try:
+        connection.execute(f"SELECT bit_xor(hash(c)) FROM ({source}) c")
+    except duckdb.Error as error:
+        return first_line(error)
+    return None
+
+
+def _events_at(
+    connection: duckdb.DuckDBPyConnection, stored: Mapping[Shape, str], positions: Sequence[int], reason: str
+) -> list[BrokenEvent]:
+    if not positions:
+        return []
+    told = ", ".join(map(str, sorted(positions)))
+    found: list[BrokenEvent] = []
+    envelope = columns(["position", "stream_id", "event_type", "schema_version"])
+    for relation in stored.values():
+        rows = connection.execute(
+            f"SELECT {envelope}, to_json(e)::VARCHAR FROM (FROM {relation} WHERE position IN ({told})) e"
+        ).fetchall()
+        found += [BrokenEvent(r[0], r[1], r[2], r[3], reason, r[4]) for r in rows]
+    return found
+
+
+def refuse(broken: Sequence[BrokenEvent], *, doing: str) -> BrokenEventsError:
+    """Write the error of a strict run: counts per reason, and the first examples."""
+    counts = Counter(b.reason for b in broken)
+    reasons = "; ".join(f"{n} x {reason}" for reason, n in counts.most_common(_EXAMPLES))
+    first = sorted(broken, key=lambda b: b.position)[:_EXAMPLES]
+    examples = "; ".join(
+        f"position {b.position}, stream {b.stream_id}, {b.event_type} v{b.schema_version}: {b.reason}" for b in first
+    )
+    return BrokenEventsError(
+        f"{doing} met {len({b.position for b in broken})} events that cannot be applied. By reason: {reasons}. First "
+        f"examples: {examples}. Nothing was published. Mend the upcaster, the handler or the contract, or collect such "
+        "events with --dead-letter."
+    )

@@ -1,0 +1,210 @@
+"""The database of one generation: tables of all read models, their state, and where in the log they stand."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import duckdb
+
+from event_schemas import ProjectionError
+from warehouse.contributions import seen_column
+from warehouse.domain import Domain
+from warehouse.duck import connect
+from warehouse.event_log.heads import files_literal
+from warehouse.fingerprint import fingerprint, fingerprint_parts
+from warehouse.parsing import BrokenEvent
+from warehouse.projection import Projection, ReadModel, create_table_sql, view_binds
+from warehouse.sql import columns, literal, quote
+
+STORAGE_VERSION = "v1.4.0"
+"""Files can be opened by DuckDB 1.4 and newer."""
+
+_CREATE = """
+CREATE SCHEMA IF NOT EXISTS refold;
+CREATE TABLE IF NOT EXISTS refold.checkpoint (
+    domain        VARCHAR,
+    log_id        VARCHAR,
+    position      BIGINT,       -- every table of this file holds all events up to here, and none after
+    commit_number BIGINT,
+    recorded_at   TIMESTAMPTZ,  -- when the last of them was recorded
+    last_updated  TIMESTAMPTZ   -- when this file was brought there
+);
+CREATE TABLE IF NOT EXISTS refold.projections (
+    name          VARCHAR,
+    fingerprint   VARCHAR,
+    position      BIGINT,
+    rows          BIGINT,
+    checksum      VARCHAR       -- independent of row order
+);
+CREATE TABLE IF NOT EXISTS refold.dead_letters (
+    read_model     VARCHAR,
+    position       BIGINT,
+    stream_id      VARCHAR,
+    event_type     VARCHAR,
+    schema_version INTEGER,
+    reason         VARCHAR,
+    payload        VARCHAR
+);
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """Where in the log a database stands.
+
+    Attributes:
+        position: of the last event that every table holds.
+        commit_number: of the commit that brought it.
+        recorded_at: when that commit was recorded, RFC 3339; empty for the empty log.
+    """
+
+    position: int
+    commit_number: int
+    recorded_at: str
+
+
+def open_database(
+    path: Path, *, threads: int | None = None, memory_limit: str | None = None
+) -> duckdb.DuckDBPyConnection:
+    """Open the private working database of one writer, made if it is not there.
+
+    Args:
+        path: the file; nobody else may open it.
+        threads: how many threads a query may use.
+        memory_limit: beyond it DuckDB spills beside the file.
+    """
+    connection = connect(threads=threads, memory_limit=memory_limit, temp_directory=path.parent / "spill")
+    connection.execute(f"ATTACH {literal(str(path))} AS models (STORAGE_VERSION '{STORAGE_VERSION}')")
+    connection.execute("USE models")
+    connection.execute("SET preserve_insertion_order = false")
+    connection.execute(_CREATE)
+    return connection
+
+
+def create_table(connection: duckdb.DuckDBPyConnection, model: ReadModel, staged: Sequence[Path]) -> None:
+    """Make a model's table anew from staged rows."""
+    drop_table(connection, model)
+    connection.execute(create_table_sql(model))
+    for seen in seen_tables(model).values():
+        key = ", ".join(f"{quote(c)} {t}" for c, t in model.key.items())
+        connection.execute(f"CREATE TABLE {seen} ({key}, value VARCHAR)")
+    if not staged:
+        return
+    files = f"read_parquet({files_literal(list(staged))})"
+    connection.execute(
+        f"INSERT INTO {quote(model.name)} ({columns(model.table)}) SELECT {columns(model.table)} FROM {files}"
+    )
+    for column, seen in seen_tables(model).items():
+        values = f"unnest({quote(seen_column(column))})::VARCHAR"
+        connection.execute(f"INSERT INTO {seen} SELECT {columns(model.key)}, {values} FROM {files}")
+
+
+def drop_table(connection: duckdb.DuckDBPyConnection, model: ReadModel) -> None:
+    """Remove a model's table and what belongs to it."""
+    for name in (quote(model.name), *seen_tables(model).values()):
+        connection.execute(f"DROP TABLE IF EXISTS {name}")
+
+
+def seen_tables(model: ReadModel) -> dict[str, str]:
+    """Name the tables that hold what each ``count_distinct`` column has seen."""
+    if not isinstance(model, Projection):
+        return {}
+    return {c: f"refold.{quote(f'seen_{model.name}_{c}')}" for c in model.distinct_columns()}
+
+
+def create_views(connection: duckdb.DuckDBPyConnection, domain: Domain) -> None:
+    """Make the domain's views anew."""
+    for view in domain.views:
+        view_binds(view, connection)
+
+
+def set_checkpoint(
+    connection: duckdb.DuckDBPyConnection, checkpoint: Checkpoint, *, domain_name: str, log_id: str
+) -> None:
+    """Write where the tables stand; belongs into the transaction that brought them there."""
+    connection.execute("DELETE FROM refold.checkpoint")
+    connection.execute(
+        "INSERT INTO refold.checkpoint VALUES (?, ?, ?, ?, ?, now())",
+        [domain_name, log_id, checkpoint.position, checkpoint.commit_number, checkpoint.recorded_at or None],
+    )
+
+
+def get_checkpoint(connection: duckdb.DuckDBPyConnection) -> Checkpoint:
+    """Read where the tables stand; position 0 in a new database."""
+    row = connection.execute("SELECT position, commit_number, recorded_at FROM refold.checkpoint").fetchone()
+    if row is None:
+        return Checkpoint(0, 0, "")
+    return Checkpoint(row[0], row[1], row[2].isoformat() if row[2] else "")
+
+
+def set_fingerprint(connection: duckdb.DuckDBPyConnection, model: ReadModel, domain: Domain, position: int) -> None:
+    """Note what a model's rows were made by, and up to which position."""
+    connection.execute("DELETE FROM refold.projections WHERE name = ?", [model.name])
+    made_by = fingerprint(fingerprint_parts(model, domain))
+    connection.execute("INSERT INTO refold.projections VALUES (?, ?, ?, NULL, NULL)", [model.name, made_by, position])
+
+
+def add_dead_letters(connection: duckdb.DuckDBPyConnection, broken: Mapping[str, Sequence[BrokenEvent]]) -> None:
+    """Keep events that could not be applied, by read model (empty name: no read model could)."""
+    rows = [
+        (name, b.position, b.stream_id, b.event_type, b.schema_version, b.reason, b.payload)
+        for name, events in broken.items()
+        for b in events
+    ]
+    if rows:
+        connection.executemany("INSERT INTO refold.dead_letters VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
+
+
+@dataclass(frozen=True, slots=True)
+class TableSummary:
+    """One read model of a finished database.
+
+    Attributes:
+        name: the table.
+        fingerprint: of the declaration that made it.
+        position: where in the log it stands.
+        rows: how many rows.
+        checksum: over all rows, independent of their order.
+    """
+
+    name: str
+    fingerprint: str
+    position: int
+    rows: int
+    checksum: str
+
+
+def finish(connection: duckdb.DuckDBPyConnection, domain: Domain) -> list[TableSummary]:
+    """Count and checksum every table, and make the file complete on disk."""
+    position = get_checkpoint(connection).position
+    for model in domain.read_models:
+        rows, checksum = table_checksum(connection, quote(model.name), list(model.table))
+        connection.execute(
+            "UPDATE refold.projections SET rows = ?, checksum = ?, position = ? WHERE name = ?",
+            [rows, checksum, position, model.name],
+        )
+    connection.execute("CHECKPOINT")
+    found = connection.execute(
+        "SELECT name, fingerprint, position, rows, checksum FROM refold.projections ORDER BY name"
+    ).fetchall()
+    return [TableSummary(*row) for row in found]
+
+
+def table_checksum(connection: duckdb.DuckDBPyConnection, relation: str, names: Sequence[str]) -> tuple[int, str]:
+    """Count rows, and add up the MD5 of each modulo 2^64: equal for equal rows in any order, on any engine version.
+
+    Args:
+        connection: where the relation can be queried.
+        relation: table or subquery.
+        names: its columns, in the order that counts.
+    """
+    text = ", ".join(f"coalesce({quote(n)}::VARCHAR, chr(0))" for n in names)
+    row = connection.execute(
+        f"SELECT count(*), coalesce(sum(md5_number_lower(concat_ws(chr(31), {text}))::HUGEINT), 0) % (1::HUGEINT << 64) "
+        f"FROM {relation}"
+    ).fetchone()
+    if row is None:
+        raise ProjectionError(f"{relation} cannot be counted.")
+    return int(row[0]), f"{int(row[1]):016x}"

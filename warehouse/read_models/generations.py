@@ -1,0 +1,191 @@
+"""Generations: how read models are published.
+
+A generation is an immutable DuckDB file and a small JSON object that names it. Creating that object put-if-absent is the
+publish: whoever loses the number reloads, catches up and tries the next. Readers open published files only.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import shutil
+import uuid
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+import orjson
+
+from event_schemas import GenerationError, ObjectNotFoundError
+from warehouse.object_store import ObjectStore, open_store
+
+_FILES = "files"
+_GENERATIONS = "generations"
+CURRENT = "current.duckdb"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PublishedTable:
+    """One read model of a generation.
+
+    Attributes:
+        fingerprint: of what made it.
+        parts: digest of each thing it depends on, so that a plan can say what changed.
+        rows: how many rows.
+        checksum: over all rows, independent of their order.
+    """
+
+    fingerprint: str
+    parts: dict[str, str]
+    rows: int
+    checksum: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Generation:
+    """One published state of all read models of a domain.
+
+    Attributes:
+        number: from 1; the highest is the current one.
+        file: key of the DuckDB file.
+        bytes: its size.
+        position: of the last event that every table holds.
+        commit_number: of the commit that brought it.
+        recorded_at: when that commit was recorded, RFC 3339.
+        published_at: when the generation was published, RFC 3339.
+        parent: the generation it was made from; 0 for none.
+        log_id: the log it was made from.
+        tables: read model to what was published of it.
+    """
+
+    number: int
+    file: str
+    bytes: int
+    position: int
+    commit_number: int
+    recorded_at: str
+    published_at: str
+    parent: int
+    log_id: str
+    tables: dict[str, PublishedTable] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Generations:
+    """The published read models of one domain.
+
+    Args:
+        store: rooted at ``<read-models>/<domain>``.
+    """
+
+    store: ObjectStore
+
+    def newest(self) -> Generation | None:
+        """Load the current generation; None before the first publish."""
+        last = ""
+        for key in self.store.list_from(_GENERATIONS):
+            last = key
+        return self._load(last) if last else None
+
+    def all(self) -> list[Generation]:
+        """Load every generation that is kept, oldest first."""
+        return [self._load(key) for key in self.store.list_from(_GENERATIONS)]
+
+    def get(self, number: int) -> Generation:
+        """Load one generation.
+
+        Raises:
+            GenerationError: it was never published, or is collected already.
+        """
+        try:
+            return self._load(_key(number))
+        except ObjectNotFoundError as error:
+            raise GenerationError(
+                f"There is no generation {number} in {self.store.url}. `refold generations list` shows those there are."
+            ) from error
+
+    def path(self, generation: Generation) -> Path:
+        """Give the local path of a generation's file, for reading only.
+
+        Raises:
+            GenerationError: the file is gone.
+        """
+        try:
+            return self.store.local_path(generation.file)
+        except ObjectNotFoundError as error:
+            raise GenerationError(
+                f"Generation {generation.number} names {self.store.url}/{generation.file}, which is missing. Publish "
+                "anew with `refold rebuild`."
+            ) from error
+
+    def upload(self, path: Path) -> tuple[str, int]:
+        """Put a finished database file beside the published ones, under a name of its own.
+
+        Returns:
+            Its key and size.
+
+        Raises:
+            GenerationError: the file was not closed properly.
+        """
+        if Path(f"{path}.wal").exists():
+            raise GenerationError(f"{path} has a write-ahead log beside it: it was not closed before publishing.")
+        key = f"{_FILES}/{uuid.uuid4()}.duckdb"
+        path.chmod(0o444)
+        self.store.put_file(key, path)
+        return key, path.stat().st_size
+
+    def publish(self, generation: Generation) -> bool:
+        """Make a generation the current one; False if its number is taken: its file is then deleted."""
+        data = orjson.dumps(dataclasses.asdict(generation), option=orjson.OPT_INDENT_2)
+        if not self.store.put_if_absent(_key(generation.number), data) and not self._is_ours(generation):
+            self.store.delete(generation.file)
+            return False
+        self._point()
+        return True
+
+    def _is_ours(self, generation: Generation) -> bool:
+        """Tell a lost answer from a lost race: the file's name is ours alone."""
+        return self._load(_key(generation.number)).file == generation.file
+
+    def _point(self) -> None:
+        """Swap the symlink ``current.duckdb`` to the newest file, on a local store."""
+        newest = self.newest()
+        if not self.store.is_local or newest is None:
+            return
+        link = Path(self.store.url) / CURRENT
+        temporary = link.with_name(f".{CURRENT}-{uuid.uuid4()}")
+        os.symlink(newest.file, temporary)
+        os.replace(temporary, link)
+
+    def _load(self, key: str) -> Generation:
+        try:
+            values = orjson.loads(self.store.get(key))
+            tables = {n: PublishedTable(**t) for n, t in values.pop("tables").items()}
+            return Generation(**values, tables=tables)
+        except (ValueError, KeyError, TypeError) as error:
+            raise GenerationError(f"{self.store.url}/{key} is no generation ({error}).") from error
+
+    def working_copy(self, generation: Generation, folder: Path) -> Path:
+        """Copy a generation's file into a private folder, to go on from it."""
+        path = folder / "working.duckdb"
+        shutil.copyfile(self.path(generation), path)
+        return path
+
+
+def _key(number: int) -> str:
+    return f"{_GENERATIONS}/{number:020d}.json"
+
+
+def open_generations(read_models_url: str, domain_name: str) -> Generations:
+    """Open the published read models of a domain.
+
+    Args:
+        read_models_url: a folder, or a URL that fsspec knows.
+        domain_name: its subfolder.
+    """
+    return Generations(open_store(read_models_url).child(domain_name))
+
+
+def now() -> str:
+    """Give the present time, RFC 3339 in UTC."""
+    return datetime.now(UTC).isoformat()

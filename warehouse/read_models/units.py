@@ -1,0 +1,115 @@
+"""Rebuilding a read model in pieces: what one worker stages for one bucket, and how pieces are merged.
+
+How a model is staged depends on where the events of one key lie:
+
+======================  ==========================================  ==================================
+keys                    a bucket's staged object holds              merging
+======================  ==========================================  ==================================
+within one stream       finished rows                               none: they are loaded as they are
+anywhere, no deletes    partials, one row a key                     combine partials of one key
+anywhere, otherwise     contributions (a delete or a fold needs     all contributions of a key, in
+                        those of all buckets in order)              position order
+======================  ==========================================  ==================================
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import Enum
+from pathlib import Path
+
+import duckdb
+
+from warehouse.contributions import Compiled, combined, contributions, is_fold, partials, rows
+from warehouse.event_log.heads import files_literal
+from warehouse.folding import fold_rows, states_table
+from warehouse.projection import keyed_by_stream
+from warehouse.replay import Replay
+from warehouse.sql import literal, quote
+
+PARTS = 8
+"""Into how many groups of keys the merging of contributions is divided."""
+
+
+class Staging(Enum):
+    """What a bucket's staged object holds."""
+
+    ROWS = "rows"
+    PARTIALS = "partials"
+    CONTRIBUTIONS = "contributions"
+
+
+def staging_of(compiled: Compiled) -> Staging:
+    """Decide how a read model is staged."""
+    if keyed_by_stream(compiled.model):
+        return Staging.ROWS
+    return Staging.CONTRIBUTIONS if is_fold(compiled) or compiled.model.deletes else Staging.PARTIALS
+
+
+def stage(connection: duckdb.DuckDBPyConnection, compiled: Compiled, replay: Replay, path: Path) -> bool:
+    """Write what one bucket contributes to a read model.
+
+    Returns:
+        Whether there is anything.
+
+    Raises:
+        duckdb.Error: an event cannot be applied.
+        FoldFailure: the fold raised.
+    """
+    source = contributions(compiled, replay.events)
+    if source is None:
+        return False
+    how = staging_of(compiled)
+    if how is Staging.CONTRIBUTIONS:
+        key_text = ", ".join(f"{quote(k)}::VARCHAR" for k in compiled.model.key)
+        part = f"(md5_number_lower(concat_ws(chr(31), {key_text})) % {PARTS})::INTEGER AS _part"
+        _copy(connection, f"SELECT *, {part} FROM ({source}) ORDER BY _part", path)
+    elif is_fold(compiled):
+        _copy_states(connection, compiled, source, path)
+    elif how is Staging.ROWS:
+        _copy(connection, rows(compiled, _partials(connection, compiled, source)), path)
+    else:
+        _copy(connection, _partials(connection, compiled, source), path)
+    return True
+
+
+def groups_of(compiled: Compiled) -> list[str]:
+    """Name the groups in which the staged objects of a model are merged; none if they need no merging."""
+    how = staging_of(compiled)
+    if how is Staging.ROWS:
+        return []
+    parts = PARTS if how is Staging.CONTRIBUTIONS else 1
+    return [f"{compiled.model.name}/{part}" for part in range(parts)]
+
+
+def merge(
+    connection: duckdb.DuckDBPyConnection, compiled: Compiled, part: int, staged: Sequence[Path], path: Path
+) -> None:
+    """Merge the staged objects of all buckets into finished rows, for one group of keys."""
+    source = f"(FROM read_parquet({files_literal(list(staged))}))"
+    if staging_of(compiled) is Staging.PARTIALS:
+        _copy(connection, rows(compiled, combined(compiled, source)), path)
+        return
+    own = f"(SELECT * EXCLUDE (_part) FROM {source} WHERE _part = {part})"
+    if is_fold(compiled):
+        _copy_states(connection, compiled, own, path)
+    else:
+        _copy(connection, rows(compiled, _partials(connection, compiled, own)), path)
+
+
+def _partials(connection: duckdb.DuckDBPyConnection, compiled: Compiled, source: str) -> str:
+    if not compiled.model.deletes:
+        return partials(compiled, f"({source})")
+    connection.execute(f"CREATE OR REPLACE TEMP TABLE _contributions AS {source}")
+    return partials(compiled, "_contributions")
+
+
+def _copy_states(connection: duckdb.DuckDBPyConnection, compiled: Compiled, source: str, path: Path) -> None:
+    table = states_table(compiled, fold_rows(connection, compiled, source))
+    connection.register("_states", table)
+    _copy(connection, "FROM _states", path)
+    connection.unregister("_states")
+
+
+def _copy(connection: duckdb.DuckDBPyConnection, select: str, path: Path) -> None:
+    connection.execute(f"COPY ({select}) TO {literal(str(path))} (FORMAT parquet, COMPRESSION lz4)")
