@@ -14,6 +14,7 @@ import pickle
 import shutil
 import tempfile
 import time
+import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -90,12 +91,14 @@ class Plan:
     """All that a worker needs to know; staged under ``plan.pickle``.
 
     Attributes:
+        plan_id: its own identity: another plan may come to lie in the same folder.
         log_url: the log.
         domain_ref: the domain, by entry-point name or dotted path.
         models: names of the read models to rebuild.
         sealed: the manifest that is replayed.
     """
 
+    plan_id: str
     log_url: str
     domain_ref: str
     models: tuple[str, ...]
@@ -107,6 +110,7 @@ class _Unit:
     """One bucket, for all read models of the plan."""
 
     staging_url: str
+    plan_id: str
     bucket: int
 
 
@@ -195,7 +199,7 @@ def _plan(
             f"The log {log.url} holds no events, so there is nothing to build read models from. Append some, or import a "
             "history with `refold ingest`."
         )
-    plan = Plan(log.url, domain_ref, names, sealed)
+    plan = Plan(str(uuid.uuid4()), log.url, domain_ref, names, sealed)
     staging.put("plan.pickle", pickle.dumps(plan))
     return staging, plan
 
@@ -225,9 +229,9 @@ def _replay(
     resumed = sum(1 for _ in staging.list_from("staged/done"))
     work = Work(
         staging.url,
-        [_Unit(staging.url, b) for b in buckets],
+        [_Unit(staging.url, plan.plan_id, b) for b in buckets],
         stage=_stage_unit,
-        merge=functools.partial(_merge_group, staging.url),
+        merge=functools.partial(_merge_group, staging.url, plan.plan_id),
     )
     with StagedCount(staging, "staged/done", lambda n: report(Progress("replay", n, planned, events))):
         run_staged(work, options)
@@ -250,7 +254,8 @@ def _paths(staging: ObjectStore, prefix: str) -> list[Path]:
 
 
 @functools.lru_cache(maxsize=8)
-def _load_plan(staging_url: str) -> Plan:
+def _load_plan(staging_url: str, plan_id: str) -> Plan:
+    """Load the plan once a process; ``plan_id`` keeps apart the plans of one folder."""
     plan: Plan = pickle.loads(open_store(staging_url).get("plan.pickle"))
     return plan
 
@@ -266,7 +271,7 @@ def _stage_unit(unit: _Unit) -> Iterator[Named]:
 
 
 def _stage_bucket(staging: ObjectStore, unit: _Unit) -> list[Named]:
-    plan = _load_plan(unit.staging_url)
+    plan = _load_plan(unit.staging_url, unit.plan_id)
     domain, log = load_domain(plan.domain_ref), open_log(plan.log_url)
     named: list[Named] = []
     broken: dict[str, list[BrokenEvent]] = {}
@@ -292,10 +297,10 @@ def _stage_bucket(staging: ObjectStore, unit: _Unit) -> list[Named]:
     return named
 
 
-def _merge_group(staging_url: str, group: str, staged: list[str]) -> None:
+def _merge_group(staging_url: str, plan_id: str, group: str, staged: list[str]) -> None:
     """Merge what all buckets staged for one group of keys, unless an earlier run did."""
     staging = open_store(staging_url)
-    plan = _load_plan(staging_url)
+    plan = _load_plan(staging_url, plan_id)
     name, part = group.split("/")
     done = f"staged/done/merge-{name}-{part}"
     if staging.exists(done):

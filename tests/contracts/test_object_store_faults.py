@@ -6,6 +6,7 @@ import subprocess
 import sys
 import uuid
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -73,6 +74,17 @@ def test_reading_is_one_request(faulty: ObjectStore, faults: Faults) -> None:
     faults.requests.clear()
     faulty.get("key")
     assert [request.split()[0] for request in faults.requests] == ["GET"]
+
+
+def test_one_reader_downloads(faulty: ObjectStore, faults: Faults, tmp_path: Path) -> None:
+    """Readers that want the same file at once wait for one download."""
+    faulty.put("segment", b"content")
+    readers = [open_store(faulty.url, cache_dir=tmp_path) for _ in range(8)]
+    faults.requests.clear()
+    with ThreadPoolExecutor(8) as threads:
+        paths = set(threads.map(lambda reader: reader.local_path("segment"), readers))
+    assert [path.read_bytes() for path in paths] == [b"content"]
+    assert sum(request.startswith("GET") for request in faults.requests) == 1
 
 
 def test_a_local_writer_that_died(tmp_path: Path) -> None:
