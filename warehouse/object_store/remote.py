@@ -23,6 +23,10 @@ Mode = Literal["create", "overwrite"]
 
 _EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs", "abfs": "azure", "abfss": "azure", "az": "azure"}
 
+# A filesystem must outlive every fork: one that is dropped in a child closes its connections there, and takes them out of
+# the epoll set that the child shares with its parent, whose next request then waits for an answer until it times out.
+_KEPT: dict[int, Any] = {}
+
 
 def require_package(protocol: str) -> None:
     """Raise StoreError if the package that speaks a protocol is not installed."""
@@ -110,10 +114,11 @@ class RemoteStore(ObjectStore):
         )
 
     def _connect(self) -> tuple[Any, str]:
-        """Return the filesystem and our root in it; a forked child gets its own, as its parent's would hang."""
+        """Return the filesystem and our root in it; a forked child makes its own."""
         if self._connection is None or self._connection[0] != os.getpid():
             with explained("open a connection", self.url):
                 fs, root = fsspec.core.url_to_fs(self.url, **self._options())
+            _KEPT[id(fs)] = fs
             self._connection = (os.getpid(), fs, root)
         return self._connection[1:]
 

@@ -1,0 +1,75 @@
+"""Finishing a bulk import: its spooled buckets become segments in parallel, then one commit publishes them."""
+
+from __future__ import annotations
+
+import functools
+import pickle
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from apache_beam.options.pipeline_options import PipelineOptions
+
+from pipelines.runners import make_options
+from pipelines.seal import seal
+from pipelines.staged import Named, StagedCount, Work, run_staged
+from warehouse.domain import load_domain
+from warehouse.event_log.bulk import Spool, build_bucket, publish_import
+from warehouse.event_log.commit import CommitInfo
+from warehouse.event_log.log import EventLog, open_log
+from warehouse.object_store import open_store
+
+
+def finish_import(
+    log: EventLog,
+    domain_ref: str,
+    import_id: str,
+    folder: Path,
+    *,
+    options: PipelineOptions | None = None,
+    report: Callable[[int, int], None] = lambda _done, _planned: None,
+) -> CommitInfo:
+    """Write a spooled import as segments, publish them with one commit, and seal that commit.
+
+    Args:
+        log: the log.
+        domain_ref: the domain, by entry-point name or dotted path.
+        import_id: identity of the import.
+        folder: of its spool, on a disk that the workers share.
+        options: Beam's options; by default a local runner.
+        report: called with finished and planned buckets.
+
+    Raises:
+        StreamsNotNewError: the log has events of one of its streams; nothing was published.
+    """
+    options = options or make_options(None)
+    spool = Spool(folder, bucket_count=log.bucket_count)
+    staging = open_store(str(folder))
+    recorded_at = spool.journal.recorded_at
+    work = Work(
+        staging.url,
+        spool.buckets(),
+        stage=functools.partial(_build, log.url, domain_ref, str(folder), recorded_at),
+        merge=_nothing,
+    )
+    planned = len(spool.buckets())
+    with StagedCount(staging, "built", lambda done: report(done, planned)):
+        run_staged(work, options)
+    built = [pickle.loads(staging.get(key)) for key in staging.list_from("built")]
+    info = publish_import(log, import_id, spool.journal.events, recorded_at, built)
+    seal(log, domain_ref, options)
+    return info
+
+
+def _build(log_url: str, domain_ref: str, folder: str, recorded_at: str, bucket: int) -> Iterator[Named]:
+    """Build one bucket, unless an earlier run did."""
+    staging = open_store(folder)
+    done = f"built/{bucket:04d}"
+    if not staging.exists(done):
+        registry = load_domain(domain_ref).registry
+        made = build_bucket(open_log(log_url), registry, Path(folder), bucket, recorded_at)
+        staging.put(done, pickle.dumps(made))
+    return iter(())
+
+
+def _nothing(_group: str, _staged: list[str]) -> None:
+    """A bucket needs no merging."""
