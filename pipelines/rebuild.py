@@ -46,6 +46,8 @@ from warehouse.read_models.events import typed_segments
 from warehouse.read_models.generations import Generation, Generations, PublishedTable, now, open_generations
 from warehouse.replay import sources_of
 
+_EVENTS_A_UNIT = 250_000
+_UNITS_A_WORKER = 2
 _PUBLISH_ATTEMPTS = 10
 _LOADER_MEMORY = "2GB"
 
@@ -107,11 +109,16 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class _Unit:
-    """One bucket, for all read models of the plan."""
+    """Some buckets, for all read models of the plan."""
 
     staging_url: str
     plan_id: str
-    bucket: int
+    buckets: tuple[int, ...]
+
+    @property
+    def name(self) -> str:
+        """Name what it stages by its first bucket."""
+        return f"{self.buckets[0]:04d}"
 
 
 def rebuild(
@@ -223,13 +230,13 @@ def _replay(
     report: Callable[[Progress], None],
 ) -> _Replayed:
     compiled = [compile_model(m, domain) for m in models]
-    buckets = sorted({s.bucket for s in _segments(plan, domain, models)})
-    planned = len(buckets) + sum(len(units.groups_of(c)) for c in compiled)
+    unit_list = list(_units(staging, plan, domain, models, workers_of(options)))
+    planned = len(unit_list) + sum(len(units.groups_of(c)) for c in compiled)
     events = sum(s.rows for m in models for s in _segments(plan, domain, [m]))
     resumed = sum(1 for _ in staging.list_from("staged/done"))
     work = Work(
         staging.url,
-        [_Unit(staging.url, plan.plan_id, b) for b in buckets],
+        unit_list,
         stage=_stage_unit,
         merge=functools.partial(_merge_group, staging.url, plan.plan_id),
     )
@@ -241,6 +248,26 @@ def _replay(
         for name, found in pickle.loads(staging.get(key)).items():
             broken.setdefault(name, []).extend(found)
     return _Replayed(rows, broken, events, resumed)
+
+
+def _units(
+    staging: ObjectStore, plan: Plan, domain: Domain, models: Sequence[ReadModel], workers: int
+) -> Iterator[_Unit]:
+    """Pack buckets into units: small enough for a cache and for even work, large enough to be worth their start."""
+    rows: dict[int, int] = {}
+    for segment in _segments(plan, domain, models):
+        rows[segment.bucket] = rows.get(segment.bucket, 0) + segment.rows
+    enough = min(_EVENTS_A_UNIT, sum(rows.values()) // (workers * _UNITS_A_WORKER) + 1)
+    packed: list[int] = []
+    held = 0
+    for bucket in sorted(rows):
+        packed.append(bucket)
+        held += rows[bucket]
+        if held >= enough:
+            yield _Unit(staging.url, plan.plan_id, tuple(packed))
+            packed, held = [], 0
+    if packed:
+        yield _Unit(staging.url, plan.plan_id, tuple(packed))
 
 
 def _segments(plan: Plan, domain: Domain, models: Sequence[ReadModel]) -> list[manifests.Segment]:
@@ -261,16 +288,16 @@ def _load_plan(staging_url: str, plan_id: str) -> Plan:
 
 
 def _stage_unit(unit: _Unit) -> Iterator[Named]:
-    """Stage one bucket for every read model of the plan, unless an earlier run did."""
+    """Stage a unit for every read model of the plan, unless an earlier run did."""
     staging = open_store(unit.staging_url)
-    done = f"staged/done/unit-{unit.bucket:04d}"
+    done = f"staged/done/unit-{unit.name}"
     if not staging.exists(done):
-        staging.put(done, orjson.dumps(_stage_bucket(staging, unit)))
+        staging.put(done, orjson.dumps(_stage_models(staging, unit)))
     for group, key in orjson.loads(staging.get(done)):
         yield group, key
 
 
-def _stage_bucket(staging: ObjectStore, unit: _Unit) -> list[Named]:
+def _stage_models(staging: ObjectStore, unit: _Unit) -> list[Named]:
     plan = _load_plan(unit.staging_url, unit.plan_id)
     domain, log = load_domain(plan.domain_ref), open_log(plan.log_url)
     named: list[Named] = []
@@ -278,7 +305,7 @@ def _stage_bucket(staging: ObjectStore, unit: _Unit) -> list[Named]:
     with _worker() as (connection, folder):
         for name in plan.models:
             compiled = compile_model(domain.read_model(name), domain)
-            segments = [s for s in _segments(plan, domain, [compiled.model]) if s.bucket == unit.bucket]
+            segments = [s for s in _segments(plan, domain, [compiled.model]) if s.bucket in unit.buckets]
             typed = typed_segments(connection, log, domain.registry, segments)
             path = folder / f"{name}.parquet"
             write = functools.partial(units.stage, connection, compiled, path=path)
@@ -289,11 +316,11 @@ def _stage_bucket(staging: ObjectStore, unit: _Unit) -> list[Named]:
                 broken[""] = list(typed.broken)
             if staged:
                 groups = units.groups_of(compiled)
-                key = f"staged/{'partials' if groups else 'rows'}/{name}/{unit.bucket:04d}.parquet"
+                key = f"staged/{'partials' if groups else 'rows'}/{name}/{unit.name}.parquet"
                 staging.put_file(key, path)
                 named += [(group, key) for group in groups]
     if broken:
-        staging.put(f"staged/broken/{unit.bucket:04d}", pickle.dumps(broken))
+        staging.put(f"staged/broken/{unit.name}", pickle.dumps(broken))
     return named
 
 

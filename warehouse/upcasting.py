@@ -48,8 +48,8 @@ def compile_sql(step: Upcaster, registry: Registry) -> str:
     """
     where = f"{step.name}, to {' v'.join(map(str, target_of(step, registry)))}"
     try:
-        text = rewrite(step.sql(), append={name: name for name in CARRIED}).text
-        found = _bind(text, step.sources[0].schema)
+        rewritten = rewrite(step.sql(), append={name: name for name in CARRIED})
+        found = _bind(rewritten.text, step.sources[0].schema)
     except (SqlError, duckdb.Error) as error:
         raise ContractError(f"{where}: {first_line(error)}") from error
     target = registry.schema(*target_of(step, registry))
@@ -57,8 +57,20 @@ def compile_sql(step: Upcaster, registry: Registry) -> str:
     shape = target_of(step, registry)
     told = {"event_type": literal(shape[0]), "schema_version": f"{shape[1]}::INTEGER"}
     carried = ", ".join(f"{told[name]} AS {name}" if name in told else name for name in CARRIED)
-    fields = ", ".join(f"CAST({quote(f.name)} AS {duckdb_type(f.type)}) AS {quote(f.name)}" for f in target)
-    return f"SELECT {carried}{', ' if fields else ''}{fields} FROM ({text})"
+    source_required = {f.name for f in step.sources[0].schema if not f.nullable}
+    safe = rewritten.nonnull | {o for o, source in rewritten.plain.items() if source in source_required}
+    fields = "".join(f", {_field(f, checked=f.name not in safe, where=where)}" for f in target)
+    return f"SELECT {carried}{fields} FROM ({rewritten.text})"
+
+
+def _field(field: pa.Field, *, checked: bool, where: str) -> str:
+    """Write one field of the target; a NULL in a required one is an error of that event, not a silent gap."""
+    name = quote(field.name)
+    value = f"CAST({name} AS {duckdb_type(field.type)})"
+    if checked and not field.nullable:
+        message = literal(f"{where}: required column {field.name} is NULL")
+        value = f"CASE WHEN {name} IS NULL THEN error({message}) ELSE {value} END"
+    return f"{value} AS {name}"
 
 
 def _bind(text: str, payload: pa.Schema) -> pa.Schema:

@@ -95,6 +95,7 @@ class Faults:
         conflicts: so many writes are refused with the 409 that S3 gives to writes that meet.
         page_size: so many keys go on one page of a listing.
         requests: method and target of every request.
+        ports: the client's port of every request, which tells one connection from another.
     """
 
     ignore_conditions: bool = False
@@ -102,6 +103,7 @@ class Faults:
     conflicts: int = 0
     page_size: int = 1000
     requests: list[str] = field(default_factory=list)
+    ports: list[int] = field(default_factory=list)
 
 
 @contextmanager
@@ -134,6 +136,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _forward(self) -> None:
         faults = self.server.faults
         faults.requests.append(f"{self.command} {self.path}")
+        faults.ports.append(self.client_address[1])
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         if self.command == "PUT" and faults.conflicts:
             faults.conflicts -= 1

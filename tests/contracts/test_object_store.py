@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import multiprocessing
 import pickle
+import sys
 import threading
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from multiprocessing.context import ForkContext, SpawnContext
 from multiprocessing.queues import SimpleQueue
 from pathlib import Path
-from typing import Literal
 
 import pytest
 
 from event_schemas.errors import ObjectNotFoundError, UsageError
 from warehouse.object_store import ObjectStore, open_store
 
+SPAWN, FORK = multiprocessing.get_context("spawn"), multiprocessing.get_context("fork")
 ODD_KEYS = [
     "a b",
     "ü/😀.json",
@@ -298,7 +300,7 @@ def _create_all(store: ObjectStore, writer: int) -> list[bool]:
 def test_one_process_wins(tmp_path: Path) -> None:
     """Of four processes that create the same 300 files, one wins each, and more than one wins some."""
     store = open_store(str(tmp_path))
-    with ProcessPoolExecutor(4, mp_context=multiprocessing.get_context("spawn")) as processes:
+    with ProcessPoolExecutor(4, mp_context=SPAWN) as processes:
         won = list(processes.map(_create_all, [store] * 4, range(4)))
     for key, winners in enumerate(zip(*won, strict=True)):
         assert sum(winners) == 1
@@ -336,12 +338,13 @@ def _use_in_child(store: ObjectStore, answers: SimpleQueue[object]) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork.*:DeprecationWarning")
-@pytest.mark.parametrize("method", ["spawn", "fork"])
+@pytest.mark.parametrize(
+    "context", [multiprocessing.get_context("spawn"), multiprocessing.get_context("fork")], ids=["spawn", "fork"]
+)
 @pytest.mark.parametrize("store", ["local", "localbucket"], indirect=True)
-def test_another_process(store: ObjectStore, method: Literal["spawn", "fork"]) -> None:
+def test_another_process(store: ObjectStore, context: SpawnContext | ForkContext) -> None:
     """A store that was used here works in a child: pickled into a new process, or inherited by a forked one."""
     store.put("parent", b"parent's")
-    context = multiprocessing.get_context(method)
     answers = context.SimpleQueue()
     child = context.Process(target=_use_in_child, args=(store, answers))
     child.start()

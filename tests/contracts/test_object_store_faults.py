@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import multiprocessing
 import subprocess
 import sys
 import uuid
@@ -85,6 +87,25 @@ def test_one_reader_downloads(faulty: ObjectStore, faults: Faults, tmp_path: Pat
         paths = set(threads.map(lambda reader: reader.local_path("segment"), readers))
     assert [path.read_bytes() for path in paths] == [b"content"]
     assert sum(request.startswith("GET") for request in faults.requests) == 1
+
+
+def _use_and_clean_up(store: ObjectStore) -> None:
+    store.get("key")
+    gc.collect()
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork.*:DeprecationWarning")
+def test_a_forked_child_leaves_its_parent_alone(faulty: ObjectStore, faults: Faults) -> None:
+    """What a child does with the store that it inherited does not cost its parent the open connection."""
+    faulty.put("key", b"content")
+    connection = faults.ports[-1]
+    child = multiprocessing.get_context("fork").Process(target=_use_and_clean_up, args=(faulty,))
+    child.start()
+    child.join(timeout=60)
+    assert child.exitcode == 0
+    assert faults.ports[-1] != connection
+    assert faulty.get("key") == b"content"
+    assert faults.ports[-1] == connection
 
 
 def test_a_local_writer_that_died(tmp_path: Path) -> None:

@@ -23,8 +23,8 @@ Mode = Literal["create", "overwrite"]
 
 _EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs", "abfs": "azure", "abfss": "azure", "az": "azure"}
 
-# A filesystem must outlive every fork: one that is dropped in a child closes its connections there, and takes them out of
-# the epoll set that the child shares with its parent, whose next request then waits for an answer until it times out.
+# A filesystem must outlive every fork: one that is dropped in a child closes its connections there, and so takes them
+# out of the epoll set that child and parent share; the parent's next request then waits until it times out.
 _KEPT: dict[int, Any] = {}
 
 
