@@ -40,7 +40,7 @@ from warehouse.object_store import ObjectStore, open_store
 from warehouse.parsing import BrokenEvent
 from warehouse.projection import ReadModel
 from warehouse.read_models import database, units
-from warehouse.read_models.catch_up import catch_up
+from warehouse.read_models.catch_up import Standing, catch_up
 from warehouse.read_models.database import Checkpoint
 from warehouse.read_models.events import typed_segments
 from warehouse.read_models.generations import Generation, Generations, PublishedTable, now, open_generations
@@ -138,8 +138,8 @@ def rebuild(
         domain_ref: the domain, by entry-point name or dotted path.
         read_models_url: where generations are published.
         options: Beam's options.
-        only: names of the read models to rebuild; the others are taken from the newest generation and caught up. All by
-            default.
+        only: names of the read models to rebuild; those that the newest generation holds beside them are taken over
+            and caught up. All by default.
         dead_letter: collect events that cannot be applied in ``refold.dead_letters``, in place of stopping.
         report: called with the progress, a few times a second.
 
@@ -154,7 +154,7 @@ def rebuild(
     names = tuple(only) or tuple(m.name for m in domain.read_models)
     models = [domain.read_model(name) for name in names]
     generations = open_generations(read_models_url, domain.name)
-    _check_complete(domain, names, generations)
+    _kept(domain, log, names, generations.newest())
     report(Progress("seal"))
     staging, plan = _plan(log, domain_ref, domain, names, generations.store, options)
     replayed = _replay(staging, plan, domain, models, options, report)
@@ -174,15 +174,23 @@ def rebuild(
     )
 
 
-def _check_complete(domain: Domain, names: Sequence[str], generations: Generations) -> None:
-    newest = generations.newest()
-    published = set(newest.tables) if newest else set()
-    missing = [m.name for m in domain.read_models if m.name not in names and m.name not in published]
-    if missing:
-        raise UsageError(
-            f"Read model {missing[0]} was never published, and --only leaves it out; a generation holds all read models "
-            "of the domain. Rebuild it too, or rebuild without --only."
+def _kept(domain: Domain, log: EventLog, names: Sequence[str], parent: Generation | None) -> list[ReadModel]:
+    """Pick the read models to take over from the newest generation: those published and not rebuilt now."""
+    if parent is None:
+        return []
+    if parent.log_id != log.log_id and set(names) < {m.name for m in domain.read_models}:
+        raise GenerationError(
+            f"Generation {parent.number} was built from another log than {log.url}, so none of its read models can be "
+            "kept. Rebuild all of them, or give another --read-models."
         )
+    kept = [m for m in domain.read_models if m.name not in names and m.name in parent.tables]
+    for model in kept:
+        if fingerprint(fingerprint_parts(model, domain)) != parent.tables[model.name].fingerprint:
+            raise UsageError(
+                f"Read model {model.name} was declared otherwise when generation {parent.number} was built, so it cannot "
+                "be taken over as it is. Rebuild it too."
+            )
+    return kept
 
 
 def _plan(
@@ -369,16 +377,14 @@ def _load_and_publish(
         with _scratch(generations.store) as folder:
             report(Progress("load"))
             path = folder / "working.duckdb"
-            rebuilt = {m.name for m in models}
-            kept = [m for m in domain.read_models if m.name not in rebuilt]
-            if kept:
-                assert parent is not None
+            kept = _kept(domain, log, plan.models, parent)
+            if kept and parent is not None:
                 path = generations.working_copy(parent, folder)
             connection = database.open_database(path, threads=workers_of(options), memory_limit=_LOADER_MEMORY)
-            since = database.get_checkpoint(connection) if kept else None
-            _load(connection, domain, models, plan, replayed, log)
+            standing = [Standing(kept, database.get_checkpoint(connection))]
+            standing.append(Standing(models, _load(connection, domain, models, plan, replayed, log)))
             report(Progress("catch up"))
-            catch_up(connection, log, domain, kept=kept, kept_since=since, dead_letter=dead_letter)
+            catch_up(connection, log, domain, standing, dead_letter=dead_letter)
             report(Progress("publish"))
             generation = _publish(connection, path, log, domain, generations, parent)
         if generation is not None:
@@ -393,12 +399,12 @@ def _load(
     plan: Plan,
     replayed: _Replayed,
     log: EventLog,
-) -> None:
-    """Fill the tables of the rebuilt models with staged rows; they stand at the sealed position then."""
+) -> Checkpoint:
+    """Fill the tables of the rebuilt models with staged rows, and tell where in the log they stand then."""
     sealed = plan.sealed
     connection.execute("BEGIN")
-    for view in reversed(domain.views):
-        connection.execute(f'DROP VIEW IF EXISTS "{view.name}"')
+    database.drop_views(connection, domain)
+    connection.execute("DELETE FROM refold.dead_letters WHERE read_model = ''")
     for model in models:
         database.create_table(connection, model, replayed.rows[model.name])
         database.set_fingerprint(connection, model, domain, sealed.sealed_position)
@@ -407,6 +413,7 @@ def _load(
     at = Checkpoint(sealed.sealed_position, sealed.sealed_commit, sealed.recorded_at)
     database.set_checkpoint(connection, at, domain_name=domain.name, log_id=log.log_id)
     connection.execute("COMMIT")
+    return at
 
 
 def _publish(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import duckdb
 
@@ -12,7 +13,7 @@ from warehouse.domain import Domain
 from warehouse.event_log.log import EventLog, Head
 from warehouse.parsing import BrokenEvent
 from warehouse.projection import ReadModel
-from warehouse.read_models.database import Checkpoint, add_dead_letters, get_checkpoint, set_checkpoint
+from warehouse.read_models.database import Checkpoint, add_dead_letters, set_checkpoint
 from warehouse.read_models.events import typed_range
 from warehouse.read_models.increment import apply_increment
 from warehouse.replay import sources_of
@@ -20,35 +21,48 @@ from warehouse.replay import sources_of
 _EVENTS_AN_INCREMENT = 250_000
 
 
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Read models that stand at one place in the log.
+
+    Attributes:
+        models: which.
+        at: where.
+    """
+
+    models: Sequence[ReadModel]
+    at: Checkpoint
+
+
 def catch_up(
     connection: duckdb.DuckDBPyConnection,
     log: EventLog,
     domain: Domain,
+    standing: Sequence[Standing],
     *,
-    kept: Sequence[ReadModel] = (),
-    kept_since: Checkpoint | None = None,
     dead_letter: bool = False,
 ) -> None:
-    """Bring every table of a working database to the head of the log.
+    """Bring tables of a working database, wherever each stands, to the head of the log.
 
     Args:
-        connection: the working database; its checkpoint says where the tables stand.
+        connection: the working database.
         log: the log.
-        domain: contracts, upcasters and read models.
-        kept: read models that stand elsewhere, at ``kept_since``: they are brought to the checkpoint first.
-        kept_since: where they stand.
+        domain: contracts and upcasters.
+        standing: the read models, by where they stand.
         dead_letter: keep events that cannot be applied, in place of stopping.
 
     Raises:
         BrokenEventsError: an event cannot be applied.
     """
-    at = get_checkpoint(connection)
     head = log.head()
-    if kept and kept_since is not None and kept_since.position < at.position:
-        advance(connection, log, domain, kept, head, after=kept_since.position, to=at, dead_letter=dead_letter)
+    at = max((s.at for s in standing), key=lambda at: at.position)
+    for group in standing:
+        if group.models and group.at.position < at.position:
+            after = group.at.position
+            advance(connection, log, domain, group.models, head, after=after, to=at, dead_letter=dead_letter)
+    models = [m for group in standing for m in group.models]
     while True:
         for target in _steps(head, at):
-            models = domain.read_models
             advance(connection, log, domain, models, head, after=at.position, to=target, dead_letter=dead_letter)
             at = target
         head = log.head()

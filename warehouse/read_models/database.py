@@ -114,10 +114,26 @@ def seen_tables(model: ReadModel) -> dict[str, str]:
     return {c: f"refold.{quote(f'seen_{model.name}_{c}')}" for c in model.distinct_columns()}
 
 
+def drop_views(connection: duckdb.DuckDBPyConnection, domain: Domain) -> None:
+    """Remove the domain's views, so that their tables can be made anew."""
+    for view in reversed(domain.views):
+        connection.execute(f"DROP VIEW IF EXISTS {quote(view.name)}")
+
+
 def create_views(connection: duckdb.DuckDBPyConnection, domain: Domain) -> None:
-    """Make the domain's views anew."""
+    """Make the domain's views; one over a read model that was never built is left out."""
+    absent = {m.name for m in domain.read_models} - set(tables(connection))
     for view in domain.views:
-        view_binds(view, connection)
+        try:
+            view_binds(view, connection)
+        except ProjectionError:
+            if not absent:
+                raise
+
+
+def tables(connection: duckdb.DuckDBPyConnection) -> list[str]:
+    """Name the read models that the database holds."""
+    return [row[0] for row in connection.execute("SELECT name FROM refold.projections ORDER BY name").fetchall()]
 
 
 def set_checkpoint(
@@ -179,7 +195,8 @@ class TableSummary:
 def finish(connection: duckdb.DuckDBPyConnection, domain: Domain) -> list[TableSummary]:
     """Count and checksum every table, and make the file complete on disk."""
     position = get_checkpoint(connection).position
-    for model in domain.read_models:
+    held = set(tables(connection))
+    for model in (m for m in domain.read_models if m.name in held):
         rows, checksum = table_checksum(connection, quote(model.name), list(model.table))
         connection.execute(
             "UPDATE refold.projections SET rows = ?, checksum = ?, position = ? WHERE name = ?",
