@@ -26,7 +26,7 @@ _ADVICE = {
     "NoSuchBucket": "The bucket does not exist: create it, or correct the URL.",
     "NoCredentialsError": "Set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY.",
     "EndpointConnectionError": "Nothing answers there: check AWS_ENDPOINT_URL and the network.",
-    "PermissionError": "Access is refused: check the owner and mode of the folder, or the credentials and what they allow.",
+    "PermissionError": "Access is refused: check the owner and mode of the folder, or what the credentials allow.",
     "NotADirectoryError": "A part of the path is a file: choose another place.",
     "ENOSPC": "The disk is full: free some space, or choose another place.",
     "EROFS": "The file system is read-only: choose another place.",
