@@ -13,8 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from event_schemas import UsageError
+
 KEYS = ("domain", "log", "read_models", "runner")
 _PATHS = ("log", "read_models")
+_EXAMPLES = {"domain": "my_shop.domain:SHOP", "log": "data/log", "read_models": "data/read-models", "runner": "dask"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,8 +73,6 @@ def _from_file(folder: Path) -> tuple[Path, dict[str, Any]]:
 
 def _read(file: Path, table: tuple[str, ...]) -> Any:
     """Read one table of a TOML file; None if the file has no such table."""
-    from event_schemas.errors import UsageError
-
     try:
         found: Any = tomllib.loads(file.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
@@ -82,8 +83,6 @@ def _read(file: Path, table: tuple[str, ...]) -> Any:
 
 
 def _checked(values: Any, file: Path, folder: Path) -> dict[str, str]:
-    from event_schemas.errors import UsageError
-
     if not isinstance(values, dict):
         raise UsageError(f"{file}: tool.refold is {values!r}; expected a table of {', '.join(KEYS)}.")
     checked: dict[str, str] = {}
@@ -91,12 +90,9 @@ def _checked(values: Any, file: Path, folder: Path) -> dict[str, str]:
         if key not in KEYS:
             raise UsageError(f"{file}: unknown setting {key!r}; known are {', '.join(KEYS)}.")
         if not isinstance(value, str) or not value:
-            raise UsageError(f"{file}: {key} is {value!r}; expected text, as in {key} = \"{_EXAMPLES[key]}\".")
+            raise UsageError(f'{file}: {key} is {value!r}; expected text, as in {key} = "{_EXAMPLES[key]}".')
         checked[key] = _from_there(value, file.parent, folder) if key in _PATHS else value
     return checked
-
-
-_EXAMPLES = {"domain": "my_shop.domain:SHOP", "log": "data/log", "read_models": "data/read-models", "runner": "dask"}
 
 
 def _from_there(url: str, place: Path, folder: Path) -> str:

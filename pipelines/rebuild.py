@@ -25,7 +25,7 @@ import orjson
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from event_schemas import EmptyLogError, GenerationError, UsageError
-from pipelines.runners import workers_of
+from pipelines.runners import for_python, workers_of
 from pipelines.seal import seal
 from pipelines.staged import Named, StagedCount, Work, run_staged
 from warehouse.broken import apply_unbroken, refuse
@@ -38,7 +38,7 @@ from warehouse.event_log.manifest import Manifest
 from warehouse.fingerprint import fingerprint, fingerprint_parts
 from warehouse.object_store import ObjectStore, open_store
 from warehouse.parsing import BrokenEvent
-from warehouse.projection import ReadModel
+from warehouse.projection import Fold, ReadModel
 from warehouse.read_models import database, units
 from warehouse.read_models.catch_up import Standing, catch_up
 from warehouse.read_models.database import Checkpoint
@@ -47,6 +47,7 @@ from warehouse.read_models.generations import Generation, Generations, Published
 from warehouse.replay import sources_of
 
 _EVENTS_A_UNIT = 250_000
+_FOLDED_EVENTS_APART = 2_000_000
 _UNITS_A_WORKER = 2
 _PUBLISH_ATTEMPTS = 10
 _LOADER_MEMORY = "2GB"
@@ -109,16 +110,17 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class _Unit:
-    """Some buckets, for all read models of the plan."""
+    """Some buckets, for some read models of the plan."""
 
     staging_url: str
     plan_id: str
+    models: tuple[str, ...]
     buckets: tuple[int, ...]
 
     @property
     def name(self) -> str:
-        """Name what it stages by its first bucket."""
-        return f"{self.buckets[0]:04d}"
+        """Name it by what it covers, so that a resumed run never takes it for one that covers less."""
+        return f"{self.models[0]}-{self.buckets[0]:04d}-{self.buckets[-1]:04d}"
 
 
 def rebuild(
@@ -238,18 +240,14 @@ def _replay(
     report: Callable[[Progress], None],
 ) -> _Replayed:
     compiled = [compile_model(m, domain) for m in models]
-    unit_list = list(_units(staging, plan, domain, models, workers_of(options)))
-    planned = len(unit_list) + sum(len(units.groups_of(c)) for c in compiled)
+    waves = list(_waves(staging, plan, domain, models, options))
+    planned = sum(len(w.units) for w in waves) + sum(len(units.groups_of(c)) for c in compiled)
     events = sum(s.rows for m in models for s in _segments(plan, domain, [m]))
     resumed = sum(1 for _ in staging.list_from("staged/done"))
-    work = Work(
-        staging.url,
-        unit_list,
-        stage=_stage_unit,
-        merge=functools.partial(_merge_group, staging.url, plan.plan_id),
-    )
     with StagedCount(staging, "staged/done", lambda n: report(Progress("replay", n, planned, events))):
-        run_staged(work, options)
+        for wave in waves:
+            merge = functools.partial(_merge_group, staging.url, plan.plan_id)
+            run_staged(Work(staging.url, wave.units, stage=_stage_unit, merge=merge), wave.options)
     rows = {c.model.name: _paths(staging, f"staged/rows/{c.model.name}") for c in compiled}
     broken: dict[str, list[BrokenEvent]] = {}
     for key in staging.list_from("staged/broken"):
@@ -258,10 +256,34 @@ def _replay(
     return _Replayed(rows, broken, events, resumed)
 
 
+@dataclass(frozen=True, slots=True)
+class _Wave:
+    """Units that run in one pipeline."""
+
+    units: list[_Unit]
+    options: PipelineOptions
+
+
+def _waves(
+    staging: ObjectStore, plan: Plan, domain: Domain, models: Sequence[ReadModel], options: PipelineOptions
+) -> Iterator[_Wave]:
+    """Run all read models together; but large folds apart from SQL, in processes, since they hold Python's lock."""
+    folds = [m for m in models if isinstance(m, Fold)]
+    apart = sum(s.rows for s in _segments(plan, domain, folds)) >= _FOLDED_EVENTS_APART
+    others = [m for m in models if m not in folds]
+    groups: list[tuple[Sequence[ReadModel], PipelineOptions]] = [(models, options)]
+    if apart:
+        groups = [(others, options), (folds, for_python(options))]
+    for group, how in groups:
+        if group:
+            yield _Wave(list(_units(staging, plan, domain, group, workers_of(options))), how)
+
+
 def _units(
     staging: ObjectStore, plan: Plan, domain: Domain, models: Sequence[ReadModel], workers: int
 ) -> Iterator[_Unit]:
     """Pack buckets into units: small enough for a cache and for even work, large enough to be worth their start."""
+    names = tuple(m.name for m in models)
     rows: dict[int, int] = {}
     for segment in _segments(plan, domain, models):
         rows[segment.bucket] = rows.get(segment.bucket, 0) + segment.rows
@@ -272,10 +294,10 @@ def _units(
         packed.append(bucket)
         held += rows[bucket]
         if held >= enough:
-            yield _Unit(staging.url, plan.plan_id, tuple(packed))
+            yield _Unit(staging.url, plan.plan_id, names, tuple(packed))
             packed, held = [], 0
     if packed:
-        yield _Unit(staging.url, plan.plan_id, tuple(packed))
+        yield _Unit(staging.url, plan.plan_id, names, tuple(packed))
 
 
 def _segments(plan: Plan, domain: Domain, models: Sequence[ReadModel]) -> list[manifests.Segment]:
@@ -311,7 +333,7 @@ def _stage_models(staging: ObjectStore, unit: _Unit) -> list[Named]:
     named: list[Named] = []
     broken: dict[str, list[BrokenEvent]] = {}
     with _worker() as (connection, folder):
-        for name in plan.models:
+        for name in unit.models:
             compiled = compile_model(domain.read_model(name), domain)
             segments = [s for s in _segments(plan, domain, [compiled.model]) if s.bucket in unit.buckets]
             typed = typed_segments(connection, log, domain.registry, segments)

@@ -7,6 +7,7 @@ means the local default, ``FnApiRunner`` on threads.
 from __future__ import annotations
 
 import os
+from argparse import ArgumentParser
 from collections.abc import Sequence
 
 from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions, StandardOptions
@@ -19,6 +20,14 @@ from apache_beam.runners.runner import PipelineRunner, create_runner
 _LOCAL_NAMES = {"", "directrunner", "fnapirunner", "local"}
 _DASK = "apache_beam.runners.dask.dask_runner.DaskRunner"
 _SHORT_NAMES = {"daskrunner": _DASK, "dask": _DASK}
+
+
+class LocalOptions(PipelineOptions):  # type: ignore[misc]
+    """What refold notes beside Beam's own options."""
+
+    @classmethod
+    def _add_argparse_args(cls, parser: ArgumentParser) -> None:
+        parser.add_argument("--local_mode_chosen", action="store_true", help="the user named a direct_running_mode")
 
 
 def make_options(runner: str | None, arguments: Sequence[str] = ()) -> PipelineOptions:
@@ -35,11 +44,24 @@ def make_options(runner: str | None, arguments: Sequence[str] = ()) -> PipelineO
     options = PipelineOptions(list(arguments))
     options.view_as(StandardOptions).runner = runner or ""
     direct = options.view_as(DirectOptions)
-    if not any(a.startswith("--direct_running_mode") for a in arguments):
+    chosen = any(a.startswith("--direct_running_mode") for a in arguments)
+    options.view_as(LocalOptions).local_mode_chosen = chosen
+    if not chosen:
         direct.direct_running_mode = "multi_threading"
     if not any(a.startswith("--direct_num_workers") for a in arguments):
         direct.direct_num_workers = os.cpu_count() or 1
     return options
+
+
+def for_python(options: PipelineOptions) -> PipelineOptions:
+    """Give options for work that is pure Python: local workers in processes of their own, unless the user chose.
+
+    Threads are faster while the work is DuckDB's, which lets go of Python's lock; a fold never does.
+    """
+    changed = PipelineOptions.from_dictionary(options.get_all_options(drop_default=True))
+    if not options.view_as(LocalOptions).local_mode_chosen:
+        changed.view_as(DirectOptions).direct_running_mode = "multi_processing"
+    return changed
 
 
 def make_runner(options: PipelineOptions) -> PipelineRunner:

@@ -26,6 +26,8 @@ class Segment:
         bytes: the object's size.
         first_position: lowest position in it.
         last_position: highest position in it.
+        first_recorded_at: earliest ``recorded_at`` in it, RFC 3339.
+        last_recorded_at: latest ``recorded_at`` in it, RFC 3339.
         position_base: what to add to its ``position`` column (a bulk import learns its place only at the end).
         commit_base: what to add to its ``commit_number`` column.
         raw: whether payloads are kept as JSON text, because they fit no contract known when they were sealed.
@@ -41,6 +43,8 @@ class Segment:
     bytes: int
     first_position: int
     last_position: int
+    first_recorded_at: str = ""
+    last_recorded_at: str = ""
     position_base: int = 0
     commit_base: int = 0
     raw: bool = False

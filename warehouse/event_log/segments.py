@@ -7,6 +7,7 @@ import tempfile
 import uuid
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote as url_quote
 
 import duckdb
@@ -59,7 +60,8 @@ def write_segment(
         metadata = pq.read_metadata(path)
         if metadata.num_rows == 0:
             return None
-        first, last = _position_range(metadata)
+        first, last = _range(metadata, "position")
+        earliest, latest = _range(metadata, "recorded_at")
         event_type = url_quote(shape[0], safe="")
         key = segment_key(event_type, shape[1], bucket, f"{first:020d}-{last:020d}-{uuid.uuid4()}")
         segment = Segment(
@@ -71,6 +73,8 @@ def write_segment(
             bytes=path.stat().st_size,
             first_position=first,
             last_position=last,
+            first_recorded_at=earliest.isoformat(),
+            last_recorded_at=latest.isoformat(),
             raw=raw,
             checksum=file_checksum(path),
             column_bytes=_column_bytes(metadata),
@@ -93,8 +97,8 @@ def file_checksum(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _position_range(metadata: pq.FileMetaData) -> tuple[int, int]:
-    index = SEGMENT_ENVELOPE.index("position")
+def _range(metadata: pq.FileMetaData, column: str) -> tuple[Any, Any]:
+    index = SEGMENT_ENVELOPE.index(column)
     groups = [metadata.row_group(g).column(index).statistics for g in range(metadata.num_row_groups)]
     return min(s.min for s in groups), max(s.max for s in groups)
 

@@ -1,0 +1,49 @@
+# Every target sets up what it needs from nothing: Python 3.11 to 3.13 and make are enough.
+
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+EVENTS ?= 120000
+WORKERS ?= 2
+
+.PHONY: demo test check bench docs format clean
+.DEFAULT_GOAL := demo
+
+.venv/core: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13) and "refold needs Python 3.11 to 3.13; say make PYTHON=python3.12 ...")'
+	$(PYTHON) -m venv .venv
+	$(PIP) install --constraint constraints.txt --editable .
+	@touch $@
+
+.venv/dev: .venv/core
+	$(PIP) install --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+demo: .venv/core  ## make an order history on disk, rebuild, publish, print the read models
+	$(BIN)/refold demo --events $(EVENTS)
+
+test: .venv/dev  ## the whole suite
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
+
+check: .venv/dev  ## lint, types, import directions, pre-commit's configuration
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: .venv/dev  ## the benchmarks at a size for a coffee
+	$(BIN)/python -m benchmarks.append
+	$(BIN)/python -m benchmarks.ingest
+	$(BIN)/python -m benchmarks.rebuild --events 20000000
+	$(BIN)/python -m benchmarks.trading --events 10000000
+	$(BIN)/python -m benchmarks.trading --events 2000000 --fold
+
+docs: .venv/dev  ## run every command and code block in README and docs
+	$(BIN)/python -m pytest tests/test_docs.py
+
+format: .venv/dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf .venv demo-data benchmark-data build *.egg-info

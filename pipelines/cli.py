@@ -1,0 +1,91 @@
+"""``refold``: the command line. Its commands are in ``pipelines/commands``; here is what holds for all of them."""
+
+from __future__ import annotations
+
+import sys
+from typing import IO, Any
+
+import click
+
+from pipelines.commands.demo import demo
+from pipelines.commands.events import events
+from pipelines.commands.generations import generations
+from pipelines.commands.ingest import ingest
+from pipelines.commands.invocation import Invocation, as_epilog, common_options
+from pipelines.commands.query import query
+from pipelines.commands.rebuild import rebuild
+from pipelines.commands.schemas import schemas
+from pipelines.commands.seal import seal
+from pipelines.commands.status import status
+
+STOPPED = 130
+"""Exit code after Ctrl-C, as shells give it."""
+
+
+class Failure(click.ClickException):
+    """An error as the user sees it: one paragraph on stderr, and an exit code."""
+
+    def __init__(self, message: str, exit_code: int) -> None:
+        super().__init__(" ".join(message.split()))
+        self.exit_code = exit_code
+
+    def show(self, file: IO[Any] | None = None) -> None:
+        """Print the paragraph."""
+        click.secho("Error: ", fg="red", bold=True, nl=False, err=True, file=file)
+        click.echo(self.message, err=True, file=file)
+
+
+class Root(click.Group):
+    """The command itself: turns whatever its commands raise into a failure that can be read."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command that was asked for."""
+        try:
+            return super().invoke(ctx)
+        except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
+            raise
+        except KeyboardInterrupt as stop:
+            click.echo("Stopped.", err=True)
+            raise click.exceptions.Exit(STOPPED) from stop
+        except Exception as error:
+            if ctx.ensure_object(Invocation).debug:
+                import traceback
+
+                traceback.print_exc()
+            raise _failure(error) from error
+
+
+def _failure(error: Exception) -> Failure:
+    from event_schemas import RefoldError
+
+    if isinstance(error, RefoldError):
+        return Failure(str(error), error.exit_code)
+    return Failure(f"Unexpected {type(error).__name__}: {error}. Run the command again with --debug to see where.", 1)
+
+
+@click.group(
+    cls=Root,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog=as_epilog("refold demo\nrefold --domain my_shop.domain:SHOP --log s3://my-shop/log rebuild"),
+)
+@click.version_option(package_name="refold")
+@common_options("domain", "log", "read_models", "runner")
+def cli() -> None:
+    """Event sourcing at data-pipeline scale: an event log in Parquet, replayed into DuckDB read models.
+
+    Settings come from refold.toml or [tool.refold] in pyproject.toml, then from REFOLD_DOMAIN, REFOLD_LOG,
+    REFOLD_READ_MODELS and REFOLD_RUNNER, then from options.
+    """
+
+
+for _command in (demo, ingest, events, seal, schemas, rebuild, status, query, generations):
+    cli.add_command(_command)
+
+
+def main() -> None:
+    """Run the command line, and exit with its code: 0, or as ``event_schemas.errors`` says."""
+    cli.main(prog_name="refold")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,131 @@
+"""``refold events``: looks at the log."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import time
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from pipelines.commands.invocation import Command, Invocation, as_epilog, common_options, pass_invocation
+
+if TYPE_CHECKING:
+    from event_schemas import RecordedEvent, Registry
+    from warehouse.event_log.log import EventLog, Head
+
+_POLL_SECONDS = 0.2
+
+
+@click.group(epilog=as_epilog("refold events tail\nrefold events stream order-1001"))
+def events() -> None:
+    """Look at the event log."""
+
+
+@events.command(cls=Command, example="refold events tail --count 5\nrefold events tail --follow")
+@click.option("--count", "-n", type=click.IntRange(min=0), default=10, show_default=True, help="How many events.")
+@click.option("--follow", "-f", is_flag=True, help="Go on with new events as they come, until Ctrl-C.")
+@common_options("domain", "log")
+@pass_invocation
+def tail(call: Invocation, count: int, follow: bool) -> None:
+    """Show the last events of the log.
+
+    With --follow and --json together, each event is a JSON document on a line of its own.
+    """
+    from warehouse.event_log.reading import tail as read_tail
+
+    log, registry = call.open_log(), call.domain.registry
+    head = log.head()
+    last = read_tail(log, registry, count, head=head)
+    if not follow:
+        _print(call, last, {"position": head.position})
+        return
+    try:
+        for event in itertools.chain(last, _following(log, registry, head)):
+            _print_now(call, event)
+    except KeyboardInterrupt:  # how one stops following
+        return
+
+
+@events.command(cls=Command, example="refold events stream order-1001\nrefold events stream order-1001 --from 3 --json")
+@click.argument("stream_id", metavar="ID")
+@click.option("--from", "first", type=click.IntRange(min=1), default=1, metavar="VERSION", help="First stream version.")
+@click.option("--to", "last", type=click.IntRange(min=1), metavar="VERSION", help="Last stream version.")
+@common_options("domain", "log")
+@pass_invocation
+def stream(call: Invocation, stream_id: str, first: int, last: int | None) -> None:
+    """Show the events of one stream, in order."""
+    from warehouse.event_log.reading import read_stream
+
+    found = read_stream(call.open_log(), call.domain.registry, stream_id, from_version=first, to_version=last)
+    _print(call, found, {"stream_id": stream_id})
+
+
+@events.command(cls=Command, example="refold events trace cart-000042")
+@click.argument("correlation_id", metavar="CORRELATION")
+@common_options("domain", "log")
+@pass_invocation
+def trace(call: Invocation, correlation_id: str) -> None:
+    """Show all events of one correlation id, across streams."""
+    from warehouse.event_log.reading import read_correlation
+
+    found = read_correlation(call.open_log(), call.domain.registry, correlation_id)
+    _print(call, found, {"correlation_id": correlation_id}, causes=True)
+
+
+def _following(log: EventLog, registry: Registry, head: Head) -> Iterator[RecordedEvent]:
+    """Wait for commits after the head, by asking for the next number: nothing is ever listed."""
+    from warehouse.event_log.log import Head
+    from warehouse.event_log.manifest import Manifest
+    from warehouse.event_log.reading import read_positions
+
+    number = head.commit + 1
+    while True:
+        info = log.commit_info(number)
+        if info is None:
+            time.sleep(_POLL_SECONDS)
+            continue
+        only = Head(Manifest(), (info,))
+        yield from read_positions(log, registry, info.first_position - 1, info.last_position, head=only)
+        number += 1
+
+
+def _print(call: Invocation, found: Iterable[RecordedEvent], head: dict[str, Any], *, causes: bool = False) -> None:
+    from pipelines.commands import output
+
+    if call.json:
+        output.print_json_stream(head, "events", map(as_document, found), {})
+        return
+    none = True
+    for event in found:
+        _print_line(event, causes=causes)
+        none = False
+    if none:
+        output.aside("No events.")
+
+
+def _print_now(call: Invocation, event: RecordedEvent) -> None:
+    from pipelines.commands import output
+
+    if call.json:
+        output.print_json(as_document(event))
+    else:
+        _print_line(event)
+
+
+def _print_line(event: RecordedEvent, *, causes: bool = False) -> None:
+    """Print one event on one line; a terminal cuts it off at its edge."""
+    from pipelines.commands.output import moment, say_line, to_json
+
+    cause = f"  (caused by {event.causation_id})" if causes and event.causation_id else ""
+    say_line(
+        f"{event.position:>9,}  {moment(event.occurred_at)}  {event.stream_id:<18} {event.stream_version:>3}  "
+        f"{event.event_type} v{event.schema_version}{cause}  {to_json(event.payload).decode()}"
+    )
+
+
+def as_document(event: RecordedEvent) -> dict[str, Any]:
+    """Give an event as JSON shows it, every column under its name in the log."""
+    return {field.name: getattr(event, field.name) for field in dataclasses.fields(event)}

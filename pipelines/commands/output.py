@@ -1,0 +1,195 @@
+"""How commands answer: tables for people, one JSON document for machines."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from decimal import Decimal
+from functools import lru_cache
+from typing import Any
+
+import click
+import orjson
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+_NO_END = 100_000
+"""Width of what is no terminal: nothing is cut or wrapped there."""
+
+
+@lru_cache(maxsize=2)
+def _console(*, to_stderr: bool, file: Any) -> Console:
+    return Console(file=file, stderr=to_stderr, width=None if file.isatty() else _NO_END, highlight=False)
+
+
+def stdout() -> Console:
+    """Give the console of the answer."""
+    return _console(to_stderr=False, file=sys.stdout)
+
+
+def stderr() -> Console:
+    """Give the console of what is said beside the answer."""
+    return _console(to_stderr=True, file=sys.stderr)
+
+
+def say(text: str = "") -> None:
+    """Print a line of an answer as it is."""
+    stdout().print(Text(text), soft_wrap=True)
+
+
+def say_line(text: str) -> None:
+    """Print one line of an answer, cut off at the edge of a terminal, and let it be seen at once."""
+    stdout().print(Text(text), no_wrap=True, overflow="ellipsis")
+    sys.stdout.flush()
+
+
+def aside(text: str) -> None:
+    """Print a line beside the answer, on stderr."""
+    stderr().print(Text(text, style="dim"), soft_wrap=True)
+
+
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, title: str | None = None) -> None:
+    """Print rows under their columns; numbers to the right, and cut with an ellipsis where a terminal is too narrow."""
+    told = list(rows)
+    table = Table(box=SIMPLE_HEAD, title=title, title_justify="left", title_style="bold", pad_edge=False)
+    for index, name in enumerate(columns):
+        numbers = any(isinstance(row[index], int | float | Decimal) for row in told)
+        table.add_column(Text(name), justify="right" if numbers else "left", no_wrap=True)
+    for row in told:
+        table.add_row(*(Text(as_text(value)) for value in row))
+    stdout().print(table)
+
+
+def print_json(document: Any) -> None:
+    """Print one JSON document, on one line."""
+    click.echo(to_json(document))
+
+
+def print_json_stream(head: Mapping[str, Any], name: str, rows: Iterable[Any], tail: Mapping[str, Any]) -> None:
+    """Print one JSON object of which one list may be long, without holding it.
+
+    Args:
+        head: keys before the list.
+        name: key of the list.
+        rows: its elements; an error that the first of them raises leaves stdout empty.
+        tail: keys after the list, read when the list has ended.
+    """
+    before = b""
+    for part in _parts(head, name, rows, tail):
+        if before:
+            click.echo(before, nl=False)
+        before = part
+    click.echo(before)
+
+
+def _parts(head: Mapping[str, Any], name: str, rows: Iterable[Any], tail: Mapping[str, Any]) -> Iterator[bytes]:
+    opening = to_json(head)[:-1] + (b"," if head else b"") + to_json(name) + b":["
+    for row in rows:
+        yield opening + to_json(row)
+        opening = b","
+    closing = to_json(tail)[1:]
+    yield (b"" if opening == b"," else opening) + b"]" + (b"," if tail else b"") + closing
+
+
+def to_json(document: Any) -> bytes:
+    """Write JSON; decimals as text, as payloads in the log have them, and times as RFC 3339 in UTC.
+
+    Example:
+        >>> to_json({"amount": Decimal("2.50")})
+        b'{"amount":"2.50"}'
+    """
+    options = orjson.OPT_NON_STR_KEYS | orjson.OPT_PASSTHROUGH_DATETIME
+    return orjson.dumps(_whole(document), default=_plain, option=options)
+
+
+def _whole(value: Any) -> Any:
+    """Make text of integers beyond 64 bits, which orjson refuses."""
+    if isinstance(value, int) and not -(2**63) <= value < 2**64:
+        return str(value)
+    if isinstance(value, Mapping):
+        return {key: _whole(v) for key, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_whole(v) for v in value]
+    return value
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, datetime):
+        return (value.astimezone(UTC) if value.tzinfo else value).isoformat()
+    if isinstance(value, bytes):
+        return value.hex()
+    if isinstance(value, set | frozenset):
+        return sorted(value)
+    return str(value)
+
+
+def as_text(value: Any) -> str:
+    """Write a value for people.
+
+    Example:
+        >>> as_text(1234567), as_text(None), as_text(Decimal("1234.50"))
+        ('1,234,567', '', '1,234.50')
+    """
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int | Decimal):
+        return f"{value:,}"
+    if isinstance(value, float):
+        return f"{value:,.6g}"
+    if isinstance(value, datetime):
+        return moment(value)
+    if isinstance(value, dict | list | tuple):
+        return to_json(value).decode()
+    return str(value)
+
+
+def moment(at: datetime | str) -> str:
+    """Write a time to the second, in UTC; empty for the empty text.
+
+    Example:
+        >>> moment("2025-03-01T12:00:00.123456+01:00")
+        '2025-03-01 11:00:00Z'
+    """
+    if isinstance(at, str):
+        if not at:
+            return ""
+        at = datetime.fromisoformat(at)
+    if at.tzinfo is None:
+        return at.strftime("%Y-%m-%d %H:%M:%S")
+    return at.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%SZ")
+
+
+def duration(seconds: float) -> str:
+    """Write a length of time.
+
+    Example:
+        >>> duration(0.42), duration(75), duration(90061)
+        ('0.4 s', '1 min 15 s', '1 d 1 h')
+    """
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    whole = int(seconds)
+    for name, size, part_name, part in (("d", 86400, "h", 3600), ("h", 3600, "min", 60), ("min", 60, "s", 1)):
+        if whole >= size:
+            return f"{whole // size} {name} {whole % size // part} {part_name}"
+    return f"{whole} s"
+
+
+def size(count: int) -> str:
+    """Write a number of bytes.
+
+    Example:
+        >>> size(812), size(3_682_304)
+        ('812 B', '3.5 MiB')
+    """
+    amount = float(count)
+    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
+        if amount < 1024 or unit == "TiB":
+            break
+        amount /= 1024
+    return f"{count} B" if unit == "B" else f"{amount:.1f} {unit}"

@@ -1,0 +1,174 @@
+"""``refold query``: read-only SQL on the newest generation, and where in the log its answer stands."""
+
+from __future__ import annotations
+
+import csv
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from pipelines.commands.invocation import Command, Invocation, common_options, pass_invocation
+
+if TYPE_CHECKING:
+    import duckdb
+
+    from warehouse.read_models.generations import Generation, Generations
+
+_CHUNK = 1_000
+_SCREENFUL = 100
+
+_EXAMPLE = """\
+refold query "SELECT month, net_revenue FROM revenue_by_month ORDER BY month"
+refold query --csv "FROM inventory_status" > inventory.csv"""
+
+
+@dataclass
+class Answer:
+    """Rows that come as they are read.
+
+    Attributes:
+        columns: their names, each once.
+        rows: read from the database as they are taken.
+    """
+
+    columns: list[str]
+    rows: Iterator[Sequence[Any]]
+
+
+@click.command(cls=Command, example=_EXAMPLE)
+@click.argument("sql")
+@click.option("--csv", "as_csv", is_flag=True, help="Answer with CSV.")
+@click.option(
+    "--limit",
+    type=click.IntRange(min=0),
+    metavar="ROWS",
+    help=f"Show at most so many rows; 0 for all. On a terminal {_SCREENFUL} by default, else all.",
+)
+@common_options("domain", "read_models")
+@pass_invocation
+def query(call: Invocation, sql: str, as_csv: bool, limit: int | None) -> None:
+    """Answer SQL from the newest generation of the read models.
+
+    Tables are the domain's read models and views; `SHOW ALL TABLES` lists them. The log position that the answer stands
+    at, and when it was brought there, are told on stderr, or with --json beside the rows: decimals are text there.
+    """
+    from pipelines.commands import output
+
+    if call.json and as_csv:
+        raise click.UsageError("--json and --csv exclude each other.")
+    generations = call.open_generations()
+    newest = _newest(generations)
+    with open_generation(generations, newest) as connection:
+        told: dict[str, Any] = {"generation": newest.number, "position": newest.position}
+        told["last_updated"] = read_last_updated(connection) or newest.published_at
+        answer = _ask(connection, sql)
+        on_screen = not (call.json or as_csv) and sys.stdout.isatty()
+        most = (_SCREENFUL if on_screen else 0) if limit is None else limit
+        taken = islice(answer.rows, most) if most else answer.rows
+        if call.json:
+            rows = (dict(zip(answer.columns, row, strict=True)) for row in taken)
+            output.print_json_stream({**told, "columns": answer.columns}, "rows", rows, {})
+        elif as_csv:
+            _print_csv(answer.columns, taken)
+        else:
+            _print_rows(answer.columns, taken, on_screen=on_screen)
+        if most and next(answer.rows, None) is not None:
+            output.aside(f"The first {most:,} rows; --limit 0 shows all.")
+        if not call.json:
+            updated = output.moment(told["last_updated"])
+            output.aside(f"position {newest.position:,}, last updated {updated}, generation {newest.number}")
+
+
+def _newest(generations: Generations) -> Generation:
+    from event_schemas import GenerationError
+
+    newest = generations.newest()
+    if newest is None:
+        raise GenerationError(
+            f"Nothing is published at {generations.store.url} yet, so there is nothing to query. Run `refold rebuild` first, "
+            "or give another --read-models."
+        )
+    return newest
+
+
+@contextmanager
+def open_generation(generations: Generations, generation: Generation) -> Iterator[duckdb.DuckDBPyConnection]:
+    """Open a published file for reading."""
+    from warehouse.duck import connect
+
+    connection = connect(generations.path(generation), read_only=True)
+    try:
+        yield connection
+    finally:
+        connection.close()
+
+
+def read_last_updated(connection: duckdb.DuckDBPyConnection) -> str | None:
+    """Read when a generation's tables were brought to its position, RFC 3339 in UTC."""
+    row = connection.execute("SELECT last_updated FROM refold.checkpoint").fetchone()
+    return row[0].isoformat() if row and row[0] else None
+
+
+def _ask(connection: duckdb.DuckDBPyConnection, sql: str) -> Answer:
+    import duckdb
+
+    from event_schemas import RefoldError, UsageError
+
+    try:
+        connection.execute(sql)
+        columns = _unique([column[0] for column in connection.description or ()])
+        return Answer(columns, _fetch(connection))
+    except (duckdb.ParserException, duckdb.BinderException, duckdb.CatalogException) as error:
+        raise UsageError(f"The query cannot be meant: {_cause(error)}") from error
+    except duckdb.Error as error:
+        raise RefoldError(f"The query failed: {_cause(error)}") from error
+
+
+def _fetch(connection: duckdb.DuckDBPyConnection) -> Iterator[Sequence[Any]]:
+    while chunk := connection.fetchmany(_CHUNK):
+        yield from chunk
+
+
+def _cause(error: Exception) -> str:
+    """Take DuckDB's message without its picture of the query."""
+    return " ".join(str(error).split("\n\nLINE ")[0].split())
+
+
+def _unique(names: list[str]) -> list[str]:
+    """Number names that come twice, since a JSON object can hold each once."""
+    seen: dict[str, int] = {}
+    unique = []
+    for name in names:
+        seen[name] = seen.get(name, 0) + 1
+        unique.append(name if seen[name] == 1 else f"{name}_{seen[name]}")
+    return unique
+
+
+def _print_csv(columns: Sequence[str], rows: Iterator[Sequence[Any]]) -> None:
+    from pipelines.commands.output import to_json
+
+    def cell(value: Any) -> Any:
+        return to_json(value).decode() if isinstance(value, dict | list) else value
+
+    writer = csv.writer(sys.stdout, lineterminator="\n")
+    writer.writerow(columns)
+    for row in rows:
+        writer.writerow([cell(value) for value in row])
+
+
+def _print_rows(columns: Sequence[str], rows: Iterator[Sequence[Any]], *, on_screen: bool) -> None:
+    from pipelines.commands.output import as_text, print_table
+
+    if on_screen:
+        print_table(columns, rows)
+        return
+    # In a pipe rows pass through as they come; the first of them decide the widths.
+    first = [[as_text(value) for value in row] for row in islice(rows, _CHUNK)]
+    widths = [max(len(text) for text in column) for column in zip(columns, *first, strict=True)]
+    for row in (list(columns), *first, *([as_text(v) for v in row] for row in rows)):
+        click.echo("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip())

@@ -1,0 +1,85 @@
+"""``refold rebuild``: read models anew from the whole log, published at once."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from pipelines.commands.invocation import BeamCommand, Invocation, common_options, pass_invocation
+
+if TYPE_CHECKING:
+    from pipelines.rebuild import Rebuilt
+
+_EXAMPLE = """\
+refold rebuild
+refold rebuild order_summary inventory_status
+refold rebuild --json -- --direct_num_workers=8"""
+
+
+@click.command(cls=BeamCommand, example=_EXAMPLE)
+@click.argument("names", nargs=-1, metavar="[NAME]...")
+@click.option("--only", multiple=True, metavar="NAME", help="Rebuild this read model; repeatable. The same as NAME.")
+@click.option(
+    "--dead-letter",
+    is_flag=True,
+    help="Keep events that cannot be applied in refold.dead_letters, in place of stopping.",
+)
+@common_options("domain", "log", "read_models", "runner")
+@pass_invocation
+def rebuild(call: Invocation, names: tuple[str, ...], only: tuple[str, ...], dead_letter: bool) -> None:
+    """Rebuild read models from the log, and publish them as the next generation.
+
+    All by default; with NAME only those, while the others are taken from the newest generation and caught up. Readers are
+    served the old generation until the new one is complete. A rebuild that was killed goes on where it was.
+    """
+    chosen = tuple(dict.fromkeys((*names, *only)))
+    for name in chosen:
+        call.domain.read_model(name)
+    log, options = call.open_log(), call.beam_options()
+
+    from pipelines.commands import output
+    from pipelines.progress import rebuild_bars
+    from pipelines.rebuild import rebuild as rebuild_read_models
+
+    url, domain = call.settings.read_models, call.settings.domain
+    with rebuild_bars() as report:
+        rebuilt = rebuild_read_models(log, domain, url, options, only=chosen, dead_letter=dead_letter, report=report)
+    if call.json:
+        output.print_json(_document(rebuilt))
+        return
+    print_rebuilt(rebuilt)
+
+
+def _document(rebuilt: Rebuilt) -> dict[str, object]:
+    generation = rebuilt.generation
+    return {
+        "generation": generation.number,
+        "position": generation.position,
+        "published_at": generation.published_at,
+        "events": rebuilt.events,
+        "seconds": round(rebuilt.seconds, 3),
+        "events_per_second": round(rebuilt.events / rebuilt.seconds),
+        "resumed": rebuilt.resumed,
+        "dead_letters": rebuilt.dead_letters,
+        "tables": {name: table.rows for name, table in sorted(generation.tables.items())},
+    }
+
+
+def print_rebuilt(rebuilt: Rebuilt) -> None:
+    """Tell what a rebuild did."""
+    from pipelines.commands.output import aside, duration, print_table, say
+
+    generation = rebuilt.generation
+    say(
+        f"Published generation {generation.number} at position {generation.position:,}: {rebuilt.events:,} events replayed "
+        f"in {duration(rebuilt.seconds)} ({round(rebuilt.events / rebuilt.seconds):,} a second)."
+    )
+    if rebuilt.resumed:
+        say(f"{rebuilt.resumed} staged objects were left by an earlier run, and were not made again.")
+    print_table(("read model", "rows"), [(name, t.rows) for name, t in sorted(generation.tables.items())])
+    if rebuilt.dead_letters:
+        aside(
+            f"{rebuilt.dead_letters:,} events could not be applied: "
+            'see `refold query "FROM refold.dead_letters"`, and rebuild when they can be.'
+        )

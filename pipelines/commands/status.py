@@ -1,0 +1,137 @@
+"""``refold status``: how far the log is, what is published, and how far that lags behind."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import click
+
+from pipelines.commands.invocation import Command, Invocation, common_options, pass_invocation
+
+if TYPE_CHECKING:
+    from warehouse.event_log.log import EventLog, Head
+    from warehouse.read_models.generations import Generation, Generations
+
+LAG_MISSED = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Lag:
+    """How far read models are behind the log.
+
+    Attributes:
+        events: events that they do not show yet.
+        seconds: age of the oldest of those; 0 when there is none, None if it cannot be known.
+    """
+
+    events: int
+    seconds: float | None
+
+
+@click.command(cls=Command, example="refold status\nrefold status --json --max-lag 60")
+@click.option("--max-lag", type=float, metavar="SECONDS", help="Exit with code 4 if the read models lag further behind.")
+@common_options("domain", "log", "read_models")
+@pass_invocation
+def status(call: Invocation, max_lag: float | None) -> None:
+    """Show the log's end, the newest generation, and the lag between them.
+
+    The lag in seconds is the age of the oldest event that the read models do not show yet, and 0 when they show all.
+    """
+    from pipelines.commands import output
+
+    log, generations = call.open_log(), call.open_generations()
+    # The generation first: the log never ends before what was made from it.
+    newest = generations.newest()
+    head = log.head()
+    foreign = newest is not None and newest.log_id != log.log_id
+    lag = Lag(head.position, None) if foreign else lag_of(log, head, newest)
+    updated = last_updated(generations, newest) if newest else None
+    if call.json:
+        output.print_json(_document(log, head, newest, lag, updated))
+    else:
+        _print(call.settings.log, log, head, newest, lag, updated)
+    if newest and foreign:
+        output.aside(
+            f"Generation {newest.number} was made from another log than this one, so their positions cannot be compared. "
+            "Give the --log it was made from, or run `refold rebuild`."
+        )
+    if max_lag is not None and (foreign or (lag.seconds or 0) > max_lag):
+        output.aside(f"The lag is beyond --max-lag {max_lag:g}.")
+        raise click.exceptions.Exit(LAG_MISSED)
+
+
+def lag_of(log: EventLog, head: Head, newest: Generation | None) -> Lag:
+    """Measure the lag of a generation behind the end of its log, by the footer of the first commit it does not show."""
+    seen, seen_commit = (newest.position, newest.commit_number) if newest else (0, 0)
+    if head.position <= seen:
+        return Lag(0, 0.0)
+    first = log.commit_info(seen_commit + 1)
+    if first is not None:
+        since: datetime | None = first.recorded_at
+    else:  # sealed and collected: it came after what is shown, so this says at most too much
+        since = datetime.fromisoformat(newest.recorded_at) if newest else None
+    seconds = None if since is None else max((datetime.now(UTC) - since).total_seconds(), 0.0)
+    return Lag(head.position - seen, None if seconds is None else round(seconds, 3))
+
+
+def last_updated(generations: Generations, generation: Generation) -> str:
+    """Tell when a generation's tables were brought to its position; for a remote file, when it was published."""
+    if not generations.store.is_local:
+        return generation.published_at
+    from pipelines.commands.query import open_generation, read_last_updated
+
+    with open_generation(generations, generation) as connection:
+        return read_last_updated(connection) or generation.published_at
+
+
+def _document(
+    log: EventLog, head: Head, newest: Generation | None, lag: Lag, updated: str | None
+) -> dict[str, object]:
+    generation = newest and {
+        "number": newest.number,
+        "position": newest.position,
+        "published_at": newest.published_at,
+        "last_updated": updated,
+        "bytes": newest.bytes,
+    }
+    tables = sorted(newest.tables.items()) if newest else []
+    return {
+        "domain": log.domain_name,
+        "log": {
+            "url": log.url,
+            "position": head.position,
+            "commit": head.commit,
+            "recorded_at": head.recorded_at or None,
+            "sealed_position": head.sealed.sealed_position,
+        },
+        "generation": generation,
+        "lag": asdict(lag),
+        "read_models": [
+            {"name": name, "rows": table.rows, "position": newest.position, "last_updated": updated}
+            for name, table in tables
+            if newest
+        ],
+    }
+
+
+def _print(
+    url: str, log: EventLog, head: Head, newest: Generation | None, lag: Lag, updated: str | None
+) -> None:
+    from pipelines.commands.output import duration, moment, print_table, say
+
+    unsealed = head.position - head.sealed.sealed_position
+    say(f"Log         {url} (domain {log.domain_name})")
+    if not head.position:
+        say("            holds no events yet")
+    else:
+        say(f"            position {head.position:,}, recorded at {moment(head.recorded_at)}; {unsealed:,} not sealed yet")
+    if newest is None:
+        say("Read models nothing published yet; `refold rebuild` builds and publishes them")
+        return
+    say(f"Generation  {newest.number} at position {newest.position:,}, published at {moment(newest.published_at)}")
+    behind = "" if lag.seconds is None else f", {duration(lag.seconds)}"
+    say(f"Lag         {lag.events:,} events{behind}" if lag.events else "Lag         none: the read models show every event")
+    rows = [(name, table.rows, newest.position, moment(updated or "")) for name, table in sorted(newest.tables.items())]
+    print_table(("read model", "rows", "position", "last updated"), rows)

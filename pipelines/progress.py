@@ -1,0 +1,115 @@
+"""Progress on a terminal: bars on stderr while work is done, and not a byte of them in a pipe."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+
+if TYPE_CHECKING:
+    from pipelines.rebuild import Progress as RebuildProgress
+
+Report = Callable[[int], None]
+"""Takes how much is done so far."""
+
+
+def _bars(console: Console | None) -> Progress:
+    console = console or Console(stderr=True)
+    return Progress(
+        SpinnerColumn(finished_text="[green]✓[/]"),
+        TextColumn("{task.description:<10}"),
+        BarColumn(bar_width=30),
+        TextColumn("{task.fields[told]}"),
+        TimeElapsedColumn(),
+        console=console,
+        disable=not console.is_terminal,
+    )
+
+
+@contextmanager
+def counted(phase: str, total: int | None, unit: str, *, console: Console | None = None) -> Iterator[Report]:
+    """Show a bar for work that counts up.
+
+    Args:
+        phase: what is done.
+        total: how much there is to do; None if that is not known.
+        unit: of what is counted.
+        console: where to; stderr by default.
+    """
+    started = time.monotonic()
+    with _bars(console) as bars:
+        task = bars.add_task(phase, total=total, told="")
+
+        def report(done: int) -> None:
+            told = f"{done:,} {unit}{_rate(done, time.monotonic() - started, unit)}"
+            bars.update(task, completed=done, told=told)
+
+        yield report
+        bars.update(task, total=bars.tasks[0].completed or 1, completed=bars.tasks[0].completed or 1)
+
+
+@contextmanager
+def rebuild_bars(*, console: Console | None = None) -> Iterator[Callable[[RebuildProgress], None]]:
+    """Show a bar for each phase of a rebuild: staged against planned objects, events a second, time left."""
+    with _bars(console) as bars:
+        phases = _Phases(bars)
+        yield phases.report
+        phases.finish()
+
+
+class _Phases:
+    """Turns what a rebuild reports into bars, one a phase."""
+
+    def __init__(self, bars: Progress) -> None:
+        self._bars = bars
+        self._phase = ""
+        self._task: TaskID | None = None
+        self._started = time.monotonic()
+        self._resumed_from = 0
+
+    def report(self, progress: RebuildProgress) -> None:
+        """Take one report."""
+        if progress.phase != self._phase:
+            self.finish()
+            self._phase, self._started, self._resumed_from = progress.phase, time.monotonic(), progress.done
+            self._task = self._bars.add_task(progress.phase, total=progress.planned or None, told="")
+        assert self._task is not None
+        if progress.planned:
+            told = replay_text(progress, self._resumed_from, time.monotonic() - self._started)
+            self._bars.update(self._task, completed=progress.done, total=progress.planned, told=told)
+
+    def finish(self) -> None:
+        """Mark the present phase as done."""
+        if self._task is not None:
+            total = self._bars.tasks[self._bars.task_ids.index(self._task)].total or 1
+            self._bars.update(self._task, completed=total, total=total)
+
+
+def replay_text(progress: RebuildProgress, resumed_from: int, seconds: float) -> str:
+    """Tell how far a replay is, how fast it is, and how long it will take.
+
+    Args:
+        progress: as reported.
+        resumed_from: how many objects were staged before this run; they say nothing about its speed.
+        seconds: since it began.
+
+    Example:
+        >>> from types import SimpleNamespace as Reported
+        >>> replay_text(Reported(done=20, planned=80, events=800), 0, 10.0)
+        '20/80, 20 events/s, 30 s left'
+    """
+    staged = progress.done - resumed_from
+    left = progress.planned - progress.done
+    told = f"{progress.done}/{progress.planned}"
+    if staged <= 0 or seconds <= 0:
+        return told
+    told += _rate(round(progress.events * staged / progress.planned), seconds, "events")
+    return f"{told}, {round(seconds * left / staged)} s left" if left else told
+
+
+def _rate(done: int, seconds: float, unit: str) -> str:
+    return f", {round(done / seconds):,} {unit}/s" if seconds > 0.5 and done else ""
