@@ -21,7 +21,7 @@ Key = tuple[Any, ...]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stored:
-    """An event as it was appended; ``payload`` in Python values of the stored shape."""
+    """An event as it was appended; ``payload`` in Python values of the stored shape, unless it is strange to it."""
 
     position: int
     commit_number: int
@@ -30,6 +30,7 @@ class Stored:
     shape: Shape
     occurred_at: datetime
     payload: Payload
+    strange: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +149,7 @@ def fold_history(history: Sequence[Stored], steps: Sequence[Step], model: Model)
     """Fold a history, one event after the other; start again without an event that turns out to be broken."""
     broken: frozenset[int] = frozenset()
     while True:
-        kept = [e for e in history if e.position not in broken]
+        kept = [e for e in history if e.position not in broken and not e.strange]
         try:
             return Folded(_fold(list(_newest(kept, steps, set(model.handlers))), model), broken)
         except _Broken as found:

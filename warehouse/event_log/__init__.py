@@ -1,1 +1,23 @@
-"""…"""
+"""The event log: commits, stream heads, segments, sealing; appending, reading, checking and counting."""
+
+from warehouse.event_log.append import Appended, Appender, NewEvent
+from warehouse.event_log.log import EventLog, create_log, open_log
+from warehouse.event_log.reading import read_category, read_correlation, read_positions, read_stream, tail
+from warehouse.event_log.stats import LogStats, ShapeStats, stats
+
+__all__ = [
+    "Appended",
+    "Appender",
+    "EventLog",
+    "LogStats",
+    "NewEvent",
+    "ShapeStats",
+    "create_log",
+    "open_log",
+    "read_category",
+    "read_correlation",
+    "read_positions",
+    "read_stream",
+    "stats",
+    "tail",
+]

@@ -193,6 +193,11 @@ def live_segments(head: Head) -> list[Segment]:
     return [*head.sealed.segments, *(based(s, info) for info in head.tail for s in info.segments)]
 
 
+def from_microseconds(count: int) -> datetime:
+    """Turn microseconds since 1970 into a time in UTC; DuckDB's own conversion would need a further package."""
+    return _EPOCH + timedelta(microseconds=count)
+
+
 def overlaps(segment: Segment, after: int, up_to: int) -> bool:
     """Tell whether a segment may hold events with ``after < position <= up_to``."""
     base = segment.position_base
@@ -343,7 +348,7 @@ def _recorded(schemas: _Schemas, rows: Iterable[tuple[Any, ...]]) -> Iterator[Re
     for *envelope, typed, payload in rows:
         shape = (envelope[_TYPE], envelope[_VERSION])
         for i in _TIMES:
-            envelope[i] = _EPOCH + timedelta(microseconds=envelope[i])
+            envelope[i] = from_microseconds(envelope[i])
         yield RecordedEvent(*envelope, payload=schemas.payload(shape, payload, typed=typed))
 
 

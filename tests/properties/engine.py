@@ -1,0 +1,264 @@
+"""The engine below Beam: a history written to a log, and the steps of a rebuild run one after the other.
+
+What ``pipelines/`` does in parallel is done here in a loop, with the same functions of ``warehouse/``, so that an example
+takes milliseconds.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import json
+import tempfile
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+
+from event_schemas import Registry
+from event_schemas.payload import to_json
+from tests.properties.histories import Commit, Given, Import
+from tests.properties.reference import Folded, Stored, fold_history
+from warehouse.broken import apply_unbroken
+from warehouse.contributions import compile_model
+from warehouse.domain import Domain
+from warehouse.duck import connect
+from warehouse.event_log import commit as commits
+from warehouse.event_log.bulk import SPOOLED, Spool, build_bucket, publish_import
+from warehouse.event_log.commit import COMMIT_SCHEMA, CommitInfo
+from warehouse.event_log.layout import commit_key
+from warehouse.event_log.log import EventLog, create_log
+from warehouse.event_log.manifest import Manifest
+from warehouse.event_log.sealing import gather, next_manifest, publish, seal_bucket
+from warehouse.parsing import BrokenEvent, typed_events
+from warehouse.projection import ReadModel
+from warehouse.read_models import database, units
+from warehouse.read_models.catch_up import Standing, catch_up
+from warehouse.read_models.database import Checkpoint
+from warehouse.read_models.events import typed_segments
+from warehouse.sql import columns, quote
+
+RECORDED = datetime(2024, 3, 1, tzinfo=UTC)
+SHARED_MEMORY = Path("/dev/shm")
+
+
+def scratch_folder() -> tempfile.TemporaryDirectory[str]:
+    """Give a folder that is gone after use, in memory where there is such: fsync costs nothing there."""
+    parent = SHARED_MEMORY if SHARED_MEMORY.is_dir() else None
+    return tempfile.TemporaryDirectory(prefix="refold-test-", dir=parent)
+
+
+class Writer:
+    """Writes a history to a new log, commit by commit.
+
+    Args:
+        folder: of the log.
+        registry: the contracts.
+        bucket_count: of the log.
+    """
+
+    def __init__(self, folder: Path, registry: Registry, *, bucket_count: int) -> None:
+        self.log = create_log(str(folder / "log"), domain_name="depot", bucket_count=bucket_count)
+        self._folder = folder
+        self._registry = registry
+        self._imports = itertools.count()
+
+    def write(self, step: Commit | Import) -> None:
+        """Append the events of one step."""
+        if isinstance(step, Import):
+            self._import(step)
+            return
+        head = self.log.head()
+        rows = [
+            self._row(g, position=head.position + i, number=head.commit + 1) for i, g in enumerate(step.events, start=1)
+        ]
+        self._number(rows)
+        info = CommitInfo(
+            number=head.commit + 1,
+            uuid=f"commit-{head.commit + 1}",
+            first_position=head.position + 1,
+            last_position=head.position + len(rows),
+            recorded_at=RECORDED,
+            heads={row["stream_id"]: row["stream_version"] for row in rows},
+        )
+        data = commits.encode(info, [[row[name] for row in rows] for name in COMMIT_SCHEMA.names])
+        assert self.log.store.put_if_absent(commit_key(info.number), data)
+
+    def _row(self, given: Given, *, position: int, number: int) -> dict[str, Any]:
+        return {
+            "position": position,
+            "commit_number": number,
+            "stream_id": given.stream_id,
+            "event_id": f"e{position}",
+            "event_type": given.shape[0],
+            "schema_version": given.shape[1],
+            "occurred_at": given.occurred_at,
+            "recorded_at": RECORDED,
+            "correlation_id": None,
+            "causation_id": None,
+            "payload": payload_text(given, self._registry),
+        }
+
+    def _number(self, rows: list[dict[str, Any]]) -> None:
+        """Give each event the next version of its stream."""
+        versions: dict[str, int] = {}
+        for info in self.log.commits_after(0):
+            versions.update(info.heads)
+        for row in rows:
+            versions[row["stream_id"]] = row["stream_version"] = versions.get(row["stream_id"], 0) + 1
+
+    def _import(self, step: Import) -> None:
+        name = f"import-{next(self._imports)}"
+        rows = [self._row(g, position=i, number=1) | {"stream_version": i} for i, g in enumerate(step.events, start=1)]
+        spool = Spool(self._folder / name, bucket_count=self.log.bucket_count)
+        with connect(threads=1) as connection:
+            connection.register("given", pa.Table.from_pylist(rows, schema=COMMIT_SCHEMA))
+            typed = typed_events(connection, "given", self._registry)
+            assert not typed.broken
+            payloads = {shape: self._registry.schema(*shape).names for shape in typed.relations}
+            selected = {
+                shape: f"(SELECT {columns([*SPOOLED, *payloads[shape]])} FROM {relation})"
+                for shape, relation in typed.relations.items()
+            }
+            spool.add(connection, selected, payloads, source={})
+        recorded = spool.journal.recorded_at
+        built = [build_bucket(self.log, self._registry, self._folder / name, b, recorded) for b in spool.buckets()]
+        publish_import(self.log, name, spool.journal.events, recorded, built)
+
+
+def payload_text(given: Given, registry: Registry) -> str:
+    """Write a payload as JSON text, canonical or without its empty optional fields; what fits no contract, as it is."""
+    try:
+        values = to_json(given.payload, registry.schema(*given.shape))
+    except Exception:
+        values = dict(given.payload)
+    if given.terse:
+        values = {name: value for name, value in values.items() if value is not None}
+    return json.dumps(values, ensure_ascii=given.terse)
+
+
+def seal(log: EventLog, registry: Registry) -> None:
+    """Seal the tail of a log, as ``pipelines/seal.py`` does in parallel."""
+    head = log.head()
+    if not head.tail:
+        return
+    staging = log.store.child("staging/test")
+    numbers = [info.number for info in head.tail if info.import_id is None]
+    gathered: dict[int, list[Path]] = {}
+    for start in range(0, len(numbers), 3):
+        key = f"gathered/{start:05d}.parquet"
+        for bucket in gather(log, numbers[start : start + 3], staging, key):
+            gathered.setdefault(bucket, []).append(staging.local_path(key))
+    sealed = [seal_bucket(log, registry, bucket, paths, head.sealed) for bucket, paths in sorted(gathered.items())]
+    assert publish(log, next_manifest(head.sealed, head.tail, sealed))
+    log.store.delete_prefix("staging")
+
+
+class Tables:
+    """A working database of read models, in a folder of its own.
+
+    Args:
+        folder: where its file goes.
+        domain: contracts, upcasters and read models.
+        threads: how many threads DuckDB may use.
+        dead_letter: keep broken events in place of stopping.
+    """
+
+    def __init__(self, folder: Path, domain: Domain, *, threads: int = 1, dead_letter: bool = False) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.domain = domain
+        self.connection = database.open_database(folder / "working.duckdb", threads=threads)
+        self.dead_letter = dead_letter
+        self._folder = folder
+        self._at = Checkpoint(0, 0, "")
+        for model in domain.read_models:
+            database.create_table(self.connection, model, [])
+            database.set_fingerprint(self.connection, model, domain, 0)
+
+    def close(self) -> None:
+        """Close the database."""
+        self.connection.close()
+
+    def catch_up(self, log: EventLog) -> None:
+        """Go on to the head of the log."""
+        catch_up(
+            self.connection, log, self.domain, [Standing(self.domain.read_models, self._at)], dead_letter=self.dead_letter
+        )
+        self._at = database.get_checkpoint(self.connection)
+
+    def rebuild(self, log: EventLog, models: Sequence[ReadModel] = ()) -> None:
+        """Make tables anew from all that is sealed, as ``pipelines/rebuild.py`` does; others stay as they are."""
+        sealed = log.manifest()
+        broken: dict[str, list[BrokenEvent]] = {}
+        for model in models or self.domain.read_models:
+            staged, found = self._replay(log, sealed, model)
+            broken |= {name: events for name, events in found.items() if events}
+            database.create_table(self.connection, model, staged)
+        database.add_dead_letters(self.connection, broken)
+        self._at = Checkpoint(sealed.sealed_position, sealed.sealed_commit, sealed.recorded_at)
+
+    def _replay(
+        self, log: EventLog, sealed: Manifest, model: ReadModel
+    ) -> tuple[list[Path], dict[str, list[BrokenEvent]]]:
+        compiled = compile_model(model, self.domain)
+        shapes = {s for t in model.event_types for s in self.domain.registry.sources(t)}
+        staged: list[Path] = []
+        broken: dict[str, list[BrokenEvent]] = {"": [], model.name: []}
+        for bucket in range(log.bucket_count):
+            segments = [s for s in sealed.segments if s.bucket == bucket and (s.shape in shapes or s.raw)]
+            path = self._folder / f"{model.name}-{bucket}.parquet"
+            with connect(threads=1) as worker:
+                typed = typed_segments(worker, log, self.domain.registry, segments)
+                write = functools.partial(units.stage, worker, compiled, path=path)
+                wrote, found = apply_unbroken(worker, self.domain, compiled, typed.relations, write)
+            broken[""] += typed.broken
+            broken[model.name] += found
+            staged += [path] if wrote else []
+        groups = units.groups_of(compiled)
+        return (self._merge(model, staged, len(groups)) if groups and staged else staged), broken
+
+    def _merge(self, model: ReadModel, staged: list[Path], parts: int) -> list[Path]:
+        merged = []
+        for part in range(parts):
+            path = self._folder / f"{model.name}-part-{part}.parquet"
+            with connect(threads=1) as worker:
+                units.merge(worker, compile_model(model, self.domain), part, staged, path)
+            merged.append(path)
+        return merged
+
+    def rows(self, name: str) -> list[dict[str, Any]]:
+        """Read a table, sorted by key."""
+        return table_rows(self.connection, self.domain.read_model(name))
+
+    def checksum(self, name: str) -> tuple[int, str]:
+        """Count and checksum a table."""
+        model = self.domain.read_model(name)
+        return database.table_checksum(self.connection, quote(name), list(model.table))
+
+    def dead_letters(self) -> set[tuple[str, int]]:
+        """Give the read model and position of every event that was left out; fail if one is told twice."""
+        found = self.connection.execute("SELECT read_model, position FROM refold.dead_letters").fetchall()
+        assert len(found) == len(set(found))
+        return set(found)
+
+
+def table_rows(connection: duckdb.DuckDBPyConnection, model: ReadModel) -> list[dict[str, Any]]:
+    """Read a read model's table, sorted by key, in Python values."""
+    found = connection.execute(f"SELECT {columns(model.table)} FROM {quote(model.name)}").fetchall()
+    return in_order([dict(zip(model.table, row, strict=True)) for row in found], model)
+
+
+def in_order(rows: list[dict[str, Any]], model: ReadModel) -> list[dict[str, Any]]:
+    """Sort rows by key."""
+    return sorted(rows, key=lambda row: tuple(map(repr, (row[k] for k in model.key))))
+
+
+def expected_rows(domain: Domain, name: str, stored: Sequence[Stored]) -> Folded:
+    """Fold a history with the reference, its rows in the order in which tables are read here."""
+    from tests.properties.domain import REFERENCES, STEPS
+
+    folded = fold_history(stored, STEPS, REFERENCES[name])
+    return Folded(in_order(folded.rows, domain.read_model(name)), folded.broken)
