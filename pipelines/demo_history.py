@@ -1,42 +1,33 @@
 """A made-up shop's year: an order history for the demo, the same for the same seed.
 
-Every schema version and retired event type of the order domain occurs in its time. Money and stock add up: a payment is the
-sum of its order's items, a refund what was paid, and no article is ever sold or written off that is not there.
+Every schema version and retired event type of the order domain occurs in its time. Money and stock add up: a payment is
+the sum of its order's items, a refund what was paid, and no article is ever sold or written off that is not there.
 
-The history comes in rounds of appends to different streams, which may be made side by side: whatever their order within a
-round, the read models come out the same. To that end a day's deliveries come before its stocktaking and that before its
-orders, and no customer orders twice a day.
+The history comes in rounds of appends to different streams, which may be made side by side: whatever their order within
+a round, the read models come out the same. To that end a day's deliveries come before its stocktaking and that before
+its orders, and no customer orders twice a day.
 """
 
 from __future__ import annotations
 
 import itertools
 import random
-import uuid
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
-from decimal import Decimal
-from typing import Any
+from datetime import datetime, timedelta
 
+from pipelines import demo_events as told
+from pipelines.demo_events import DAYS, Line, Order, Told, date_of, in_use, moment_of, uuid_of
 from warehouse.event_log.append import NewEvent
 
-FIRST_DAY = date(2025, 1, 1)
-DAYS = 365
-
-_EVENTS_AN_ORDER = 9
-_MONDAY = 0
-_CENT = Decimal("0.01")
+_EVENTS_AN_ORDER = 8
+_EVENTS_A_COUNT = 200
+_PIECES_AN_ORDER = 4
+_ABROAD = ("GBP", "USD", "SEK")
+_RATES = {"EUR": 100, "GBP": 85, "USD": 108, "SEK": 1130}
 _GOODS = ("mug", "bowl", "plate", "teapot", "vase", "lamp", "candle", "cushion", "blanket", "basket", "clock", "tray")
 _COLOURS = ("white", "black", "blue", "green", "sand", "rose", "grey", "oak")
-_CITIES = ("Berlin", "Lyon", "Porto", "Malmö", "Gdańsk", "Utrecht", "Graz", "Turku", "Bristol", "Boston")
-_STREETS = ("Mill Lane", "Station Road", "Rue de la Paix", "Hafenstraße", "Long Row", "Kirkegata")
-_CARRIERS = ("DHL", "UPS", "GLS")
-_ABROAD = ("GBP", "USD", "SEK")
-
-Told = tuple[str, int, dict[str, Any]]
-"""An event type, its schema version, and the payload."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,132 +60,175 @@ def history(events: int, seed: int) -> Iterator[list[Append]]:
     return _Shop(events, random.Random(seed)).year()
 
 
-@dataclass(frozen=True, slots=True)
-class _Line:
-    """Some pieces of one article in an order."""
-
-    sku: str
-    quantity: int
-    cents: int
-
-    @property
-    def item(self) -> dict[str, Any]:
-        return {"sku": self.sku, "quantity": self.quantity}
-
-
-@dataclass(slots=True)
-class _Order:
-    """An order that is told from its placing on."""
-
-    number: int
-    day: int
-    customer_id: str
-    currency: str
-    lines: list[_Line]
-
-    @property
-    def stream_id(self) -> str:
-        return f"order-{self.number:06d}"
-
-    @property
-    def items(self) -> list[dict[str, Any]]:
-        return [line.item for line in self.lines]
-
-    @property
-    def amount(self) -> Decimal:
-        return sum(line.quantity * line.cents for line in self.lines) * _CENT
-
-    @property
-    def parties(self) -> dict[str, Any]:
-        return {"order_id": self.stream_id, "customer_id": self.customer_id}
-
-
 class _Shop:
-    """What the shop knows while its year is told."""
+    """What the shop knows while its year is told.
+
+    Attributes:
+        available: article to pieces that can be sold or written off.
+        freed: day, article and quantity of what became free again, and is sold from the next day on.
+        agenda: day to what will be appended on it.
+    """
 
     def __init__(self, events: int, chance: random.Random) -> None:
         self._events = events
         self._chance = chance
         self._told = 0
+        self._counts = 0
         self._numbers = itertools.count(1)
         self._customers = max(events // (_EVENTS_AN_ORDER * 5), 20)
-        self._agenda: dict[int, list[Append]] = defaultdict(list)
-        self._skus = [f"{goods}-{colour}" for goods in _GOODS for colour in _COLOURS]
+        every_sku = [f"{goods}-{colour}" for goods in _GOODS for colour in _COLOURS]
+        self._skus = every_sku[: max(events // _EVENTS_A_COUNT, 4)]
         self._cents = {sku: chance.randrange(390, 8990, 10) for sku in self._skus}
         self._weights = [1 / (rank + 5) for rank in range(len(self._skus))]
         chance.shuffle(self._weights)
-        pieces_a_day = 4 * events / (_EVENTS_AN_ORDER * DAYS)
-        share = pieces_a_day / sum(self._weights)
-        self._wanted_stock = {s: round(30 * share * w) + 15 for s, w in zip(self._skus, self._weights, strict=True)}
+        share = _PIECES_AN_ORDER * events / _EVENTS_AN_ORDER / DAYS / sum(self._weights)
+        self._enough = {s: round(30 * share * w) + 15 for s, w in zip(self._skus, self._weights, strict=True)}
         self._available = dict.fromkeys(self._skus, 0)
-        self._freed: list[tuple[int, _Line]] = []
         self._stock_versions = dict.fromkeys(self._skus, 0)
+        self._freed: list[tuple[int, str, int]] = []
+        self._agenda: dict[int, list[Append]] = defaultdict(list)
 
     def year(self) -> Iterator[list[Append]]:
         """Tell day after day."""
         for day, share in enumerate(_shares_of_the_year()):
-            for due, line in self._freed:
-                self._available[line.sku] += line.quantity if due < day else 0
-            self._freed = [(due, line) for due, line in self._freed if due >= day]
+            self._take_back(day)
             yield self._deliveries(day)
-            yield self._stocktaking(day)
+            yield self._stocktaking(day, up_to=self._events * share)
             yield self._orders(day, up_to=self._events * share)
 
-    # Stock
+    def _take_back(self, day: int) -> None:
+        """Sell what became free on earlier days; not on the same, since a round may come in any order."""
+        for due, sku, quantity in self._freed:
+            self._available[sku] += quantity if due < day else 0
+        self._freed = [freed for freed in self._freed if freed[0] >= day]
 
     def _deliveries(self, day: int) -> list[Append]:
-        """Order what runs low; nothing runs out within a day."""
-        low = [s for s in self._skus if self._available[s] < self._wanted_stock[s] / 2]
+        """Order what runs low, so that next to nothing sells out within a day."""
+        low = [sku for sku in self._skus if self._available[sku] < self._enough[sku] / 2]
         return [self._delivery(day, sku) for sku in low]
 
     def _delivery(self, day: int, sku: str) -> Append:
-        quantity = self._wanted_stock[sku] - self._available[sku]
+        quantity = self._enough[sku] - self._available[sku]
         self._available[sku] += quantity
-        unit_cost = Decimal(self._cents[sku] * self._chance.randrange(45, 60)).scaleb(-4)
-        candle = sku.startswith("candle")
-        payload = {
-            "sku": sku,
-            "quantity": quantity,
-            "unit_cost": unit_cost,
-            "best_before": FIRST_DAY + timedelta(days=day + 700) if candle else None,
-        }
-        return self._stock(day, 6, sku, ("StockReceived", 1, payload), f"delivery-{_date(day)}")
+        delivery = told.received(self._chance, day, sku, quantity, self._cents[sku])
+        return self._stock(day, 6, sku, delivery, f"delivery-{date_of(day)}")
 
-    def _stocktaking(self, day: int) -> list[Append]:
-        """Count some articles every Monday; what is missing was broken, or was relabelled."""
-        if _date(day).weekday() != _MONDAY:
-            return []
-        counted = self._chance.sample(self._skus, 2 + len(self._skus) // 12)
-        return [self._count(day, sku) for sku in counted if self._available[sku] > 3]
+    def _stocktaking(self, day: int, *, up_to: float) -> list[Append]:
+        """Count articles now and then; what is missing was broken, or was relabelled."""
+        due = min(int(up_to / _EVENTS_A_COUNT) - self._counts, len(self._skus))
+        self._counts += due
+        counted = self._chance.sample(self._skus, due)
+        return [self._count(day, sku) for sku in counted if self._available[sku] >= 3]
 
     def _count(self, day: int, sku: str) -> Append:
         missing = self._chance.randrange(4)
-        if day < 0.4 * DAYS and self._chance.random() < 0.5:
-            other = self._chance.choice(self._skus)
-            self._available[sku] -= missing
-            self._available[other] += missing
-            told: Told = ("StockMoved", 1, {"from_sku": sku, "to_sku": other, "quantity": missing})
+        if in_use("StockMoved", day) and self._chance.random() < 0.5:
+            other = self._chance.choice([s for s in self._skus if s != sku])
+            self._freed.append((day, other, missing))
+            count = told.moved(sku, other, missing)
         else:
-            missing = missing or 1
-            self._available[sku] -= missing
-            reason = self._chance.choice(("broken", "stocktaking", "sample"))
-            told = ("StockAdjusted", 1, {"sku": sku, "quantity": -missing, "reason": reason})
-        return self._stock(day, 7, sku, told, f"stocktaking-{_date(day)}")
+            missing = max(missing, 1)
+            count = told.written_off(self._chance, sku, missing)
+        self._available[sku] -= missing
+        return self._stock(day, 7, sku, count, f"stocktaking-{date_of(day)}")
 
-    def _stock(self, day: int, hour: int, sku: str, told: Told, correlation_id: str) -> Append:
+    def _stock(self, day: int, hour: int, sku: str, event: Told, correlation_id: str) -> Append:
         version = self._stock_versions[sku]
         self._stock_versions[sku] += 1
-        at = _moment(day, hour * 3600 + self._chance.randrange(3600))
-        return self._append(f"stock-{sku}", version, at, [told], correlation_id)
-
-    # Orders
+        at = moment_of(day, hour * 3600 + self._chance.randrange(3600))
+        return self._append(f"stock-{sku}", version, at, [event], correlation_id)
 
     def _orders(self, day: int, *, up_to: float) -> list[Append]:
-        """Tell what is due today, and place orders until the year has had its share of events."""
+        """Place orders until the year has had its share of events, and do what else is due today."""
         ordered: set[str] = set()
-        while self._told + sum(len(a.events) for a in self._agenda[day] if False) < up_to:
-            order = self._new_order(day, ordered)
-            if order is None:
-                break
-            self._tell(order)
+        while self._told < up_to and (order := self._new_order(day, ordered)):
+            self._plan(order)
         return self._agenda.pop(day, [])
+
+    def _plan(self, order: Order) -> None:
+        """Put an order's whole life on the agenda, as far as it falls into the year."""
+        version = 0
+        for day, events in self._life(order):
+            if day >= DAYS:
+                return
+            at = moment_of(day, self._chance.randrange(8 * 3600, 22 * 3600))
+            self._agenda[day].append(self._append(order.stream_id, version, at, events, f"cart-{order.number:06d}"))
+            version += len(events)
+            if events[0][0] == "OrderCancelled":
+                self._freed += [(day, line.sku, line.quantity) for line in order.lines]
+
+    def _life(self, order: Order) -> Iterator[tuple[int, list[Told]]]:
+        """Decide what becomes of an order: each step is a day, and what is recorded together on it."""
+        chance, day, fate = self._chance, order.day, self._chance.random()
+        never_paid, refunded, under_way = fate < 0.08, 0.08 <= fate < 0.13, 0.13 <= fate < 0.16
+        by_card = not never_paid and chance.random() < 0.7
+        yield day, [*told.checkout(chance, order), *([told.paid(chance, order, "card")] if by_card else [])]
+        if never_paid:
+            if fate < 0.05:
+                yield day + chance.randint(2, 6), [told.cancelled(order, "never paid", None)]
+            return
+        if not by_card:
+            day += chance.randint(1, 7)
+            yield day, [told.paid(chance, order, chance.choice(("invoice", "transfer")))]
+        if refunded:
+            yield day + chance.randint(1, 3), [told.cancelled(order, "changed their mind", order.amount)]
+            return
+        if chance.random() < 0.06:
+            day += 1
+            yield day, told.address(chance, day)
+        day += chance.randint(1, 3)
+        for parcel in told.parcels(chance, order, day):
+            yield day, parcel
+            day += 1
+        if not under_way:
+            yield day + chance.randint(0, 3), [told.delivered(chance, order)]
+
+    def _new_order(self, day: int, ordered: set[str]) -> Order | None:
+        """Let a customer who has not ordered today fill a cart from what is there; None if that is next to nothing."""
+        for _ in range(50):
+            customer = int(self._customers * self._chance.random() ** 2)
+            customer_id, currency = f"customer-{customer:05d}", _currency(customer)
+            if customer_id in ordered or (currency != "EUR" and in_use("OrderPlaced v1", day)):
+                continue
+            picked = self._chance.choices(self._skus, self._weights, k=self._chance.choice((1, 1, 2, 2, 3, 4, 6)))
+            lines = tuple(line for sku in dict.fromkeys(picked) if (line := self._reserve(sku, currency)))
+            if lines:
+                ordered.add(customer_id)
+                return Order(next(self._numbers), day, customer_id, currency, lines)
+        return None
+
+    def _reserve(self, sku: str, currency: str) -> Line | None:
+        quantity = min(self._chance.choice((1, 1, 1, 2, 2, 3)), self._available[sku])
+        self._available[sku] -= quantity
+        return Line(sku, quantity, self._cents[sku] * _RATES[currency] // 100) if quantity else None
+
+    def _append(self, stream_id: str, version: int, at: datetime, events: list[Told], correlation_id: str) -> Append:
+        causation_id = str(uuid_of(self._chance))
+        made = tuple(
+            NewEvent(
+                payload=payload,
+                event_type=event_type,
+                schema_version=schema_version,
+                event_id=str(uuid_of(self._chance)),
+                occurred_at=at + timedelta(milliseconds=index),
+                correlation_id=correlation_id,
+                causation_id=causation_id,
+            )
+            for index, (event_type, schema_version, payload) in enumerate(events)
+        )
+        self._told += len(made)
+        return Append(stream_id, version, made)
+
+
+def _currency(customer: int) -> str:
+    return _ABROAD[customer // 5 % len(_ABROAD)] if customer % 5 == 4 else "EUR"
+
+
+def _shares_of_the_year() -> list[float]:
+    """Tell, a day, the share of the year's business that is done by its end: growing, weekly, and with a Christmas."""
+    days = []
+    for day in range(DAYS):
+        weekend, christmas = date_of(day).weekday() >= 5, 325 <= day < 358
+        days.append((1 + 0.6 * day / DAYS) * (0.6 if weekend else 1.0) * (1.7 if christmas else 1.0))
+    done = list(itertools.accumulate(days))
+    return [share / done[-1] for share in done]

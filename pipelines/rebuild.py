@@ -41,6 +41,7 @@ from warehouse.parsing import BrokenEvent
 from warehouse.projection import Fold, ReadModel
 from warehouse.read_models import database, units
 from warehouse.read_models.catch_up import Standing, catch_up
+from warehouse.read_models.cost import replay_cost
 from warehouse.read_models.database import Checkpoint
 from warehouse.read_models.events import typed_segments
 from warehouse.read_models.generations import Generation, Generations, PublishedTable, now, open_generations
@@ -77,6 +78,8 @@ class Rebuilt:
     Attributes:
         generation: what was published.
         events: how many events were replayed, each counted once a read model that reads it.
+        bytes_read: compressed bytes of the columns that were read for it.
+        bytes_stored: bytes of all segments.
         seconds: from start to publish.
         resumed: how many staged objects an earlier, killed run had left.
         dead_letters: how many events could not be applied.
@@ -84,6 +87,8 @@ class Rebuilt:
 
     generation: Generation
     events: int
+    bytes_read: int
+    bytes_stored: int
     seconds: float
     resumed: int
     dead_letters: int
@@ -167,9 +172,12 @@ def rebuild(
         log, domain, models, generations, staging, plan, replayed, dead_letter, options, report
     )
     generations.store.delete_prefix(_folder(staging, generations.store))
+    costs = [replay_cost(compile_model(m, domain), domain, plan.sealed.segments) for m in models]
     return Rebuilt(
         generation=published,
         events=replayed.events,
+        bytes_read=sum(c.bytes_read for c in costs),
+        bytes_stored=costs[0].bytes_stored,
         seconds=time.perf_counter() - started,
         resumed=replayed.resumed,
         dead_letters=sum(map(len, replayed.broken.values())),
