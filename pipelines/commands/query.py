@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -16,8 +15,6 @@ from pipelines.commands.invocation import Command, Invocation, common_options, p
 
 if TYPE_CHECKING:
     import duckdb
-
-    from warehouse.read_models.generations import Generation, Generations
 
 _CHUNK = 1_000
 _SCREENFUL = 100
@@ -58,11 +55,12 @@ def query(call: Invocation, sql: str, as_csv: bool, limit: int | None) -> None:
     at, and when it was brought there, are told on stderr, or with --json beside the rows: decimals are text there.
     """
     from pipelines.commands import output
+    from pipelines.commands.published import newest_generation, open_generation, read_last_updated
 
     if call.json and as_csv:
         raise click.UsageError("--json and --csv exclude each other.")
     generations = call.open_generations()
-    newest = _newest(generations)
+    newest = newest_generation(generations)
     with open_generation(generations, newest) as connection:
         told: dict[str, Any] = {"generation": newest.number, "position": newest.position}
         told["last_updated"] = read_last_updated(connection) or newest.published_at
@@ -82,36 +80,6 @@ def query(call: Invocation, sql: str, as_csv: bool, limit: int | None) -> None:
         if not call.json:
             updated = output.moment(told["last_updated"])
             output.aside(f"position {newest.position:,}, last updated {updated}, generation {newest.number}")
-
-
-def _newest(generations: Generations) -> Generation:
-    from event_schemas import GenerationError
-
-    newest = generations.newest()
-    if newest is None:
-        raise GenerationError(
-            f"Nothing is published at {generations.store.url} yet, so there is nothing to query. Run `refold rebuild` first, "
-            "or give another --read-models."
-        )
-    return newest
-
-
-@contextmanager
-def open_generation(generations: Generations, generation: Generation) -> Iterator[duckdb.DuckDBPyConnection]:
-    """Open a published file for reading."""
-    from warehouse.duck import connect
-
-    connection = connect(generations.path(generation), read_only=True)
-    try:
-        yield connection
-    finally:
-        connection.close()
-
-
-def read_last_updated(connection: duckdb.DuckDBPyConnection) -> str | None:
-    """Read when a generation's tables were brought to its position, RFC 3339 in UTC."""
-    row = connection.execute("SELECT last_updated FROM refold.checkpoint").fetchone()
-    return row[0].isoformat() if row and row[0] else None
 
 
 def _ask(connection: duckdb.DuckDBPyConnection, sql: str) -> Answer:

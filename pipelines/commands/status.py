@@ -12,7 +12,7 @@ from pipelines.commands.invocation import Command, Invocation, common_options, p
 
 if TYPE_CHECKING:
     from warehouse.event_log.log import EventLog, Head
-    from warehouse.read_models.generations import Generation, Generations
+    from warehouse.read_models.generations import Generation
 
 LAG_MISSED = 4
 
@@ -40,6 +40,7 @@ def status(call: Invocation, max_lag: float | None) -> None:
     The lag in seconds is the age of the oldest event that the read models do not show yet, and 0 when they show all.
     """
     from pipelines.commands import output
+    from pipelines.commands.published import last_updated
 
     log, generations = call.open_log(), call.open_generations()
     # The generation first: the log never ends before what was made from it.
@@ -74,16 +75,6 @@ def lag_of(log: EventLog, head: Head, newest: Generation | None) -> Lag:
         since = datetime.fromisoformat(newest.recorded_at) if newest else None
     seconds = None if since is None else max((datetime.now(UTC) - since).total_seconds(), 0.0)
     return Lag(head.position - seen, None if seconds is None else round(seconds, 3))
-
-
-def last_updated(generations: Generations, generation: Generation) -> str:
-    """Tell when a generation's tables were brought to its position; for a remote file, when it was published."""
-    if not generations.store.is_local:
-        return generation.published_at
-    from pipelines.commands.query import open_generation, read_last_updated
-
-    with open_generation(generations, generation) as connection:
-        return read_last_updated(connection) or generation.published_at
 
 
 def _document(

@@ -216,6 +216,10 @@ UPCASTERS = (
 )
 
 
+def _or(text: str | None, other: str) -> str:
+    return other if text is None else text
+
+
 def _sold_twin(e: Any) -> list[dict[str, Any]]:
     price = None if e.cents is None else Decimal(e.cents) / 100
     sold = {"sku": e.sku, "quantity": e.quantity, "price": price, "ref": None, "sold_at": None}
@@ -233,9 +237,7 @@ STEPS = (
     Step.of(part_trio),
     Step.of(pass_trio),
     Step.of(end_trio),
-    Step.one(
-        "HalfA", 1, "HalfA", 2, lambda e: [] if e.street == "nowhere" else [{"street": e.street or e.street or "?"}]
-    ),
+    Step.one("HalfA", 1, "HalfA", 2, lambda e: [] if e.street == "nowhere" else [{"street": _or(e.street, "?")}]),
     Step.of(join_halves),
 )
 """What the upcasters mean, in Python."""
@@ -276,10 +278,6 @@ def _times(a: int, b: Decimal | None) -> Decimal | None:
 
 def _lines(e: Any) -> list[dict[str, Any]]:
     return [{"sku": line["sku"], "quantity": line["quantity"]} for line in e.lines]
-
-
-def _or(text: str | None, other: str) -> str:
-    return other if text is None else text
 
 
 ACCOUNT_COLUMNS = {

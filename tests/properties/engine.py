@@ -207,27 +207,22 @@ class Tables:
         shapes = {s for t in model.event_types for s in self.domain.registry.sources(t)}
         staged: list[Path] = []
         broken: dict[str, list[BrokenEvent]] = {"": [], model.name: []}
-        for bucket in range(log.bucket_count):
-            segments = [s for s in sealed.segments if s.bucket == bucket and (s.shape in shapes or s.raw)]
-            path = self._folder / f"{model.name}-{bucket}.parquet"
-            with connect(threads=1) as worker:
+        with connect(threads=1) as worker:
+            for bucket in range(log.bucket_count):
+                segments = [s for s in sealed.segments if s.bucket == bucket and (s.shape in shapes or s.raw)]
+                path = self._folder / f"{model.name}-{bucket}.parquet"
                 typed = typed_segments(worker, log, self.domain.registry, segments)
                 write = functools.partial(units.stage, worker, compiled, path=path)
                 wrote, found = apply_unbroken(worker, self.domain, compiled, typed.relations, write)
-            broken[""] += typed.broken
-            broken[model.name] += found
-            staged += [path] if wrote else []
-        groups = units.groups_of(compiled)
-        return (self._merge(model, staged, len(groups)) if groups and staged else staged), broken
-
-    def _merge(self, model: ReadModel, staged: list[Path], parts: int) -> list[Path]:
-        merged = []
-        for part in range(parts):
-            path = self._folder / f"{model.name}-part-{part}.parquet"
-            with connect(threads=1) as worker:
-                units.merge(worker, compile_model(model, self.domain), part, staged, path)
-            merged.append(path)
-        return merged
+                broken[""] += typed.broken
+                broken[model.name] += found
+                staged += [path] if wrote else []
+            merged = [self._folder / f"{model.name}-part-{part}.parquet" for part in range(len(units.groups_of(compiled)))]
+            if not merged or not staged:
+                return staged, broken
+            for part, path in enumerate(merged):
+                units.merge(worker, compiled, part, staged, path)
+        return merged, broken
 
     def rows(self, name: str) -> list[dict[str, Any]]:
         """Read a table, sorted by key."""

@@ -1,17 +1,21 @@
 """The event log: commits, stream heads, segments, sealing; appending, reading, checking and counting."""
 
 from warehouse.event_log.append import Appended, Appender, NewEvent
+from warehouse.event_log.findings import Finding
 from warehouse.event_log.log import EventLog, create_log, open_log
 from warehouse.event_log.reading import read_category, read_correlation, read_positions, read_stream, tail
 from warehouse.event_log.stats import LogStats, ShapeStats, stats
+from warehouse.event_log.verify import Verification, verify
 
 __all__ = [
     "Appended",
     "Appender",
     "EventLog",
+    "Finding",
     "LogStats",
     "NewEvent",
     "ShapeStats",
+    "Verification",
     "create_log",
     "open_log",
     "read_category",
@@ -20,4 +24,5 @@ __all__ = [
     "read_stream",
     "stats",
     "tail",
+    "verify",
 ]

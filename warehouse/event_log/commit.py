@@ -68,7 +68,7 @@ def encode(info: CommitInfo, rows: Sequence[Sequence[Any]]) -> bytes:
     arrays = [pa.array(column, f.type) for column, f in zip(columns, COMMIT_SCHEMA, strict=True)]
     table = pa.Table.from_arrays(arrays, schema=COMMIT_SCHEMA.with_metadata({_FOOTER_KEY: _footer(info)}))
     buffer = io.BytesIO()
-    pq.write_table(table, buffer, compression="zstd", compression_level=1)
+    pq.write_table(table, buffer, compression="zstd", compression_level=1, write_page_checksum=True)
     return buffer.getvalue()
 
 

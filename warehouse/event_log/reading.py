@@ -349,7 +349,7 @@ def _recorded(schemas: _Schemas, rows: Iterable[tuple[Any, ...]]) -> Iterator[Re
         shape = (envelope[_TYPE], envelope[_VERSION])
         for i in _TIMES:
             envelope[i] = from_microseconds(envelope[i])
-        yield RecordedEvent(*envelope, payload=schemas.payload(shape, payload, typed=typed))
+        yield RecordedEvent(*envelope, schemas.payload(shape, payload, typed=typed))
 
 
 def _cursor() -> duckdb.DuckDBPyConnection:

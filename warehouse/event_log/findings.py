@@ -1,0 +1,56 @@
+"""What a check of the log found wrong: each finding says what, where, and what to do."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+_MOST_OF_A_KIND = 20
+RESTORE = "Restore the object from a backup of the store."
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that is wrong with a log.
+
+    Attributes:
+        kind: ``manifest``, ``commit``, ``segment``, ``schema``, ``stream``, ``heads``, ``position`` or ``event_id``.
+        where: the object, stream or position.
+        what: what was expected, and what was found.
+        advice: what to do.
+    """
+
+    kind: str
+    where: str
+    what: str
+    advice: str
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.what}. {self.advice}"
+
+
+@dataclass(slots=True)
+class Findings:
+    """Collects findings, the first of each kind, and what could not be checked because of them.
+
+    Attributes:
+        found: the findings so far.
+        unchecked: what could not be checked.
+        left_out: how many more there were of each kind.
+    """
+
+    found: list[Finding] = field(default_factory=list)
+    unchecked: list[str] = field(default_factory=list)
+    left_out: Counter[str] = field(default_factory=Counter)
+
+    def add(self, kind: str, where: str, what: str, advice: str = RESTORE) -> None:
+        """Note a finding."""
+        if sum(f.kind == kind for f in self.found) < _MOST_OF_A_KIND:
+            self.found.append(Finding(kind, where, what, advice))
+        else:
+            self.left_out[kind] += 1
+
+    def skip(self, what: str) -> None:
+        """Note what cannot be checked."""
+        if what not in self.unchecked:
+            self.unchecked.append(what)

@@ -1,0 +1,139 @@
+"""Building a generation: staged rows become tables of a private database, which is then published.
+
+The database is one writer's own until it is complete. On a local store it lies beside the published files, so that publishing copies
+no byte.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import duckdb
+
+from event_schemas import GenerationError, UsageError
+from warehouse.domain import Domain
+from warehouse.event_log.log import EventLog
+from warehouse.fingerprint import fingerprint, fingerprint_parts
+from warehouse.object_store import ObjectStore
+from warehouse.parsing import BrokenEvent
+from warehouse.projection import ReadModel
+from warehouse.read_models import database
+from warehouse.read_models.database import Checkpoint
+from warehouse.read_models.generations import Generation, Generations, PublishedTable, now
+
+
+def kept_models(domain: Domain, log: EventLog, names: Sequence[str], parent: Generation | None) -> list[ReadModel]:
+    """Pick the read models to take over from the newest generation: those published and not rebuilt now."""
+    if parent is None:
+        return []
+    if parent.log_id != log.log_id and set(names) < {m.name for m in domain.read_models}:
+        raise GenerationError(
+            f"Generation {parent.number} was built from another log than {log.url}, so none of its read models can be "
+            "kept. Rebuild all of them, or give another --read-models."
+        )
+    kept = [m for m in domain.read_models if m.name not in names and m.name in parent.tables]
+    for model in kept:
+        if fingerprint(fingerprint_parts(model, domain)) != parent.tables[model.name].fingerprint:
+            raise UsageError(
+                f"Read model {model.name} was declared otherwise when generation {parent.number} was built, so it cannot "
+                "be taken over as it is. Rebuild it too."
+            )
+    return kept
+
+
+@dataclass(frozen=True, slots=True)
+class StagedModels:
+    """Read models whose rows are staged.
+
+    Attributes:
+        models: which.
+        at: where in the log they stand.
+        rows: read model to the files of its finished rows.
+        broken: read model to the events it had to go without.
+    """
+
+    models: Sequence[ReadModel]
+    at: Checkpoint
+    rows: Mapping[str, Sequence[Path]]
+    broken: Mapping[str, Sequence[BrokenEvent]]
+
+
+def load(connection: duckdb.DuckDBPyConnection, log: EventLog, domain: Domain, staged: StagedModels) -> None:
+    """Fill the tables of staged read models, in one transaction."""
+    connection.execute("BEGIN")
+    database.drop_views(connection, domain)
+    connection.execute("DELETE FROM refold.dead_letters WHERE read_model = ''")
+    for model in staged.models:
+        database.create_table(connection, model, staged.rows[model.name])
+        database.set_fingerprint(connection, model, domain, staged.at.position)
+        connection.execute("DELETE FROM refold.dead_letters WHERE read_model = ?", [model.name])
+    database.add_dead_letters(connection, staged.broken)
+    database.set_checkpoint(connection, staged.at, domain_name=domain.name, log_id=log.log_id)
+    connection.execute("COMMIT")
+
+
+def publish(
+    connection: duckdb.DuckDBPyConnection,
+    path: Path,
+    log: EventLog,
+    domain: Domain,
+    generations: Generations,
+    parent: Generation | None,
+) -> Generation | None:
+    """Finish a working database, close it, and publish it.
+
+    Args:
+        connection: the working database; it is closed here.
+        path: its file.
+        log: the log that it was built from.
+        domain: contracts and read models.
+        generations: where to publish.
+        parent: the generation to follow.
+
+    Returns:
+        The new generation, or None if another publisher was first.
+    """
+    database.create_views(connection, domain)
+    at = database.get_checkpoint(connection)
+    tables = {
+        t.name: PublishedTable(
+            fingerprint=t.fingerprint,
+            parts=fingerprint_parts(domain.read_model(t.name), domain),
+            rows=t.rows,
+            checksum=t.checksum,
+        )
+        for t in database.finish(connection, domain)
+    }
+    connection.close()
+    file, size = generations.upload(path)
+    generation = Generation(
+        number=(parent.number if parent else 0) + 1,
+        file=file,
+        bytes=size,
+        position=at.position,
+        commit_number=at.commit_number,
+        recorded_at=at.recorded_at,
+        published_at=now(),
+        parent=parent.number if parent else 0,
+        log_id=log.log_id,
+        tables=tables,
+    )
+    return generation if generations.publish(generation) else None
+
+
+@contextmanager
+def scratch_folder(store: ObjectStore) -> Iterator[Path]:
+    """Give a folder for the working database: on a local store beside the published files, so that no byte is copied."""
+    parent = Path(store.url) / "work" if store.is_local else None
+    if parent:
+        parent.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix="refold-", dir=parent))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
