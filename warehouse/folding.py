@@ -72,7 +72,7 @@ def _run(fold: Fold, table: pa.Table, before: Mapping[Key, State]) -> dict[Key, 
     tags = iter(_to_list(table["_handler"]))
     events = _events(table, fold.handlers, tags)
     starts = _key_starts(table, fold)
-    keys = zip(*(table[k].take(pa.array(starts)).to_pylist() for k in fold.key), strict=True)
+    keys = zip(*(table[k].take(pa.array(starts, pa.int64())).to_pylist() for k in fold.key), strict=True)
     try:
         for key, start, end in zip(keys, starts, [*starts[1:], len(table)], strict=True):
             finished[key] = reduce(fold.fold, islice(events, end - start), before.get(key))
