@@ -69,6 +69,8 @@ def fold_rows(
 def _run(fold: Fold, table: pa.Table, before: Mapping[Key, State]) -> dict[Key, State]:
     """Fold rows that are sorted by key: the loop over the events of one key is ``reduce``, which runs in C."""
     finished: dict[Key, State] = {}
+    if len(table) == 0:
+        return finished
     tags = iter(_to_list(table["_handler"]))
     events = _events(table, fold.handlers, tags)
     starts = _key_starts(table, fold)
@@ -85,8 +87,6 @@ def _run(fold: Fold, table: pa.Table, before: Mapping[Key, State]) -> dict[Key, 
 
 def _key_starts(table: pa.Table, fold: Fold) -> list[int]:
     """Find the rows where a new key begins."""
-    if len(table) == 0:
-        return []
     changed = np.zeros(len(table) - 1, dtype=bool)
     for name in fold.key:
         column = table[name].combine_chunks()

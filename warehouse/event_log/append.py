@@ -1,8 +1,8 @@
 """Appending: optimistic concurrency by put-if-absent, and group commit within a process.
 
-An appender knows the end of the log as it last saw it and tries the next commit number. If that number is taken, it reads
-the winner: its own UUID means that the PUT had succeeded after all and only the answer was lost; otherwise it learns the
-winner's streams, checks ``expected_version`` again, and tries the number after.
+An appender knows the end of the log as it last saw it and tries the next commit number. If that number is taken, it
+reads the winner: its own UUID means that the PUT had succeeded after all and only the answer was lost; otherwise it
+learns the winner's streams, checks ``expected_version`` again, and tries the number after.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Commits: one Parquet object is one atomic append.
 
 Rows are events: the envelope and the payload as JSON text. The footer says, under the key ``refold.commit``, who wrote
-it (a UUID), which positions it holds, and the last version of each stream in it. The commit of a bulk import has no rows:
-its footer names the segments that hold them.
+it (a UUID), which positions it holds, and the last version of each stream in it. The commit of a bulk import has no
+rows: its footer names the segments that hold them.
 """
 
 from __future__ import annotations

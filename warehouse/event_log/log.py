@@ -1,7 +1,7 @@
 """The event log: its identity, and what is in it.
 
-Commits are numbered objects created put-if-absent, so their order is the order of the log: a reader that has seen commit
-n finds all that came later at n+1, n+2, … and nothing can ever appear before.
+Commits are numbered objects created put-if-absent, so their order is the order of the log: a reader that has seen
+commit n finds all that came later at n+1, n+2, … and nothing can ever appear before.
 """
 
 from __future__ import annotations
@@ -196,8 +196,8 @@ def open_log(url: str, *, domain_name: str | None = None, bucket_count: int | No
         )
     if bucket_count is not None and bucket_count != found.bucket_count:
         raise LogError(
-            f"The log at {store.url} has {found.bucket_count} buckets, not {bucket_count}. A bucket count is fixed when "
-            "a log is created: leave it out, or import the events into a new log."
+            f"The log at {store.url} has {found.bucket_count} buckets, not {bucket_count}. A bucket count is fixed "
+            "when a log is created: leave it out, or import the events into a new log."
         )
     return found
 

@@ -1,7 +1,8 @@
 """Sealing: commits become segments. What one worker does; ``pipelines/seal.py`` runs it in parallel.
 
-Two steps: ``gather`` reads a range of commits into one file sorted by bucket; ``seal_bucket`` reads one bucket out of all
-gathered files and writes it as typed segments. A manifest then makes them live all at once; until then nobody sees them.
+Two steps: ``gather`` reads a range of commits into one file sorted by bucket; ``seal_bucket`` reads one bucket out of
+all gathered files and writes it as typed segments. A manifest then makes them live all at once; until then nobody sees
+them.
 """
 
 from __future__ import annotations

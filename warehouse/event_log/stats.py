@@ -1,7 +1,7 @@
 """What a log holds, in numbers: events and bytes of every event type and schema version, streams, what is not sealed.
 
-Sealed history is counted from the manifest alone. Commits that are not sealed yet are scanned, since their footers do not
-tell event types; runs of stream heads are opened only where streams may be in several of them.
+Sealed history is counted from the manifest alone. Commits that are not sealed yet are scanned, since their footers do
+not tell event types; runs of stream heads are opened only where streams may be in several of them.
 """
 
 from __future__ import annotations
