@@ -17,6 +17,7 @@ from event_schemas import LogError, UsageError
 from pipelines.demo_history import Append, history
 from warehouse.domain import load_domain
 from warehouse.event_log.append import Appender
+from warehouse.event_log.layout import DEFAULT_BUCKET_COUNT
 from warehouse.event_log.log import EventLog, create_log
 
 DOMAIN = "orders"
@@ -24,7 +25,7 @@ DEFAULT_EVENTS = 100_000
 DEFAULT_SEED = 7
 
 _SIDE_BY_SIDE = 256
-_BUCKETS = 16
+_EVENTS_A_BUCKET = 25_000
 _SETTINGS = """\
 # Written by `refold demo`: inside this folder every command works on the demo.
 domain = "orders"
@@ -115,7 +116,8 @@ def make_history(demo: Demo, *, report: Callable[[int], None] = lambda _: None) 
     Raises:
         LogError: the log of a finished demo is gone.
     """
-    log = create_log(demo.log_url, domain_name=DOMAIN, bucket_count=_BUCKETS)
+    buckets = min(max(demo.events // _EVENTS_A_BUCKET, 2), DEFAULT_BUCKET_COUNT)
+    log = create_log(demo.log_url, domain_name=DOMAIN, bucket_count=buckets)
     if demo.made:
         if log.head().position < demo.made:
             raise LogError(f"The log of the demo in {demo.folder} has lost events. Delete the folder, and run it again.")

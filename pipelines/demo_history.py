@@ -24,6 +24,8 @@ from warehouse.event_log.append import NewEvent
 _EVENTS_AN_ORDER = 8
 _EVENTS_A_COUNT = 200
 _PIECES_AN_ORDER = 4
+_DELIVERY_DAYS = (0, 3)
+_STOCKTAKING_DAY = 0
 _ABROAD = ("GBP", "USD", "SEK")
 _RATES = {"EUR": 100, "GBP": 85, "USD": 108, "SEK": 1130}
 _GOODS = ("mug", "bowl", "plate", "teapot", "vase", "lamp", "candle", "cushion", "blanket", "basket", "clock", "tray")
@@ -92,8 +94,10 @@ class _Shop:
         """Tell day after day."""
         for day, share in enumerate(_shares_of_the_year()):
             self._take_back(day)
-            yield self._deliveries(day)
-            yield self._stocktaking(day, up_to=self._events * share)
+            if date_of(day).weekday() in _DELIVERY_DAYS or day == 0:
+                yield self._deliveries(day)
+            if date_of(day).weekday() == _STOCKTAKING_DAY:
+                yield self._stocktaking(day, up_to=self._events * share)
             yield self._orders(day, up_to=self._events * share)
 
     def _take_back(self, day: int) -> None:
@@ -103,7 +107,7 @@ class _Shop:
         self._freed = [freed for freed in self._freed if freed[0] >= day]
 
     def _deliveries(self, day: int) -> list[Append]:
-        """Order what runs low, so that next to nothing sells out within a day."""
+        """Order what runs low, so that next to nothing sells out before the next delivery."""
         low = [sku for sku in self._skus if self._available[sku] < self._enough[sku] / 2]
         return [self._delivery(day, sku) for sku in low]
 
@@ -114,7 +118,7 @@ class _Shop:
         return self._stock(day, 6, sku, delivery, f"delivery-{date_of(day)}")
 
     def _stocktaking(self, day: int, *, up_to: float) -> list[Append]:
-        """Count articles now and then; what is missing was broken, or was relabelled."""
+        """Count some articles; what is missing was broken, or was relabelled."""
         due = min(int(up_to / _EVENTS_A_COUNT) - self._counts, len(self._skus))
         self._counts += due
         counted = self._chance.sample(self._skus, due)

@@ -53,10 +53,17 @@ def counted(phase: str, total: int | None, unit: str, *, console: Console | None
 
 
 @contextmanager
-def rebuild_bars(*, console: Console | None = None) -> Iterator[Callable[[RebuildProgress], None]]:
-    """Show a bar for each phase of a rebuild: staged against planned objects, events a second, time left."""
+def rebuild_bars(
+    *, without: str = "", console: Console | None = None
+) -> Iterator[Callable[[RebuildProgress], None]]:
+    """Show a bar for each phase of a rebuild: staged against planned objects, events a second, time left.
+
+    Args:
+        without: a phase that is not shown.
+        console: where to; stderr by default.
+    """
     with _bars(console) as bars:
-        phases = _Phases(bars)
+        phases = _Phases(bars, without)
         yield phases.report
         phases.finish()
 
@@ -64,8 +71,9 @@ def rebuild_bars(*, console: Console | None = None) -> Iterator[Callable[[Rebuil
 class _Phases:
     """Turns what a rebuild reports into bars, one a phase."""
 
-    def __init__(self, bars: Progress) -> None:
+    def __init__(self, bars: Progress, without: str) -> None:
         self._bars = bars
+        self._without = without
         self._phase = ""
         self._task: TaskID | None = None
         self._started = time.monotonic()
@@ -73,6 +81,8 @@ class _Phases:
 
     def report(self, progress: RebuildProgress) -> None:
         """Take one report."""
+        if progress.phase == self._without:
+            return
         if progress.phase != self._phase:
             self.finish()
             self._phase, self._started, self._resumed_from = progress.phase, time.monotonic(), progress.done

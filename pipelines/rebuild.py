@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 
+import duckdb
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from event_schemas import EmptyLogError, GenerationError
@@ -123,7 +124,7 @@ def rebuild(
 def _identity(log: EventLog, domain: Domain, models: Sequence[ReadModel]) -> str:
     """Name a rebuild by what it does, so that a later run of the same finds what a killed one staged."""
     made_by = {m.name: fingerprint(fingerprint_parts(m, domain)) for m in models}
-    return fingerprint({"log": log.log_id, **made_by})
+    return fingerprint({"log": log.log_id, "duckdb": duckdb.__version__, **made_by})
 
 
 def _make_plan(

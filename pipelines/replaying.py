@@ -39,6 +39,7 @@ _UNITS_A_WORKER = 2
 _FOLDED_EVENTS_APART = 2_000_000
 _DONE = "staged/done"
 _PLAN = "plan.json"
+_WORKER_MEMORY = "1GB"
 
 
 @dataclass(frozen=True, slots=True)
@@ -284,7 +285,7 @@ def _merge_group(staging_url: str, plan_id: str, group: str, staged: list[str]) 
 def _worker() -> Iterator[tuple[duckdb.DuckDBPyConnection, Path]]:
     """Give one worker's connection, on one thread, and a folder for its files."""
     with tempfile.TemporaryDirectory(prefix="refold-") as folder:
-        connection = connect(threads=1, temp_directory=folder)
+        connection = connect(threads=1, memory_limit=_WORKER_MEMORY, temp_directory=folder)
         try:
             yield connection, Path(folder)
         finally:

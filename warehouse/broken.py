@@ -7,7 +7,7 @@ and why, leaves those out, and runs again; the caller decides whether to stop (s
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import TypeVar
 
 import duckdb
@@ -87,21 +87,12 @@ def _find(
     known: Iterable[int],
     error: duckdb.Error,
 ) -> list[BrokenEvent]:
-    """Halve the events until each that fails stands alone."""
-    tables = _materialise(connection, domain, compiled, stored)
-    positions = _positions(connection, tables, set(known))
+    needed = {s for h in compiled.model.handlers for s in domain.registry.sources(h.event_type)}
+    tables = materialise(connection, {s: r for s, r in stored.items() if s in needed})
+    positions = positions_of(connection, tables, without=set(known))
     found: list[BrokenEvent] = []
-    ranges = [positions]
-    while ranges:
-        part = ranges.pop()
-        failure = _failure(connection, domain, compiled, tables, part)
-        if failure is None:
-            continue
-        if len(part) == 1:
-            found += _events_at(connection, tables, part, failure)
-        else:
-            middle = len(part) // 2
-            ranges += [part[middle:], part[:middle]]
+    for position, reason in halve(positions, lambda part: _failure(connection, domain, compiled, tables, part)):
+        found += _events_at(connection, tables, [position], reason)
     if not found:
         raise ProjectionError(
             f"Projection {compiled.model.name}: {first_line(error)} No single event fails by itself: look at the types "
@@ -110,12 +101,41 @@ def _find(
     return found
 
 
-def _materialise(
-    connection: duckdb.DuckDBPyConnection, domain: Domain, compiled: Compiled, stored: Mapping[Shape, str]
-) -> dict[Shape, str]:
-    needed = {s for h in compiled.model.handlers for s in domain.registry.sources(h.event_type)}
+def halve(positions: Sequence[int], failure: Callable[[Sequence[int]], str | None]) -> Iterator[tuple[int, str]]:
+    """Halve events until each that fails stands alone.
+
+    Args:
+        positions: of the events, in order.
+        failure: tells why a part of them fails, or None if it does not.
+
+    Yields:
+        Position and reason of each event that fails, in order.
+
+    Example:
+        >>> list(halve([3, 5, 8], lambda part: "five" if 5 in part else None))
+        [(5, 'five')]
+    """
+    ranges = [positions]
+    while ranges:
+        part = ranges.pop()
+        reason = failure(part) if part else None
+        if reason is None:
+            continue
+        if len(part) == 1:
+            yield part[0], reason
+        else:
+            middle = len(part) // 2
+            ranges += [part[middle:], part[:middle]]
+
+
+def materialise(connection: duckdb.DuckDBPyConnection, stored: Mapping[Shape, str]) -> dict[Shape, str]:
+    """Copy relations into temporary tables, which are quick to read many times.
+
+    Raises:
+        DamagedLogError: a segment cannot be read.
+    """
     tables = {}
-    for index, shape in enumerate(sorted(needed & set(stored))):
+    for index, shape in enumerate(sorted(stored)):
         name = f"_stored_{index}"
         try:
             connection.execute(f"CREATE OR REPLACE TEMP TABLE {name} AS FROM {stored[shape]}")
@@ -128,11 +148,13 @@ def _materialise(
     return tables
 
 
-def _positions(connection: duckdb.DuckDBPyConnection, tables: Mapping[Shape, str], known: set[int]) -> list[int]:
+def positions_of(
+    connection: duckdb.DuckDBPyConnection, tables: Mapping[Shape, str], *, without: Collection[int] = ()
+) -> list[int]:
+    """Give the positions of all events of some relations, in order."""
     union = " UNION ALL ".join(f"SELECT position FROM {t}" for t in tables.values())
-    return [
-        r[0] for r in connection.execute(f"SELECT position FROM ({union}) ORDER BY 1").fetchall() if r[0] not in known
-    ]
+    rows = connection.execute(f"SELECT position FROM ({union}) ORDER BY 1").fetchall() if tables else []
+    return [row[0] for row in rows if row[0] not in without]
 
 
 def _failure(
@@ -142,8 +164,6 @@ def _failure(
     tables: Mapping[Shape, str],
     positions: Sequence[int],
 ) -> str | None:
-    if not positions:
-        return None
     between = f"position BETWEEN {positions[0]} AND {positions[-1]}"
     part = {s: f"(SELECT * FROM {t} WHERE {between})" for s, t in tables.items()}
     source = contributions(compiled, Replay(connection, domain, part).events)

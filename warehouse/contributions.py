@@ -62,7 +62,7 @@ def _order(model: ReadModel, handler: Handler, domain: Domain) -> Order:
         return Order.POSITION
     steps = [domain.registry.upcaster(s) for s in domain.registry.sources(handler.event_type)]
     texts = [rewrite(u.sql(), append={}) for u in steps if u and u.form is Form.SQL]
-    if handler.sql.unnests or any(t.unnests or " UNION " in t.text for t in texts):
+    if handler.sql.multiplies or any(t.multiplies for t in texts):
         same = {o for o, source in handler.sql.plain.items() if source in ENVELOPE_NAMES} | handler.sql.nonnull
         if isinstance(model, Fold) or model.deletes or not handler.names & _ordered_columns(model) <= same:
             return Order.ROW
@@ -114,26 +114,29 @@ def _at(compiled: Compiled) -> str:
         return "_position"
     if compiled.order is Order.SPLIT:
         return f"_position * {_SPLIT_WEIGHT} + _ordinal"
-    return f"_position::HUGEINT * {_ROW_WEIGHT} + _ordinal::HUGEINT * {_ROW_ORDINAL_WEIGHT} + _row"
+    huge = f"_position::HUGEINT * {_ROW_WEIGHT} + _ordinal::HUGEINT * {_ROW_ORDINAL_WEIGHT} + _row"
+    return f"CAST({huge} AS DECIMAL(38,0))"  # Parquet has no HUGEINT: DuckDB would write it as a double
 
 
 def position_of(compiled: Compiled) -> str:
     """Write the log position out of ``_at``."""
-    weight = {Order.POSITION: 1, Order.SPLIT: _SPLIT_WEIGHT, Order.ROW: _ROW_WEIGHT}[compiled.order]
-    return f"CAST(_at // {weight} AS BIGINT)"
+    if compiled.order is Order.ROW:
+        return f"CAST(CAST(_at AS HUGEINT) // {_ROW_WEIGHT} AS BIGINT)"
+    return f"_at // {_SPLIT_WEIGHT}" if compiled.order is Order.SPLIT else "_at"
 
 
-def _value_types(model: ReadModel) -> dict[str, str | None]:
-    """Columns that contributions carry: a projection's own; for a fold, whatever its handlers name."""
+def _value_types(model: ReadModel) -> Mapping[str, str | None]:
+    """Columns that contributions carry: a projection's own; for a fold, what its events have."""
     if isinstance(model, Projection):
         return {n: "VARCHAR" if r.kind is Kind.COUNT_DISTINCT else r.type for n, r in model.columns.items()}
-    names = sorted({n for h in model.handlers for n in h.names})
-    return {f"{n}": None for n in names}
+    return dict(model.event_columns)
 
 
 def _value(handler: Handler, name: str, dtype: str | None) -> str:
     source = quote(name) if name in handler.names else "NULL"
-    return f"CAST({source} AS {dtype}) AS {quote(name)}" if dtype else f"{source} AS {quote(name)}"
+    if dtype is None:  # a count takes any type; that there is a value is all that counts
+        return f"CASE WHEN {source} IS NOT NULL THEN true END AS {quote(name)}"
+    return f"CAST({source} AS {dtype}) AS {quote(name)}"
 
 
 def partials(compiled: Compiled, source: str) -> str:

@@ -104,7 +104,7 @@ def _events(table: pa.Table, handlers: tuple[Handler, ...], tags: Iterator[int])
         handler = handlers[tag]
         own = table if len(present) == 1 else table.filter(pa.compute.equal(table["_handler"], tag))
         names = sorted(handler.names)
-        row_class = namedtuple(handler.event_type, names)  # type: ignore[misc]
+        row_class = namedtuple("Event", names)  # type: ignore[misc]
         row_class.event_type = handler.event_type  # type: ignore[attr-defined]
         rows = zip(*(_to_list(own[name]) for name in names), strict=True) if names else repeat((), len(own))
         streams[tag] = map(partial(tuple.__new__, row_class), rows)  # twice as fast as the class's own constructor

@@ -10,6 +10,7 @@
 
 from __future__ import annotations
 
+import keyword
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -152,6 +153,9 @@ class Fold:
             ``columns``, or None at the start (it may be changed in place). ``event`` is a named tuple of the
             SELECT's columns without the key, with ``event_type`` as attribute. None removes the row.
 
+    Attributes:
+        event_columns: column that events have to its DuckDB type, the same whichever event names it.
+
     Raises:
         ProjectionError: naming the read model, the event and the column.
     """
@@ -162,6 +166,7 @@ class Fold:
     on: Mapping[type, str]
     fold: Callable[[Any, Any], State]
     handlers: tuple[Handler, ...] = field(init=False, repr=False, compare=False)
+    event_columns: Mapping[str, str] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         _check_names(self.name, self.key, self.columns, self.on)
@@ -170,6 +175,7 @@ class Fold:
         _check_types(self.name, self.table)
         handlers = tuple(_compile(self.name, self.key, None, cls, on) for cls, on in self.on.items())
         object.__setattr__(self, "handlers", handlers)
+        object.__setattr__(self, "event_columns", _event_columns(self.name, handlers))
 
     @property
     def event_types(self) -> tuple[str, ...]:
@@ -275,8 +281,38 @@ def _compile(
 
 
 def _bind(text: str, payload: pa.Schema) -> pa.Schema:
+    return result_schema(scratch(), _bound(text, payload))
+
+
+def _bound(text: str, payload: pa.Schema) -> str:
     relation = empty_relation(pa.schema([*ENVELOPE, pa.field("_ordinal", pa.int64()), *payload]))
-    return result_schema(scratch(), f"WITH event AS {relation} SELECT * FROM ({text})")
+    return f"WITH event AS {relation} SELECT * FROM ({text})"
+
+
+def _event_columns(name: str, handlers: tuple[Handler, ...]) -> dict[str, str]:
+    """Find the one type of each column of a fold's events, which must not depend on what other events are about."""
+    found: dict[str, list[tuple[str, str]]] = {}
+    for handler in handlers:
+        for column, dtype in _described(_bound(handler.sql.text, schema_of(handler.event_class))).items():
+            if column in handler.names:
+                found.setdefault(column, []).append((handler.event_type, dtype))
+    columns = {}
+    for column, typed in sorted(found.items()):
+        where = f"Fold {name}, column {column}"
+        if not column.isidentifier() or keyword.iskeyword(column):
+            raise ProjectionError(f"{where}: the name is none that Python can write after `event.`; name it otherwise.")
+        union = " UNION ALL ".join(f"SELECT NULL::{dtype} AS x" for _, dtype in typed)
+        columns[column] = _described(union)["x"]
+        for event_type, dtype in typed:
+            if not same_value(arrow_type(dtype, where=where), arrow_type(columns[column], where=where)):
+                told = ", ".join(f"{t} from {e}" for e, t in typed)
+                raise ProjectionError(f"{where}: events bring different types ({told}). Cast them to one.")
+    return columns
+
+
+def _described(select: str) -> dict[str, str]:
+    described = scratch().execute(f"DESCRIBE {select}").fetchall()
+    return {row[0]: "INTEGER" if row[1] == '"NULL"' else row[1] for row in described}
 
 
 def _check_outputs(

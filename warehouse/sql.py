@@ -169,13 +169,13 @@ class Rewritten:
 
     Attributes:
         text: the SQL with the appended columns.
-        unnests: whether one event may yield several rows, in an order that counts.
+        multiplies: whether one event may yield several rows, in an order that counts.
         plain: output column to input column, for outputs that are a bare column reference.
         nonnull: outputs that are constants other than NULL.
     """
 
     text: str
-    unnests: bool
+    multiplies: bool
     plain: dict[str, str]
     nonnull: frozenset[str]
 
@@ -209,7 +209,7 @@ def rewrite(select: str, *, append: dict[str, str]) -> Rewritten:
     outputs = leaves[0] if len(leaves) == 1 else []
     return Rewritten(
         text=_deparse(tree),
-        unnests=any(n.get("function_name") == "unnest" for n in _walk(node)),
+        multiplies=_multiplies(node),
         plain={_output_name(e): e["column_names"][-1] for e in outputs if _is_column_of_event(e)},
         nonnull=frozenset(_output_name(e) for e in outputs if _is_constant(e)),
     )
@@ -262,6 +262,17 @@ def _select_nodes(node: dict[str, Any]) -> Iterator[dict[str, Any]]:
             yield from _select_nodes(child)
     else:
         raise SqlError(f"expected a SELECT, found {node['type']}")
+
+
+def _multiplies(node: dict[str, Any]) -> bool:
+    """Tell whether a statement may yield several rows for one of ``event``, erring on the side of yes."""
+    tables = [leaf["from_table"] for leaf in _select_nodes(node)]
+    return (
+        len(tables) != 1
+        or tables[0]["type"] != "BASE_TABLE"
+        or tables[0]["table_name"].lower() != "event"
+        or any(n.get("function_name") in ("unnest", "unlist") for n in _walk(node))
+    )
 
 
 def _walk(node: Any) -> Iterator[dict[str, Any]]:

@@ -93,7 +93,7 @@ def _rebuild(made: Demo, options: PipelineOptions) -> Rebuilt:
     log: EventLog = open_log(made.log_url, domain_name=DOMAIN)
     with counted("seal", None, "events") as report:
         report(seal(log, DOMAIN, options).events)
-    with rebuild_bars() as report_phase:
+    with rebuild_bars(without="seal") as report_phase:
         return rebuild(log, DOMAIN, made.read_models_url, options, report=report_phase)
 
 
@@ -140,6 +140,7 @@ def _print(made: Demo, rebuilt: Rebuilt, shown: dict[str, Any], seconds: dict[st
     )
     for name, title in _TITLES.items():
         say()
-        print_table(*shown[name], title=f"{title} — position {position:,}, last updated {updated}")
+        say(f"{title} — position {position:,}, last updated {updated}")
+        print_table(*shown[name])
     say()
     say(_NEXT.format(folder=made.folder))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
@@ -18,6 +19,9 @@ from rich.text import Text
 
 _NO_END = 100_000
 """Width of what is no terminal: nothing is cut or wrapped there."""
+
+_WIDTHS_FROM = 1_000
+"""In a pipe, so many rows are held to decide the widths of columns."""
 
 
 @lru_cache(maxsize=2)
@@ -36,8 +40,8 @@ def stderr() -> Console:
 
 
 def say(text: str = "") -> None:
-    """Print a line of an answer as it is."""
-    stdout().print(Text(text), soft_wrap=True)
+    """Print a paragraph of an answer."""
+    stdout().print(Text(text))
 
 
 def say_line(text: str) -> None:
@@ -47,20 +51,37 @@ def say_line(text: str) -> None:
 
 
 def aside(text: str) -> None:
-    """Print a line beside the answer, on stderr."""
-    stderr().print(Text(text, style="dim"), soft_wrap=True)
+    """Print a paragraph beside the answer, on stderr."""
+    stderr().print(Text(text, style="dim"))
 
 
-def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, title: str | None = None) -> None:
-    """Print rows under their columns; numbers to the right, and cut with an ellipsis where a terminal is too narrow."""
-    told = list(rows)
-    table = Table(box=SIMPLE_HEAD, title=title, title_justify="left", title_style="bold", pad_edge=False)
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """Print rows under their columns.
+
+    On a terminal that is too narrow, cells are cut with an ellipsis. In a pipe nothing is cut, and rows pass through as
+    they come, so there may be any number of them.
+    """
+    if sys.stdout.isatty():
+        _print_box(columns, list(rows))
+    else:
+        _print_plain(columns, iter(rows))
+
+
+def _print_box(columns: Sequence[str], rows: list[Sequence[Any]]) -> None:
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
     for index, name in enumerate(columns):
-        numbers = any(isinstance(row[index], int | float | Decimal) for row in told)
+        numbers = any(isinstance(row[index], int | float | Decimal) for row in rows)
         table.add_column(Text(name), justify="right" if numbers else "left", no_wrap=True)
-    for row in told:
+    for row in rows:
         table.add_row(*(Text(as_text(value)) for value in row))
     stdout().print(table)
+
+
+def _print_plain(columns: Sequence[str], rows: Iterator[Sequence[Any]]) -> None:
+    first = [[as_text(value) for value in row] for row in itertools.islice(rows, _WIDTHS_FROM)]
+    widths = [max(len(text) for text in column) for column in zip(columns, *first, strict=True)]
+    for row in itertools.chain([columns], first, ([as_text(v) for v in row] for row in rows)):
+        click.echo("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip())
 
 
 def print_json(document: Any) -> None:

@@ -74,7 +74,7 @@ def query(call: Invocation, sql: str, as_csv: bool, limit: int | None) -> None:
         elif as_csv:
             _print_csv(answer.columns, taken)
         else:
-            _print_rows(answer.columns, taken, on_screen=on_screen)
+            output.print_table(answer.columns, taken)
         if most and next(answer.rows, None) is not None:
             output.aside(f"The first {most:,} rows; --limit 0 shows all.")
         if not call.json:
@@ -93,6 +93,10 @@ def _ask(connection: duckdb.DuckDBPyConnection, sql: str) -> Answer:
         return Answer(columns, _fetch(connection))
     except (duckdb.ParserException, duckdb.BinderException, duckdb.CatalogException) as error:
         raise UsageError(f"The query cannot be meant: {_cause(error)}") from error
+    except duckdb.InvalidInputException as error:
+        raise UsageError(
+            f"A published generation is read-only: {_cause(error)} Append events to the log and rebuild, in place."
+        ) from error
     except duckdb.Error as error:
         raise RefoldError(f"The query failed: {_cause(error)}") from error
 
@@ -127,16 +131,3 @@ def _print_csv(columns: Sequence[str], rows: Iterator[Sequence[Any]]) -> None:
     writer.writerow(columns)
     for row in rows:
         writer.writerow([cell(value) for value in row])
-
-
-def _print_rows(columns: Sequence[str], rows: Iterator[Sequence[Any]], *, on_screen: bool) -> None:
-    from pipelines.commands.output import as_text, print_table
-
-    if on_screen:
-        print_table(columns, rows)
-        return
-    # In a pipe rows pass through as they come; the first of them decide the widths.
-    first = [[as_text(value) for value in row] for row in islice(rows, _CHUNK)]
-    widths = [max(len(text) for text in column) for column in zip(columns, *first, strict=True)]
-    for row in (list(columns), *first, *([as_text(v) for v in row] for row in rows)):
-        click.echo("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip())

@@ -23,6 +23,7 @@ from warehouse.event_log.commit import CommitInfo
 from warehouse.event_log.heads import SealedHeads
 from warehouse.event_log.layout import commit_key
 from warehouse.event_log.log import EventLog
+from warehouse.event_log.manifest import Manifest
 
 _PRUNE_TAIL_ABOVE = 100_000
 
@@ -107,6 +108,8 @@ class Appender:
         self._queue_lock = threading.Lock()
         self._commit_lock = threading.Lock()
         self._tail: dict[str, tuple[int, int]] = {}
+        self._imports: list[CommitInfo] = []
+        self._prune_above = _PRUNE_TAIL_ABOVE
         self._loaded = False
 
     def append(self, stream_id: str, events: Iterable[object], *, expected_version: int | None = None) -> Appended:
@@ -124,6 +127,7 @@ class Appender:
         """
         if not stream_id:
             raise UsageError("stream_id is empty; name the stream, such as 'order-1001'.")
+        _check_text("stream_id", stream_id)
         rows = [self._row(e if isinstance(e, NewEvent) else NewEvent(payload=e)) for e in events]
         if not rows:
             raise UsageError(f"Nothing to append to stream {stream_id!r}: the list of events is empty.")
@@ -155,11 +159,20 @@ class Appender:
             payload = to_json(given.payload, self._registry.schema(*shape))
         except PayloadError as error:
             raise PayloadError(f"Event {shape[0]} v{shape[1]}: {error}. Nothing was appended.") from error
+        event_id = given.event_id or str(uuid.uuid4())
+        _check_text("event_id", event_id)
+        _check_text("correlation_id", given.correlation_id or "")
+        _check_text("causation_id", given.causation_id or "")
         occurred_at = given.occurred_at or datetime.now(UTC)
+        if not isinstance(occurred_at, datetime):
+            raise PayloadError(
+                f"Event {shape[0]} v{shape[1]}: occurred_at is {occurred_at!r}, expected a datetime. Nothing was "
+                "appended."
+            )
         if occurred_at.tzinfo is None:
             raise PayloadError(f"Event {shape[0]} v{shape[1]}: occurred_at has no time zone. Nothing was appended.")
         return [
-            given.event_id or str(uuid.uuid4()),
+            event_id,
             *shape,
             occurred_at,
             given.correlation_id,
@@ -174,9 +187,10 @@ class Appender:
             self._commit(requests)
         except BaseException as error:
             for request in requests:
-                if not request.done.is_set():
+                if request.result is None and request.error is None:
                     request.error = error
-            raise
+            if not isinstance(error, Exception):
+                raise
         finally:
             for request in requests:
                 request.done.set()
@@ -195,8 +209,8 @@ class Appender:
                     self._learn(winner)
                     self._catch_up()
                     continue
-            self._learn(info)
             self._answer(info, accepted)
+            self._learn(info)
             return
 
     def _accept(self, requests: Sequence[_Request]) -> list[tuple[_Request, int]]:
@@ -250,9 +264,10 @@ class Appender:
         self._number, self._position = head.sealed.sealed_commit, head.sealed.sealed_position
         self._recorded_at = datetime.fromisoformat(head.sealed.recorded_at or "1970-01-01T00:00:00+00:00")
         self._tail.clear()
-        self._loaded = True
+        self._imports.clear()
         for info in head.tail:
             self._learn(info)
+        self._loaded = True
 
     def _catch_up(self) -> None:
         if not self._loaded:
@@ -261,22 +276,31 @@ class Appender:
             self._learn(info)
 
     def _learn(self, info: CommitInfo) -> None:
-        self._number, self._position, self._recorded_at = info.number, info.last_position, info.recorded_at
+        """Take in a commit; last of all its number, so that what fails on the way is done again."""
+        if info.import_id is not None or len(self._tail) > self._prune_above:
+            self._prune([*self._imports, info] if info.import_id is not None else self._imports)
         for stream_id, version in info.heads.items():
             self._tail[stream_id] = (version, info.number)
-        if info.import_id is not None or len(self._tail) > _PRUNE_TAIL_ABOVE:
-            self._prune(info)
+        self._number, self._position, self._recorded_at = info.number, info.last_position, info.recorded_at
 
-    def _prune(self, info: CommitInfo) -> None:
-        """Drop what a newer manifest knows; a bulk import's heads are read like sealed ones until it is sealed."""
+    def _prune(self, imports: list[CommitInfo]) -> None:
+        """Drop what a newer manifest knows; heads of bulk imports are read like sealed ones until they are sealed."""
         manifest = self._log.manifest()
-        runs = manifest.heads
-        if info.import_id is not None and manifest.sealed_commit < info.number:
-            runs = (*runs, *info.heads_runs)
-        self._sealed = SealedHeads(self._log, manifest.__class__(heads=runs))
         sealed = manifest.sealed_commit
+        self._imports = [info for info in imports if info.number > sealed]
+        runs = (*manifest.heads, *(run for info in self._imports for run in info.heads_runs))
+        self._sealed = SealedHeads(self._log, Manifest(heads=runs))
         self._tail = {s: (v, n) for s, (v, n) in self._tail.items() if n > sealed}
+        self._prune_above = max(_PRUNE_TAIL_ABOVE, 2 * len(self._tail))
 
     def _version(self, stream_id: str) -> int:
         known = self._tail.get(stream_id)
         return known[0] if known else self._sealed.version(stream_id)
+
+
+def _check_text(name: str, text: str) -> None:
+    """Refuse here what would fail while a commit is written, and take other callers' events with it."""
+    try:
+        text.encode()
+    except (AttributeError, UnicodeEncodeError):
+        raise UsageError(f"{name} is {text!r}; expected text that is valid Unicode. Nothing was appended.") from None

@@ -1,29 +1,29 @@
 """Bulk import: a history becomes segments directly, and one commit that names them makes it part of the log.
 
-Chunks of typed events are spooled by bucket to local disk, so memory does not grow with the history. Then each bucket is
-sorted by stream and written as segments. A bulk writer wins its commit number only at the very end, so positions inside its
-segments are relative, and its streams must be new to the log. The spool keeps a journal: a killed import goes on behind
-the last chunk that was spooled whole.
+The history was spooled by bucket (``spool.py``). Each bucket is sorted by stream and written as segments. A bulk writer wins
+its commit number only at the very end, so positions inside its segments are relative, and its streams must be new to the
+log.
 """
 
 from __future__ import annotations
 
-import os
+import functools
+import tempfile
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote as url_quote
-from urllib.parse import unquote
 
 import duckdb
 import numpy as np
-import orjson
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from event_schemas import ENVELOPE, LogError, Registry
+from event_schemas import LogError, Registry
+from event_schemas.envelope import UTC_MICROSECONDS
 from event_schemas.registry import Shape
 from warehouse.duck import connect
 from warehouse.event_log import commit
@@ -31,16 +31,18 @@ from warehouse.event_log.commit import CommitInfo
 from warehouse.event_log.heads import files_literal, heads_path
 from warehouse.event_log.layout import commit_key
 from warehouse.event_log.log import EventLog, Head
-from warehouse.event_log.manifest import HeadsRun
+from warehouse.event_log.manifest import HeadsRun, Segment
 from warehouse.event_log.sealing import SealedBucket
-from warehouse.event_log.segments import write_heads, write_segment
-from warehouse.sql import columns, literal
+from warehouse.event_log.segments import prepare_segment, write_heads
+from warehouse.event_log.spool import SPOOLED, Batch, Spool, read_spool
 
-SPOOLED = ("position", "stream_id", "event_id", "occurred_at", "correlation_id", "causation_id")
-"""Envelope columns that a chunk brings; ``position`` counts from 1 through the whole import."""
-
-_IPC = pa.ipc.IpcWriteOptions(compression="lz4")
 _COMMIT_NAMESPACE = uuid.UUID("6d1f8f0e-7d5c-4b07-9d0b-6b8e7a3c51f2")
+_PART_BYTES = 256 << 20
+"""A bucket larger than this is written in parts, each a range of streams, so that memory stays bounded."""
+_PUTS = 8
+"""Objects written at a time: a store's answer, or a disk's, is mostly waited for."""
+
+Integers = np.ndarray[Any, np.dtype[np.int64]]
 
 
 class StreamsNotNewError(LogError):
@@ -62,171 +64,107 @@ class StreamsNotNewError(LogError):
         return (StreamsNotNewError, (self.stream_id,))
 
 
-@dataclass(slots=True)
-class Journal:
-    """How far a spool is; written after each chunk.
-
-    Attributes:
-        events: events spooled.
-        recorded_at: when the import began, which is when its events were recorded.
-        source: whatever the reader of the source needs to go on.
-        sizes: spool file to its length.
-    """
-
-    events: int = 0
-    recorded_at: str = ""
-    source: dict[str, Any] = field(default_factory=dict)
-    sizes: dict[str, int] = field(default_factory=dict)
-
-
-class Spool:
-    """Events of one import on local disk, by bucket and shape.
+def build_bucket(log: EventLog, registry: Registry, folder: Path, bucket: int, recorded_at: str) -> SealedBucket:
+    """Write one spooled bucket as segments, and the heads of its streams.
 
     Args:
-        folder: kept between runs of the same import; whatever a killed run left unfinished in it is cut off.
-        bucket_count: of the log.
+        log: the log.
+        registry: the contracts.
+        folder: of the spool.
+        bucket: which one.
+        recorded_at: when its events were recorded, RFC 3339.
+    """
+    spooled = read_spool(folder).read_bucket(bucket)
+    order = _stream_order(spooled)
+    made: dict[Path, Segment] = {}
+    with tempfile.TemporaryDirectory(dir=folder, prefix="building-") as place, _database().cursor() as connection:
+        for index, (shape, batches) in enumerate(spooled.items()):
+            for part in _parts(order, index, batches):
+                connection.register("_part", _enveloped(part, recorded_at))
+                path = Path(place) / f"{len(made)}.parquet"
+                segment = prepare_segment(
+                    connection,
+                    path,
+                    shape=shape,
+                    bucket=bucket,
+                    relation="_part",
+                    payload=registry.schema(*shape).names,
+                )
+                assert segment is not None
+                made[path] = segment
+        with ThreadPoolExecutor(_PUTS) as pool:
+            list(pool.map(lambda path: log.store.put_file(made[path].key, path), made))
+        connection.register("_heads", order.heads)
+        heads = write_heads(connection, log.store, bucket=bucket, relation="_heads")
+    return SealedBucket(bucket=bucket, segments=tuple(made.values()), heads=(heads,) if heads else ())
 
-    Example:
-        >>> import tempfile
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     Spool(Path(folder), bucket_count=4).journal.events
-        0
+
+@functools.cache
+def _database() -> duckdb.DuckDBPyConnection:
+    """Give a database for cursors of this process: opening one costs more than writing a small segment."""
+    return connect(threads=1)
+
+
+@dataclass(frozen=True, slots=True)
+class _Order:
+    """The events of one bucket in the order of their segments: by stream, then by position.
+
+    Attributes:
+        shape: index of the shape of each event.
+        row: its row among those of its shape, as spooled.
+        position: its position in the import.
+        stream_version: its version in its stream.
+        heads: the streams and their last versions.
     """
 
-    def __init__(self, folder: Path, *, bucket_count: int) -> None:
-        self._folder = folder
-        self._bucket_count = bucket_count
-        self._files = folder / "spool"
-        self._files.mkdir(parents=True, exist_ok=True)
-        self.journal = self._recover()
-
-    def add(
-        self,
-        connection: duckdb.DuckDBPyConnection,
-        relations: Mapping[Shape, str],
-        payloads: Mapping[Shape, Sequence[str]],
-        *,
-        source: Mapping[str, Any],
-    ) -> int:
-        """Spool one chunk, whole or not at all.
-
-        Args:
-            connection: where the relations can be queried.
-            relations: shape to an SQL relation with ``SPOOLED`` and the payload's columns, typed.
-            payloads: shape to the names of the payload's columns.
-            source: what the journal shall keep for the reader of the source.
-
-        Returns:
-            How many events it held.
-        """
-        added = 0
-        for shape, relation in relations.items():
-            bucket = f"(md5_number_lower(stream_id) % {self._bucket_count})::INTEGER AS _bucket"
-            select = f"SELECT {columns([*SPOOLED, *payloads[shape]])}, {bucket} FROM {relation} ORDER BY _bucket"
-            added += self._write(shape, connection.sql(select).to_arrow_table())
-        self.journal.events += added
-        self.journal.source = dict(source)
-        self._save()
-        return added
-
-    def buckets(self) -> list[int]:
-        """Name the buckets that have events."""
-        return sorted({int(name.split("/")[0]) for name in self.journal.sizes})
-
-    def _write(self, shape: Shape, table: pa.Table) -> int:
-        buckets = table["_bucket"].to_numpy()
-        table = table.drop_columns(["_bucket"]).combine_chunks()
-        edges = np.flatnonzero(np.diff(buckets)) + 1
-        starts = [0, *edges.tolist()] if len(buckets) else []
-        for start, end in zip(starts, [*edges.tolist(), len(buckets)], strict=False):
-            name = _spool_name(int(buckets[start]), shape)
-            path = self._files / name
-            path.parent.mkdir(exist_ok=True)
-            with path.open("ab") as file, pa.ipc.new_stream(file, table.schema, options=_IPC) as writer:
-                writer.write_table(table.slice(start, end - start))
-            self.journal.sizes[name] = path.stat().st_size
-        return len(table)
-
-    def _save(self) -> None:
-        journal = self.journal
-        data = orjson.dumps(
-            {
-                "events": journal.events,
-                "recorded_at": journal.recorded_at,
-                "source": journal.source,
-                "sizes": journal.sizes,
-            }
-        )
-        temporary = self._folder / "journal.json.tmp"
-        temporary.write_bytes(data)
-        os.replace(temporary, self._folder / "journal.json")
-
-    def _recover(self) -> Journal:
-        path = self._folder / "journal.json"
-        journal = Journal(**orjson.loads(path.read_bytes())) if path.exists() else Journal()
-        journal.recorded_at = journal.recorded_at or datetime.now(UTC).isoformat()
-        for file in self._files.rglob("*.arrows"):
-            length = journal.sizes.get(file.relative_to(self._files).as_posix(), 0)
-            if file.stat().st_size > length:
-                os.truncate(file, length)
-        return journal
+    shape: Integers
+    row: Integers
+    position: Integers
+    stream_version: Integers
+    heads: pa.Table
 
 
-def _spool_name(bucket: int, shape: Shape) -> str:
-    return f"{bucket:04d}/{url_quote(shape[0], safe='')}@{shape[1]}.arrows"
-
-
-def _read_spool(folder: Path, bucket: int) -> dict[Shape, pa.Table]:
-    found: dict[Shape, pa.Table] = {}
-    for path in sorted((folder / "spool" / f"{bucket:04d}").glob("*.arrows")):
-        event_type, _, version = path.stem.rpartition("@")
-        if path.stat().st_size:
-            found[(unquote(event_type), int(version))] = pa.concat_tables(_streams(path))
-    return found
-
-
-def _streams(path: Path) -> Iterator[pa.Table]:
-    with pa.memory_map(str(path)) as source:
-        while source.tell() < source.size():
-            yield pa.ipc.open_stream(source).read_all()
-
-
-def build_bucket(log: EventLog, registry: Registry, folder: Path, bucket: int, recorded_at: str) -> SealedBucket:
-    """Write one spooled bucket as segments, and the heads of its streams."""
-    connection = connect(threads=1)
-    tables = _read_spool(folder, bucket)
-    names = {shape: f"_spool_{i}" for i, shape in enumerate(tables)}
-    for shape, table in tables.items():
-        connection.register(names[shape], table)
-    union = " UNION ALL ".join(f"SELECT position, stream_id FROM {name}" for name in names.values())
-    connection.execute(
-        "CREATE TEMP TABLE _versions AS SELECT position, stream_id, "
-        f"row_number() OVER (PARTITION BY stream_id ORDER BY position) AS stream_version FROM ({union})"
+def _stream_order(spooled: Mapping[Shape, Sequence[Batch]]) -> _Order:
+    batches = [b for of_shape in spooled.values() for b in of_shape]
+    position = np.concatenate([b.rows["position"].to_numpy() + b.base for b in batches])
+    streams = pa.chunked_array([b.rows["stream_id"] for b in batches]).dictionary_encode().combine_chunks()
+    by_name = pc.sort_indices(streams.dictionary).to_numpy()
+    rank = np.empty(len(by_name), np.int64)
+    rank[by_name] = np.arange(len(by_name))
+    stream = rank[streams.indices.to_numpy()]
+    order = np.lexsort((position, stream))
+    stream = stream[order]
+    first = np.flatnonzero(np.diff(stream, prepend=-1))
+    sizes = np.diff(first, append=len(stream))
+    rows = [sum(b.rows.num_rows for b in of_shape) for of_shape in spooled.values()]
+    return _Order(
+        shape=np.repeat(np.arange(len(rows)), rows)[order],
+        row=np.concatenate([np.arange(n) for n in rows])[order],
+        position=position[order],
+        stream_version=np.arange(1, len(stream) + 1) - np.repeat(first, sizes),
+        heads=pa.table({"stream_id": streams.dictionary.take(pa.array(by_name)), "stream_version": sizes}),
     )
-    segments = [
-        write_segment(
-            connection,
-            log.store,
-            shape=shape,
-            bucket=bucket,
-            relation=_enveloped(name, recorded_at),
-            payload=registry.schema(*shape).names,
-        )
-        for shape, name in names.items()
-    ]
-    heads = write_heads(connection, log.store, bucket=bucket, relation="_versions")
-    return SealedBucket(bucket=bucket, segments=tuple(s for s in segments if s), heads=(heads,) if heads else ())
 
 
-def _enveloped(name: str, recorded_at: str) -> str:
-    brought = {"position", "stream_id", "event_id", "occurred_at", "correlation_id", "causation_id"}
-    told = {"commit_number": "0::BIGINT", "recorded_at": f"TIMESTAMPTZ {literal(recorded_at)}"}
-    envelope = [f"{sql} AS {column}" for column, sql in told.items()]
-    assert brought | set(told) | {"stream_version", "event_type", "schema_version"} == set(ENVELOPE.names)
-    return (
-        f"(SELECT e.*, {', '.join(envelope)}, v.stream_version "
-        f"FROM {name} e JOIN (SELECT position, stream_version FROM _versions) v USING (position))"
-    )
+def _parts(order: _Order, shape: int, batches: Sequence[Batch]) -> Iterator[pa.Table]:
+    """Put the events of one shape in order, in as many parts as keep memory bounded."""
+    table = pa.Table.from_batches([b.rows for b in batches])
+    mine = np.flatnonzero(order.shape == shape)
+    parts = max(1, -(-table.nbytes // _PART_BYTES))
+    for picked in np.array_split(mine, parts):
+        rows = table.take(pa.array(order.row[picked]))
+        rows = rows.set_column(0, "position", pa.array(order.position[picked]))
+        yield rows.append_column("stream_version", pa.array(order.stream_version[picked]))
+
+
+def _enveloped(rows: pa.Table, recorded_at: str) -> pa.Table:
+    told = {
+        "commit_number": pa.scalar(0, pa.int64()),
+        "recorded_at": pa.scalar(datetime.fromisoformat(recorded_at), UTC_MICROSECONDS),
+    }
+    for name, value in told.items():
+        rows = rows.append_column(name, pa.repeat(value, len(rows)))
+    return rows
 
 
 def publish_import(
@@ -307,3 +245,14 @@ def existing_streams(
         if found:
             return [row[0] for row in found]
     return []
+
+
+__all__ = [
+    "SPOOLED",
+    "Spool",
+    "StreamsNotNewError",
+    "build_bucket",
+    "existing_streams",
+    "find_import",
+    "publish_import",
+]

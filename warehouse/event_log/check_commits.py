@@ -137,7 +137,7 @@ def _check_footer(log: EventLog, number: int, info: CommitInfo, before: CommitIn
         found.add(
             "position",
             where,
-            f"it begins at position {info.first_position}, expected {before.last_position + 1}, behind the commit before",
+            f"it begins at position {info.first_position}, expected {before.last_position + 1}",
         )
     if info.recorded_at < before.recorded_at:
         found.add("commit", where, f"recorded at {info.recorded_at}, before its predecessor ({before.recorded_at})")

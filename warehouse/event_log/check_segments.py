@@ -68,7 +68,7 @@ class SegmentCheck:
         self._check_streams(bucket)
         self._check_commit_numbers(bucket)
         self._check_heads("the manifest", bucket, self.head.sealed.heads, "source = 0")
-        for info in self.head.tail:
+        for info in (i for i in self.head.tail if i.import_id is not None):
             self._check_heads(f"commit {info.number}", bucket, info.heads_runs, f"source = {info.number}")
 
     def _whole(self, segment: Segment) -> Path | None:
@@ -291,8 +291,8 @@ class SegmentCheck:
         if not self._one("SELECT count(*) FROM _twice")[0]:
             return
         for event_id, positions in self.connection.execute(
-            f"SELECT event_id, list(position ORDER BY position) AS p FROM ({ids}) WHERE hash(event_id) IN (FROM _twice) "
-            f"GROUP BY event_id HAVING len(p) > 1 ORDER BY p LIMIT {_EXAMPLES}"
+            f"SELECT event_id, list(position ORDER BY position) AS p FROM ({ids}) "
+            f"WHERE hash(event_id) IN (FROM _twice) GROUP BY event_id HAVING len(p) > 1 ORDER BY p LIMIT {_EXAMPLES}"
         ).fetchall():
             told = ", ".join(map(str, positions[:5]))
             self.found.add(

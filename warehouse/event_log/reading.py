@@ -1,8 +1,8 @@
 """Reading events back: one stream, a category, a correlation, a range of positions, the last few.
 
 Every reader is one query over the sealed segments that can hold such events, the commits that are not sealed yet, and
-the segments of bulk imports among them. DuckDB sorts it, spilling to disk, and its rows become events a batch at a time:
-so a result of any size takes little memory. Nothing is opened that the manifest or a commit's footer rules out.
+the segments of bulk imports among them. DuckDB sorts it, spilling to disk, and its rows become events a batch at a
+time: so a result of any size takes little memory. Nothing is opened that the manifest or a commit's footer rules out.
 """
 
 from __future__ import annotations

@@ -53,34 +53,54 @@ def write_segment(
     Returns:
         The segment, or None if there are no rows.
     """
-    select = f"SELECT {columns([*SEGMENT_ENVELOPE, *payload])} FROM {relation} ORDER BY stream_id, stream_version"
+    ordered = f"(FROM {relation} ORDER BY stream_id, stream_version)"
     with tempfile.TemporaryDirectory(prefix="refold-") as folder:
         path = Path(folder) / "segment.parquet"
-        copy_parquet(connection, select, path)
-        metadata = pq.read_metadata(path)
-        if metadata.num_rows == 0:
-            return None
-        first, last = _range(metadata, "position")
-        earliest, latest = _range(metadata, "recorded_at")
-        event_type = url_quote(shape[0], safe="")
-        key = segment_key(event_type, shape[1], bucket, f"{first:020d}-{last:020d}-{uuid.uuid4()}")
-        segment = Segment(
-            key=key,
-            event_type=shape[0],
-            schema_version=shape[1],
-            bucket=bucket,
-            rows=metadata.num_rows,
-            bytes=path.stat().st_size,
-            first_position=first,
-            last_position=last,
-            first_recorded_at=earliest.isoformat(),
-            last_recorded_at=latest.isoformat(),
-            raw=raw,
-            checksum=file_checksum(path),
-            column_bytes=_column_bytes(metadata),
+        segment = prepare_segment(
+            connection, path, shape=shape, bucket=bucket, relation=ordered, payload=payload, raw=raw
         )
-        store.put_file(key, path)
+        if segment is not None:
+            store.put_file(segment.key, path)
     return segment
+
+
+def prepare_segment(
+    connection: duckdb.DuckDBPyConnection,
+    path: Path,
+    *,
+    shape: Shape,
+    bucket: int,
+    relation: str,
+    payload: Iterable[str],
+    raw: bool = False,
+) -> Segment | None:
+    """Write a relation that is in order by stream to a local file, which is to be stored under the segment's key.
+
+    Returns:
+        The segment, or None if there are no rows.
+    """
+    copy_parquet(connection, f"SELECT {columns([*SEGMENT_ENVELOPE, *payload])} FROM {relation}", path)
+    metadata = pq.read_metadata(path)
+    if metadata.num_rows == 0:
+        return None
+    first, last = _range(metadata, "position")
+    earliest, latest = _range(metadata, "recorded_at")
+    event_type = url_quote(shape[0], safe="")
+    return Segment(
+        key=segment_key(event_type, shape[1], bucket, f"{first:020d}-{last:020d}-{uuid.uuid4()}"),
+        event_type=shape[0],
+        schema_version=shape[1],
+        bucket=bucket,
+        rows=metadata.num_rows,
+        bytes=path.stat().st_size,
+        first_position=first,
+        last_position=last,
+        first_recorded_at=earliest.isoformat(),
+        last_recorded_at=latest.isoformat(),
+        raw=raw,
+        checksum=file_checksum(path),
+        column_bytes=_column_bytes(metadata),
+    )
 
 
 def copy_parquet(connection: duckdb.DuckDBPyConnection, select: str, path: Path) -> None:

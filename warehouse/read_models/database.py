@@ -89,7 +89,7 @@ def create_table(connection: duckdb.DuckDBPyConnection, model: ReadModel, staged
     connection.execute(create_table_sql(model))
     for seen in seen_tables(model).values():
         key = ", ".join(f"{quote(c)} {t}" for c, t in model.key.items())
-        connection.execute(f"CREATE TABLE {seen} ({key}, value VARCHAR)")
+        connection.execute(f"CREATE TABLE {seen} ({key}, _value VARCHAR)")
     if not staged:
         return
     files = f"read_parquet({files_literal(list(staged))})"

@@ -105,11 +105,11 @@ def _only_unseen(connection: duckdb.DuckDBPyConnection, compiled: Compiled, colu
     """Reduce a partial's distinct values to those that the table has not seen, and remember them."""
     keys = compiled.keys
     connection.execute(
-        f"CREATE OR REPLACE TEMP TABLE _fresh AS SELECT {keys}, value FROM "
-        f"(SELECT {keys}, unnest({quote(column)})::VARCHAR AS value FROM _delta) ANTI JOIN {seen} USING ({keys}, value)"
+        f"CREATE OR REPLACE TEMP TABLE _fresh AS SELECT {keys}, _value FROM (SELECT {keys}, unnest({quote(column)})"
+        f"::VARCHAR AS _value FROM _delta) ANTI JOIN {seen} USING ({keys}, _value)"
     )
-    connection.execute(f"INSERT INTO {seen} SELECT {keys}, value FROM _fresh")
-    fresh = f"SELECT {keys}, list(value) AS _values FROM _fresh GROUP BY {keys}"
+    connection.execute(f"INSERT INTO {seen} SELECT {keys}, _value FROM _fresh")
+    fresh = f"SELECT {keys}, list(_value) AS _values FROM _fresh GROUP BY {keys}"
     connection.execute(
         f"CREATE OR REPLACE TEMP TABLE _delta AS SELECT d.* REPLACE (f._values AS {quote(column)}) "
         f"FROM _delta d LEFT JOIN ({fresh}) f ON {same_key(compiled.model.key, 'd', 'f')}"

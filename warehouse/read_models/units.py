@@ -25,10 +25,12 @@ from warehouse.event_log.heads import files_literal
 from warehouse.folding import fold_rows, states_table
 from warehouse.projection import keyed_by_stream
 from warehouse.replay import Replay
-from warehouse.sql import literal, quote
+from warehouse.sql import literal
 
-PARTS = 8
-"""Into how many groups of keys the merging of contributions is divided."""
+PARTS = 4
+"""Into how many groups of keys the merging of a read model is divided."""
+
+_STAGED_ROW_GROUP = 32_768
 
 
 class Staging(Enum):
@@ -61,24 +63,19 @@ def stage(connection: duckdb.DuckDBPyConnection, compiled: Compiled, replay: Rep
         return False
     how = staging_of(compiled)
     if how is Staging.CONTRIBUTIONS:
-        key_text = ", ".join(f"{quote(k)}::VARCHAR" for k in compiled.model.key)
-        part = f"(md5_number_lower(concat_ws(chr(31), {key_text})) % {PARTS})::INTEGER AS _part"
-        _copy(connection, f"SELECT *, {part} FROM ({source}) ORDER BY _part", path)
+        _copy_by_part(connection, compiled, source, path)
+    elif how is Staging.PARTIALS:
+        _copy_by_part(connection, compiled, _partials(connection, compiled, source), path)
     elif is_fold(compiled):
         _copy_states(connection, compiled, source, path)
-    elif how is Staging.ROWS:
-        _copy(connection, rows(compiled, _partials(connection, compiled, source)), path)
     else:
-        _copy(connection, _partials(connection, compiled, source), path)
+        _copy(connection, rows(compiled, _partials(connection, compiled, source)), path)
     return True
 
 
 def groups_of(compiled: Compiled) -> list[str]:
     """Name the groups in which the staged objects of a model are merged; none if they need no merging."""
-    how = staging_of(compiled)
-    if how is Staging.ROWS:
-        return []
-    parts = PARTS if how is Staging.CONTRIBUTIONS else 1
+    parts = 0 if staging_of(compiled) is Staging.ROWS else PARTS
     return [f"{compiled.model.name}/{part}" for part in range(parts)]
 
 
@@ -86,12 +83,11 @@ def merge(
     connection: duckdb.DuckDBPyConnection, compiled: Compiled, part: int, staged: Sequence[Path], path: Path
 ) -> None:
     """Merge the staged objects of all buckets into finished rows, for one group of keys."""
-    source = f"(FROM read_parquet({files_literal(list(staged))}))"
+    files = files_literal(list(staged))
+    own = f"(SELECT * EXCLUDE (_part) FROM read_parquet({files}) WHERE _part = {part})"
     if staging_of(compiled) is Staging.PARTIALS:
-        _copy(connection, rows(compiled, combined(compiled, source)), path)
-        return
-    own = f"(SELECT * EXCLUDE (_part) FROM {source} WHERE _part = {part})"
-    if is_fold(compiled):
+        _copy(connection, rows(compiled, combined(compiled, own)), path)
+    elif is_fold(compiled):
         _copy_states(connection, compiled, own, path)
     else:
         _copy(connection, rows(compiled, _partials(connection, compiled, own)), path)
@@ -104,6 +100,15 @@ def _partials(connection: duckdb.DuckDBPyConnection, compiled: Compiled, source:
     return partials(compiled, "_contributions")
 
 
+def _copy_by_part(connection: duckdb.DuckDBPyConnection, compiled: Compiled, source: str, path: Path) -> None:
+    """Write rows sorted by group of keys, so that merging one group skips the others by row group.
+
+    DuckDB's own hash serves, since one version of DuckDB stages and merges all of a rebuild.
+    """
+    part = f"(hash({compiled.keys}) % {PARTS})::INTEGER AS _part"
+    _copy(connection, f"SELECT *, {part} FROM ({source}) ORDER BY _part", path)
+
+
 def _copy_states(connection: duckdb.DuckDBPyConnection, compiled: Compiled, source: str, path: Path) -> None:
     table = states_table(compiled, fold_rows(connection, compiled, source))
     connection.register("_states", table)
@@ -112,4 +117,6 @@ def _copy_states(connection: duckdb.DuckDBPyConnection, compiled: Compiled, sour
 
 
 def _copy(connection: duckdb.DuckDBPyConnection, select: str, path: Path) -> None:
-    connection.execute(f"COPY ({select}) TO {literal(str(path))} (FORMAT parquet, COMPRESSION lz4)")
+    connection.execute(
+        f"COPY ({select}) TO {literal(str(path))} (FORMAT parquet, COMPRESSION lz4, ROW_GROUP_SIZE {_STAGED_ROW_GROUP})"
+    )

@@ -1,0 +1,210 @@
+"""A small domain whose events have a field of every kind, and a log of it that can be sealed without Beam."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import Annotated, Any
+
+import pyarrow as pa
+
+from event_schemas import Registry, event, event_type_of, merger, schema_of, schema_version_of, upcaster
+from event_schemas.payload import to_json
+from event_schemas.registry import Shape
+from warehouse.domain import Domain
+from warehouse.duck import connect
+from warehouse.event_log import commit, sealing
+from warehouse.event_log.bulk import SPOOLED, Spool, build_bucket, publish_import
+from warehouse.event_log.commit import CommitInfo
+from warehouse.event_log.layout import commit_key
+from warehouse.event_log.log import EventLog
+from warehouse.event_log.manifest import Manifest
+from warehouse.replay import arrow_ready
+
+Money = Annotated[Decimal, pa.decimal128(18, 2)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Line:
+    """A nested value."""
+
+    sku: str
+    price: Money
+    on: date | None
+
+
+@event(schema_version=2)
+class Placed:
+    """An order was placed; version 1 had no currency."""
+
+    customer: str
+    currency: str
+
+
+@event(schema_version=1)
+class Added:
+    """A field of every kind."""
+
+    sku: str | None
+    quantity: int
+    price: Money
+    weight: float
+    gift: bool
+    token: uuid.UUID
+    at: datetime
+    local: Annotated[datetime, pa.timestamp("us")] | None
+    tags: list[str]
+    lines: list[Line]
+
+
+@event(schema_version=1)
+class Closed:
+    """No field at all."""
+
+
+@event(schema_version=1)
+class Moved:
+    """What a merger makes of two halves."""
+
+    street: str
+    city: str
+
+
+PLACED_V1 = pa.schema([pa.field("customer", pa.string(), nullable=False)])
+STREET = pa.schema([pa.field("street", pa.string(), nullable=False)])
+CITY = pa.schema([pa.field("city", pa.string(), nullable=False)])
+
+
+@upcaster(Placed, from_version=1, schema=PLACED_V1)
+def add_currency() -> str:
+    """Version 1 was euros only; a customer without a name cannot be carried on."""
+    return "SELECT *, CASE WHEN customer = '' THEN error('nameless customer') ELSE 'EUR' END AS currency FROM event"
+
+
+@upcaster("Bundled", from_version=1, schema=pa.schema([("skus", pa.list_(pa.string()))]), into=Added)
+def unbundle(bundled: Any) -> list[Added]:
+    """One event a piece; an empty bundle is a mistake."""
+    skus = bundled.payload["skus"]
+    if not skus:
+        raise ValueError("an empty bundle")
+    return [added(sku) for sku in skus]
+
+
+@merger([("StreetChanged", 1, STREET), ("CityChanged", 1, CITY)], into=Moved)
+def join_address(changes: list[Any]) -> list[Moved]:
+    """Join the halves of an address."""
+    found = {k: v for change in changes for k, v in change.payload.items()}
+    return [Moved(street=found["street"], city=found["city"])]
+
+
+SHOP = Domain(name="shop", events=(Placed, Added, Closed, Moved), upcasters=(add_currency, unbundle, join_address))
+REGISTRY = SHOP.registry
+YOUNGER = Registry(events=[Placed, Closed], upcasters=[add_currency])
+"""The same domain before it knew what can be added to an order."""
+
+
+def added(sku: str | None = "cup", *, quantity: int = 1) -> Added:
+    """Make an event with a value in every field."""
+    return Added(
+        sku=sku,
+        quantity=quantity,
+        price=Decimal("12345678901234.50"),
+        weight=0.1,
+        gift=True,
+        token=uuid.UUID(int=abs(quantity)),
+        at=datetime(2024, 2, 29, 23, 59, 59, 999999, tzinfo=UTC),
+        local=datetime(2024, 7, 1, 12, tzinfo=UTC),
+        tags=["ü", 'a "quoted" one', "nul\0"],
+        lines=[Line(sku="s", price=Decimal("0.10"), on=date(2024, 1, 1)), Line(sku="t", price=Decimal(-3), on=None)],
+    )
+
+
+def seal(log: EventLog, registry: Registry = REGISTRY) -> Manifest:
+    """Seal the tail in this process."""
+    made = prepare_seal(log, registry)
+    assert sealing.publish(log, made)
+    return made
+
+
+def prepare_seal(log: EventLog, registry: Registry = REGISTRY) -> Manifest:
+    """Do all that sealing does, but for publishing the manifest."""
+    head = log.head()
+    staging = log.store.child(f"staging/{uuid.uuid4()}")
+    numbers = [info.number for info in head.tail if info.import_id is None]
+    buckets = sealing.gather(log, numbers, staging, "gathered") if numbers else []
+    paths = [staging.local_path("gathered")] if numbers else []
+    sealed = [sealing.seal_bucket(log, registry, b, paths, head.sealed) for b in buckets]
+    log.store.delete_prefix("staging")
+    return sealing.next_manifest(head.sealed, head.tail, sealed)
+
+
+def bulk_import(log: EventLog, folder: Path, import_id: str, events: Sequence[tuple[str, Any]]) -> CommitInfo:
+    """Publish (stream, event) pairs as one bulk import, without sealing it."""
+    spool = Spool(folder / import_id, bucket_count=log.bucket_count)
+    rows: dict[Shape, list[dict[str, Any]]] = {}
+    for position, (stream_id, value) in enumerate(events, start=1):
+        shape = (event_type_of(type(value)), schema_version_of(type(value)))
+        schema = schema_of(type(value))
+        envelope = [position, stream_id, f"{import_id}-{position}", datetime(2024, 1, 1, tzinfo=UTC), import_id, None]
+        payload = arrow_ready({f.name: _plain(value, f.name) for f in schema}, schema)
+        rows.setdefault(shape, []).append(dict(zip(SPOOLED, envelope, strict=True)) | payload)
+    with connect() as connection:
+        for shape, found in rows.items():
+            fields = [*_SPOOLED_FIELDS, *REGISTRY.schema(*shape)]
+            connection.register(f"given_{shape[0]}", pa.Table.from_pylist(found, pa.schema(fields)))
+        payloads = {shape: REGISTRY.schema(*shape).names for shape in rows}
+        spool.add(connection, {shape: f"given_{shape[0]}" for shape in rows}, payloads, source={})
+    recorded_at = spool.journal.recorded_at
+    built = [build_bucket(log, REGISTRY, folder / import_id, b, recorded_at) for b in spool.buckets()]
+    return publish_import(log, import_id, len(events), recorded_at, built)
+
+
+_SPOOLED_FIELDS = [
+    pa.field("position", pa.int64()),
+    pa.field("stream_id", pa.string()),
+    pa.field("event_id", pa.string()),
+    pa.field("occurred_at", pa.timestamp("us", tz="UTC")),
+    pa.field("correlation_id", pa.string()),
+    pa.field("causation_id", pa.string()),
+]
+
+
+def _plain(value: Any, name: str) -> Any:
+    found = getattr(value, name)
+    if name == "lines":
+        return [{"sku": line.sku, "price": line.price, "on": line.on} for line in found]
+    return found
+
+
+def write_commit(log: EventLog, events: Iterable[tuple[str, str, int, str]]) -> CommitInfo:
+    """Append a commit behind the appender's back: (stream, event type, schema version, payload text), new streams."""
+    head = log.head()
+    now = datetime.now(UTC)
+    rows = []
+    heads: dict[str, int] = {}
+    for i, (stream_id, event_type, version, payload) in enumerate(events, start=1):
+        heads[stream_id] = heads.get(stream_id, 0) + 1
+        place = [head.position + i, head.commit + 1, stream_id, heads[stream_id], str(uuid.uuid4())]
+        rows.append([*place, event_type, version, now, now, None, None, payload])
+    info = CommitInfo(
+        number=head.commit + 1,
+        uuid=str(uuid.uuid4()),
+        first_position=head.position + 1,
+        last_position=head.position + len(rows),
+        recorded_at=now,
+        heads=heads,
+    )
+    assert log.store.put_if_absent(commit_key(info.number), commit.encode(info, list(zip(*rows, strict=True))))
+    return info
+
+
+def payload_of(value: Any) -> dict[str, Any]:
+    """Give an event's payload as a reader should give it."""
+    from event_schemas.payload import from_json
+
+    schema = schema_of(type(value))
+    return from_json(to_json(value, schema), schema)
