@@ -1,7 +1,7 @@
 """The order read models written by hand, as one would who has only DuckDB: the comparison of ``benchmarks.rebuild``.
 
-One query a table over the very segments that refold replays, upcasting written out, results stored in a DuckDB file. The
-fold is a Python loop over sorted rows, since no SQL can say it.
+One query a table over the very segments that refold replays, upcasting written out, results stored in a DuckDB
+file. The fold is a Python loop over sorted rows, since no SQL can say it.
 """
 
 from __future__ import annotations
@@ -122,7 +122,8 @@ SELECT
     coalesce(sum(available), 0)::BIGINT AS available,
     max(occurred_at) AS last_movement_at
 FROM (
-    SELECT sku, quantity AS on_hand, NULL AS reserved, quantity AS available, occurred_at FROM segments('StockReceived', 1)
+    SELECT sku, quantity AS on_hand, NULL AS reserved, quantity AS available, occurred_at
+    FROM segments('StockReceived', 1)
     UNION ALL
     SELECT sku, quantity, NULL, quantity, occurred_at FROM segments('StockAdjusted', 1)
     UNION ALL

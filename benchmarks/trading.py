@@ -36,7 +36,8 @@ SELECT
     count(*) FILTER (profit > 0) AS wins,
     max(traded_at) AS last_trade_at
 FROM (
-    SELECT trader_id, (abs(quantity) * price)::DECIMAL(28,4) AS volume, NULL AS cash, NULL AS profit, occurred_at AS traded_at
+    SELECT trader_id, (abs(quantity) * price)::DECIMAL(28,4) AS volume, NULL AS cash, NULL AS profit,
+           occurred_at AS traded_at
     FROM read_parquet('{segments}/event_type=TradeExecuted/schema_version=1/**/*.parquet', hive_partitioning = false)
     UNION ALL
     SELECT trader_id, (quantity * price)::DECIMAL(28,4), NULL, NULL, occurred_at

@@ -29,8 +29,9 @@ FROM (SELECT session, unnest(range(200 + (hash(session) % 301)::BIGINT)) AS seq 
 _TRADE = "h % 100 < 86"
 _EVENTS: dict[Shape, tuple[str, str]] = {
     ("TradeExecuted", 1): (
-        "trader_id, 'I' || (h // 100) % 50 AS symbol, CASE WHEN h % 2 = 0 THEN 1 ELSE -1 END * (1 + (h // 7) % 100)::BIGINT "
-        "AS quantity, (10 + (h // 1000) % 500)::DECIMAL(18,2) AS price",
+        "trader_id, 'I' || (h // 100) % 50 AS symbol, "
+        "CASE WHEN h % 2 = 0 THEN 1 ELSE -1 END * (1 + (h // 7) % 100)::BIGINT AS quantity, "
+        "(10 + (h // 1000) % 500)::DECIMAL(18,2) AS price",
         f"{_TRADE} AND session < {{sessions}} * 0.2",
     ),
     ("TradeExecuted", 2): (

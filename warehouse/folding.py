@@ -1,7 +1,7 @@
 """Running Python folds over sorted contributions, as fast as Python goes.
 
-Columns become Python lists by way of their dictionaries (each distinct value is converted once), rows become named tuples
-of one class an event type, and the loop holds the state in a plain dict.
+Columns become Python lists by way of their dictionaries (each distinct value is converted once), rows become named
+tuples of one class an event type, and the loop holds the state in a plain dict.
 """
 
 from __future__ import annotations

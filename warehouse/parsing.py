@@ -1,8 +1,8 @@
 """From payloads as JSON text to typed columns, without losing an event that does not fit.
 
-The fast way is DuckDB's strict ``json_transform``, a vector at a time. An event that it cannot take (an absent optional
-field, an unknown field, a decimal with too many digits) goes through ``canonical_json``, which either makes it fit or says
-which field does not.
+The fast way is DuckDB's strict ``json_transform``, a vector at a time. An event that it cannot take (an absent
+optional field, an unknown field, a decimal with too many digits) goes through ``canonical_json``, which either
+makes it fit or says which field does not.
 """
 
 from __future__ import annotations

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -20,9 +19,9 @@ EVENTS = 400_000
 
 
 @pytest.fixture(scope="module")
-def log(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EventLog]:
+def log(tmp_path_factory: pytest.TempPathFactory) -> EventLog:
     """A log with large enough segments that footers weigh little."""
-    yield make_order_log(tmp_path_factory.mktemp("log"), EVENTS, bucket_count=2)
+    return make_order_log(tmp_path_factory.mktemp("log"), EVENTS, bucket_count=2)
 
 
 def bytes_read_by_this_process() -> int:

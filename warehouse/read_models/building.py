@@ -1,7 +1,7 @@
 """Building a generation: staged rows become tables of a private database, which is then published.
 
-The database is one writer's own until it is complete. On a local store it lies beside the published files, so that publishing copies
-no byte.
+The database is one writer's own until it is complete. On a local store it lies beside the published files, so that
+publishing copies no byte.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ def kept_models(domain: Domain, log: EventLog, names: Sequence[str], parent: Gen
     for model in kept:
         if fingerprint(fingerprint_parts(model, domain)) != parent.tables[model.name].fingerprint:
             raise UsageError(
-                f"Read model {model.name} was declared otherwise when generation {parent.number} was built, so it cannot "
-                "be taken over as it is. Rebuild it too."
+                f"Read model {model.name} was declared otherwise when generation {parent.number} was built, so it "
+                "cannot be taken over as it is. Rebuild it too."
             )
     return kept
 
@@ -128,7 +128,7 @@ def publish(
 
 @contextmanager
 def scratch_folder(store: ObjectStore) -> Iterator[Path]:
-    """Give a folder for the working database: on a local store beside the published files, so that no byte is copied."""
+    """Give a folder for the working database; on a local store it lies beside the published files."""
     parent = Path(store.url) / "work" if store.is_local else None
     if parent:
         parent.mkdir(parents=True, exist_ok=True)

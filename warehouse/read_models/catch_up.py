@@ -15,7 +15,7 @@ from warehouse.parsing import BrokenEvent
 from warehouse.projection import ReadModel
 from warehouse.read_models.database import Checkpoint, add_dead_letters, set_checkpoint
 from warehouse.read_models.events import typed_range
-from warehouse.read_models.increment import apply_increment
+from warehouse.read_models.increment import apply_changes, prepare_changes
 from warehouse.replay import sources_of
 
 _EVENTS_AN_INCREMENT = 250_000
@@ -101,13 +101,15 @@ def advance(
     shapes = sources_of(domain, [t for m in models for t in m.event_types])
     compiled = [compile_model(m, domain) for m in models]
     typed = typed_range(connection, log, domain.registry, head, shapes=shapes, after=after, up_to=to.position)
+    changes = prepare_changes(connection, domain, compiled, typed)
+    broken: dict[str, Sequence[BrokenEvent]] = {c.compiled.model.name: c.broken for c in changes if c.broken}
+    if typed.broken:
+        broken[""] = typed.broken
+    if broken and not dead_letter:
+        raise refuse([b for found in broken.values() for b in found], doing="Catching up")
     connection.execute("BEGIN")
     try:
-        broken: dict[str, Sequence[BrokenEvent]] = dict(apply_increment(connection, domain, compiled, typed))
-        if typed.broken:
-            broken[""] = typed.broken
-        if broken and not dead_letter:
-            raise refuse([b for found in broken.values() for b in found], doing="Catching up")
+        apply_changes(connection, changes)
         add_dead_letters(connection, broken)
         set_checkpoint(connection, to, domain_name=domain.name, log_id=log.log_id)
         connection.execute("COMMIT")

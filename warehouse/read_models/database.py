@@ -219,8 +219,8 @@ def table_checksum(connection: duckdb.DuckDBPyConnection, relation: str, names: 
     """
     text = ", ".join(f"coalesce({quote(n)}::VARCHAR, chr(0))" for n in names)
     row = connection.execute(
-        f"SELECT count(*), coalesce(sum(md5_number_lower(concat_ws(chr(31), {text}))::HUGEINT), 0) % (1::HUGEINT << 64) "
-        f"FROM {relation}"
+        "SELECT count(*), coalesce(sum(md5), 0) % (1::HUGEINT << 64) "
+        f"FROM (SELECT md5_number_lower(concat_ws(chr(31), {text}))::HUGEINT AS md5 FROM {relation})"
     ).fetchone()
     if row is None:
         raise ProjectionError(f"{relation} cannot be counted.")

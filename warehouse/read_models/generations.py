@@ -1,7 +1,7 @@
 """Generations: how read models are published.
 
-A generation is an immutable DuckDB file and a small JSON object that names it. Creating that object put-if-absent is the
-publish: whoever loses the number reloads, catches up and tries the next. Readers open published files only.
+A generation is an immutable DuckDB file and a small JSON object that names it. Creating that object put-if-absent
+is the publish: whoever loses the number reloads, catches up and tries the next. Readers open published files only.
 """
 
 from __future__ import annotations

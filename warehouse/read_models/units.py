@@ -25,12 +25,15 @@ from warehouse.event_log.heads import files_literal
 from warehouse.folding import fold_rows, states_table
 from warehouse.projection import keyed_by_stream
 from warehouse.replay import Replay
-from warehouse.sql import literal
+from warehouse.sql import literal, quote
 
 PARTS = 4
 """Into how many groups of keys the merging of a read model is divided."""
 
 _STAGED_ROW_GROUP = 32_768
+
+_BEYOND_PARQUET = ("HUGEINT", "UHUGEINT")
+"""Types that DuckDB would write to Parquet as doubles; the sum of a BIGINT has the first."""
 
 
 class Staging(Enum):
@@ -117,6 +120,11 @@ def _copy_states(connection: duckdb.DuckDBPyConnection, compiled: Compiled, sour
 
 
 def _copy(connection: duckdb.DuckDBPyConnection, select: str, path: Path) -> None:
+    found = connection.sql(select)
+    huge = [n for n, t in zip(found.columns, found.types, strict=True) if t in _BEYOND_PARQUET]
+    if huge:
+        exact = ", ".join(f"CAST({quote(n)} AS DECIMAL(38,0)) AS {quote(n)}" for n in huge)
+        select = f"SELECT * REPLACE ({exact}) FROM ({select})"
     connection.execute(
         f"COPY ({select}) TO {literal(str(path))} (FORMAT parquet, COMPRESSION lz4, ROW_GROUP_SIZE {_STAGED_ROW_GROUP})"
     )
