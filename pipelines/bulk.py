@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import pickle
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from apache_beam.options.pipeline_options import PipelineOptions
@@ -13,9 +13,11 @@ from pipelines.runners import make_options
 from pipelines.seal import seal
 from pipelines.staged import Named, StagedCount, Work, run_staged
 from warehouse.domain import load_domain
-from warehouse.event_log.bulk import Spool, build_bucket, publish_import
+from warehouse.event_log.bulk import StreamsNotNewError, build_bucket, publish_import
 from warehouse.event_log.commit import CommitInfo
 from warehouse.event_log.log import EventLog, open_log
+from warehouse.event_log.sealing import SealedBucket
+from warehouse.event_log.spool import read_spool
 from warehouse.object_store import open_store
 
 
@@ -42,7 +44,7 @@ def finish_import(
         StreamsNotNewError: the log has events of one of its streams; nothing was published.
     """
     options = options or make_options(None)
-    spool = Spool(folder, bucket_count=log.bucket_count)
+    spool = read_spool(folder)
     staging = open_store(str(folder))
     recorded_at = spool.journal.recorded_at
     work = Work(
@@ -55,7 +57,12 @@ def finish_import(
     with StagedCount(staging, "built", lambda done: report(done, planned)):
         run_staged(work, options)
     built = [pickle.loads(staging.get(key)) for key in staging.list_from("built")]
-    info = publish_import(log, import_id, spool.journal.events, recorded_at, built)
+    try:
+        info = publish_import(log, import_id, spool.journal.events, recorded_at, built)
+    except StreamsNotNewError:
+        _discard(log, built)
+        staging.delete_prefix("built")
+        raise
     seal(log, domain_ref, options)
     return info
 
@@ -69,6 +76,12 @@ def _build(log_url: str, domain_ref: str, folder: str, recorded_at: str, bucket:
         made = build_bucket(open_log(log_url), registry, Path(folder), bucket, recorded_at)
         staging.put(done, pickle.dumps(made))
     return iter(())
+
+
+def _discard(log: EventLog, built: Sequence[SealedBucket]) -> None:
+    """Delete what no commit will ever name."""
+    for key in [o.key for b in built for o in (*b.segments, *b.heads)]:
+        log.store.delete(key)
 
 
 def _nothing(_group: str, _staged: list[str]) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sys
-from typing import IO, Any
+from typing import Any
 
 import click
 
@@ -22,21 +23,8 @@ STOPPED = 130
 """Exit code after Ctrl-C, as shells give it."""
 
 
-class Failure(click.ClickException):
-    """An error as the user sees it: one paragraph on stderr, and an exit code."""
-
-    def __init__(self, message: str, exit_code: int) -> None:
-        super().__init__(" ".join(message.split()))
-        self.exit_code = exit_code
-
-    def show(self, file: IO[Any] | None = None) -> None:
-        """Print the paragraph."""
-        click.secho("Error: ", fg="red", bold=True, nl=False, err=True, file=file)
-        click.echo(self.message, err=True, file=file)
-
-
 class Root(click.Group):
-    """The command itself: turns whatever its commands raise into a failure that can be read."""
+    """The command itself: turns whatever its commands raise into a paragraph on stderr and an exit code."""
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command that was asked for."""
@@ -52,15 +40,19 @@ class Root(click.Group):
                 import traceback
 
                 traceback.print_exc()
-            raise _failure(error) from error
+            message, exit_code = _explain(error)
+            click.secho("Error: ", fg="red", bold=True, nl=False, err=True)
+            click.echo(" ".join(message.split()), err=True)
+            raise click.exceptions.Exit(exit_code) from error
 
 
-def _failure(error: Exception) -> Failure:
+def _explain(error: Exception) -> tuple[str, int]:
+    """Give an error as one paragraph, and its exit code."""
     from event_schemas import RefoldError
 
     if isinstance(error, RefoldError):
-        return Failure(str(error), error.exit_code)
-    return Failure(f"Unexpected {type(error).__name__}: {error}. Run the command again with --debug to see where.", 1)
+        return str(error), error.exit_code
+    return f"Unexpected {type(error).__name__}: {error}. Run the command again with --debug to see where.", 1
 
 
 @click.group(
@@ -84,8 +76,16 @@ for _command in (demo, ingest, events, seal, schemas, rebuild, status, query, ge
 
 def main() -> None:
     """Run the command line, and exit with its code: 0, or as ``event_schemas.errors`` says."""
-    cli.main(prog_name="refold")
+    try:
+        cli.main(prog_name="refold")
+    except SystemExit as exit_:
+        if exit_.code != STOPPED:
+            raise
+        # Workers may be deep inside DuckDB; Python would wait for them, or abort when they come back.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(STOPPED)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -1,7 +1,8 @@
 """Settings of the command line: files, then environment, then flags; the later wins.
 
-A folder's settings stand in ``refold.toml``, or in ``[tool.refold]`` of ``pyproject.toml``; the nearest folder from the
-current one upwards that has either counts, and its relative paths are meant from there.
+A folder's settings stand in ``refold.toml`` (the table ``[tool.refold]``, or no table at all), or in ``[tool.refold]``
+of ``pyproject.toml``. The nearest folder from the current one upwards that has either counts, and its relative paths
+are meant from there.
 """
 
 from __future__ import annotations
@@ -64,22 +65,22 @@ def load_settings(flags: Mapping[str, str | None], environ: Mapping[str, str], f
 def _from_file(folder: Path) -> tuple[Path, dict[str, Any]]:
     """Find the nearest settings, and give them with the folder they stand in."""
     for place in (folder, *folder.parents):
-        for file, table in ((place / "refold.toml", ()), (place / "pyproject.toml", ("tool", "refold"))):
-            values = _read(file, table) if file.is_file() else None
+        for file in (place / "refold.toml", place / "pyproject.toml"):
+            values = _read(file) if file.is_file() else None
             if values is not None:
                 return place, _checked(values, file, folder)
     return folder, {}
 
 
-def _read(file: Path, table: tuple[str, ...]) -> Any:
-    """Read one table of a TOML file; None if the file has no such table."""
+def _read(file: Path) -> Any:
+    """Read a file's settings; None for a ``pyproject.toml`` without any."""
     try:
         found: Any = tomllib.loads(file.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise UsageError(f"The settings in {file} cannot be read: {error}. Mend the file.") from error
-    for name in table:
-        found = found.get(name) if isinstance(found, dict) else None
-    return found
+    tools = found.get("tool")
+    table = tools.get("refold") if isinstance(tools, dict) else None
+    return found if table is None and file.name == "refold.toml" else table
 
 
 def _checked(values: Any, file: Path, folder: Path) -> dict[str, str]:

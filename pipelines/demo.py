@@ -1,7 +1,8 @@
 """``refold demo``: a shop's year on disk, from its first append to published read models.
 
-The history goes through the same door as any other: appends with an expected version, many at a time, so that they share
-commits. A demo that was killed goes on where it was, since an append that is there already is known by its stream's version.
+The history goes through the same door as any other: appends with an expected version, many at a time, so that they
+share commits. A demo that was killed goes on where it was, since an append that is there already is known by its
+stream's version.
 """
 
 from __future__ import annotations
@@ -91,8 +92,8 @@ def _found(folder: Path, description: Path, events: int | None, seed: int | None
         raise UsageError(f"{description} describes no demo ({error}). Delete {folder}, or name another.") from error
     if events not in (None, demo.events) or seed not in (None, demo.seed):
         raise UsageError(
-            f"{folder} holds a demo of {demo.events:,} events with seed {demo.seed}. Leave out --events and --seed to use "
-            "it, name another --folder, or delete this one."
+            f"{folder} holds a demo of {demo.events:,} events with seed {demo.seed}. Leave out --events and --seed to "
+            "use it, name another --folder, or delete this one."
         )
     return demo
 
@@ -120,7 +121,9 @@ def make_history(demo: Demo, *, report: Callable[[int], None] = lambda _: None) 
     log = create_log(demo.log_url, domain_name=DOMAIN, bucket_count=buckets)
     if demo.made:
         if log.head().position < demo.made:
-            raise LogError(f"The log of the demo in {demo.folder} has lost events. Delete the folder, and run it again.")
+            raise LogError(
+                f"The log of the demo in {demo.folder} has lost events. Delete the folder, and run it again."
+            )
         return demo
     made = _append_all(log, demo, report)
     finished = Demo(demo.folder, demo.events, demo.seed, made)

@@ -13,8 +13,8 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn
 if TYPE_CHECKING:
     from pipelines.rebuild import Progress as RebuildProgress
 
-Report = Callable[[int], None]
-"""Takes how much is done so far."""
+Report = Callable[[int, int | None], None]
+"""Takes how much is done so far, and how much there is to do; None if that is not known."""
 
 
 def _bars(console: Console | None) -> Progress:
@@ -31,31 +31,34 @@ def _bars(console: Console | None) -> Progress:
 
 
 @contextmanager
-def counted(phase: str, total: int | None, unit: str, *, console: Console | None = None) -> Iterator[Report]:
+def bar(phase: str, unit: str, *, console: Console | None = None) -> Iterator[Report]:
     """Show a bar for work that counts up.
 
     Args:
         phase: what is done.
-        total: how much there is to do; None if that is not known.
-        unit: of what is counted.
+        unit: of what is counted, in the plural.
         console: where to; stderr by default.
     """
     started = time.monotonic()
     with _bars(console) as bars:
-        task = bars.add_task(phase, total=total, told="")
+        task = bars.add_task(phase, total=None, told="")
 
-        def report(done: int) -> None:
-            told = f"{done:,} {unit}{_rate(done, time.monotonic() - started, unit)}"
-            bars.update(task, completed=done, told=told)
+        def report(done: int, total: int | None) -> None:
+            of = f"/{total:,}" if total else ""
+            told = f"{done:,}{of} {unit}{_rate(done, time.monotonic() - started, unit)}"
+            bars.update(task, completed=done, total=total, told=told)
 
         yield report
-        bars.update(task, total=bars.tasks[0].completed or 1, completed=bars.tasks[0].completed or 1)
+        _finish(bars, task)
+
+
+def _finish(bars: Progress, task: TaskID) -> None:
+    whole = bars.tasks[bars.task_ids.index(task)].completed or 1
+    bars.update(task, completed=whole, total=whole)
 
 
 @contextmanager
-def rebuild_bars(
-    *, without: str = "", console: Console | None = None
-) -> Iterator[Callable[[RebuildProgress], None]]:
+def rebuild_bars(*, without: str = "", console: Console | None = None) -> Iterator[Callable[[RebuildProgress], None]]:
     """Show a bar for each phase of a rebuild: staged against planned objects, events a second, time left.
 
     Args:
@@ -95,8 +98,7 @@ class _Phases:
     def finish(self) -> None:
         """Mark the present phase as done."""
         if self._task is not None:
-            total = self._bars.tasks[self._bars.task_ids.index(self._task)].total or 1
-            self._bars.update(self._task, completed=total, total=total)
+            _finish(self._bars, self._task)
 
 
 def replay_text(progress: RebuildProgress, resumed_from: int, seconds: float) -> str:

@@ -1,7 +1,7 @@
 """Replaying a log for some read models: what Beam's workers do in a rebuild.
 
-Each unit reads some buckets and stages, for every read model, finished rows or what is still to be merged. A unit that finds its
-result staged skips the work.
+Each unit reads some buckets and stages, for every read model, finished rows or what is still to be merged. A unit
+that finds its result staged skips the work.
 """
 
 from __future__ import annotations

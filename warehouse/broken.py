@@ -6,11 +6,14 @@ and why, leaves those out, and runs again; the caller decides whether to stop (s
 
 from __future__ import annotations
 
+import functools
+import itertools
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import duckdb
+import pyarrow as pa
 
 from event_schemas import BrokenEventsError, DamagedLogError, ProjectionError
 from event_schemas.registry import Shape
@@ -20,8 +23,10 @@ from warehouse.folding import FoldFailure
 from warehouse.parsing import BrokenEvent
 from warehouse.replay import Replay
 from warehouse.sql import columns, first_line, quote
+from warehouse.upcasting import CARRIED
 
 T = TypeVar("T")
+P = TypeVar("P", int, tuple[int, ...])
 _EXAMPLES = 5
 _ROUNDS = 1000
 
@@ -53,15 +58,15 @@ def apply_unbroken(
     for _ in range(_ROUNDS):
         replay = Replay(connection, domain, stored, skip=broken)
         try:
-            result = apply(replay)
-            found = [] if broken else _null_keys(connection, compiled, stored, replay)
+            found = _null_keys(connection, compiled, stored, replay)
+            result = None if found else apply(replay)
         except duckdb.Error as error:
             found = _find(connection, domain, compiled, stored, broken, error)
         except FoldFailure as failure:
-            found = _events_at(connection, stored, [failure.position], failure.reason)
+            found = _events_at(connection, stored, replay.together([failure.position]), failure.reason)
         broken.update({b.position: b for b in (*replay.broken, *found)})
         if not found:
-            return result, list(broken.values())
+            return cast(T, result), list(broken.values())
     raise ProjectionError(
         f"Fold {compiled.model.name}: more than {_ROUNDS} events fail in one bucket; mend the fold first."
     )
@@ -76,7 +81,7 @@ def _null_keys(
     null_key = " OR ".join(f"{quote(k)} IS NULL" for k in compiled.model.key)
     rows = connection.execute(f"SELECT DISTINCT {position_of(compiled)} FROM ({source}) WHERE {null_key}").fetchall()
     told = ", ".join(compiled.model.key)
-    return _events_at(connection, stored, [r[0] for r in rows], f"a key column is NULL (key: {told})")
+    return _events_at(connection, stored, replay.together(r[0] for r in rows), f"a key column is NULL (key: {told})")
 
 
 def _find(
@@ -90,9 +95,16 @@ def _find(
     needed = {s for h in compiled.model.handlers for s in domain.registry.sources(h.event_type)}
     tables = materialise(connection, {s: r for s, r in stored.items() if s in needed})
     positions = positions_of(connection, tables, without=set(known))
+    fails = functools.partial(_failure, connection, domain, compiled, tables)
     found: list[BrokenEvent] = []
-    for position, reason in halve(positions, lambda part: _failure(connection, domain, compiled, tables, part)):
-        found += _events_at(connection, tables, [position], reason)
+    for alone, reason in halve([(p,) for p in positions], functools.partial(fails, upcast_only=True)):
+        found += _events_at(connection, tables, [alone], reason)
+    if found:
+        return found
+    replay = Replay(connection, domain, tables, skip=known)
+    contributions(compiled, replay.events)  # runs the mergers, so that halving never parts what they join
+    for together, reason in halve(replay.together(positions), fails):
+        found += _events_at(connection, tables, [together], reason)
     if not found:
         raise ProjectionError(
             f"Projection {compiled.model.name}: {first_line(error)} No single event fails by itself: look at the types "
@@ -101,11 +113,11 @@ def _find(
     return found
 
 
-def halve(positions: Sequence[int], failure: Callable[[Sequence[int]], str | None]) -> Iterator[tuple[int, str]]:
+def halve(positions: Sequence[P], failure: Callable[[Sequence[P]], str | None]) -> Iterator[tuple[P, str]]:
     """Halve events until each that fails stands alone.
 
     Args:
-        positions: of the events, in order.
+        positions: of the events, in order; or groups of them that stay together.
         failure: tells why a part of them fails, or None if it does not.
 
     Yields:
@@ -162,29 +174,37 @@ def _failure(
     domain: Domain,
     compiled: Compiled,
     tables: Mapping[Shape, str],
-    positions: Sequence[int],
+    part: Sequence[tuple[int, ...]],
+    *,
+    upcast_only: bool = False,
 ) -> str | None:
-    between = f"position BETWEEN {positions[0]} AND {positions[-1]}"
-    part = {s: f"(SELECT * FROM {t} WHERE {between})" for s, t in tables.items()}
-    source = contributions(compiled, Replay(connection, domain, part).events)
+    connection.register("_part", pa.table({"position": pa.array(itertools.chain(*part), pa.int64())}))
+    stored = {s: f"(SELECT * FROM {t} SEMI JOIN _part USING (position))" for s, t in tables.items()}
     try:
-        connection.execute(f"SELECT bit_xor(hash(c)) FROM ({source}) c")
+        source = contributions(compiled, Replay(connection, domain, stored).events)
+        if source is not None and not upcast_only:
+            connection.execute(f"SELECT bit_xor(hash(c)) FROM ({source}) c").fetchall()
     except duckdb.Error as error:
         return first_line(error)
     return None
 
 
 def _events_at(
-    connection: duckdb.DuckDBPyConnection, stored: Mapping[Shape, str], positions: Sequence[int], reason: str
+    connection: duckdb.DuckDBPyConnection,
+    stored: Mapping[Shape, str],
+    positions: Iterable[tuple[int, ...]],
+    reason: str,
 ) -> list[BrokenEvent]:
-    if not positions:
+    told = ", ".join(map(str, sorted(itertools.chain(*positions))))
+    if not told:
         return []
-    told = ", ".join(map(str, sorted(positions)))
     found: list[BrokenEvent] = []
     envelope = columns(["position", "stream_id", "event_type", "schema_version"])
     for relation in stored.values():
+        names = [name for name in connection.sql(f"FROM {relation}").columns if name not in CARRIED]
+        payload = f"to_json(struct_pack({columns(names)}))::VARCHAR" if names else "'{}'"
         rows = connection.execute(
-            f"SELECT {envelope}, to_json(e)::VARCHAR FROM (FROM {relation} WHERE position IN ({told})) e"
+            f"SELECT {envelope}, {payload} FROM (FROM {relation} WHERE position IN ({told}))"
         ).fetchall()
         found += [BrokenEvent(r[0], r[1], r[2], r[3], reason, r[4]) for r in rows]
     return found

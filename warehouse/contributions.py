@@ -9,7 +9,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 
-from event_schemas.envelope import ENVELOPE_NAMES
 from event_schemas.upcasting import Form
 from warehouse import reducers
 from warehouse.domain import Domain
@@ -63,8 +62,7 @@ def _order(model: ReadModel, handler: Handler, domain: Domain) -> Order:
     steps = [domain.registry.upcaster(s) for s in domain.registry.sources(handler.event_type)]
     texts = [rewrite(u.sql(), append={}) for u in steps if u and u.form is Form.SQL]
     if handler.sql.multiplies or any(t.multiplies for t in texts):
-        same = {o for o, source in handler.sql.plain.items() if source in ENVELOPE_NAMES} | handler.sql.nonnull
-        if isinstance(model, Fold) or model.deletes or not handler.names & _ordered_columns(model) <= same:
+        if isinstance(model, Fold) or model.deletes or handler.names & _ordered_columns(model) - handler.same:
             return Order.ROW
     return Order.SPLIT if any(u and u.form is not Form.SQL for u in steps) else Order.POSITION
 
@@ -72,7 +70,7 @@ def _order(model: ReadModel, handler: Handler, domain: Domain) -> Order:
 def _ordered_columns(model: ReadModel) -> frozenset[str]:
     if isinstance(model, Fold):
         return frozenset()
-    return frozenset(n for n, r in model.columns.items() if r.ordered or r.kind is Kind.COLLECT)
+    return model.ordered_columns()
 
 
 def contributions(compiled: Compiled, events: Events, *, null_keys_only: bool = False) -> str | None:

@@ -284,9 +284,8 @@ def _count(
     table = {"position": pa.array(failing.keys(), pa.int64()), "reason": pa.array(failing.values(), pa.string())}
     connection.register("_failing", pa.table(table))
     for shape, relation in stored.items():
-        row = connection.execute(f"SELECT count(*) FROM {relation}").fetchone()
-        assert row is not None
-        tally.count(shape, row[0])
+        [(events,)] = connection.execute(f"SELECT count(*) FROM {relation}").fetchall()
+        tally.count(shape, events)
         if failing:
             for reason in connection.execute(
                 f"SELECT reason, count(*), min(position) FROM {relation} JOIN _failing USING (position) GROUP BY 1"

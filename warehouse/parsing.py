@@ -141,7 +141,8 @@ def _transform(schema: pa.Schema, payload: str = "payload") -> str:
     wide = pa.schema([f.with_type(_wide(f.type)) for f in schema])
     structure = json_structure(pa.struct(list(wide)))
     if not structure:
-        return f"CASE WHEN json_valid({payload}) AND json_type({payload}) = 'OBJECT' THEN true END"
+        empty = f"json_type({payload}) = 'OBJECT' AND len(json_keys({payload})) = 0"
+        return f"CASE WHEN json_valid({payload}) AND {empty} THEN true END"
     return f"TRY(json_transform_strict({payload}, {literal(json.dumps(structure))}))"
 
 

@@ -11,7 +11,7 @@
 from __future__ import annotations
 
 import keyword
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,6 +19,7 @@ import duckdb
 import pyarrow as pa
 
 from event_schemas import ENVELOPE, ProjectionError, event_type_of, is_event, schema_of
+from event_schemas.envelope import ENVELOPE_NAMES
 from warehouse.reducers import Kind, Reducer
 from warehouse.sql import (
     Rewritten,
@@ -33,6 +34,7 @@ from warehouse.sql import (
 )
 
 State = dict[str, Any] | None
+_UNTYPED = '"NULL"'
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +60,7 @@ class Handler:
         names: the columns it contributes to.
         never_null: those of them that it can never set to NULL.
         key_never_null: whether no key column can be NULL.
+        same: the columns that have one value in all rows which one event yields.
     """
 
     event_class: type
@@ -66,6 +69,7 @@ class Handler:
     names: frozenset[str]
     never_null: frozenset[str]
     key_never_null: bool
+    same: frozenset[str]
 
     @property
     def event_type(self) -> str:
@@ -115,6 +119,8 @@ class Projection:
         wanted = {c: r.type for c, r in self.columns.items()}
         handlers = tuple(_compile(self.name, self.key, wanted, cls, on) for cls, on in self.on.items())
         object.__setattr__(self, "handlers", handlers)
+        for handler in handlers:
+            _check_order(self.name, handler, handler.names & self.ordered_columns() - handler.same)
         _check_derived(self)
 
     @property
@@ -131,6 +137,10 @@ class Projection:
     def table(self) -> dict[str, str]:
         """Every column of the published table with its DuckDB type, the key first."""
         return {**self.key, **{c: r.column_type for c, r in self.columns.items()}}
+
+    def ordered_columns(self) -> frozenset[str]:
+        """Columns whose value depends on the order of contributions."""
+        return frozenset(n for n, r in self.columns.items() if r.ordered or r.kind is Kind.COLLECT)
 
     def distinct_columns(self) -> tuple[str, ...]:
         """Columns whose values seen are kept in a table of their own."""
@@ -176,6 +186,8 @@ class Fold:
         handlers = tuple(_compile(self.name, self.key, None, cls, on) for cls, on in self.on.items())
         object.__setattr__(self, "handlers", handlers)
         object.__setattr__(self, "event_columns", _event_columns(self.name, handlers))
+        for handler in handlers:
+            _check_order(self.name, handler, {"the state"})
 
     @property
     def event_types(self) -> tuple[str, ...]:
@@ -277,7 +289,17 @@ def _compile(
     required = {f.name for f in (*payload, *ENVELOPE) if not f.nullable}
     never_null = sql.nonnull | {o for o, source in sql.plain.items() if source in required}
     names = frozenset(outputs) - set(key)
-    return Handler(cls, sql, deletes, names, frozenset(never_null) & names, set(key) <= never_null)
+    same = frozenset(o for o, source in sql.plain.items() if source in ENVELOPE_NAMES) | sql.nonnull
+    return Handler(cls, sql, deletes, names, frozenset(never_null) & names, set(key) <= never_null, same & names)
+
+
+def _check_order(name: str, handler: Handler, ordered: Collection[str]) -> None:
+    if ordered and handler.sql.unordered:
+        raise ProjectionError(
+            f"Projection {name}, event {handler.event_type}: {min(ordered)} depends on the order of rows, but those that "
+            "this SELECT makes of one event have none, since DuckDB joins them by hash. Unnest in a select list: "
+            "SELECT ... FROM (SELECT *, unnest(...) AS line FROM event)."
+        )
 
 
 def _bind(text: str, payload: pa.Schema) -> pa.Schema:
@@ -301,9 +323,9 @@ def _event_columns(name: str, handlers: tuple[Handler, ...]) -> dict[str, str]:
         where = f"Fold {name}, column {column}"
         if not column.isidentifier() or keyword.iskeyword(column):
             raise ProjectionError(f"{where}: the name is none that Python can write after `event.`; name it otherwise.")
-        union = " UNION ALL ".join(f"SELECT NULL::{dtype} AS x" for _, dtype in typed)
-        columns[column] = _described(union)["x"]
-        for event_type, dtype in typed:
+        typed = [(event_type, dtype) for event_type, dtype in typed if dtype != _UNTYPED] or [("", "INTEGER")]
+        columns[column] = _described(" UNION ALL ".join(f"SELECT NULL::{dtype} AS x" for _, dtype in typed))["x"]
+        for _, dtype in typed:
             if not same_value(arrow_type(dtype, where=where), arrow_type(columns[column], where=where)):
                 told = ", ".join(f"{t} from {e}" for e, t in typed)
                 raise ProjectionError(f"{where}: events bring different types ({told}). Cast them to one.")
@@ -311,8 +333,7 @@ def _event_columns(name: str, handlers: tuple[Handler, ...]) -> dict[str, str]:
 
 
 def _described(select: str) -> dict[str, str]:
-    described = scratch().execute(f"DESCRIBE {select}").fetchall()
-    return {row[0]: "INTEGER" if row[1] == '"NULL"' else row[1] for row in described}
+    return {row[0]: row[1] for row in scratch().execute(f"DESCRIBE {select}").fetchall()}
 
 
 def _check_outputs(

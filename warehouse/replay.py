@@ -7,6 +7,7 @@ barrier: what reaches it is fetched, run through it, and its results join the re
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -54,6 +55,7 @@ class Replay:
         self._stored = dict(stored)
         self._relations: dict[Shape, str | None] = {}
         self._ran: dict[int, dict[Shape, str]] = {}
+        self._runs: dict[int, tuple[int, ...]] = {}
         self.broken: list[BrokenEvent] = []
         if skipped := sorted(set(skip)):
             told = ", ".join(map(str, skipped))
@@ -69,6 +71,10 @@ class Replay:
         if shape not in self._relations:
             self._relations[shape] = self._union(shape)
         return self._relations[shape]
+
+    def together(self, positions: Iterable[int]) -> list[tuple[int, ...]]:
+        """Group positions of stored events by what a merger joined; most stand alone."""
+        return sorted({self._runs.get(p, (p,)) for p in positions})
 
     def _union(self, shape: Shape) -> str | None:
         names = columns([*CARRIED, *self._domain.registry.schema(*shape).names])
@@ -86,8 +92,9 @@ class Replay:
     def _run(self, step: Upcaster) -> dict[Shape, str]:
         if id(step) not in self._ran:
             made: dict[Shape, list[dict[str, Any]]] = {}
+            siblings: Counter[int] = Counter()
             for given in self._inputs(step):
-                self._apply(step, given, made)
+                self._apply(step, given, made, siblings)
             self._ran[id(step)] = {shape: self._register(shape, rows) for shape, rows in made.items()}
         return self._ran[id(step)]
 
@@ -97,22 +104,32 @@ class Replay:
             if given := self.relation(source.key):
                 found += _fetch(self._connection, given, source.schema)
         if step.form is Form.PYTHON:
-            return ([row] for row in found)
+            return ([row] for row in sorted(found, key=lambda r: (r.event.position, r.ordinal)))
         return _runs(sorted(found, key=lambda r: (r.event.stream_id, r.event.stream_version, r.ordinal)))
 
-    def _apply(self, step: Upcaster, given: list[_Upcastable], made: dict[Shape, list[dict[str, Any]]]) -> None:
+    def _apply(
+        self,
+        step: Upcaster,
+        given: list[_Upcastable],
+        made: dict[Shape, list[dict[str, Any]]],
+        siblings: Counter[int],
+    ) -> None:
         events = [g.event for g in given]
+        positions = tuple(sorted({e.position for e in events}))
+        if len(positions) > 1:
+            self._runs |= dict.fromkeys(positions, positions)
         try:
             results = step.apply(events[0] if step.form is Form.PYTHON else events)
             if len(results) > _SPLIT_LIMIT:
                 raise ContractError(f"{step.name} made {len(results)} events of one; at most {_SPLIT_LIMIT}.")
-            rows = [_result_row(step, self._domain, given[-1], i, r) for i, r in enumerate(results)]
+            rows = [_result_row(step, self._domain, events[-1], r) for r in results]
         except Exception as error:  # whatever a user's function raises is this event's failure
             reason = f"{step.name}: {error}" if str(error) else f"{step.name}: {type(error).__name__}"
             self.broken += [broken_event(e, reason) for e in events]
             return
         for shape, row in rows:
-            made.setdefault(shape, []).append(row)
+            made.setdefault(shape, []).append({**row, "_ordinal": siblings[positions[-1]]})
+            siblings[positions[-1]] += 1
 
     def _register(self, shape: Shape, rows: list[dict[str, Any]]) -> str:
         schema = event_relation_schema(self._domain.registry.schema(*shape))
@@ -164,9 +181,7 @@ def _continues(before: RecordedEvent, after: RecordedEvent) -> bool:
     )
 
 
-def _result_row(
-    step: Upcaster, domain: Domain, given: _Upcastable, index: int, result: Any
-) -> tuple[Shape, dict[str, Any]]:
+def _result_row(step: Upcaster, domain: Domain, source: RecordedEvent, result: Any) -> tuple[Shape, dict[str, Any]]:
     if is_event(type(result)):
         shape = (event_type_of(type(result)), schema_version_of(type(result)))
     else:
@@ -176,10 +191,9 @@ def _result_row(
         raise ContractError(f"it returned an event of {shape[0]} v{shape[1]}; declared with into= is {told}")
     schema = domain.registry.schema(*shape)
     payload = arrow_ready(from_json(to_json(result, schema), schema), schema)
-    source = given.event
     envelope = {name: getattr(source, name) for name in ENVELOPE.names}
     envelope |= {"event_type": shape[0], "schema_version": shape[1]}
-    return shape, {**envelope, "_ordinal": given.ordinal * _SPLIT_LIMIT + index, **payload}
+    return shape, {**envelope, **payload}
 
 
 def arrow_ready(payload: dict[str, Any], schema: pa.Schema) -> dict[str, Any]:

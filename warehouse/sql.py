@@ -169,13 +169,15 @@ class Rewritten:
 
     Attributes:
         text: the SQL with the appended columns.
-        multiplies: whether one event may yield several rows, in an order that counts.
+        multiplies: whether one event may yield several rows.
+        unordered: whether these come in no order that DuckDB promises.
         plain: output column to input column, for outputs that are a bare column reference.
         nonnull: outputs that are constants other than NULL.
     """
 
     text: str
     multiplies: bool
+    unordered: bool
     plain: dict[str, str]
     nonnull: frozenset[str]
 
@@ -210,6 +212,7 @@ def rewrite(select: str, *, append: dict[str, str]) -> Rewritten:
     return Rewritten(
         text=_deparse(tree),
         multiplies=_multiplies(node),
+        unordered=_unordered(node),
         plain={_output_name(e): e["column_names"][-1] for e in outputs if _is_column_of_event(e)},
         nonnull=frozenset(_output_name(e) for e in outputs if _is_constant(e)),
     )
@@ -273,6 +276,26 @@ def _multiplies(node: dict[str, Any]) -> bool:
         or tables[0]["table_name"].lower() != "event"
         or any(n.get("function_name") in ("unnest", "unlist") for n in _walk(node))
     )
+
+
+def _unordered(node: dict[str, Any]) -> bool:
+    """Tell whether rows may come in any order: what is neither streamed from ``event`` nor unnested goes through hashes."""
+    if node["type"] == "SET_OPERATION_NODE":
+        children = node.get("children") or [node["left"], node["right"]]
+        return node["setop_type"] != "UNION" or not node["setop_all"] or any(map(_unordered, children))
+    hashed = bool(node.get("group_expressions")) or any(m["type"] == "DISTINCT_MODIFIER" for m in node["modifiers"])
+    return hashed or _unordered_table(node["from_table"])
+
+
+def _unordered_table(table: dict[str, Any]) -> bool:
+    """DuckDB streams ``event, unnest(column)``, but joins ``event, unnest(expression)`` by hash."""
+    if table["type"] == "SUBQUERY":
+        return _unordered(table["subquery"]["node"])
+    if table["type"] == "JOIN" and table["left"]["type"] == "BASE_TABLE" and table["right"]["type"] == "TABLE_FUNCTION":
+        called = table["right"]["function"]
+        arguments = [a.get("expression", a)["class"] for a in called.get("arguments") or called.get("children", [])]
+        return table["join_type"] != "INNER" or called["function_name"] != "unnest" or arguments != ["COLUMN_REF"]
+    return table["type"] not in ("BASE_TABLE", "EMPTY")
 
 
 def _walk(node: Any) -> Iterator[dict[str, Any]]:

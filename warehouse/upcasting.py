@@ -52,6 +52,11 @@ def compile_sql(step: Upcaster, registry: Registry) -> str:
         found = _bind(rewritten.text, step.sources[0].schema)
     except (SqlError, duckdb.Error) as error:
         raise ContractError(f"{where}: {first_line(error)}") from error
+    if rewritten.unordered:
+        raise ContractError(
+            f"{where}: the events that it makes of one have no order, since DuckDB joins rows by hash. Unnest in the "
+            "select list."
+        )
     target = registry.schema(*target_of(step, registry))
     _check_columns(where, found, target)
     shape = target_of(step, registry)

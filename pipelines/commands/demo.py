@@ -62,17 +62,18 @@ Try next:
 def demo(call: Invocation, folder: Path, events: int | None, seed: int | None) -> None:
     """Make an order history, seal it, rebuild its read models, and show them.
 
-    A shop's year, with every schema version that its events ever had, goes through ordinary appends into a log in its own folder. Run
-    again on the same folder, it goes on where it was stopped; a finished history is kept, and read models are rebuilt from it.
+    A shop's year, with every schema version that its events ever had, goes through ordinary appends into a log in its
+    own folder. Run again on the same folder, it goes on where it was stopped; a finished history is kept, and read
+    models are rebuilt from it.
     """
     from pipelines.demo import make_history, prepare
-    from pipelines.progress import counted
+    from pipelines.progress import bar
 
     started = time.perf_counter()
     prepared = prepare(folder, events=events, seed=seed)
-    with counted("append", prepared.events, "events") as report:
-        made = make_history(prepared, report=report)
-        report(made.made)
+    with bar("append", "events") as report:
+        made = make_history(prepared, report=lambda there: report(there, max(there, prepared.events)))
+        report(made.made, made.made)
     appended = time.perf_counter() - started
     rebuilt = _rebuild(made, call.beam_options())
     shown = _read(made, rebuilt)
@@ -85,14 +86,14 @@ def demo(call: Invocation, folder: Path, events: int | None, seed: int | None) -
 
 def _rebuild(made: Demo, options: PipelineOptions) -> Rebuilt:
     from pipelines.demo import DOMAIN
-    from pipelines.progress import counted, rebuild_bars
+    from pipelines.progress import bar, rebuild_bars
     from pipelines.rebuild import rebuild
     from pipelines.seal import seal
     from warehouse.event_log.log import open_log
 
     log: EventLog = open_log(made.log_url, domain_name=DOMAIN)
-    with counted("seal", None, "events") as report:
-        report(seal(log, DOMAIN, options).events)
+    with bar("seal", "events") as report:
+        report(seal(log, DOMAIN, options).events, None)
     with rebuild_bars(without="seal") as report_phase:
         return rebuild(log, DOMAIN, made.read_models_url, options, report=report_phase)
 

@@ -75,6 +75,61 @@ def trace(call: Invocation, correlation_id: str) -> None:
     _print(call, found, {"correlation_id": correlation_id}, causes=True)
 
 
+@events.command(name="stats", cls=Command, example="refold events stats --json")
+@common_options("domain", "log")
+@pass_invocation
+def show_stats(call: Invocation) -> None:
+    """Count events and bytes of every event type and schema version."""
+    from pipelines.commands import output
+    from warehouse.event_log.stats import stats
+
+    found = stats(call.open_log())
+    if call.json:
+        output.print_json(dataclasses.asdict(found))
+        return
+    output.say(
+        f"{found.events:,} events ({output.size(found.bytes)}) in {found.streams:,} streams, {found.commits:,} commits "
+        f"and {found.segments:,} segments; {found.unsealed_events:,} events are not sealed yet."
+    )
+    rows = [
+        (f"{s.event_type} v{s.schema_version}", s.events, output.size(s.bytes), s.unsealed, s.raw, s.last_position)
+        for s in found.shapes
+    ]
+    output.print_table(("event", "events", "size", "not sealed", "raw", "last position"), rows)
+
+
+@events.command(name="verify", cls=Command, example="refold events verify")
+@common_options("domain", "log")
+@pass_invocation
+def verify_log(call: Invocation) -> None:
+    """Check every object of the log, and that no event is missing, double or out of place.
+
+    Exits with code 1 if something is wrong, and tells what, where, and what to do.
+    """
+    from pipelines.commands import output
+    from pipelines.progress import bar
+    from warehouse.event_log.verify import verify
+
+    log = call.open_log()
+    with bar("verify", "steps") as report:
+        seen = verify(log, call.domain.registry, report=report)
+    if call.json:
+        output.print_json({"sound": seen.sound, **dataclasses.asdict(seen)})
+    else:
+        output.say(
+            f"Checked {seen.events:,} events in {seen.streams:,} streams, {seen.commits:,} commits and "
+            f"{seen.segments:,} segments: {'all is sound' if seen.sound else 'something is wrong'}."
+        )
+        for finding in seen.findings:
+            output.say(str(finding))
+        if seen.more:
+            output.say(f"… and {seen.more:,} more findings of the same kinds.")
+        for part in seen.unchecked:
+            output.say(f"Not checked: {part}.")
+    if not seen.sound:
+        raise click.exceptions.Exit(1)
+
+
 def _following(log: EventLog, registry: Registry, head: Head) -> Iterator[RecordedEvent]:
     """Wait for commits after the head, by asking for the next number: nothing is ever listed."""
     from warehouse.event_log.log import Head
@@ -96,7 +151,7 @@ def _print(call: Invocation, found: Iterable[RecordedEvent], head: dict[str, Any
     from pipelines.commands import output
 
     if call.json:
-        output.print_json_stream(head, "events", map(as_document, found), {})
+        output.print_json_stream(head, "events", map(as_document, found))
         return
     none = True
     for event in found:

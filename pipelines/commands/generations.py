@@ -46,4 +46,4 @@ def list_generations(call: Invocation) -> None:
         )
         for g in found
     ]
-    output.print_table(("generation", "position", "published at", "size", "rows"), rows)
+    output.print_table(("generation", "position", "published at", "size", "rows"), rows, wrap_last=True)

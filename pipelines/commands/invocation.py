@@ -5,10 +5,8 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
-from contextlib import redirect_stderr
 from dataclasses import dataclass, field
 from functools import cached_property
-from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -86,8 +84,10 @@ class Invocation:
         Raises:
             UsageError: Beam knows no such runner or option.
         """
+        from pipelines.commands.beam import parse_options, quiet_beam
+
         quiet_beam(debug=self.debug)
-        return _beam_options(self.settings.runner, list(self.beam_arguments))
+        return parse_options(self.settings.runner, list(self.beam_arguments))
 
 
 pass_invocation = click.make_pass_decorator(Invocation, ensure=True)
@@ -126,8 +126,8 @@ class Command(click.Command):
         example: a command line, shown below the options.
     """
 
-    def __init__(self, *args: Any, example: str, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs, epilog=as_epilog(example))
+    def __init__(self, name: str | None = None, *, example: str, **kwargs: Any) -> None:
+        super().__init__(name, epilog=as_epilog(example), **kwargs)
 
 
 class BeamCommand(Command):
@@ -160,53 +160,3 @@ def _make_importable(*folders: Path) -> None:
         if folder not in inherited:
             inherited.append(folder)
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, inherited))
-
-
-def quiet_beam(*, debug: bool) -> None:
-    """Keep what Beam logs, from its import on, off the terminal; errors come to us as exceptions anyway."""
-    import logging
-    import signal
-    import warnings
-
-    level = logging.WARNING if debug else logging.CRITICAL + 1
-    logging.basicConfig(level=level)
-    if not debug:
-        warnings.filterwarnings("ignore", module="apache_beam")
-    # Workers that are processes of their own would outlive a driver that dies of SIGTERM.
-    signal.signal(signal.SIGTERM, _interrupt)
-
-
-def _interrupt(*_: object) -> None:
-    raise KeyboardInterrupt
-
-
-def _beam_options(runner: str | None, arguments: list[str]) -> PipelineOptions:
-    from event_schemas import UsageError
-    from pipelines.runners import make_options, make_runner
-
-    said = StringIO()
-    try:
-        with redirect_stderr(said):
-            options = make_options(_runner_in(arguments) or runner, arguments)
-    except SystemExit as error:
-        told = (said.getvalue().strip().splitlines() or [str(error)])[-1].split("error: ")[-1]
-        raise UsageError(f"Beam refuses what follows --: {told}.") from error
-    try:
-        chosen = make_runner(options)
-    except (ValueError, ImportError, AttributeError) as error:
-        raise UsageError(f"--runner {runner}: {error}") from error
-    known = options.get_all_options(drop_default=True)
-    unknown = set(options.get_all_options(drop_default=True, retain_unknown_options=True)) - set(known)
-    if unknown and type(chosen).__name__ == "FnApiRunner":
-        raise UsageError(f"Beam's local runner has no option --{min(unknown)}. Leave it out, or name a --runner.")
-    return options
-
-
-def _runner_in(arguments: list[str]) -> str | None:
-    """Find a runner among Beam's own options, where it means the same as ``--runner`` before them."""
-    for index, argument in enumerate(arguments):
-        if argument.startswith("--runner="):
-            return argument.partition("=")[2]
-        if argument == "--runner" and index + 1 < len(arguments):
-            return arguments[index + 1]
-    return None

@@ -13,12 +13,15 @@ from typing import Any
 import click
 import orjson
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
+from rich.console import Console, JustifyMethod
+from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
 _NO_END = 100_000
 """Width of what is no terminal: nothing is cut or wrapped there."""
+
+_WRAPPED_WIDTH = 20
 
 _WIDTHS_FROM = 1_000
 """In a pipe, so many rows are held to decide the widths of columns."""
@@ -55,26 +58,46 @@ def aside(text: str) -> None:
     stderr().print(Text(text, style="dim"))
 
 
-def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """Print rows under their columns.
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, wrap_last: bool = False) -> None:
+    """Print rows under their columns; in a pipe nothing is cut, and rows pass through as they come.
 
-    On a terminal that is too narrow, cells are cut with an ellipsis. In a pipe nothing is cut, and rows pass through as
-    they come, so there may be any number of them.
+    Args:
+        columns: their names.
+        rows: any number of them.
+        wrap_last: whether the last column may be wrapped on a terminal that is too narrow for it. Where that does not
+            help, each row becomes a record of lines.
     """
-    if sys.stdout.isatty():
-        _print_box(columns, list(rows))
-    else:
+    if not sys.stdout.isatty():
         _print_plain(columns, iter(rows))
+        return
+    whole = list(rows)
+    table = _table(columns, whole, wrap_last=wrap_last)
+    console = stdout()
+    needed = Measurement.get(console, console.options.update(width=_NO_END), table).minimum
+    if needed <= console.width:
+        console.print(table)
+    else:
+        _print_records(columns, whole)
 
 
-def _print_box(columns: Sequence[str], rows: list[Sequence[Any]]) -> None:
+def _table(columns: Sequence[str], rows: list[Sequence[Any]], *, wrap_last: bool) -> Table:
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     for index, name in enumerate(columns):
         numbers = any(isinstance(row[index], int | float | Decimal) for row in rows)
-        table.add_column(Text(name), justify="right" if numbers else "left", no_wrap=True)
+        wraps = wrap_last and index == len(columns) - 1
+        justify: JustifyMethod = "right" if numbers else "left"
+        table.add_column(Text(name), justify=justify, no_wrap=not wraps, min_width=_WRAPPED_WIDTH if wraps else None)
     for row in rows:
         table.add_row(*(Text(as_text(value)) for value in row))
-    stdout().print(table)
+    return table
+
+
+def _print_records(columns: Sequence[str], rows: list[Sequence[Any]]) -> None:
+    width = max(map(len, columns))
+    for number, row in enumerate(rows, 1):
+        stdout().print(Text(f"row {number}", style="bold"))
+        for name, value in zip(columns, row, strict=True):
+            say_line(f"  {name:<{width}}  {as_text(value)}")
 
 
 def _print_plain(columns: Sequence[str], rows: Iterator[Sequence[Any]]) -> None:
@@ -89,30 +112,21 @@ def print_json(document: Any) -> None:
     click.echo(to_json(document))
 
 
-def print_json_stream(head: Mapping[str, Any], name: str, rows: Iterable[Any], tail: Mapping[str, Any]) -> None:
-    """Print one JSON object of which one list may be long, without holding it.
+def print_json_stream(head: Mapping[str, Any], name: str, rows: Iterable[Any]) -> None:
+    """Print one JSON object whose last value is a list that may be long, without holding it.
 
     Args:
         head: keys before the list.
         name: key of the list.
         rows: its elements; an error that the first of them raises leaves stdout empty.
-        tail: keys after the list, read when the list has ended.
     """
-    before = b""
-    for part in _parts(head, name, rows, tail):
-        if before:
-            click.echo(before, nl=False)
-        before = part
-    click.echo(before)
-
-
-def _parts(head: Mapping[str, Any], name: str, rows: Iterable[Any], tail: Mapping[str, Any]) -> Iterator[bytes]:
+    out = sys.stdout.buffer
     opening = to_json(head)[:-1] + (b"," if head else b"") + to_json(name) + b":["
     for row in rows:
-        yield opening + to_json(row)
+        out.write(opening + to_json(row))
         opening = b","
-    closing = to_json(tail)[1:]
-    yield (b"" if opening == b"," else opening) + b"]" + (b"," if tail else b"") + closing
+    out.write((b"" if opening == b"," else opening) + b"]}\n")
+    out.flush()
 
 
 def to_json(document: Any) -> bytes:
@@ -123,7 +137,10 @@ def to_json(document: Any) -> bytes:
         b'{"amount":"2.50"}'
     """
     options = orjson.OPT_NON_STR_KEYS | orjson.OPT_PASSTHROUGH_DATETIME
-    return orjson.dumps(_whole(document), default=_plain, option=options)
+    try:
+        return orjson.dumps(document, default=_plain, option=options)
+    except TypeError:
+        return orjson.dumps(_whole(document), default=_plain, option=options)
 
 
 def _whole(value: Any) -> Any:

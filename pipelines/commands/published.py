@@ -43,8 +43,8 @@ def open_generation(generations: Generations, generation: Generation) -> Iterato
 
 def read_last_updated(connection: duckdb.DuckDBPyConnection) -> str | None:
     """Read when a generation's tables were brought to its position, RFC 3339 in UTC."""
-    row = connection.execute("SELECT last_updated FROM refold.checkpoint").fetchone()
-    return row[0].isoformat() if row and row[0] else None
+    rows = connection.execute("SELECT last_updated FROM refold.checkpoint").fetchall()
+    return rows[0][0].isoformat() if rows and rows[0][0] else None
 
 
 def last_updated(generations: Generations, generation: Generation) -> str:

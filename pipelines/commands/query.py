@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -70,7 +71,7 @@ def query(call: Invocation, sql: str, as_csv: bool, limit: int | None) -> None:
         taken = islice(answer.rows, most) if most else answer.rows
         if call.json:
             rows = (dict(zip(answer.columns, row, strict=True)) for row in taken)
-            output.print_json_stream({**told, "columns": answer.columns}, "rows", rows, {})
+            output.print_json_stream({**told, "columns": answer.columns}, "rows", rows)
         elif as_csv:
             _print_csv(answer.columns, taken)
         else:
@@ -83,27 +84,39 @@ def query(call: Invocation, sql: str, as_csv: bool, limit: int | None) -> None:
 
 
 def _ask(connection: duckdb.DuckDBPyConnection, sql: str) -> Answer:
+    with _explained():
+        connection.execute(sql)
+        columns = _unique([column[0] for column in connection.description or ()])
+    return Answer(columns, _fetch(connection))
+
+
+def _fetch(connection: duckdb.DuckDBPyConnection) -> Iterator[Sequence[Any]]:
+    while True:
+        with _explained():
+            chunk = connection.fetchmany(_CHUNK)
+        if not chunk:
+            return
+        yield from chunk
+
+
+@contextmanager
+def _explained() -> Iterator[None]:
+    """Tell a query that cannot be meant from one that fails on its way."""
     import duckdb
 
     from event_schemas import RefoldError, UsageError
 
     try:
-        connection.execute(sql)
-        columns = _unique([column[0] for column in connection.description or ()])
-        return Answer(columns, _fetch(connection))
+        yield
     except (duckdb.ParserException, duckdb.BinderException, duckdb.CatalogException) as error:
         raise UsageError(f"The query cannot be meant: {_cause(error)}") from error
-    except duckdb.InvalidInputException as error:
-        raise UsageError(
-            f"A published generation is read-only: {_cause(error)} Append events to the log and rebuild, in place."
-        ) from error
     except duckdb.Error as error:
+        if "read-only" in str(error):
+            raise UsageError(
+                "A published generation never changes: append events to the log and rebuild. DuckDB says: "
+                f"{_cause(error)}"
+            ) from error
         raise RefoldError(f"The query failed: {_cause(error)}") from error
-
-
-def _fetch(connection: duckdb.DuckDBPyConnection) -> Iterator[Sequence[Any]]:
-    while chunk := connection.fetchmany(_CHUNK):
-        yield from chunk
 
 
 def _cause(error: Exception) -> str:

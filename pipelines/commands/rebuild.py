@@ -30,8 +30,8 @@ refold rebuild --json -- --direct_num_workers=8"""
 def rebuild(call: Invocation, names: tuple[str, ...], only: tuple[str, ...], dead_letter: bool) -> None:
     """Rebuild read models from the log, and publish them as the next generation.
 
-    All by default; with NAME only those, while the others are taken from the newest generation and caught up. Readers are
-    served the old generation until the new one is complete. A rebuild that was killed goes on where it was.
+    All by default; with NAME only those, while the others are taken from the newest generation and caught up. Readers
+    are served the old generation until the new one is complete. A rebuild that was killed goes on where it was.
     """
     chosen = tuple(dict.fromkeys((*names, *only)))
     for name in chosen:
@@ -72,8 +72,8 @@ def print_rebuilt(rebuilt: Rebuilt) -> None:
 
     generation = rebuilt.generation
     say(
-        f"Published generation {generation.number} at position {generation.position:,}: {rebuilt.events:,} events replayed "
-        f"in {duration(rebuilt.seconds)} ({round(rebuilt.events / rebuilt.seconds):,} a second)."
+        f"Published generation {generation.number} at position {generation.position:,}: {rebuilt.events:,} events "
+        f"replayed in {duration(rebuilt.seconds)} ({round(rebuilt.events / rebuilt.seconds):,} a second)."
     )
     if rebuilt.resumed:
         say(f"{rebuilt.resumed} staged objects were left by an earlier run, and were not made again.")

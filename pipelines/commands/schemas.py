@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -10,6 +11,7 @@ from pipelines.commands.invocation import Command, Invocation, as_epilog, common
 
 if TYPE_CHECKING:
     from event_schemas import Registry
+    from warehouse.dry_run import ShapeResult
 
 
 @click.group(epilog=as_epilog("refold schemas list"))
@@ -21,7 +23,10 @@ def schemas() -> None:
 @common_options("domain")
 @pass_invocation
 def list_schemas(call: Invocation) -> None:
-    """List every event type in every schema version, and what each becomes."""
+    """List every event type in every schema version, and what each becomes.
+
+    The types of fields are told with --json.
+    """
     from pipelines.commands import output
 
     registry = call.domain.registry
@@ -32,12 +37,58 @@ def list_schemas(call: Invocation) -> None:
     rows = [
         (
             f"{d['event_type']} v{d['schema_version']}",
-            "the newest" if d["newest"] else f"{', '.join(d['becomes'])} ({d['form']} {d['upcaster']})",
-            ", ".join(f"{f['name']} {f['type']}{'?' if f['nullable'] else ''}" for f in d["fields"]),
+            ", ".join(d["becomes"]) or "the newest",
+            d["upcaster"],
+            ", ".join(f["name"] for f in d["fields"]),
         )
         for d in described
     ]
-    output.print_table(("event", "becomes", "fields"), rows)
+    output.print_table(("event", "becomes", "by upcaster", "fields"), rows, wrap_last=True)
+
+
+@schemas.command(name="dry-run", cls=Command, example="refold schemas dry-run\nrefold schemas dry-run --json")
+@common_options("domain", "log")
+@pass_invocation
+def dry_run(call: Invocation) -> None:
+    """Run every stored event through its upcasters, and write nothing.
+
+    Exits with code 1 if some events fail, and tells which and why: run it before new code goes to work on the log.
+    """
+    from pipelines.commands import output
+    from pipelines.progress import bar
+    from warehouse.dry_run import dry_run as run_dry
+
+    log = call.open_log()
+    with bar("dry run", "steps") as report:
+        results = run_dry(log, call.domain, report=report)
+    broken = sum(result.broken for result in results)
+    if call.json:
+        output.print_json({"broken": broken, "schemas": [asdict(result) for result in results]})
+    else:
+        _print_results(results)
+    if broken:
+        raise click.exceptions.Exit(1)
+
+
+def _print_results(results: list[ShapeResult]) -> None:
+    from pipelines.commands import output
+
+    rows = [
+        (
+            f"{r.event_type} v{r.schema_version}",
+            ", ".join(r.becomes),
+            r.events,
+            f"{r.broken:,}{'' if r.complete else ' or more'}",
+        )
+        for r in results
+    ]
+    output.print_table(("stored event", "becomes", "events", "broken"), rows)
+    for result in results:
+        for reason in result.reasons:
+            output.say(
+                f"{result.event_type} v{result.schema_version}: {reason.events:,} events, the first at position "
+                f"{reason.first_position:,}: {reason.text}"
+            )
 
 
 def _describe(registry: Registry, event_type: str, schema_version: int) -> dict[str, Any]:

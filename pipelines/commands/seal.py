@@ -20,18 +20,18 @@ def seal(call: Invocation) -> None:
     log, options = call.open_log(), call.beam_options()
 
     from pipelines.commands import output
-    from pipelines.progress import counted
+    from pipelines.progress import bar
     from pipelines.seal import seal as seal_log
 
-    with counted("seal", None, "events") as report:
+    with bar("seal", "events") as report:
         sealed = seal_log(log, call.settings.domain, options)
-        report(sealed.events)
+        report(sealed.events, None)
     if call.json:
         output.print_json(asdict(sealed))
     elif sealed.commits:
         output.say(
-            f"Sealed {sealed.events:,} events of {sealed.commits:,} commits; {sealed.segments:,} segments now hold the log "
-            f"up to position {sealed.position:,}."
+            f"Sealed {sealed.events:,} events of {sealed.commits:,} commits; {sealed.segments:,} segments now hold the "
+            f"log up to position {sealed.position:,}."
         )
     else:
         output.say(f"Nothing to seal: the log is sealed up to its end, position {sealed.position:,}.")

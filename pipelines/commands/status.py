@@ -31,7 +31,9 @@ class Lag:
 
 
 @click.command(cls=Command, example="refold status\nrefold status --json --max-lag 60")
-@click.option("--max-lag", type=float, metavar="SECONDS", help="Exit with code 4 if the read models lag further behind.")
+@click.option(
+    "--max-lag", type=float, metavar="SECONDS", help="Exit with code 4 if the read models lag further behind."
+)
 @common_options("domain", "log", "read_models")
 @pass_invocation
 def status(call: Invocation, max_lag: float | None) -> None:
@@ -55,8 +57,8 @@ def status(call: Invocation, max_lag: float | None) -> None:
         _print(call.settings.log, log, head, newest, lag, updated)
     if newest and foreign:
         output.aside(
-            f"Generation {newest.number} was made from another log than this one, so their positions cannot be compared. "
-            "Give the --log it was made from, or run `refold rebuild`."
+            f"Generation {newest.number} was made from another log than this one, so their positions cannot be "
+            "compared. Give the --log it was made from, or run `refold rebuild`."
         )
     if max_lag is not None and (foreign or (lag.seconds or 0) > max_lag):
         output.aside(f"The lag is beyond --max-lag {max_lag:g}.")
@@ -77,9 +79,7 @@ def lag_of(log: EventLog, head: Head, newest: Generation | None) -> Lag:
     return Lag(head.position - seen, None if seconds is None else round(seconds, 3))
 
 
-def _document(
-    log: EventLog, head: Head, newest: Generation | None, lag: Lag, updated: str | None
-) -> dict[str, object]:
+def _document(log: EventLog, head: Head, newest: Generation | None, lag: Lag, updated: str | None) -> dict[str, object]:
     generation = newest and {
         "number": newest.number,
         "position": newest.position,
@@ -107,9 +107,7 @@ def _document(
     }
 
 
-def _print(
-    url: str, log: EventLog, head: Head, newest: Generation | None, lag: Lag, updated: str | None
-) -> None:
+def _print(url: str, log: EventLog, head: Head, newest: Generation | None, lag: Lag, updated: str | None) -> None:
     from pipelines.commands.output import duration, moment, print_table, say
 
     unsealed = head.position - head.sealed.sealed_position
@@ -117,12 +115,17 @@ def _print(
     if not head.position:
         say("            holds no events yet")
     else:
-        say(f"            position {head.position:,}, recorded at {moment(head.recorded_at)}; {unsealed:,} not sealed yet")
+        recorded = moment(head.recorded_at)
+        say(f"            position {head.position:,}, recorded at {recorded}; {unsealed:,} not sealed yet")
     if newest is None:
         say("Read models nothing published yet; `refold rebuild` builds and publishes them")
         return
     say(f"Generation  {newest.number} at position {newest.position:,}, published at {moment(newest.published_at)}")
     behind = "" if lag.seconds is None else f", {duration(lag.seconds)}"
-    say(f"Lag         {lag.events:,} events{behind}" if lag.events else "Lag         none: the read models show every event")
+    say(
+        f"Lag         {lag.events:,} events{behind}"
+        if lag.events
+        else "Lag         none: the read models show every event"
+    )
     rows = [(name, table.rows, newest.position, moment(updated or "")) for name, table in sorted(newest.tables.items())]
     print_table(("read model", "rows", "position", "last updated"), rows)

@@ -40,6 +40,9 @@ UNITS: Mapping[str, int] = {"s": 1_000_000, "ms": 1_000, "us": 1}
 FLAT = "*"
 """The payload's fields are columns of the row itself."""
 
+DEFAULT_PAYLOAD = "payload"
+"""The payload's column; a table that has none is taken to be flat."""
+
 _PLACEHOLDER = re.compile(r"\{([^{}]+)\}")
 
 
@@ -101,7 +104,7 @@ class ColumnMapping:
     """
 
     envelope: Mapping[str, Source]
-    payload: str = "payload"
+    payload: str = DEFAULT_PAYLOAD
     payload_columns: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     types: Mapping[str, TypeName] = field(default_factory=dict)
     unknown_fields: Literal["reject", "drop"] = "reject"
@@ -162,7 +165,9 @@ def _mapping(told: dict[str, Any]) -> ColumnMapping:
     _known(envelope, {*REQUIRED, *OPTIONAL}, where="under [envelope]")
     columns = _table(told, "payload_columns")
     simple = {
-        name: _text(told[name], where=name) for name in ("payload", "unknown_fields", "zone", "delimiter") if name in told
+        name: _text(told[name], where=name)
+        for name in ("payload", "unknown_fields", "zone", "delimiter")
+        if name in told
     }
     if simple.get("unknown_fields", "drop") not in ("reject", "drop"):
         raise UsageError(f'unknown_fields is {simple["unknown_fields"]!r}; expected "reject" or "drop".')
@@ -171,7 +176,9 @@ def _mapping(told: dict[str, Any]) -> ColumnMapping:
     return ColumnMapping(
         envelope={name: _source(name, value) for name, value in envelope.items()},
         payload_columns={
-            event_type: {f: _text(c, where=f"payload_columns.{event_type}.{f}") for f, c in _table(columns, event_type).items()}
+            event_type: {
+                f: _text(c, where=f"payload_columns.{event_type}.{f}") for f, c in _table(columns, event_type).items()
+            }
             for event_type in columns
         },
         types={name: _type_name(name, value) for name, value in _table(told, "types").items()},

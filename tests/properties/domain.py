@@ -571,7 +571,7 @@ MODELS: tuple[tuple[ReadModel, Model], ...] = (
             Packed: (
                 """
                 SELECT stream_id AS account, n::VARCHAR AS last, n::VARCHAR AS earliest, n::VARCHAR AS "all"
-                FROM event, range(5 - len(labels)) AS numbers(n)
+                FROM (SELECT *, unnest(range(5 - len(labels))) AS n FROM event)
                 """,
                 lambda e: [
                     {"account": e.stream_id, "last": str(n), "earliest": str(n), "all": str(n)}

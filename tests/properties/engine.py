@@ -23,16 +23,17 @@ from event_schemas.payload import to_json
 from tests.properties.histories import Commit, Given, Import
 from tests.properties.reference import Folded, Stored, fold_history
 from warehouse.broken import apply_unbroken
-from warehouse.contributions import compile_model
+from warehouse.contributions import Compiled, compile_model
 from warehouse.domain import Domain
 from warehouse.duck import connect
 from warehouse.event_log import commit as commits
-from warehouse.event_log.bulk import SPOOLED, Spool, build_bucket, publish_import
+from warehouse.event_log.bulk import build_bucket, publish_import
 from warehouse.event_log.commit import COMMIT_SCHEMA, CommitInfo
 from warehouse.event_log.layout import commit_key
 from warehouse.event_log.log import EventLog, create_log
 from warehouse.event_log.manifest import Manifest
 from warehouse.event_log.sealing import gather, next_manifest, publish, seal_bucket
+from warehouse.event_log.spool import SPOOLED, Spool, read_spool
 from warehouse.parsing import BrokenEvent, typed_events
 from warehouse.projection import ReadModel
 from warehouse.read_models import database, units
@@ -125,7 +126,8 @@ class Writer:
             }
             spool.add(connection, selected, payloads, source={})
         recorded = spool.journal.recorded_at
-        built = [build_bucket(self.log, self._registry, self._folder / name, b, recorded) for b in spool.buckets()]
+        buckets = read_spool(self._folder / name).buckets()
+        built = [build_bucket(self.log, self._registry, self._folder / name, b, recorded) for b in buckets]
         publish_import(self.log, name, spool.journal.events, recorded, built)
 
 
@@ -199,6 +201,7 @@ class Tables:
             database.create_table(self.connection, model, staged)
         database.add_dead_letters(self.connection, broken)
         self._at = Checkpoint(sealed.sealed_position, sealed.sealed_commit, sealed.recorded_at)
+        database.set_checkpoint(self.connection, self._at, domain_name=self.domain.name, log_id=log.log_id)
 
     def _replay(
         self, log: EventLog, sealed: Manifest, model: ReadModel
@@ -220,8 +223,10 @@ class Tables:
             merged = [self._folder / f"{model.name}-part-{part}.parquet" for part in range(len(units.groups_of(compiled)))]
             if not merged or not staged:
                 return staged, broken
-            for part, path in enumerate(merged):
-                units.merge(worker, compiled, part, staged, path)
+            failed: set[int] = set()
+            while more := _merged(worker, compiled, staged, merged, failed):
+                failed |= more
+        broken[model.name] += [BrokenEvent(p, "", "", 0, "the fold failed", "") for p in failed]
         return merged, broken
 
     def rows(self, name: str) -> list[dict[str, Any]]:
@@ -238,6 +243,16 @@ class Tables:
         found = self.connection.execute("SELECT read_model, position FROM refold.dead_letters").fetchall()
         assert len(found) == len(set(found))
         return set(found)
+
+
+def _merged(
+    worker: duckdb.DuckDBPyConnection, compiled: Compiled, staged: list[Path], paths: list[Path], without: set[int]
+) -> set[int]:
+    """Merge all groups of keys, and give the positions of events on which a fold failed."""
+    failed: set[int] = set()
+    for part, path in enumerate(paths):
+        failed |= set(units.merge(worker, compiled, part, staged, path, without=without))
+    return failed
 
 
 def table_rows(connection: duckdb.DuckDBPyConnection, model: ReadModel) -> list[dict[str, Any]]:

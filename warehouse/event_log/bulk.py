@@ -1,8 +1,8 @@
 """Bulk import: a history becomes segments directly, and one commit that names them makes it part of the log.
 
-The history was spooled by bucket (``spool.py``). Each bucket is sorted by stream and written as segments. A bulk writer wins
-its commit number only at the very end, so positions inside its segments are relative, and its streams must be new to the
-log.
+The history was spooled by bucket (``spool.py``). Each bucket is sorted by stream and written as segments. A bulk
+writer wins its commit number only at the very end, so positions inside its segments are relative, and its streams
+must be new to the log.
 """
 
 from __future__ import annotations
@@ -28,13 +28,14 @@ from event_schemas.registry import Shape
 from warehouse.duck import connect
 from warehouse.event_log import commit
 from warehouse.event_log.commit import CommitInfo
+from warehouse.event_log.existing import load_tail, stream_heads
 from warehouse.event_log.heads import files_literal, heads_path
 from warehouse.event_log.layout import commit_key
 from warehouse.event_log.log import EventLog, Head
 from warehouse.event_log.manifest import HeadsRun, Segment
 from warehouse.event_log.sealing import SealedBucket
 from warehouse.event_log.segments import prepare_segment, write_heads
-from warehouse.event_log.spool import SPOOLED, Batch, Spool, read_spool
+from warehouse.event_log.spool import SPOOLED, Batch, Spool, Spooled, read_spool
 
 _COMMIT_NAMESPACE = uuid.UUID("6d1f8f0e-7d5c-4b07-9d0b-6b8e7a3c51f2")
 _PART_BYTES = 256 << 20
@@ -74,7 +75,8 @@ def build_bucket(log: EventLog, registry: Registry, folder: Path, bucket: int, r
         bucket: which one.
         recorded_at: when its events were recorded, RFC 3339.
     """
-    spooled = read_spool(folder).read_bucket(bucket)
+    spool = read_spool(folder)
+    spooled = spool.read_bucket(bucket)
     order = _stream_order(spooled)
     made: dict[Path, Segment] = {}
     with tempfile.TemporaryDirectory(dir=folder, prefix="building-") as place, _database().cursor() as connection:
@@ -89,6 +91,7 @@ def build_bucket(log: EventLog, registry: Registry, folder: Path, bucket: int, r
                     bucket=bucket,
                     relation="_part",
                     payload=registry.schema(*shape).names,
+                    unique=_unique(spool, shape, bucket, part=len(made)),
                 )
                 assert segment is not None
                 made[path] = segment
@@ -97,6 +100,11 @@ def build_bucket(log: EventLog, registry: Registry, folder: Path, bucket: int, r
         connection.register("_heads", order.heads)
         heads = write_heads(connection, log.store, bucket=bucket, relation="_heads")
     return SealedBucket(bucket=bucket, segments=tuple(made.values()), heads=(heads,) if heads else ())
+
+
+def _unique(spool: Spooled, shape: Shape, bucket: int, *, part: int) -> str:
+    """Name an object so that a worker that does the work of a dead one replaces what it left, and nobody else's."""
+    return str(uuid.uuid5(uuid.UUID(spool.journal.spool_id), f"{shape} {bucket} {part}"))
 
 
 @functools.cache
@@ -230,21 +238,35 @@ def existing_streams(
         runs: the streams of an import.
         limit: how many to name at most.
     """
-    in_tail = sorted({s for info in head.tail for s in info.heads})
-    in_runs = [*head.sealed.heads, *(h for info in head.tail for h in info.heads_runs)]
-    connection.register("_tail_streams", pa.table({"stream_id": pa.array(in_tail, pa.string())}))
+    load_tail(connection, head)
     for bucket in sorted({r.bucket for r in runs}):
         mine = files_literal([heads_path(log, r) for r in runs if r.bucket == bucket])
-        others = [heads_path(log, r) for r in in_runs if r.bucket == bucket]
-        known = "SELECT stream_id FROM _tail_streams"
-        if others:
-            known += f" UNION ALL SELECT stream_id FROM read_parquet({files_literal(others)})"
-        found = connection.execute(
-            f"SELECT stream_id FROM read_parquet({mine}) SEMI JOIN ({known}) USING (stream_id) LIMIT {limit}"
-        ).fetchall()
-        if found:
-            return [row[0] for row in found]
+        if found := _overlap(connection, log, head, bucket, f"read_parquet({mine})", limit):
+            return found
     return []
+
+
+def overlapping_stream(log: EventLog, head: Head, spooled: Spooled) -> str | None:
+    """Name a stream of a spooled import that has events in the log already, before any segment is written."""
+    if not head.position:
+        return None
+    with connect() as connection:
+        load_tail(connection, head)
+        for bucket in spooled.buckets():
+            batches = [b.rows for of_shape in spooled.read_bucket(bucket).values() for b in of_shape]
+            streams = pa.chunked_array([rows["stream_id"] for rows in batches])
+            connection.register("_spooled_streams", pa.table({"stream_id": streams}))
+            if found := _overlap(connection, log, head, bucket, "_spooled_streams", 1):
+                return found[0]
+    return None
+
+
+def _overlap(
+    connection: duckdb.DuckDBPyConnection, log: EventLog, head: Head, bucket: int, mine: str, limit: int
+) -> list[str]:
+    known = stream_heads(log, head, [bucket])
+    query = f"SELECT DISTINCT stream_id FROM {mine} SEMI JOIN {known} USING (stream_id) LIMIT {limit}"
+    return [row[0] for row in connection.execute(query).fetchall()]
 
 
 __all__ = [
@@ -254,5 +276,6 @@ __all__ = [
     "build_bucket",
     "existing_streams",
     "find_import",
+    "overlapping_stream",
     "publish_import",
 ]

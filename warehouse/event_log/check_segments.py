@@ -159,8 +159,7 @@ class SegmentCheck:
         self.streams += streams
 
     def _one(self, query: str) -> tuple[int, ...]:
-        row = self.connection.execute(query).fetchone()
-        assert row is not None
+        [row] = self.connection.execute(query).fetchall()
         return row
 
     def _check_streams(self, bucket: int) -> None:

@@ -73,8 +73,19 @@ def prepare_segment(
     relation: str,
     payload: Iterable[str],
     raw: bool = False,
+    unique: str | None = None,
 ) -> Segment | None:
     """Write a relation that is in order by stream to a local file, which is to be stored under the segment's key.
+
+    Args:
+        connection: where ``relation`` can be queried.
+        path: of the file.
+        shape: event type and schema version.
+        bucket: of all its streams.
+        relation: SQL with the envelope and the payload's columns, in order by stream.
+        payload: names of the payload's columns.
+        raw: whether the payload is one column of JSON text.
+        unique: what tells the segment's key from all others; a random UUID by default.
 
     Returns:
         The segment, or None if there are no rows.
@@ -87,7 +98,7 @@ def prepare_segment(
     earliest, latest = _range(metadata, "recorded_at")
     event_type = url_quote(shape[0], safe="")
     return Segment(
-        key=segment_key(event_type, shape[1], bucket, f"{first:020d}-{last:020d}-{uuid.uuid4()}"),
+        key=segment_key(event_type, shape[1], bucket, f"{first:020d}-{last:020d}-{unique or uuid.uuid4()}"),
         event_type=shape[0],
         schema_version=shape[1],
         bucket=bucket,

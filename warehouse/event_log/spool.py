@@ -198,7 +198,7 @@ class Spool:
     """
 
     def __init__(self, folder: Path, *, bucket_count: int, context: str = "") -> None:
-        self._folder = folder
+        self.folder = folder
         self._bucket_count = bucket_count
         self._path = folder / _JOURNAL
         self.journal = self._recover(f"{bucket_count} {context}")
@@ -235,7 +235,7 @@ class Spool:
 
     def write(self, number: int, parts: Mapping[Shape, Partitioned]) -> tuple[SpoolFile, ...]:
         """Write the files of one chunk; they count once :meth:`commit` says so. Threads may write chunks side by side."""
-        folder = _chunk_folder(self._folder, number)
+        folder = _chunk_folder(self.folder, number)
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         return tuple(
@@ -267,22 +267,22 @@ class Spool:
     def _recover(self, context: str) -> Journal:
         found = _read_journal(self._path)
         if found is None or found.context != context or not all(map(self._whole, found.chunks)):
-            shutil.rmtree(self._folder, ignore_errors=True)
+            shutil.rmtree(self.folder, ignore_errors=True)
             found = Journal(spool_id=str(uuid.uuid4()), recorded_at=datetime.now(UTC).isoformat(), context=context)
         self._write_journal(found)
         kept = {f"{c.number:08d}" for c in found.chunks}
-        for folder in (self._folder / "chunks").glob("*"):
+        for folder in (self.folder / "chunks").glob("*"):
             if folder.name not in kept:
                 shutil.rmtree(folder)
         return found
 
     def _whole(self, chunk: SpoolChunk) -> bool:
-        folder = _chunk_folder(self._folder, chunk.number)
+        folder = _chunk_folder(self.folder, chunk.number)
         paths = [(folder / f.name, f.bytes) for f in chunk.files]
         return all(path.is_file() and path.stat().st_size == size for path, size in paths)
 
     def _write_journal(self, journal: Journal) -> None:
-        (self._folder / "chunks").mkdir(parents=True, exist_ok=True)
+        (self.folder / "chunks").mkdir(parents=True, exist_ok=True)
         head = {"spool_id": journal.spool_id, "recorded_at": journal.recorded_at, "context": journal.context}
         lines = [orjson.dumps(head), *(orjson.dumps(asdict(c)) for c in journal.chunks)]
         temporary = self._path.with_suffix(".tmp")

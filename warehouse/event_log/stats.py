@@ -222,9 +222,8 @@ def _count_bucket(connection: duckdb.DuckDBPyConnection, log: EventLog, runs: li
         return runs[0].rows
     connection.register("_tail_streams", pa.table({"stream_id": pa.array(sorted(tail), pa.string())}))
     files = files_literal([heads_path(log, run) for run in runs])
-    row = connection.execute(
+    [(count,)] = connection.execute(
         "SELECT count(DISTINCT stream_id) FROM "
         f"(SELECT stream_id FROM read_parquet({files}) UNION ALL SELECT stream_id FROM _tail_streams)"
-    ).fetchone()
-    assert row is not None
-    return int(row[0])
+    ).fetchall()
+    return int(count)

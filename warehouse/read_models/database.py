@@ -149,9 +149,10 @@ def set_checkpoint(
 
 def get_checkpoint(connection: duckdb.DuckDBPyConnection) -> Checkpoint:
     """Read where the tables stand; position 0 in a new database."""
-    row = connection.execute("SELECT position, commit_number, recorded_at FROM refold.checkpoint").fetchone()
-    if row is None:
+    rows = connection.execute("SELECT position, commit_number, recorded_at FROM refold.checkpoint").fetchall()
+    if not rows:
         return Checkpoint(0, 0, "")
+    row = rows[0]
     return Checkpoint(row[0], row[1], row[2].isoformat() if row[2] else "")
 
 
@@ -210,18 +211,18 @@ def finish(connection: duckdb.DuckDBPyConnection, domain: Domain) -> list[TableS
 
 
 def table_checksum(connection: duckdb.DuckDBPyConnection, relation: str, names: Sequence[str]) -> tuple[int, str]:
-    """Count rows, and add up the MD5 of each modulo 2^64: equal for equal rows in any order, on any engine version.
+    """Count rows, and add up the hash of each modulo 2^64: equal for equal rows, in any order.
+
+    The hash is DuckDB's, twenty times as fast as one that every engine has; it may change with DuckDB's version, so the
+    checksum begins with that: two with different beginnings say nothing about each other.
 
     Args:
         connection: where the relation can be queried.
         relation: table or subquery.
         names: its columns, in the order that counts.
     """
-    text = ", ".join(f"coalesce({quote(n)}::VARCHAR, chr(0))" for n in names)
     row = connection.execute(
-        "SELECT count(*), coalesce(sum(md5), 0) % (1::HUGEINT << 64) "
-        f"FROM (SELECT md5_number_lower(concat_ws(chr(31), {text}))::HUGEINT AS md5 FROM {relation})"
+        f"SELECT count(*), coalesce(sum(hash({columns(names)})::HUGEINT), 0) % (1::HUGEINT << 64) FROM {relation}"
     ).fetchone()
-    if row is None:
-        raise ProjectionError(f"{relation} cannot be counted.")
-    return int(row[0]), f"{int(row[1]):016x}"
+    assert row is not None
+    return int(row[0]), f"{duckdb.__version__}-{int(row[1]):016x}"

@@ -14,15 +14,15 @@ anywhere, otherwise     contributions (a delete or a fold needs     all contribu
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from enum import Enum
 from pathlib import Path
 
 import duckdb
 
-from warehouse.contributions import Compiled, combined, contributions, is_fold, partials, rows
+from warehouse.contributions import Compiled, combined, contributions, is_fold, partials, position_of, rows
 from warehouse.event_log.heads import files_literal
-from warehouse.folding import fold_rows, states_table
+from warehouse.folding import FoldFailure, fold_rows, states_table
 from warehouse.projection import keyed_by_stream
 from warehouse.replay import Replay
 from warehouse.sql import literal, quote
@@ -83,17 +83,51 @@ def groups_of(compiled: Compiled) -> list[str]:
 
 
 def merge(
-    connection: duckdb.DuckDBPyConnection, compiled: Compiled, part: int, staged: Sequence[Path], path: Path
-) -> None:
-    """Merge the staged objects of all buckets into finished rows, for one group of keys."""
+    connection: duckdb.DuckDBPyConnection,
+    compiled: Compiled,
+    part: int,
+    staged: Sequence[Path],
+    path: Path,
+    *,
+    without: Iterable[int] = (),
+) -> dict[int, str]:
+    """Merge the staged objects of all buckets into finished rows, for one group of keys.
+
+    Args:
+        connection: of the worker.
+        compiled: the read model.
+        part: which group of keys.
+        staged: what the buckets staged.
+        path: where the rows go.
+        without: positions of events to leave out, since a fold failed on them in another group.
+
+    Returns:
+        Position and reason of each event on which a fold failed: the rows are those of the others.
+    """
     files = files_literal(list(staged))
     own = f"(SELECT * EXCLUDE (_part) FROM read_parquet({files}) WHERE _part = {part})"
     if staging_of(compiled) is Staging.PARTIALS:
         _copy(connection, rows(compiled, combined(compiled, own)), path)
     elif is_fold(compiled):
-        _copy_states(connection, compiled, own, path)
+        return _merge_fold(connection, compiled, own, path, set(without))
     else:
         _copy(connection, rows(compiled, _partials(connection, compiled, own)), path)
+    return {}
+
+
+def _merge_fold(
+    connection: duckdb.DuckDBPyConnection, compiled: Compiled, source: str, path: Path, without: set[int]
+) -> dict[int, str]:
+    failed: dict[int, str] = {}
+    while True:
+        told = ", ".join(map(str, without | set(failed)))
+        kept = f"(SELECT * FROM {source} WHERE {position_of(compiled)} NOT IN ({told}))" if told else source
+        try:
+            _copy_states(connection, compiled, kept, path)
+        except FoldFailure as failure:
+            failed[failure.position] = failure.reason
+        else:
+            return failed
 
 
 def _partials(connection: duckdb.DuckDBPyConnection, compiled: Compiled, source: str) -> str:

@@ -3,26 +3,27 @@
 from __future__ import annotations
 
 import uuid
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from decimal import Decimal
-from pathlib import Path
 from typing import Annotated, Any
 
 import pyarrow as pa
 
-from event_schemas import Registry, event, event_type_of, merger, schema_of, schema_version_of, upcaster
-from event_schemas.payload import to_json
+from event_schemas import ENVELOPE, Registry, event, event_type_of, merger, schema_of, schema_version_of, upcaster
+from event_schemas.payload import from_json, to_json
 from event_schemas.registry import Shape
 from warehouse.domain import Domain
 from warehouse.duck import connect
 from warehouse.event_log import commit, sealing
-from warehouse.event_log.bulk import SPOOLED, Spool, build_bucket, publish_import
+from warehouse.event_log.bulk import publish_import
 from warehouse.event_log.commit import CommitInfo
-from warehouse.event_log.layout import commit_key
+from warehouse.event_log.layout import bucket_of, commit_key
 from warehouse.event_log.log import EventLog
 from warehouse.event_log.manifest import Manifest
+from warehouse.event_log.segments import write_heads, write_segment
 from warehouse.replay import arrow_ready
 
 Money = Annotated[Decimal, pa.decimal128(18, 2)]
@@ -133,44 +134,46 @@ def seal(log: EventLog, registry: Registry = REGISTRY) -> Manifest:
 def prepare_seal(log: EventLog, registry: Registry = REGISTRY) -> Manifest:
     """Do all that sealing does, but for publishing the manifest."""
     head = log.head()
-    staging = log.store.child(f"staging/{uuid.uuid4()}")
+    folder = f"staging/{uuid.uuid4()}"
+    staging = log.store.child(folder)
     numbers = [info.number for info in head.tail if info.import_id is None]
     buckets = sealing.gather(log, numbers, staging, "gathered") if numbers else []
     paths = [staging.local_path("gathered")] if numbers else []
     sealed = [sealing.seal_bucket(log, registry, b, paths, head.sealed) for b in buckets]
-    log.store.delete_prefix("staging")
+    log.store.delete_prefix(folder)
     return sealing.next_manifest(head.sealed, head.tail, sealed)
 
 
-def bulk_import(log: EventLog, folder: Path, import_id: str, events: Sequence[tuple[str, Any]]) -> CommitInfo:
-    """Publish (stream, event) pairs as one bulk import, without sealing it."""
-    spool = Spool(folder / import_id, bucket_count=log.bucket_count)
-    rows: dict[Shape, list[dict[str, Any]]] = {}
+def bulk_import(log: EventLog, import_id: str, events: Sequence[tuple[str, Any]]) -> CommitInfo:
+    """Publish (stream, event) pairs as the segments of one bulk import, without sealing it."""
+    recorded_at = datetime.now(UTC)
+    rows: dict[int, dict[Shape, list[dict[str, Any]]]] = {}
+    versions: Counter[str] = Counter()
     for position, (stream_id, value) in enumerate(events, start=1):
         shape = (event_type_of(type(value)), schema_version_of(type(value)))
-        schema = schema_of(type(value))
-        envelope = [position, stream_id, f"{import_id}-{position}", datetime(2024, 1, 1, tzinfo=UTC), import_id, None]
-        payload = arrow_ready({f.name: _plain(value, f.name) for f in schema}, schema)
-        rows.setdefault(shape, []).append(dict(zip(SPOOLED, envelope, strict=True)) | payload)
+        versions[stream_id] += 1
+        envelope = [position, 0, stream_id, versions[stream_id], f"{import_id}-{position}", *shape]
+        envelope += [datetime(2024, 1, 1, tzinfo=UTC), recorded_at, import_id, None]
+        payload = arrow_ready({f.name: _plain(value, f.name) for f in REGISTRY.schema(*shape)}, REGISTRY.schema(*shape))
+        bucket = rows.setdefault(bucket_of(stream_id, log.bucket_count), {})
+        bucket.setdefault(shape, []).append(dict(zip(ENVELOPE.names, envelope, strict=True)) | payload)
+    built = [_built(log, bucket, found) for bucket, found in rows.items()]
+    return publish_import(log, import_id, len(events), recorded_at.isoformat(), built)
+
+
+def _built(log: EventLog, bucket: int, rows: dict[Shape, list[dict[str, Any]]]) -> sealing.SealedBucket:
+    segments = []
     with connect() as connection:
-        for shape, found in rows.items():
-            fields = [*_SPOOLED_FIELDS, *REGISTRY.schema(*shape)]
-            connection.register(f"given_{shape[0]}", pa.Table.from_pylist(found, pa.schema(fields)))
-        payloads = {shape: REGISTRY.schema(*shape).names for shape in rows}
-        spool.add(connection, {shape: f"given_{shape[0]}" for shape in rows}, payloads, source={})
-    recorded_at = spool.journal.recorded_at
-    built = [build_bucket(log, REGISTRY, folder / import_id, b, recorded_at) for b in spool.buckets()]
-    return publish_import(log, import_id, len(events), recorded_at, built)
-
-
-_SPOOLED_FIELDS = [
-    pa.field("position", pa.int64()),
-    pa.field("stream_id", pa.string()),
-    pa.field("event_id", pa.string()),
-    pa.field("occurred_at", pa.timestamp("us", tz="UTC")),
-    pa.field("correlation_id", pa.string()),
-    pa.field("causation_id", pa.string()),
-]
+        for i, (shape, found) in enumerate(rows.items()):
+            schema = REGISTRY.schema(*shape)
+            connection.register(f"_given_{i}", pa.Table.from_pylist(found, pa.schema([*ENVELOPE, *schema])))
+            where = {"shape": shape, "bucket": bucket, "relation": f"_given_{i}"}
+            segments.append(write_segment(connection, log.store, payload=schema.names, **where))
+        streams = " UNION ALL ".join(f"SELECT stream_id, stream_version FROM _given_{i}" for i in range(len(rows)))
+        heads = write_heads(connection, log.store, bucket=bucket, relation=f"({streams})")
+    return sealing.SealedBucket(
+        bucket=bucket, segments=tuple(s for s in segments if s), heads=(heads,) if heads else ()
+    )
 
 
 def _plain(value: Any, name: str) -> Any:
@@ -204,7 +207,5 @@ def write_commit(log: EventLog, events: Iterable[tuple[str, str, int, str]]) -> 
 
 def payload_of(value: Any) -> dict[str, Any]:
     """Give an event's payload as a reader should give it."""
-    from event_schemas.payload import from_json
-
     schema = schema_of(type(value))
     return from_json(to_json(value, schema), schema)

@@ -6,7 +6,6 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from decimal import Decimal
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,7 +19,6 @@ from tests.warehouse.event_log.shop import (
     Closed,
     Placed,
     added,
-    bulk_import,
     payload_of,
     seal,
     write_commit,
@@ -45,22 +43,6 @@ PLACED = Placed(customer="c1", currency="EUR")
 def positions(events: Iterator[RecordedEvent]) -> list[int]:
     """Tell where events stand."""
     return [e.position for e in events]
-
-
-@pytest.fixture
-def mixed(log: EventLog, appender: Appender, tmp_path: Path) -> EventLog:
-    """Positions 1 to 6 sealed, 7 to 10 imported in bulk, 11 to 14 in commits."""
-    appender.append("order-1", [PLACED, added()])
-    appender.append("order-2", [NewEvent(payload=PLACED, correlation_id="visit"), added()])
-    appender.append("orders-1", [PLACED, Closed()])
-    seal(log)
-    bulk_import(
-        log, tmp_path, "visit", [("order-8", PLACED), ("order-9", PLACED), ("order-8", added()), ("z", Closed())]
-    )
-    appender.append("order-1", [added(), Closed()])
-    appender.append("order-10", [NewEvent(payload=PLACED, correlation_id="visit")])
-    appender.append("order-8", [Closed()])
-    return log
 
 
 @pytest.mark.parametrize("sealed", [False, True], ids=["tail", "sealed"])
@@ -171,10 +153,10 @@ def test_the_last_events(mixed: EventLog, count: int) -> None:
     assert positions(tail(mixed, REGISTRY, count)) == list(range(15 - min(count, 14), 15))
 
 
-def test_a_given_head_bounds_what_is_read(mixed: EventLog, appender: Appender) -> None:
+def test_a_given_head_bounds_what_is_read(mixed: EventLog) -> None:
     """What comes after the head that a caller holds is not read."""
     head = mixed.head()
-    appender.append("order-1", [Closed()])
+    Appender(mixed, REGISTRY).append("order-1", [Closed()])
     assert positions(read_positions(mixed, REGISTRY, 12, head=head)) == [13, 14]
     assert positions(read_stream(mixed, REGISTRY, "order-1", from_version=4, head=head)) == [12]
 
@@ -184,7 +166,7 @@ def test_one_stream_opens_only_its_bucket(mixed: EventLog) -> None:
     head = mixed.head()
     expected = list(read_stream(mixed, REGISTRY, "order-1"))
     for segment in live_segments(head):
-        if segment.bucket != bucket_of("order-1", 4):
+        if segment.bucket != bucket_of("order-1", 2):
             mixed.store.delete(segment.key)
     for info in head.tail:
         if "order-1" not in info.heads:

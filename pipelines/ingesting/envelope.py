@@ -1,0 +1,162 @@
+"""The envelope of foreign rows, in SQL: what a mapping says, said over the columns that a chunk has.
+
+Every row gets ``_type`` and ``_version`` as the file tells them, ``_time`` and the other columns of the envelope, and
+``_wrong``: why the row cannot be an event, or NULL.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import pyarrow as pa
+import pyarrow.types as pt
+
+from event_schemas import UsageError
+from pipelines.ingesting.mapping import OPTIONAL, REQUIRED, UNITS, ColumnMapping, Source
+from warehouse.sql import literal
+
+NEWEST = 0
+"""Stands for the newest version of whatever type it is."""
+
+_FIRST_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column of a chunk.
+
+    Attributes:
+        sql: an expression for it.
+        type: of the expression.
+    """
+
+    sql: str
+    type: pa.DataType
+
+
+Find = Callable[[str], Column | None]
+"""The column of a name, or None if the chunk has none."""
+
+
+def path_of(name: str) -> tuple[str, ...]:
+    """Split the name of a column inside objects: ``a.b``, or ``/a.b`` for one key with a dot in it.
+
+    Example:
+        >>> path_of("order.id"), path_of("/order.id")
+        (('order', 'id'), ('order.id',))
+    """
+    return tuple(name[1:].split("/")) if name.startswith("/") else tuple(name.split("."))
+
+
+def check_columns(mapping: ColumnMapping, find: Find, *, where: str, names: list[str]) -> None:
+    """Refuse a table that lacks the columns of a required value.
+
+    Raises:
+        UsageError: with the names of those that there are.
+    """
+    for name in (*REQUIRED, *OPTIONAL):
+        source = mapping.envelope.get(name)
+        if source is None or source.constant is not None or (name in OPTIONAL and source.columns == (name,)):
+            continue
+        found = [c for c in source.reads if find(c) is not None]
+        if len(found) < (len(source.reads) if source.template else 1):
+            missing = [c for c in source.reads if c not in found]
+            raise UsageError(
+                f"{where} has no column {missing[0]!r}, from which {name} is to be taken; it has {', '.join(names)}. Say "
+                "in a mapping file where it comes from."
+            )
+
+
+def envelope_sql(
+    mapping: ColumnMapping, find: Find, *, event_id: str, recorded_at: str, unreadable: str = "false"
+) -> str:
+    """Write the select list of a row's envelope.
+
+    Args:
+        mapping: where each value comes from.
+        find: the columns of the chunk.
+        event_id: an expression for the identity of an event that brings none.
+        recorded_at: when the import began, RFC 3339.
+        unreadable: condition under which a row has no columns at all; ``_wrong`` is empty then.
+    """
+    given = mapping.envelope
+    stream_id = _text(given["stream_id"], find)
+    event_type = _text(given["event_type"], find)
+    time, time_text = _time(given["occurred_at"], find, recorded_at)
+    version, version_wrong = _version(given.get("schema_version"), find)
+    own_id = _text(given["event_id"], find) if "event_id" in given else "NULL"
+    optional = [
+        f"{_text(given[name], find) if name in given else 'NULL::VARCHAR'} AS {name}"
+        for name in ("correlation_id", "causation_id")
+    ]
+    wrong = f"""CASE
+        WHEN {unreadable} THEN ''
+        WHEN {stream_id} IS NULL THEN {literal(_missing("stream_id", given["stream_id"]))}
+        WHEN {event_type} IS NULL THEN {literal(_missing("event_type", given["event_type"]))}
+        WHEN {time} IS NULL AND {time_text} IS NULL THEN {literal(_missing("occurred_at", given["occurred_at"]))}
+        WHEN {time} IS NULL THEN 'occurred_at: expected a time, found ' || {time_text}
+        {version_wrong}
+    END"""
+    return ", ".join(
+        [
+            f"{stream_id} AS stream_id",
+            f"coalesce({own_id}, {event_id}) AS event_id",
+            f"{event_type} AS _type",
+            f"{version} AS _version",
+            f"{time} AS occurred_at",
+            *optional,
+            f"{wrong} AS _wrong",
+        ]
+    )
+
+
+def _missing(name: str, source: Source) -> str:
+    return f"{name} is missing (it comes from {source.template or ' or '.join(source.columns)})"
+
+
+def _text(source: Source, find: Find) -> str:
+    """Write a text that is never empty: NULL stands for no value."""
+    if source.constant is not None:
+        return literal(str(source.constant))
+    if source.template:
+        parts = [_column_text(find(part)) if is_column else literal(part) for part, is_column in source.parts()]
+        return f"({' || '.join(parts)})"
+    texts = [_column_text(found) for name in source.columns if (found := find(name)) is not None]
+    value = f"coalesce({', '.join(texts)})" if texts else "NULL::VARCHAR"
+    return f"nullif(regexp_extract({value}, {literal(source.pattern)}, 1), '')" if source.pattern else value
+
+
+def _column_text(column: Column | None) -> str:
+    if column is None:
+        return "NULL::VARCHAR"
+    return f"nullif({column.sql if pt.is_string(column.type) else f'CAST({column.sql} AS VARCHAR)'}, '')"
+
+
+def _version(source: Source | None, find: Find) -> tuple[str, str]:
+    """Write a schema version, and the condition under which it is none."""
+    if source is None:
+        return f"{_FIRST_VERSION}::INTEGER", ""
+    if source.constant is not None:
+        return (f"{NEWEST}::INTEGER", "") if source.constant == "newest" else (f"{int(source.constant)}::INTEGER", "")
+    text = _text(source, find)
+    number = f"TRY_CAST({text} AS INTEGER)"
+    wrong = f"""WHEN {text} IS NOT NULL AND coalesce({number}, 0) < 1
+            THEN 'schema_version: expected a number from 1, found ' || {text}"""
+    return f"coalesce({number}, {_FIRST_VERSION})", wrong
+
+
+def _time(source: Source, find: Find, recorded_at: str) -> tuple[str, str]:
+    """Write a time, and the text that it was made of."""
+    if source.constant == "now":
+        return f"TIMESTAMPTZ {literal(recorded_at)}", "NULL"
+    text = _text(source, find)
+    if source.unit == "iso":
+        found = [c for name in source.columns if (c := find(name)) is not None]
+        typed = len(found) == 1 and not source.pattern and (pt.is_timestamp(found[0].type) or pt.is_date(found[0].type))
+        time = f"TRY_CAST({found[0].sql if typed else text} AS TIMESTAMPTZ)"
+    elif source.unit == "ns":
+        time = f"make_timestamptz(TRY_CAST({text} AS BIGINT) // 1000)"
+    else:
+        time = f"make_timestamptz(TRY_CAST(TRY_CAST({text} AS DECIMAL(38,9)) * {UNITS[source.unit]} AS BIGINT))"
+    return f"CASE WHEN isfinite({time}) THEN {time} END", text

@@ -1,0 +1,118 @@
+"""Payloads as typed columns: cast to the contract's types only where no value changes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import pyarrow as pa
+import pyarrow.types as pt
+
+from event_schemas import UsageError
+from pipelines.ingesting.envelope import Column, Find
+from warehouse.sql import duckdb_type, literal, null_in_required, quote, same_value
+
+_INTEGER_TEXT = r"\s*[+-]?\d+\s*"
+_DATE_TEXT = r"\d{4}-\d\d-\d\d"
+
+
+@dataclass(frozen=True, slots=True)
+class TypedShape:
+    """How the payload of one shape is taken from columns.
+
+    Attributes:
+        fields: the typed columns, as a select list.
+        wrong: an expression for why a row does not fit; NULL if it does.
+    """
+
+    fields: tuple[str, ...]
+    wrong: str
+
+
+def typed_shape(
+    schema: pa.Schema, find: Find, renamed: Mapping[str, str], *, empty_is_null: bool, prefix: str = ""
+) -> TypedShape:
+    """Plan the payload of one shape.
+
+    Args:
+        schema: of the payload.
+        find: the columns of the chunk.
+        renamed: field to column, where the names differ.
+        empty_is_null: whether an empty text stands for no value, as in CSV.
+        prefix: of the columns' names, such as ``"payload."``.
+
+    Raises:
+        UsageError: a column has a type that can never become the field's.
+    """
+    fields, wrong = [], []
+    for field in schema:
+        name = prefix + renamed.get(field.name, field.name)
+        column = find(name)
+        if column is None:
+            fields.append(f"NULL::{duckdb_type(field.type)} AS {quote(field.name)}")
+            if not field.nullable:
+                wrong.append(("true", literal(f"required field {field.name} is missing: there is no column {name!r}")))
+            continue
+        if empty_is_null and pt.is_string(column.type) and (field.nullable or not pt.is_string(field.type)):
+            column = Column(f"nullif({column.sql}, '')", column.type)
+        value, changed = _value(column, field, name)
+        fields.append(f"{value} AS {quote(field.name)}")
+        if changed:
+            found = f"coalesce(left(CAST({column.sql} AS VARCHAR), 80), 'NULL')"
+            told = literal(f"{field.name}: expected {field.type}, found ")
+            wrong.append((f"{column.sql} IS NOT NULL AND coalesce({changed}, true)", f"{told} || {found}"))
+        wrong += [(c, literal(f"required field {field.name} is null")) for c in null_in_required(value, field)]
+    cases = " ".join(f"WHEN {condition} THEN {reason}" for condition, reason in wrong)
+    return TypedShape(tuple(fields), f"CASE {cases} END" if cases else "NULL::VARCHAR")
+
+
+def _value(column: Column, field: pa.Field, name: str) -> tuple[str, str]:
+    """Write the value in the field's type, and the condition under which that would not be the same value."""
+    found, wanted = column.type, field.type
+    if found == wanted:
+        return column.sql, f"NOT isfinite({column.sql})" if pt.is_floating(wanted) else ""
+    if pt.is_string(found):
+        return _from_text(column, field, name)
+    _castable(column, field, name)
+    value = f"TRY_CAST({column.sql} AS {duckdb_type(wanted)})"
+    if same_value(found, wanted) or (pt.is_timestamp(found) and pt.is_timestamp(wanted)):
+        return value, f"{value} IS NULL"
+    return value, f"CAST({value} AS {duckdb_type(found)}) IS DISTINCT FROM {column.sql}"
+
+
+def _from_text(column: Column, field: pa.Field, name: str) -> tuple[str, str]:
+    wanted = field.type
+    if pt.is_nested(wanted):
+        raise UsageError(
+            f"The field {field.name} is {wanted}, but its column {name!r} holds text. Put the whole payload into one column "
+            "of JSON text, and name that as payload in the mapping."
+        )
+    value = f"TRY_CAST({column.sql} AS {duckdb_type(wanted)})"
+    lost = f"{value} IS NULL"
+    if pt.is_integer(wanted):
+        lost += f" OR NOT regexp_full_match({column.sql}, {literal(_INTEGER_TEXT)})"
+    elif pt.is_decimal(wanted):
+        wide = duckdb_type(pa.decimal128(38, min(wanted.scale + 6, 38 - (wanted.precision - wanted.scale))))
+        lost += f" OR TRY_CAST({column.sql} AS {wide}) IS DISTINCT FROM CAST({value} AS {wide})"
+    elif pt.is_date(wanted):
+        lost += f" OR NOT regexp_full_match({column.sql}, {literal(_DATE_TEXT)})"
+    elif pt.is_floating(wanted):
+        lost += f" OR NOT isfinite({value})"
+    return value, lost
+
+
+def _castable(column: Column, field: pa.Field, name: str) -> None:
+    """Refuse what no cast can make of each other."""
+    found, wanted = column.type, field.type
+    nested = pt.is_nested(found) or pt.is_nested(wanted)
+    kinds = [(pt.is_boolean(found), pt.is_boolean(wanted)), (_is_time(found), _is_time(wanted))]
+    impossible = any(a != b for a, b in kinds) and not pt.is_string(wanted)
+    if impossible or (nested and not (pt.is_nested(found) and pt.is_nested(wanted))) or pt.is_binary(found):
+        raise UsageError(
+            f"The field {field.name} is {wanted}, but its column {name!r} is {found}: no value of the one is a value of the "
+            "other. Name another column under [payload_columns], or convert the file."
+        )
+
+
+def _is_time(dtype: pa.DataType) -> bool:
+    return bool(pt.is_timestamp(dtype) or pt.is_date(dtype))

@@ -1,0 +1,624 @@
+"""The command line: what each command answers, to people and to machines, and how it fails.
+
+What runs Beam, or must be seen on a real terminal, is run as a process of its own; the rest through click's runner.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import pty
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+from click.testing import CliRunner, Result
+
+from event_schemas import ConcurrencyError, UsageError
+from event_schemas.orders import StockReceived
+from pipelines.cli import cli
+from pipelines.commands.beam import parse_options
+from pipelines.commands.invocation import Invocation
+from pipelines.commands.status import lag_of
+from warehouse.event_log.append import Appender, NewEvent
+from warehouse.event_log.layout import commit_key
+from warehouse.event_log.log import EventLog, open_log
+from warehouse.orders import ORDERS
+from warehouse.read_models.generations import open_generations
+
+EVENTS = 300
+RECEIVED = StockReceived(sku="cup", quantity=3, unit_cost="1.5", best_before=None)
+
+
+# Running it
+
+
+def refold(*arguments: str, folder: Path, code: int = 0) -> subprocess.CompletedProcess[str]:
+    """Run the command line as a process, in a folder, in a pipe."""
+    command = [sys.executable, "-m", "pipelines.cli", *arguments]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == code, done.stderr
+    return done
+
+
+def on_terminal(*arguments: str, folder: Path) -> str:
+    """Run the command line on a terminal of 120 columns, and give all that appears there."""
+    ours, theirs = pty.openpty()
+    command = [sys.executable, "-m", "pipelines.cli", *arguments]
+    environment = {**os.environ, "COLUMNS": "120", "LINES": "50", "TERM": "xterm"}
+    with subprocess.Popen(command, cwd=folder, env=environment, stdin=theirs, stdout=theirs, stderr=theirs) as process:
+        os.close(theirs)
+        seen = b"".join(_read_all(ours))
+    os.close(ours)
+    assert process.returncode == 0, seen.decode()
+    return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", seen.decode())
+
+
+def _read_all(descriptor: int) -> Iterator[bytes]:
+    while True:
+        try:
+            part = os.read(descriptor, 65_536)
+        except OSError:  # Linux says so when the other side is closed
+            return
+        if not part:
+            return
+        yield part
+
+
+Call = Callable[..., Result]
+
+
+@pytest.fixture
+def call(monkeypatch: pytest.MonkeyPatch) -> Call:
+    """Run the command line in this process, from a folder."""
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.setenv("PYTHONPATH", os.environ.get("PYTHONPATH", ""))
+
+    def run(*arguments: str, folder: Path, code: int = 0) -> Result:
+        monkeypatch.chdir(folder)
+        result = CliRunner().invoke(cli, arguments)
+        assert result.exit_code == code, result.output
+        return result
+
+    return run
+
+
+def answer(result: Result | subprocess.CompletedProcess[str]) -> Any:
+    """Parse the one JSON document on stdout."""
+    [line] = result.stdout.splitlines()
+    return json.loads(line)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A demo, made once; tests only look at it."""
+    folder = tmp_path_factory.mktemp("cli")
+    refold("demo", "--events", str(EVENTS), "--json", folder=folder)
+    return folder / "demo-data"
+
+
+@pytest.fixture
+def shop(made: Path, tmp_path: Path) -> Path:
+    """A demo of one's own, to change."""
+    return shutil.copytree(made, tmp_path / "shop", symlinks=True)
+
+
+def append(folder: Path, *events: object, stream_id: str = "stock-cup") -> EventLog:
+    """Append events to a folder's log, in one commit."""
+    log = open_log(str(folder / "log"))
+    Appender(log, ORDERS.registry).append(stream_id, events)
+    return log
+
+
+# Help, and how fast it is
+
+
+def commands(group: click.Group, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], click.Command]]:
+    """Name every command and group, with what leads to it."""
+    for name, command in sorted(group.commands.items()):
+        yield (*path, name), command
+        if isinstance(command, click.Group):
+            yield from commands(command, (*path, name))
+
+
+COMMANDS = [((), cli), *commands(cli)]
+
+
+def test_the_commands_are_those_of_the_design() -> None:
+    """One name for each, and no other."""
+    leaves = {" ".join(path) for path, command in COMMANDS if not isinstance(command, click.Group)}
+    assert leaves == {
+        *("demo", "ingest", "seal", "rebuild", "status", "query"),
+        *("events tail", "events stream", "events trace", "events stats", "events verify"),
+        *("schemas list", "schemas dry-run", "generations list"),
+    }
+
+
+@pytest.mark.parametrize(("path", "command"), COMMANDS, ids=lambda v: " ".join(v) if isinstance(v, tuple) else "")
+def test_help_has_an_example_and_machines_have_json(path: tuple[str, ...], command: click.Command) -> None:
+    """The example is a command line of this very command; ``--json`` and ``--debug`` are everywhere."""
+    shown = CliRunner().invoke(cli, [*path, "--help"])
+    assert shown.exit_code == 0
+    example = shown.output.split("Example:\n")[1]
+    assert example.strip().startswith(" ".join(["refold", *path]))
+    if not isinstance(command, click.Group):
+        assert "--json" in shown.output
+        assert "--debug" in shown.output
+        assert command.help
+
+
+def test_examples_name_options_that_there_are() -> None:
+    """An example that has aged is worse than none."""
+    for path, command in COMMANDS:
+        if isinstance(command, click.Group):
+            continue
+        known = {option for parameter in command.params for option in parameter.opts}
+        told = re.findall(r"(?<= )--[a-z][a-z-]*", (command.epilog or "").split(" -- ")[0])
+        assert set(told) <= known, path
+
+
+def _modules_after(code: str, folder: Path) -> set[str]:
+    """Name the top-level modules that are loaded when some code has run."""
+    told = f"import sys\n{code}\nprint(*{{m.split('.')[0] for m in sys.modules}}, file=sys.stderr)"
+    done = subprocess.run(
+        [sys.executable, "-c", told], cwd=folder, capture_output=True, text=True, check=True, timeout=60
+    )
+    return set(done.stderr.split())
+
+
+def test_help_imports_nothing_heavy(tmp_path: Path) -> None:
+    """So it answers at once."""
+    code = "from pipelines.cli import cli\ncli.main(['--help'], standalone_mode=False)"
+    loaded = _modules_after(code, tmp_path)
+    assert "click" in loaded
+    assert loaded.isdisjoint({"apache_beam", "duckdb", "pyarrow", "rich", "event_schemas", "warehouse"})
+
+
+def test_commands_that_only_look_never_import_beam(made: Path) -> None:
+    """It costs most of a second."""
+    looking = [
+        ["status"],
+        ["query", "FROM order_summary LIMIT 1"],
+        ["events", "tail"],
+        ["events", "stream", "order-000001"],
+        ["events", "trace", "cart-000001"],
+        ["events", "stats"],
+        ["events", "verify"],
+        ["generations", "list"],
+        ["schemas", "list"],
+        ["schemas", "dry-run"],
+    ]
+    code = f"from pipelines.cli import cli\nfor a in {looking}: cli.main([*a, '--json'], standalone_mode=False)"
+    loaded = _modules_after(code, made)
+    assert "duckdb" in loaded
+    assert "apache_beam" not in loaded
+
+
+# Errors
+
+
+def test_an_error_of_ours_is_one_paragraph_and_its_exit_code(tmp_path: Path) -> None:
+    """No traceback, and nothing on stdout."""
+    done = refold("status", "--json", folder=tmp_path, code=1)
+    assert done.stdout == ""
+    [paragraph] = done.stderr.splitlines()
+    assert paragraph.startswith("Error: There is no event log at")
+    assert "refold demo" in paragraph
+
+
+def test_debug_shows_where_it_happened(tmp_path: Path) -> None:
+    """The traceback comes first; the paragraph and the exit code stay."""
+    done = refold("--debug", "status", folder=tmp_path, code=1)
+    assert "Traceback (most recent call last)" in done.stderr
+    assert done.stderr.splitlines()[-1].startswith("Error: There is no event log at")
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "told"),
+    [
+        (ConcurrencyError("order-1", expected_version=1, actual_version=2), 3, "Load the stream again"),
+        (UsageError("Not meant\n   like this."), 2, "Error: Not meant like this."),
+        (ValueError("odd"), 1, "Error: Unexpected ValueError: odd. Run the command again with --debug"),
+        (KeyboardInterrupt(), 130, "Stopped."),
+    ],
+)
+def test_exit_codes(
+    error: BaseException, code: int, told: str, call: Call, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """As the error tree says; 1 for what nobody foresaw, 130 for Ctrl-C."""
+
+    def fail(_: Invocation) -> None:
+        raise error
+
+    monkeypatch.setattr(Invocation, "open_log", fail)
+    result = call("status", folder=tmp_path, code=code)
+    assert told in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize("arguments", [["nope"], ["status", "--nope"], ["query"], ["events", "tail", "-n", "x"]])
+def test_what_click_refuses_is_a_usage_error(arguments: list[str], call: Call, tmp_path: Path) -> None:
+    """Exit code 2, with a pointer to the help."""
+    assert "--help" in call(*arguments, folder=tmp_path, code=2).stderr
+
+
+@pytest.mark.parametrize(
+    ("runner", "arguments", "told"),
+    [
+        (None, ["--direct_num_workers=many"], "direct_num_workers"),
+        (None, ["--no_such_option=1"], "no option --no_such_option"),
+        ("NoSuchRunner", [], "NoSuchRunner"),
+        (None, ["--runner=NoSuchRunner"], "NoSuchRunner"),
+    ],
+)
+def test_beams_options_are_checked_before_anything_runs(runner: str | None, arguments: list[str], told: str) -> None:
+    """Beam itself would print its whole usage, or drop them in silence."""
+    with pytest.raises(UsageError, match=told):
+        parse_options(runner, arguments)
+
+
+# Settings
+
+
+def test_options_work_before_and_after_the_command(call: Call, made: Path, tmp_path: Path) -> None:
+    """The later one wins."""
+    where = ["--log", str(made / "log"), "--read-models", str(made / "read-models")]
+    before = answer(call("--json", *where, "status", folder=tmp_path))
+    after = answer(call("--log", "/nowhere", "status", "--json", *where, folder=tmp_path))
+    assert before["log"] == after["log"]
+
+
+def test_a_log_of_another_domain_is_refused(call: Call, made: Path) -> None:
+    """Positions of one domain mean nothing in another."""
+    assert "belongs to domain 'orders'" in call("status", "--domain", "trading", folder=made, code=1).stderr
+
+
+def test_a_domain_in_the_current_folder_is_found_by_its_path(tmp_path: Path) -> None:
+    """A user's own package needs no installation; a settings file further up names it just as well."""
+    package = tmp_path / "my_shop"
+    package.mkdir()
+    (package / "domain.py").write_text(
+        "from event_schemas import event\n"
+        "from warehouse.domain import Domain\n"
+        "@event(schema_version=1)\n"
+        "class DoorOpened:\n"
+        "    door: str\n"
+        'SHOP = Domain(name="my_shop", events=(DoorOpened,))\n'
+    )
+    found = answer(refold("schemas", "list", "--json", "--domain", "my_shop.domain:SHOP", folder=tmp_path))
+    assert [s["event_type"] for s in found["schemas"]] == ["DoorOpened"]
+    (tmp_path / "refold.toml").write_text('domain = "my_shop.domain:SHOP"')
+    below = tmp_path / "notes"
+    below.mkdir()
+    assert answer(refold("--json", "schemas", "list", folder=below)) == found
+
+
+# status
+
+
+def test_status_of_what_is_caught_up(call: Call, made: Path) -> None:
+    """Head, generation, no lag, and every read model at the generation's position."""
+    document = answer(call("status", "--json", folder=made))
+    head = document["log"]["position"]
+    assert head >= EVENTS
+    assert document["lag"] == {"events": 0, "seconds": 0.0}
+    assert document["generation"]["number"] == 1
+    assert {m["position"] for m in document["read_models"]} == {document["generation"]["position"]} == {head}
+    assert {m["name"] for m in document["read_models"]} == {m.name for m in ORDERS.read_models}
+    assert document["read_models"][0]["last_updated"] == document["generation"]["last_updated"]
+    shown = call("status", folder=made).stdout
+    assert "Lag         none" in shown
+    assert "order_summary" in shown
+
+
+def test_status_before_anything_is_published(call: Call, shop: Path) -> None:
+    """No error: the log is there, and it says what to do."""
+    document = answer(call("status", "--json", "--read-models", "elsewhere", folder=shop))
+    assert document["generation"] is None
+    assert document["lag"]["events"] == document["log"]["position"]
+    assert document["lag"]["seconds"] > 0
+    assert "nothing published yet" in call("status", "--read-models", "elsewhere", folder=shop).stdout
+
+
+def test_the_lag_is_the_age_of_the_oldest_event_that_is_not_shown(shop: Path) -> None:
+    """By the footer of the first commit that the generation does not hold."""
+    newest = open_generations(str(shop / "read-models"), "orders").newest()
+    assert newest is not None
+    append(shop, RECEIVED)
+    log = append(shop, RECEIVED, RECEIVED)
+    first = log.commit_info(newest.commit_number + 1)
+    assert first is not None
+    least = (datetime.now(UTC) - first.recorded_at).total_seconds()
+    lag = lag_of(log, log.head(), newest)
+    most = (datetime.now(UTC) - first.recorded_at).total_seconds()
+    assert lag.events == 3
+    assert lag.seconds is not None
+    assert least - 0.001 <= lag.seconds <= most + 0.001
+
+
+def test_the_lag_is_known_when_the_commit_is_collected(shop: Path) -> None:
+    """Sealed commits are deleted one day; then it is told since when at the latest."""
+    newest = open_generations(str(shop / "read-models"), "orders").newest()
+    assert newest is not None
+    log = append(shop, RECEIVED)
+    head = log.head()
+    log.store.delete(commit_key(head.commit))
+    lag = lag_of(log, head, newest)
+    assert lag.events == 1
+    assert lag.seconds is not None
+    assert lag.seconds > 0
+
+
+def test_a_lag_beyond_the_objective_has_an_exit_code(call: Call, shop: Path) -> None:
+    """For a scheduler's alarm."""
+    call("status", "--max-lag", "0", folder=shop)
+    append(shop, RECEIVED)
+    call("status", "--max-lag", "3600", folder=shop)
+    assert "beyond --max-lag" in call("status", "--max-lag", "0", "--json", folder=shop, code=4).stderr
+
+
+def test_read_models_of_another_log_are_not_compared(call: Call, shop: Path) -> None:
+    """Their positions count other events."""
+    config = json.loads((shop / "log" / "refold.json").read_text())
+    (shop / "log" / "refold.json").unlink()
+    (shop / "log" / "refold.json").write_text(json.dumps({**config, "log_id": "another"}))
+    result = call("status", "--json", folder=shop)
+    assert answer(result)["lag"]["seconds"] is None
+    assert "another log" in result.stderr
+
+
+# query
+
+
+def test_query_as_json_tells_where_the_answer_stands(call: Call, made: Path) -> None:
+    """Position and last_updated beside the rows; decimals as text, exactly."""
+    document = answer(call("query", "--json", "SELECT 1.10::DECIMAL(9,2) AS a, 2 AS b, 3 AS b", folder=made))
+    status = answer(call("status", "--json", folder=made))
+    assert document["columns"] == ["a", "b", "b_2"]
+    assert document["rows"] == [{"a": "1.10", "b": 2, "b_2": 3}]
+    assert document["position"] == status["generation"]["position"]
+    assert document["last_updated"] == status["generation"]["last_updated"]
+    assert answer(call("query", "--json", "FROM order_summary WHERE false", folder=made))["rows"] == []
+
+
+def test_query_in_a_pipe_gives_every_row_and_the_footer_on_stderr(call: Call, made: Path) -> None:
+    """Nothing is cut, however wide or long."""
+    result = call("query", "SELECT i, repeat('x', 300) AS wide FROM range(1500) r(i)", folder=made)
+    lines = result.stdout.splitlines()
+    assert len(lines) == 1501
+    assert lines[-1].split() == ["1,499", "x" * 300]
+    assert re.fullmatch(r"position [\d,]+, last updated \S+ \S+Z, generation 1\n", result.stderr)
+
+
+def test_query_on_a_terminal_shows_a_screenful(made: Path) -> None:
+    """And says how to see the others."""
+    shown = on_terminal("query", "SELECT 'row-' || i AS name FROM range(250) r(i)", folder=made)
+    assert len(re.findall(r"row-\d+", shown)) == 100
+    assert "--limit 0" in shown
+    assert (
+        len(
+            re.findall(
+                r"row-\d+", on_terminal("query", "--limit", "0", "FROM range(9) r(i) SELECT 'row-' || i", folder=made)
+            )
+        )
+        == 9
+    )
+
+
+def test_query_as_csv(call: Call, made: Path) -> None:
+    """For spreadsheets: plain values, lists as JSON."""
+    result = call(
+        "query", "--csv", "SELECT 1234.50::DECIMAL(9,2) AS a, 'x,y' AS b, [1, 2] AS c, NULL AS d", folder=made
+    )
+    assert list(csv.reader(io.StringIO(result.stdout))) == [["a", "b", "c", "d"], ["1234.50", "x,y", "[1,2]", ""]]
+    call("query", "--csv", "--json", "SELECT 1", folder=made, code=2)
+
+
+def test_a_limit_is_told(call: Call, made: Path) -> None:
+    """A cut answer never looks like a whole one."""
+    result = call("query", "--limit", "2", "--csv", "FROM range(3)", folder=made)
+    assert len(result.stdout.splitlines()) == 3
+    assert "The first 2 rows" in result.stderr
+    assert "The first" not in call("query", "--limit", "3", "--csv", "FROM range(3)", folder=made).stderr
+
+
+@pytest.mark.parametrize(
+    ("sql", "code", "told"),
+    [
+        ("SELEC 1", 2, "syntax error"),
+        ("FROM nowhere", 2, "nowhere does not exist"),
+        ("SELECT nothing FROM order_summary", 2, "nothing"),
+        ("DELETE FROM order_summary", 2, "read-only"),
+        ("CREATE TABLE more (i INTEGER)", 2, "read-only"),
+        ("SELECT CAST(city AS INTEGER) FROM order_summary", 1, "Could not convert"),
+        ("SELECT error('late') FROM range(5000) r(i) WHERE i = 4999", 1, "late"),
+    ],
+)
+def test_a_query_that_fails_says_why(sql: str, code: int, told: str, call: Call, made: Path) -> None:
+    """In one paragraph, and with nothing on stdout."""
+    result = call("query", "--json", sql, folder=made, code=code)
+    assert told in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+    assert result.stdout == ""
+
+
+def test_query_without_anything_published_is_an_error(call: Call, made: Path, tmp_path: Path) -> None:
+    """It says what to run."""
+    result = call("query", "SELECT 1", "--read-models", str(tmp_path), folder=made, code=1)
+    assert "Nothing is published" in result.stderr
+    assert "refold rebuild" in result.stderr
+
+
+# events
+
+
+def test_tail_shows_the_last_events(call: Call, made: Path) -> None:
+    """The newest last, every column of the log."""
+    document = answer(call("events", "tail", "--count", "3", "--json", folder=made))
+    positions = [event["position"] for event in document["events"]]
+    assert positions == [document["position"] - 2, document["position"] - 1, document["position"]]
+    assert set(document["events"][0]) >= {"stream_id", "event_type", "schema_version", "correlation_id", "payload"}
+    assert len(call("events", "tail", "-n", "3", folder=made).stdout.splitlines()) == 3
+
+
+def test_stream_shows_one_stream_or_a_part_of_it(call: Call, made: Path) -> None:
+    """By stream version; a stream that is not there has no events."""
+    whole = answer(call("events", "stream", "order-000001", "--json", folder=made))["events"]
+    assert [event["stream_version"] for event in whole] == list(range(1, len(whole) + 1))
+    part = answer(call("events", "stream", "order-000001", "--from", "2", "--to", "3", "--json", folder=made))["events"]
+    assert part == whole[1:3]
+    nothing = call("events", "stream", "nobody", folder=made)
+    assert (nothing.stdout, nothing.stderr) == ("", "No events.\n")
+
+
+def test_trace_follows_a_correlation(call: Call, made: Path) -> None:
+    """Across streams, with what caused each event."""
+    found = answer(call("events", "trace", "cart-000001", "--json", folder=made))["events"]
+    assert {event["correlation_id"] for event in found} == {"cart-000001"}
+    assert found[0]["event_type"] == "OrderPlaced"
+    assert f"caused by {found[0]['causation_id']}" in call("events", "trace", "cart-000001", folder=made).stdout
+
+
+def test_tail_follows_new_commits_until_ctrl_c(shop: Path) -> None:
+    """Each event is one JSON document on a line; Ctrl-C is how it ends, not an error."""
+    command = [sys.executable, "-m", "pipelines.cli", "events", "tail", "-n", "1", "--follow", "--json"]
+    with subprocess.Popen(command, cwd=shop, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        last = json.loads(process.stdout.readline())["position"]
+        append(shop, RECEIVED, RECEIVED)
+        append(shop, RECEIVED)
+        followed = [json.loads(process.stdout.readline()) for _ in range(3)]
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=30) == 0
+        assert process.stderr.read() == ""
+    assert [event["position"] for event in followed] == [last + 1, last + 2, last + 3]
+    assert followed[0]["payload"]["unit_cost"] == "1.5000"
+
+
+def test_stats_count_events_by_shape(call: Call, made: Path) -> None:
+    """And the sum is the log."""
+    document = answer(call("events", "stats", "--json", folder=made))
+    assert sum(shape["events"] for shape in document["shapes"]) == document["events"]
+    assert "OrderPlaced v1" in call("events", "stats", folder=made).stdout
+
+
+def test_verify_finds_damage(call: Call, shop: Path) -> None:
+    """Exit code 1, and each finding says where."""
+    assert answer(call("events", "verify", "--json", folder=shop))["sound"]
+    [segment, *_] = (shop / "log" / "segments").rglob("*.parquet")
+    damaged = segment.read_bytes()[:-8]
+    segment.unlink()
+    segment.write_bytes(damaged)
+    document = answer(call("events", "verify", "--json", folder=shop, code=1))
+    assert not document["sound"]
+    assert segment.name in call("events", "verify", folder=shop, code=1).stdout
+
+
+# schemas, generations
+
+
+def test_schemas_list_says_what_old_events_become(call: Call, made: Path) -> None:
+    """Each shape, by which upcaster, with its fields."""
+    found = answer(call("schemas", "list", "--json", folder=made))["schemas"]
+    by_shape = {(s["event_type"], s["schema_version"]): s for s in found}
+    assert set(by_shape) == set(ORDERS.registry.shapes)
+    assert by_shape["OrderPlaced", 1]["becomes"] == ["OrderPlaced v2"]
+    assert by_shape["OrderDispatched", 1]["becomes"] == ["OrderShipped v1"]
+    assert by_shape["StreetChanged", 1] == {
+        "event_type": "StreetChanged",
+        "schema_version": 1,
+        "newest": False,
+        "becomes": ["ShippingAddressUpdated v1"],
+        "upcaster": "join_address",
+        "form": "merge",
+        "fields": [{"name": "street", "type": "string", "nullable": False}],
+    }
+    assert by_shape["OrderPlaced", 3]["newest"]
+
+
+def test_dry_run_counts_what_upcasters_make_of_the_log(call: Call, shop: Path) -> None:
+    """All is well, until an event comes that no upcaster can carry."""
+    document = answer(call("schemas", "dry-run", "--json", folder=shop))
+    assert document["broken"] == 0
+    append(shop, HALF, stream_id="order-half")
+    document = answer(call("schemas", "dry-run", "--json", folder=shop, code=1))
+    assert document["broken"] == 1
+    assert "CityChanged is missing" in call("schemas", "dry-run", folder=shop, code=1).stdout
+
+
+def test_generations_list(call: Call, made: Path, tmp_path: Path) -> None:
+    """Number, position, time, size, rows; and none is no error."""
+    [generation] = answer(call("generations", "list", "--json", folder=made))["generations"]
+    assert generation["number"] == 1
+    assert generation["bytes"] > 0
+    assert generation["tables"].keys() == {m.name for m in ORDERS.read_models}
+    assert "order_summary" in call("generations", "list", folder=made).stdout
+    empty = ["generations", "list", "--read-models", str(tmp_path)]
+    assert answer(call(*empty, "--json", folder=made)) == {"generations": []}
+    assert "Nothing is published" in call(*empty, folder=made).stdout
+
+
+# What runs Beam: processes of their own
+
+HALF = NewEvent(payload={"street": "1 Mill Lane"}, event_type="StreetChanged", schema_version=1)
+
+
+def test_seal_and_rebuild_of_some_read_models(shop: Path) -> None:
+    """From an append to its answer, in pipes: not a byte on stderr."""
+    append(shop, RECEIVED)
+    sealed = refold("seal", "--json", "--", "--direct_num_workers=1", folder=shop)
+    assert (answer(sealed)["events"], sealed.stderr) == (1, "")
+    assert "Nothing to seal" in refold("seal", folder=shop).stdout
+    rebuilt = refold("rebuild", "inventory_status", "--only", "purchase_cost", "--json", folder=shop)
+    document = answer(rebuilt)
+    assert rebuilt.stderr == ""
+    assert (document["generation"], document["dead_letters"]) == (2, 0)
+    assert document["tables"].keys() == {m.name for m in ORDERS.read_models}
+    stock = answer(refold("query", "--json", "FROM inventory_status WHERE sku = 'cup'", folder=shop))
+    assert stock["position"] == document["position"]
+    assert stock["rows"][0]["on_hand"] == 3
+
+
+def test_rebuild_refuses_a_name_that_is_no_read_model_before_it_starts_beam(call: Call, made: Path) -> None:
+    """And says which there are."""
+    assert "order_summary" in call("rebuild", "orders", folder=made, code=2).stderr
+
+
+def test_a_broken_event_stops_a_rebuild_or_becomes_a_dead_letter(shop: Path) -> None:
+    """Nothing is published in the first case; in the second all but that event is."""
+    append(shop, HALF, stream_id="order-half")
+    stopped = refold("rebuild", folder=shop, code=1)
+    assert "CityChanged is missing" in stopped.stderr
+    assert len(stopped.stderr.splitlines()) == 1
+    kept = refold("rebuild", "--dead-letter", folder=shop)
+    assert "refold.dead_letters" in kept.stderr
+    letters = answer(refold("query", "--json", "FROM refold.dead_letters", folder=shop))
+    assert {row["stream_id"] for row in letters["rows"]} == {"order-half"}
+    assert letters["generation"] == 2
+
+
+def test_a_rebuild_shows_its_phases_on_a_terminal(shop: Path) -> None:
+    """Bars with staged and planned objects; nothing of Beam's own."""
+    shown = on_terminal("rebuild", folder=shop)
+    for part in ("seal", "replay", "load", "catch up", "publish", "Published generation 2"):
+        assert part in shown
+    planned = re.findall(r"(\d+)/(\d+)", shown)
+    assert planned[-1][0] == planned[-1][1]
+    assert "apitools" not in shown
+
+
+def test_nothing_of_beam_is_heard_from_worker_processes(shop: Path) -> None:
+    """They write to descriptor 2 by themselves, before anybody can set up their logging."""
+    beam: Sequence[str] = ("--", "--direct_running_mode=multi_processing", "--direct_num_workers=1")
+    assert refold("rebuild", "--json", *beam, folder=shop).stderr == ""

@@ -1,0 +1,150 @@
+"""Sealing: commits become segments, and nobody can tell by reading."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from tests.warehouse.event_log.shop import (
+    REGISTRY,
+    YOUNGER,
+    Closed,
+    Placed,
+    added,
+    bulk_import,
+    payload_of,
+    prepare_seal,
+    seal,
+    write_commit,
+)
+from warehouse.duck import connect
+from warehouse.event_log import Appender, EventLog, NewEvent, read_positions, read_stream, verify
+from warehouse.event_log.heads import SealedHeads
+from warehouse.event_log.layout import bucket_of
+from warehouse.event_log.sealing import publish
+from warehouse.read_models.events import typed_segments
+
+PLACED = Placed(customer="c1", currency="EUR")
+OLD = NewEvent(payload={"customer": "c0"}, event_type="Placed", schema_version=1)
+
+
+def everything(log: EventLog) -> list[object]:
+    """Read the whole log."""
+    return list(read_positions(log, REGISTRY, 0))
+
+
+def test_sealed_events_read_as_before(log: EventLog, appender: Appender) -> None:
+    """Each seal changes where events lie, never what a reader gets."""
+    for turn in range(3):
+        for stream in ("order-1", "order-2", f"own-{turn}"):
+            appender.append(stream, [PLACED, added(f"sku-{turn}", quantity=turn), OLD, Closed()])
+        before = everything(log)
+        seal(log)
+        assert log.head().tail == ()
+        assert everything(log) == before
+        assert len(list(read_stream(log, REGISTRY, "order-1"))) == 4 * (turn + 1)
+    assert verify(log, REGISTRY).findings == ()
+
+
+def test_a_segment_holds_one_shape_and_bucket(log: EventLog, appender: Appender) -> None:
+    """Its place in the log tells both."""
+    for i in range(6):
+        appender.append(f"order-{i}", [PLACED, OLD])
+    for segment in seal(log).segments:
+        assert segment.shape in {("Placed", 1), ("Placed", 2)}
+        assert f"schema_version={segment.schema_version}/bucket={segment.bucket:02d}/" in segment.key
+    buckets = {s.bucket for s in log.manifest().segments}
+    assert buckets == {bucket_of(f"order-{i}", 4) for i in range(6)}
+
+
+def test_small_files_merge(log: EventLog, appender: Appender) -> None:
+    """However often a log is sealed, few segments and runs of heads are live, and they hold everything."""
+    segments, heads = [], []
+    for turn in range(12):
+        appender.append("order-1", [PLACED])
+        if turn == 2:
+            appender.append("order-2", [PLACED])
+        manifest = seal(log)
+        segments.append(len([s for s in manifest.segments if s.bucket == bucket_of("order-1", 4)]))
+        heads.append(len([h for h in manifest.heads if h.bucket == bucket_of("order-1", 4)]))
+    assert max(segments) <= 3
+    assert max(heads) <= 8
+    assert sum(s.rows for s in log.manifest().segments) == 13
+    assert [e.stream_version for e in read_stream(log, REGISTRY, "order-1")] == list(range(1, 13))
+    sealed = SealedHeads(log, log.manifest())
+    assert [sealed.version(s) for s in ("order-1", "order-2", "order-3")] == [12, 1, 0]
+
+
+def test_events_that_no_contract_knows_stay_json(log: EventLog, appender: Appender) -> None:
+    """Older code seals what newer code appended as raw segments; newer code reads them typed, nothing lost."""
+    appender.append("order-1", [PLACED, added(), Closed(), added("pot")])
+    before = everything(log)
+    raw = [s for s in seal(log, YOUNGER).segments if s.raw]
+    assert [(s.shape, s.rows) for s in raw] == [(("Added", 1), 2)]
+    assert everything(log) == before
+    with connect() as connection:
+        typed = typed_segments(connection, log, REGISTRY, log.manifest().segments)
+        [(count,)] = connection.execute(f"SELECT count(*) FROM {typed.relations[('Added', 1)]}").fetchall()
+    assert (count, typed.broken) == (2, ())
+
+
+def test_a_payload_that_misfits_its_contract_is_kept(log: EventLog) -> None:
+    """It goes to a raw segment by itself, and its neighbours of the same shape are typed."""
+    fit, misfit = '{"customer": "c", "currency": "EUR"}', '{"customer": 7}'
+    write_commit(log, [("order-1", "Placed", 2, fit), ("order-1", "Placed", 2, misfit), ("order-1", "Placed", 2, fit)])
+    segments = seal(log).segments
+    assert sorted((s.raw, s.rows) for s in segments) == [(False, 2), (True, 1)]
+    assert [e.payload for e in read_stream(log, REGISTRY, "order-1")] == [
+        payload_of(Placed(customer="c", currency="EUR")),
+        {"customer": 7},
+        payload_of(Placed(customer="c", currency="EUR")),
+    ]
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_two_sealers_race(log: EventLog, appender: Appender, first: int) -> None:
+    """Both do the work, one publishes; the other's segments are nobody's, and the log is sound."""
+    appender.append("order-1", [PLACED, added()])
+    seal(log)
+    appender.append("order-1", [Closed()])
+    appender.append("order-2", [PLACED])
+    before = everything(log)
+    with ThreadPoolExecutor(2) as pool:
+        made = list(pool.map(lambda _: prepare_seal(log), range(2)))
+    assert publish(log, made[first]) is True
+    assert publish(log, made[1 - first]) is False
+    assert log.manifest() == made[first]
+    assert everything(log) == before
+    assert verify(log, REGISTRY).findings == ()
+
+
+def test_appends_go_on_while_a_seal_is_made(log: EventLog, appender: Appender) -> None:
+    """A commit that comes after the sealer looked is neither lost nor sealed twice."""
+    appender.append("order-1", [PLACED])
+    made = prepare_seal(log)
+    appender.append("order-1", [Closed()])
+    assert publish(log, made) is True
+    assert [info.number for info in log.head().tail] == [2]
+    seal(log)
+    assert [e.stream_version for e in read_stream(log, REGISTRY, "order-1")] == [1, 2]
+    assert verify(log, REGISTRY).findings == ()
+
+
+def test_a_bulk_import_is_sealed_as_it_is(log: EventLog, appender: Appender) -> None:
+    """Its segments become live unchanged, among the commits around it, and merge with others later."""
+    appender.append("order-1", [PLACED])
+    info = bulk_import(log, "first", [(f"order-{i % 3 + 2}", added(quantity=i)) for i in range(9)])
+    appender.append("order-2", [Closed()])
+    before = everything(log)
+    manifest = seal(log)
+    assert {s.key for s in info.segments} <= {s.key for s in manifest.segments}
+    assert manifest.imports == {"first": 2}
+    assert everything(log) == before
+    for stream in ("order-2", "order-3", "order-4"):
+        appender.append(stream, [added() for _ in range(3)])
+    before = everything(log)
+    after = seal(log)
+    assert not {s.key for s in info.segments} <= {s.key for s in after.segments}
+    assert everything(log) == before
+    assert verify(log, REGISTRY).findings == ()
