@@ -1,10 +1,11 @@
 """``refold ingest``: files of events into the log, checked, resumable, without doubles.
 
 identify the files -> read them in chunks -> map and check each row -> spool events by bucket, collect rejects -> write
-segments through Beam, publish them with one commit (or go through ordinary commits, if a stream is in the log already).
+segments through Beam, publish them with one commit (or go through ordinary commits, if a stream is in the log
+already).
 
-Nothing is part of the log before the last row is through. A killed import goes on behind the last chunk that was spooled;
-one that was published is found by its identity, and not done again.
+Nothing is part of the log before the last row is through. A killed import goes on behind the last chunk that was
+spooled; one that was published is found by its identity, and not done again.
 """
 
 from __future__ import annotations

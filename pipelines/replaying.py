@@ -34,8 +34,8 @@ from warehouse.read_models import units
 from warehouse.read_models.events import typed_segments
 from warehouse.replay import sources_of
 
-_EVENTS_A_UNIT = 250_000
-_UNITS_A_WORKER = 2
+_EVENTS_A_UNIT = 600_000
+_UNITS_A_WORKER = 4
 _FOLDED_EVENTS_APART = 2_000_000
 _DONE = "staged/done"
 _PLAN = "plan.json"

@@ -10,19 +10,19 @@ import functools
 import itertools
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from typing import TypeVar, cast
+from typing import TypeVar
 
 import duckdb
 import pyarrow as pa
 
 from event_schemas import BrokenEventsError, DamagedLogError, ProjectionError
 from event_schemas.registry import Shape
-from warehouse.contributions import Compiled, contributions, position_of
+from warehouse.contributions import Compiled, contributions
 from warehouse.domain import Domain
 from warehouse.folding import FoldFailure
 from warehouse.parsing import BrokenEvent
 from warehouse.replay import Replay
-from warehouse.sql import columns, first_line, quote
+from warehouse.sql import columns, first_line
 from warehouse.upcasting import CARRIED
 
 T = TypeVar("T")
@@ -58,30 +58,18 @@ def apply_unbroken(
     for _ in range(_ROUNDS):
         replay = Replay(connection, domain, stored, skip=broken)
         try:
-            found = _null_keys(connection, compiled, stored, replay)
-            result = None if found else apply(replay)
+            result = apply(replay)
+            found: list[BrokenEvent] = []
         except duckdb.Error as error:
             found = _find(connection, domain, compiled, stored, broken, error)
         except FoldFailure as failure:
             found = _events_at(connection, stored, replay.together([failure.position]), failure.reason)
         broken.update({b.position: b for b in (*replay.broken, *found)})
         if not found:
-            return cast(T, result), list(broken.values())
+            return result, list(broken.values())
     raise ProjectionError(
         f"Fold {compiled.model.name}: more than {_ROUNDS} events fail in one bucket; mend the fold first."
     )
-
-
-def _null_keys(
-    connection: duckdb.DuckDBPyConnection, compiled: Compiled, stored: Mapping[Shape, str], replay: Replay
-) -> list[BrokenEvent]:
-    source = contributions(compiled, replay.events, null_keys_only=True)
-    if source is None:
-        return []
-    null_key = " OR ".join(f"{quote(k)} IS NULL" for k in compiled.model.key)
-    rows = connection.execute(f"SELECT DISTINCT {position_of(compiled)} FROM ({source}) WHERE {null_key}").fetchall()
-    told = ", ".join(compiled.model.key)
-    return _events_at(connection, stored, replay.together(r[0] for r in rows), f"a key column is NULL (key: {told})")
 
 
 def _find(

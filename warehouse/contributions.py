@@ -14,7 +14,7 @@ from warehouse import reducers
 from warehouse.domain import Domain
 from warehouse.projection import Fold, Handler, Projection, ReadModel
 from warehouse.reducers import Kind
-from warehouse.sql import columns, quote, rewrite
+from warehouse.sql import columns, literal, quote, rewrite
 
 Events = Callable[[str], str | None]
 """Event type to an SQL relation of its events in the newest version, or None."""
@@ -73,13 +73,12 @@ def _ordered_columns(model: ReadModel) -> frozenset[str]:
     return model.ordered_columns()
 
 
-def contributions(compiled: Compiled, events: Events, *, null_keys_only: bool = False) -> str | None:
+def contributions(compiled: Compiled, events: Events) -> str | None:
     """Write the relation of all contributions: key, columns, ``_at``, ``_handler``, ``_delete``.
 
     Args:
         compiled: the read model.
         events: gives the events of a type.
-        null_keys_only: leave out handlers whose key can never be NULL.
 
     Returns:
         SQL, or None if no event contributes.
@@ -87,8 +86,6 @@ def contributions(compiled: Compiled, events: Events, *, null_keys_only: bool = 
     model = compiled.model
     parts = []
     for index, handler in enumerate(model.handlers):
-        if null_keys_only and handler.key_never_null:
-            continue
         relation = events(handler.event_type)
         if relation is not None:
             parts.append(_contribution(compiled, handler, index, relation))
@@ -97,7 +94,7 @@ def contributions(compiled: Compiled, events: Events, *, null_keys_only: bool = 
 
 def _contribution(compiled: Compiled, handler: Handler, index: int, relation: str) -> str:
     model = compiled.model
-    key = [f"CAST({quote(k)} AS {t}) AS {quote(k)}" for k, t in model.key.items()]
+    key = [_key(model, handler, name, dtype) for name, dtype in model.key.items()]
     values = [_value(handler, name, dtype) for name, dtype in _value_types(model).items()]
     selected = ", ".join([*key, *values, f"{_at(compiled)} AS _at", f"{index} AS _handler"])
     delete = f", {str(handler.deletes).lower()} AS _delete" if model.deletes else ""
@@ -105,6 +102,15 @@ def _contribution(compiled: Compiled, handler: Handler, index: int, relation: st
     if compiled.order is Order.ROW:
         rows = f"(SELECT *, row_number() OVER () AS _row FROM {rows})"
     return f"SELECT {selected}{delete} FROM {rows}"
+
+
+def _key(model: ReadModel, handler: Handler, name: str, dtype: str) -> str:
+    """Write a key column; NULL in it is an error of that event, since no row could be told by it."""
+    value = f"CAST({quote(name)} AS {dtype})"
+    if not handler.key_never_null:
+        message = literal(f"a key column is NULL (key: {', '.join(model.key)})")
+        value = f"CASE WHEN {quote(name)} IS NULL THEN error({message}) ELSE {value} END"
+    return f"{value} AS {quote(name)}"
 
 
 def _at(compiled: Compiled) -> str:
