@@ -80,8 +80,9 @@ def _build(log_url: str, domain_ref: str, folder: str, recorded_at: str, bucket:
 
 def _discard(log: EventLog, built: Sequence[SealedBucket]) -> None:
     """Delete what no commit will ever name."""
-    for key in [o.key for b in built for o in (*b.segments, *b.heads)]:
-        log.store.delete(key)
+    for bucket in built:
+        for key in (*(s.key for s in bucket.segments), *(h.key for h in bucket.heads)):
+            log.store.delete(key)
 
 
 def _nothing(_group: str, _staged: list[str]) -> None:

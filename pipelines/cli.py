@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from typing import Any
 
 import click
@@ -18,9 +16,7 @@ from pipelines.commands.rebuild import rebuild
 from pipelines.commands.schemas import schemas
 from pipelines.commands.seal import seal
 from pipelines.commands.status import status
-
-STOPPED = 130
-"""Exit code after Ctrl-C, as shells give it."""
+from pipelines.commands.stopping import STOPPED, end_at_once, is_interrupt, say_stopped
 
 
 class Root(click.Group):
@@ -33,9 +29,12 @@ class Root(click.Group):
         except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
             raise
         except KeyboardInterrupt as stop:
-            click.echo("Stopped.", err=True)
+            say_stopped()
             raise click.exceptions.Exit(STOPPED) from stop
         except Exception as error:
+            if is_interrupt(error):
+                say_stopped()
+                raise click.exceptions.Exit(STOPPED) from error
             if ctx.ensure_object(Invocation).debug:
                 import traceback
 
@@ -81,10 +80,7 @@ def main() -> None:
     except SystemExit as exit_:
         if exit_.code != STOPPED:
             raise
-        # Workers may be deep inside DuckDB; Python would wait for them, or abort when they come back.
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(STOPPED)
+        end_at_once()
 
 
 if __name__ == "__main__":

@@ -122,9 +122,9 @@ def ingest(
         limits: how much is held in memory at a time.
 
     Raises:
-        UsageError: a file is missing, damaged, of no known format, or lacks a column; nothing was published.
+        UsageError: a file is missing, damaged, of no known format, or lacks a column, or the log belongs to another
+            domain; nothing was published.
         PayloadError: a row is bad, and ``strict`` was asked for; nothing was published.
-        LogError: the log belongs to another domain.
 
     Example:
         >>> import tempfile
@@ -140,7 +140,10 @@ def ingest(
         (1, 0, True)
     """
     options = options or make_options(None)
-    registry = load_domain(domain_ref).registry
+    domain = load_domain(domain_ref)
+    registry = domain.registry
+    if domain.name != log.domain_name:
+        raise UsageError(f"The log at {log.url} belongs to domain {log.domain_name!r}, not {domain.name!r}.")
     sources = [(source, mapping or _default_mapping(source)) for source in _inspected(expanded(files), format, report)]
     import_id = _identity(log, sources)
     target = rejects or _beside(sources[0][0])

@@ -18,6 +18,7 @@ import duckdb
 import orjson
 from apache_beam.options.pipeline_options import PipelineOptions
 
+from pipelines import failed_folds
 from pipelines.runners import for_python, workers_of
 from pipelines.staged import Named, StagedCount, Work, run_staged
 from warehouse.broken import apply_unbroken
@@ -155,15 +156,42 @@ def replay(
     events = sum(s.rows for m in models for s in _segments(plan, domain, [m]))
     resumed = sum(1 for _ in staging.list_from(_DONE))
     with StagedCount(staging, _DONE, lambda n: report(Progress("replay", n, planned, events))):
-        for wave in waves:
-            merge = functools.partial(_merge_group, staging.url, plan.plan_id)
-            run_staged(Work(staging.url, wave.units, stage=_stage_unit, merge=merge), wave.options)
+        _run(staging, plan, waves)
+        while names := failed_folds.note(staging):
+            _drop_merged(staging, names)
+            failed_folds.forget(staging)
+            _run(staging, plan, waves)
     rows = {c.model.name: _paths(staging, f"staged/rows/{c.model.name}") for c in compiled}
     broken: dict[str, list[BrokenEvent]] = {}
     for key in staging.list_from("staged/broken"):
         for name, found in pickle.loads(staging.get(key)).items():
             broken.setdefault(name, []).extend(found)
+    for model in models:
+        if failed := failed_folds.left_out(staging, model.name):
+            segments = _segments(plan, domain, [model])
+            broken[model.name] = [
+                *broken.get(model.name, []),
+                *failed_folds.broken_events(open_log(plan.log_url), domain, segments, failed),
+            ]
     return Replayed(rows, broken, events, resumed)
+
+
+def _run(staging: ObjectStore, plan: Plan, waves: Sequence[_Wave]) -> None:
+    merge = functools.partial(_merge_group, staging.url, plan.plan_id)
+    for wave in waves:
+        run_staged(Work(staging.url, wave.units, stage=_stage_unit, merge=merge), wave.options)
+
+
+def _drop_merged(staging: ObjectStore, names: set[str]) -> None:
+    """Have the groups of some read models merged anew."""
+    for name in names:
+        for part in range(units.PARTS):
+            staging.delete(_merged_key(name, str(part)))
+        staging.delete_prefix(f"staged/rows/{name}")
+
+
+def _merged_key(name: str, part: str) -> str:
+    return f"{_DONE}/merge-{name}-{part}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -269,14 +297,17 @@ def _merge_group(staging_url: str, plan_id: str, group: str, staged: list[str]) 
     staging = open_store(staging_url)
     plan = _load_plan(staging_url, plan_id)
     name, part = group.split("/")
-    done = f"{_DONE}/merge-{name}-{part}"
+    done = _merged_key(name, part)
     if staging.exists(done):
         return
     domain = load_domain(plan.domain_ref)
     with _worker() as (connection, folder):
         path = folder / "merged.parquet"
         compiled = compile_model(domain.read_model(name), domain)
-        units.merge(connection, compiled, int(part), [staging.local_path(k) for k in staged], path)
+        without = failed_folds.left_out(staging, name)
+        paths = [staging.local_path(k) for k in staged]
+        if failed := units.merge(connection, compiled, int(part), paths, path, without=without):
+            failed_folds.tell(staging, name, part, failed)
         staging.put_file(f"staged/rows/{name}/{int(part):04d}.parquet", path)
     staging.put(done, b"")
 

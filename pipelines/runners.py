@@ -17,6 +17,8 @@ from apache_beam.runners.portability.fn_api_runner.fn_runner import ExtendedProv
 from apache_beam.runners.portability.portable_runner import JobServiceHandle
 from apache_beam.runners.runner import PipelineRunner, create_runner
 
+from pipelines.watched_worker import watch_workers
+
 _LOCAL_NAMES = {"", "directrunner", "fnapirunner", "local"}
 _DASK = "apache_beam.runners.dask.dask_runner.DaskRunner"
 _SHORT_NAMES = {"daskrunner": _DASK, "dask": _DASK}
@@ -74,6 +76,7 @@ def make_runner(options: PipelineOptions) -> PipelineRunner:
 
 def _local_runner(options: PipelineOptions) -> FnApiRunner:
     """Build FnApiRunner so that its workers see the options: by name alone it would hand them none."""
+    watch_workers()
     encoded = JobServiceHandle.encode_pipeline_options(options.get_all_options())
     return FnApiRunner(
         provision_info=ExtendedProvisionInfo(beam_provision_api_pb2.ProvisionInfo(pipeline_options=encoded))

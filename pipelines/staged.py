@@ -22,12 +22,15 @@ from apache_beam.options.pipeline_options import PipelineOptions
 
 from event_schemas import RefoldError
 from pipelines.runners import make_runner
+from pipelines.watched_worker import DIED
 from warehouse.object_store import ObjectStore, open_store
 
 Named = tuple[str, str]
 """A group, and the name of a staged object that belongs to it."""
 
 _ERRORS = "errors"
+_DIED = (DIED, "Channel closed prematurely")
+"""How a dead worker shows: by the watch's answer, or by Beam's data channel, whichever is noticed first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +112,12 @@ def _worker_error(staging: ObjectStore, error: Exception) -> Exception:
         found = pickle.loads(staging.get(key))
         if isinstance(found, RefoldError):
             return found
+    if any(sign in str(error) for sign in _DIED):
+        return RefoldError(
+            "A worker process of the pipeline died without a word: it was killed, ran out of memory, or crashed. Run the "
+            "command again, with fewer workers (-- --direct_num_workers=1) if memory is short; what a rebuild has staged "
+            "is kept."
+        )
     text = str(error).strip().splitlines()
     return RefoldError(f"A worker of the pipeline failed: {text[-1] if text else type(error).__name__}")
 

@@ -63,7 +63,7 @@ def apply_unbroken(
         except duckdb.Error as error:
             found = _find(connection, domain, compiled, stored, broken, error)
         except FoldFailure as failure:
-            found = _events_at(connection, stored, replay.together([failure.position]), failure.reason)
+            found = events_at(connection, stored, replay.together([failure.position]), failure.reason)
         broken.update({b.position: b for b in (*replay.broken, *found)})
         if not found:
             return result, list(broken.values())
@@ -86,13 +86,13 @@ def _find(
     fails = functools.partial(_failure, connection, domain, compiled, tables)
     found: list[BrokenEvent] = []
     for alone, reason in halve([(p,) for p in positions], functools.partial(fails, upcast_only=True)):
-        found += _events_at(connection, tables, [alone], reason)
+        found += events_at(connection, tables, [alone], reason)
     if found:
         return found
     replay = Replay(connection, domain, tables, skip=known)
     contributions(compiled, replay.events)  # runs the mergers, so that halving never parts what they join
     for together, reason in halve(replay.together(positions), fails):
-        found += _events_at(connection, tables, [together], reason)
+        found += events_at(connection, tables, [together], reason)
     if not found:
         raise ProjectionError(
             f"Projection {compiled.model.name}: {first_line(error)} No single event fails by itself: look at the types "
@@ -177,12 +177,13 @@ def _failure(
     return None
 
 
-def _events_at(
+def events_at(
     connection: duckdb.DuckDBPyConnection,
     stored: Mapping[Shape, str],
     positions: Iterable[tuple[int, ...]],
     reason: str,
 ) -> list[BrokenEvent]:
+    """Give stored events, by groups of positions, as broken for a reason."""
     told = ", ".join(map(str, sorted(itertools.chain(*positions))))
     if not told:
         return []

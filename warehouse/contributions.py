@@ -61,9 +61,9 @@ def _order(model: ReadModel, handler: Handler, domain: Domain) -> Order:
         return Order.POSITION
     steps = [domain.registry.upcaster(s) for s in domain.registry.sources(handler.event_type)]
     texts = [rewrite(u.sql(), append={}) for u in steps if u and u.form is Form.SQL]
-    if handler.sql.multiplies or any(t.multiplies for t in texts):
-        if isinstance(model, Fold) or model.deletes or handler.names & _ordered_columns(model) - handler.same:
-            return Order.ROW
+    matters = isinstance(model, Fold) or model.deletes or handler.names & _ordered_columns(model) - handler.same
+    if matters and (handler.sql.multiplies or any(t.multiplies for t in texts)):
+        return Order.ROW
     return Order.SPLIT if any(u and u.form is not Form.SQL for u in steps) else Order.POSITION
 
 

@@ -296,8 +296,8 @@ def _compile(
 def _check_order(name: str, handler: Handler, ordered: Collection[str]) -> None:
     if ordered and handler.sql.unordered:
         raise ProjectionError(
-            f"Projection {name}, event {handler.event_type}: {min(ordered)} depends on the order of rows, but those that "
-            "this SELECT makes of one event have none, since DuckDB joins them by hash. Unnest in a select list: "
+            f"Projection {name}, event {handler.event_type}: {min(ordered)} depends on the order of rows, but those "
+            "that this SELECT makes of one event have none, since DuckDB joins them by hash. Unnest in a select list: "
             "SELECT ... FROM (SELECT *, unnest(...) AS line FROM event)."
         )
 

@@ -279,7 +279,7 @@ def _multiplies(node: dict[str, Any]) -> bool:
 
 
 def _unordered(node: dict[str, Any]) -> bool:
-    """Tell whether rows may come in any order: what is neither streamed from ``event`` nor unnested goes through hashes."""
+    """Tell whether rows may come in any order: what is neither streamed from ``event`` nor unnested may be hashed."""
     if node["type"] == "SET_OPERATION_NODE":
         children = node.get("children") or [node["left"], node["right"]]
         return node["setop_type"] != "UNION" or not node["setop_all"] or any(map(_unordered, children))

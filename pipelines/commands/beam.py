@@ -8,11 +8,12 @@ from __future__ import annotations
 import io
 import logging
 import os
-import signal
 import sys
 import warnings
 from contextlib import redirect_stderr
 from typing import TYPE_CHECKING
+
+from pipelines.commands.stopping import unwind_when_stopped
 
 if TYPE_CHECKING:
     from apache_beam.options.pipeline_options import PipelineOptions
@@ -26,8 +27,7 @@ def quiet_beam(*, debug: bool) -> None:
     Args:
         debug: let warnings through.
     """
-    # Workers that are processes of their own would outlive a driver that dies of SIGTERM at once.
-    signal.signal(signal.SIGTERM, _interrupt)
+    unwind_when_stopped()
     if debug:
         logging.basicConfig(level=logging.WARNING)
         return
@@ -35,10 +35,6 @@ def quiet_beam(*, debug: bool) -> None:
     os.environ.setdefault("DASK_DISTRIBUTED__LOGGING__DISTRIBUTED", "critical")
     warnings.filterwarnings("ignore", module="apache_beam")
     _keep_stderr_to_python()
-
-
-def _interrupt(*_: object) -> None:
-    raise KeyboardInterrupt
 
 
 def _keep_stderr_to_python() -> None:

@@ -33,6 +33,9 @@ def blocks(stream: ByteStream, limits: Limits) -> Iterator[Block]:
     """Cut a stream into blocks of about ``limits.chunk_bytes``, at newlines."""
     rest, dropped = b"", 0
     while data := stream.read(limits.chunk_bytes):
+        if len(data) < limits.chunk_bytes and not dropped:  # the end of the file
+            rest += data
+            break
         if dropped and (end := data.find(b"\n") + 1):
             yield Block(rest + b"\n", len(rest) + dropped + end, overlong=True)
             rest, dropped, data = b"", 0, data[end:]
@@ -44,7 +47,8 @@ def blocks(stream: ByteStream, limits: Limits) -> Iterator[Block]:
             dropped += max(len(rest) - _SHOWN, 0)
             rest = rest[:_SHOWN]
     if rest:
-        yield Block(rest + b"\n", len(rest) + dropped, overlong=bool(dropped))
+        whole = rest.removesuffix(b"\n")
+        yield Block(whole + b"\n", len(rest) + dropped, overlong=bool(dropped))
 
 
 def too_long(limits: Limits) -> str:

@@ -1,8 +1,8 @@
 """One chunk of foreign rows becomes typed events, sorted by bucket, and the rows that could not.
 
 Every worker has a checker of its own, with a database in memory. A chunk is looked at in three steps: the envelope of
-every row; which shapes there are; then a query a shape, which casts, checks and sorts. Rows with JSON documents are kept in a
-table meanwhile; typed columns are read straight from where they are, as often as there are shapes.
+every row; which shapes there are; then a query a shape, which casts, checks and sorts. Rows with JSON documents are
+kept in a table meanwhile; typed columns are read straight from where they are, as often as there are shapes.
 """
 
 from __future__ import annotations
@@ -262,7 +262,7 @@ def _positioned(tables: dict[Shape, pa.Table], count: int, wrong: dict[int, str]
 
 
 def _in_utc(table: pa.Table) -> pa.Table:
-    """Name UTC as the zone of all times; a connection's own zone, which reads times that tell none, is in them so far."""
+    """Name UTC as the zone of all times, in place of the connection's, which reads those that tell none."""
     schema = pa.schema([f.with_type(_utc(f.type)) for f in table.schema])
     return table if schema == table.schema else table.cast(schema)
 

@@ -22,6 +22,7 @@ from pipelines.ingesting.rows import ParquetRows, Rows, TextRows
 from warehouse.sql import literal, quote, result_schema
 
 _CHUNK = "_chunk"
+_SPACE = "E' \\t\\r\\n'"
 _STRUCTURE = "coalesce(TRY(json_structure({document}))::VARCHAR, '')"
 
 
@@ -47,8 +48,9 @@ class Chunk:
     Attributes:
         count: how many rows, good and bad.
         broken: rows that could not be read, and why.
-        keys: SELECT of the envelope, with ``_row``; ``_wrong`` says why a row is no event, and is empty where only a look at
-            the row can tell. With ``_document`` and ``_inner`` if payloads are documents; ``_structure`` tells their keys and types.
+        keys: SELECT of the envelope, with ``_row``; ``_wrong`` says why a row is no event, and is empty where only a
+            look at the row can tell. With ``_document`` and ``_inner`` if payloads are documents; ``_structure`` tells
+            their keys and types.
         rows: relation of the envelope with the payload's columns, if payloads are typed.
         find: columns of that relation.
         documents: whether payloads are documents.
@@ -100,7 +102,8 @@ def _numbered(rows: TextRows) -> pa.Table:
 
 def _parquet_source(rows: ParquetRows) -> str:
     last = rows.first + rows.count - 1
-    file = f"read_parquet({literal(str(rows.path))}, file_row_number = true, binary_as_string = true, hive_partitioning = false)"
+    options = "file_row_number = true, binary_as_string = true, hive_partitioning = false"
+    file = f"read_parquet({literal(str(rows.path))}, {options})"
     return (
         f"(SELECT * EXCLUDE (file_row_number), file_row_number - {rows.first} AS _row FROM {file} "
         f"WHERE file_row_number BETWEEN {rows.first} AND {last})"
@@ -122,7 +125,7 @@ def _json_chunk(rows: TextRows, mapping: ColumnMapping, origin: Origin, event_id
         lambda name: Column(_inside("_j", path_of(name)), pa.string()),
         event_id=event_id,
         recorded_at=origin.recorded_at,
-        unreadable="_j IS NULL",
+        unreadable=f"_j IS NULL OR left(ltrim(_text, {_SPACE}), 1) <> '{{'",
     )
     payload = "_text" if flat else _inside("_j", prefix)
     encoded = "NULL" if flat else f"TRY(decode(from_base64({_inside('_j', (*prefix[:-1], prefix[-1] + '_base64'))})))"
@@ -130,8 +133,9 @@ def _json_chunk(rows: TextRows, mapping: ColumnMapping, origin: Origin, event_id
         WHEN {payload} IS NULL THEN {encoded}
         WHEN left({payload}, 1) = '"' THEN json_extract_string({payload}, '$')
     END"""
+    structured = _STRUCTURE.format(document="coalesce(_inner, _payload, '{}')")
     keys = f"""
-        SELECT * EXCLUDE (_payload), {_STRUCTURE.format(document="coalesce(_inner, _payload, '{}')")} AS _structure FROM (
+        SELECT * EXCLUDE (_payload), {structured} AS _structure FROM (
             SELECT _row, {envelope}, _text AS _document, {payload} AS _payload, {inner} AS _inner FROM (
                 SELECT _row, _text, TRY(json_transform(_text, {literal(json.dumps(structure))})) AS _j FROM {_CHUNK}
             )
@@ -184,7 +188,10 @@ def _table_chunk(
     return Chunk(
         count=rows.count,
         broken=broken,
-        keys=f"SELECT _row, stream_id, _type, _version, _wrong, '' AS _structure FROM (SELECT _row, {envelope} FROM {source})",
+        keys=f"""
+            SELECT _row, stream_id, _type, _version, _wrong, '' AS _structure
+            FROM (SELECT _row, {envelope} FROM {source})
+        """,
         rows=f"(SELECT _row, {envelope}, {carried} FROM {source})",
         find=_finder(pa.schema([schema.field(n).with_name(aliases[n]) for n in names]), aliases),
         documents=False,

@@ -79,6 +79,9 @@ def commit_spooled(
     with connect() as connection:
         appender = BatchAppender(log, connection, since=done.commit)
         for chunk in spooled.journal.chunks[done.chunks :]:
+            if not chunk.events:
+                done = replace(done, chunks=done.chunks + 1)
+                continue
             order = _Order(spooled.read_chunk(chunk.number))
             known = _known(connection, log, order, done)
             appender.load(set(order.streams))

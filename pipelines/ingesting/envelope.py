@@ -63,8 +63,8 @@ def check_columns(mapping: ColumnMapping, find: Find, *, where: str, names: list
         if len(found) < (len(source.reads) if source.template else 1):
             missing = [c for c in source.reads if c not in found]
             raise UsageError(
-                f"{where} has no column {missing[0]!r}, from which {name} is to be taken; it has {', '.join(names)}. Say "
-                "in a mapping file where it comes from."
+                f"{where} has no column {missing[0]!r}, from which {name} is to be taken; it has {', '.join(names)}. "
+                "Say in a mapping file where it comes from."
             )
 
 

@@ -1,10 +1,10 @@
 """Payloads as JSON documents to typed columns, exactly: nothing is rounded, cut, or left out in silence.
 
-DuckDB's ``json_transform`` is fast and lenient: it rounds 12.7 for an integer, takes a number for a text, and passes over
-keys that it was not asked for. So every document's *structure* is looked at first (``json_structure``: key to type). There
-are few different ones in a file; each is judged once. Documents whose structure fits are transformed, a vector at a time.
-All others, and those with a value that does not fit after all, go through ``canonical_json`` one by one, which either
-makes them fit or says which field does not.
+DuckDB's ``json_transform`` is fast and lenient: it rounds 12.7 for an integer, takes a number for a text, and passes
+over keys that it was not asked for. So every document's *structure* is looked at first (``json_structure``: key to
+type). There are few different ones in a file; each is judged once. Documents whose structure fits are transformed, a
+vector at a time. All others, and those with a value that does not fit after all, go through ``canonical_json`` one by
+one, which either makes them fit or says which field does not.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class JsonShape:
         return self.keys.get(field.name, field.name)
 
     def judge(self, structure: Any) -> int | None:
-        """Judge a structure: which fields it has a value for, as bits; None if it must be looked at document by document.
+        """Judge a structure: which fields it has a value for, as bits; None if each document must be looked at.
 
         Args:
             structure: what ``json_structure`` says of a document, parsed.
@@ -112,7 +112,7 @@ class JsonShape:
             raw, value = f"{struct}.{quote(self.key(field))}", self._value(struct, field)
             if field.nullable and bits is not None:
                 conditions.append(f"({value} IS NULL) = (({bits} >> {i}) & 1 = 0)")
-            conditions += [f"NOT ({c})" for c in null_in_required(value, field)]
+            conditions += [f"NOT coalesce({c}, false)" for c in null_in_required(value, field)]
             if pt.is_decimal(field.type) or pt.is_nested(field.type):
                 wide = duckdb_type(_read_as(field.type))
                 conditions.append(f"{raw} IS NOT DISTINCT FROM CAST({value} AS {wide})")
@@ -176,7 +176,7 @@ def _fits(found: Any, wanted: pa.DataType, *, drop_unknown: bool) -> bool:
 
 
 def _read_as(dtype: pa.DataType) -> pa.DataType:
-    """Choose the type to read as: with room for surplus digits, so that they are seen and refused, and dates as text."""
+    """Choose the type to read as: with room for surplus digits, so that they are seen and refused; dates as text."""
     if pt.is_decimal(dtype):
         return pa.decimal128(38, min(dtype.scale + _EXTRA_SCALE, 38 - (dtype.precision - dtype.scale)))
     if pt.is_date(dtype):

@@ -84,8 +84,8 @@ def _from_text(column: Column, field: pa.Field, name: str) -> tuple[str, str]:
     wanted = field.type
     if pt.is_nested(wanted):
         raise UsageError(
-            f"The field {field.name} is {wanted}, but its column {name!r} holds text. Put the whole payload into one column "
-            "of JSON text, and name that as payload in the mapping."
+            f"The field {field.name} is {wanted}, but its column {name!r} holds text. Put the whole payload into one "
+            "column of JSON text, and name that as payload in the mapping."
         )
     value = f"TRY_CAST({column.sql} AS {duckdb_type(wanted)})"
     lost = f"{value} IS NULL"
@@ -109,8 +109,8 @@ def _castable(column: Column, field: pa.Field, name: str) -> None:
     impossible = any(a != b for a, b in kinds) and not pt.is_string(wanted)
     if impossible or (nested and not (pt.is_nested(found) and pt.is_nested(wanted))) or pt.is_binary(found):
         raise UsageError(
-            f"The field {field.name} is {wanted}, but its column {name!r} is {found}: no value of the one is a value of the "
-            "other. Name another column under [payload_columns], or convert the file."
+            f"The field {field.name} is {wanted}, but its column {name!r} is {found}: no value of the one is one of "
+            "the other. Name another column under [payload_columns], or convert the file."
         )
 
 

@@ -1,4 +1,4 @@
-"""JSON files as chunks of rows: one document a line, or the elements of one array. Memory does not grow with the file."""
+"""JSON files as chunks of rows: a document a line, or the elements of one array. Memory does not grow with the file."""
 
 from __future__ import annotations
 
@@ -151,8 +151,8 @@ class _Elements:
 
     def _damaged(self, why: str) -> UsageError:
         return UsageError(
-            f"{self._stream.name}, line {self._line() + 1}, element {self._place['row'] + 1}: this is no JSON array that "
-            f"can be read further ({why}). Nothing was published: mend the file, or write one object a line."
+            f"{self._stream.name}, line {self._line() + 1}, element {self._place['row'] + 1}: this is no JSON array "
+            f"that can be read further ({why}). Nothing was published: mend the file, or write one object a line."
         )
 
 

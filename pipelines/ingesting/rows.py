@@ -67,7 +67,7 @@ class TextRows:
     @property
     def count(self) -> int:
         """How many rows."""
-        return self.columns.num_rows
+        return int(self.columns.num_rows)
 
     def text(self, row: int) -> str:
         """Give one row as it stands in the file."""

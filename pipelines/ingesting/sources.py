@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Protocol
 
 import fsspec
 import fsspec.core
@@ -91,8 +91,8 @@ def expanded(names: Sequence[str]) -> list[str]:
 def inspect(name: str, *, format: str | None, report: Callable[[int, int], None]) -> SourceFile:
     """Look at a file: find it, tell its format, identify its content.
 
-    A local file is identified by a hash of all its bytes: a copy of it is the same import. So is a remote one that has no
-    ETag.
+    A local file is identified by a hash of all its bytes: a copy of it is the same import. So is a remote one that has
+    no ETag.
 
     Args:
         name: a path, or a URL that fsspec knows.
@@ -131,6 +131,12 @@ def unchanged(file: SourceFile) -> None:
         )
 
 
+class _Bytes(Protocol):
+    """Whatever bytes can be read from."""
+
+    def read(self, size: int = -1, /) -> bytes: ...
+
+
 @dataclass(slots=True)
 class ByteStream:
     """The decompressed bytes of a file.
@@ -164,8 +170,8 @@ def opened(file: SourceFile, *, offset: int = 0) -> Iterator[ByteStream]:
     fs, path = _locate(file.url)
     with fs.open(path, "rb", **({} if _is_local(fs) else {"cache_type": "readahead"})) as raw:
         inner = _decompressed(raw)
-        stream = ByteStream(file.name, _checked(file.name, inner), raw.tell)
-        if inner is raw:
+        stream = ByteStream(file.name, _checked(file.name, inner or raw), raw.tell)
+        if inner is None:
             raw.seek(offset)
         else:
             stream.skip(offset)
@@ -262,7 +268,8 @@ def _content_hash(file: SourceFile, report: Callable[[int, int], None]) -> str:
     return digest.hexdigest()
 
 
-def _decompressed(raw: IO[bytes]) -> IO[bytes]:
+def _decompressed(raw: IO[bytes]) -> _Bytes | None:
+    """Wrap a file that is compressed; None if it is not."""
     start = raw.read(6)
     raw.seek(0)
     if start[:2] == b"\x1f\x8b":
@@ -273,7 +280,7 @@ def _decompressed(raw: IO[bytes]) -> IO[bytes]:
         return bz2.BZ2File(raw)
     if start == b"\xfd7zXZ\x00":
         return lzma.LZMAFile(raw)
-    return raw
+    return None
 
 
 class _ZstdStream(io.RawIOBase):
@@ -302,7 +309,7 @@ class _ZstdStream(io.RawIOBase):
         return told
 
 
-def _checked(name: str, inner: IO[bytes]) -> Callable[[int], bytes]:
+def _checked(name: str, inner: _Bytes) -> Callable[[int], bytes]:
     def read(size: int) -> bytes:
         parts = []
         try:

@@ -310,23 +310,25 @@ ACCOUNT_HANDLERS: dict[type, Twin] = {
                quantity AS most, sku AS skus, ref, sold_at AS first_sold, sold_at AS last_sold, position AS "order"
         WHERE quantity < 90
         """,
-        lambda e: [
-            {
-                "account": e.stream_id,
-                "pieces": e.quantity,
-                "worth": _times(e.quantity, e.price),
-                "sales": 1,
-                "cheapest": e.price,
-                "most": e.quantity,
-                "skus": e.sku,
-                "ref": e.ref,
-                "first_sold": e.sold_at,
-                "last_sold": e.sold_at,
-                "order": e.position,
-            }
-        ]
-        if e.quantity < 90
-        else [],
+        lambda e: (
+            [
+                {
+                    "account": e.stream_id,
+                    "pieces": e.quantity,
+                    "worth": _times(e.quantity, e.price),
+                    "sales": 1,
+                    "cheapest": e.price,
+                    "most": e.quantity,
+                    "skus": e.sku,
+                    "ref": e.ref,
+                    "first_sold": e.sold_at,
+                    "last_sold": e.sold_at,
+                    "order": e.position,
+                }
+            ]
+            if e.quantity < 90
+            else []
+        ),
     ),
     Packed: (
         "SELECT stream_id AS account, unnest(labels) AS labels, lines",
@@ -515,9 +517,9 @@ MODELS: tuple[tuple[ReadModel, Model], ...] = (
         {
             Sold: (
                 "SELECT ref, quantity AS pieces, price AS value, occurred_at AS last WHERE ref IS NOT NULL",
-                lambda e: [{"ref": e.ref, "pieces": e.quantity, "value": e.price, "last": e.occurred_at}]
-                if e.ref
-                else [],
+                lambda e: (
+                    [{"ref": e.ref, "pieces": e.quantity, "value": e.price, "last": e.occurred_at}] if e.ref else []
+                ),
             )
         },
     ),
@@ -564,8 +566,7 @@ MODELS: tuple[tuple[ReadModel, Model], ...] = (
                 SELECT stream_id AS account, 'level ' || level, 'level ' || level, 'level ' || level
                 """,
                 lambda e: [
-                    {"account": e.stream_id, "last": x, "earliest": x, "all": x}
-                    for x in (e.reason, f"level {e.level}")
+                    {"account": e.stream_id, "last": x, "earliest": x, "all": x} for x in (e.reason, f"level {e.level}")
                 ],
             ),
             Packed: (
@@ -672,9 +673,7 @@ MODELS: tuple[tuple[ReadModel, Model], ...] = (
             Packed: (
                 "SELECT coalesce(line.sku, '?') AS sku, line.quantity AS quantity, NULL::DATE AS day "
                 "FROM event, unnest(lines) AS unnested(line)",
-                lambda e: [
-                    {"sku": _or(x["sku"], "?"), "quantity": x["quantity"], "day": None} for x in e.lines
-                ],
+                lambda e: [{"sku": _or(x["sku"], "?"), "quantity": x["quantity"], "day": None} for x in e.lines],
             ),
             Recalled: (
                 "SELECT coalesce(sku, '?') AS sku, level",
@@ -763,7 +762,10 @@ FRAGILE_MODELS: tuple[tuple[ReadModel, Model], ...] = (
         {"sku": "VARCHAR"},
         {"path": "BIGINT"},
         {
-            Sold: ("SELECT coalesce(sku, '?') AS sku, quantity", lambda e: [{"sku": _or(e.sku, "?"), "quantity": e.quantity}]),
+            Sold: (
+                "SELECT coalesce(sku, '?') AS sku, quantity",
+                lambda e: [{"sku": _or(e.sku, "?"), "quantity": e.quantity}],
+            ),
             Packed: (
                 "SELECT line.sku AS sku, line.quantity AS quantity FROM event, unnest(lines) AS unnested(line)",
                 lambda e: [{"sku": line["sku"], "quantity": line["quantity"]} for line in e.lines],
@@ -776,7 +778,9 @@ FRAGILE_MODELS: tuple[tuple[ReadModel, Model], ...] = (
 
 
 def _domain(models: tuple[tuple[ReadModel, Model], ...], views: tuple[View, ...] = ()) -> Domain:
-    return Domain(name="depot", events=EVENTS, upcasters=UPCASTERS, read_models=tuple(m for m, _ in models), views=views)
+    return Domain(
+        name="depot", events=EVENTS, upcasters=UPCASTERS, read_models=tuple(m for m, _ in models), views=views
+    )
 
 
 DEPOT = _domain(

@@ -1,7 +1,7 @@
 """The engine below Beam: a history written to a log, and the steps of a rebuild run one after the other.
 
-What ``pipelines/`` does in parallel is done here in a loop, with the same functions of ``warehouse/``, so that an example
-takes milliseconds.
+What ``pipelines/`` does in parallel is done here in a loop, with the same functions of ``warehouse/``, so that an
+example takes a fraction of a second.
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ import functools
 import itertools
 import json
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -187,7 +188,11 @@ class Tables:
     def catch_up(self, log: EventLog) -> None:
         """Go on to the head of the log."""
         catch_up(
-            self.connection, log, self.domain, [Standing(self.domain.read_models, self._at)], dead_letter=self.dead_letter
+            self.connection,
+            log,
+            self.domain,
+            [Standing(self.domain.read_models, self._at)],
+            dead_letter=self.dead_letter,
         )
         self._at = database.get_checkpoint(self.connection)
 
@@ -210,6 +215,8 @@ class Tables:
         shapes = {s for t in model.event_types for s in self.domain.registry.sources(t)}
         staged: list[Path] = []
         broken: dict[str, list[BrokenEvent]] = {"": [], model.name: []}
+        parts = len(units.groups_of(compiled))
+        merged = [self._folder / f"{model.name}-part-{part}.parquet" for part in range(parts)]
         with connect(threads=1) as worker:
             for bucket in range(log.bucket_count):
                 segments = [s for s in sealed.segments if s.bucket == bucket and (s.shape in shapes or s.raw)]
@@ -220,7 +227,6 @@ class Tables:
                 broken[""] += typed.broken
                 broken[model.name] += found
                 staged += [path] if wrote else []
-            merged = [self._folder / f"{model.name}-part-{part}.parquet" for part in range(len(units.groups_of(compiled)))]
             if not merged or not staged:
                 return staged, broken
             failed: set[int] = set()
@@ -237,6 +243,10 @@ class Tables:
         """Count and checksum a table."""
         model = self.domain.read_model(name)
         return database.table_checksum(self.connection, quote(name), list(model.table))
+
+    def checksum_of(self, name: str, rows: Sequence[dict[str, Any]]) -> tuple[int, str]:
+        """Count and checksum rows that no engine made, as if they were in a table."""
+        return table_checksum(self.connection, self.domain.read_model(name), rows)
 
     def dead_letters(self) -> set[tuple[str, int]]:
         """Give the read model and position of every event that was left out; fail if one is told twice."""
@@ -259,6 +269,26 @@ def table_rows(connection: duckdb.DuckDBPyConnection, model: ReadModel) -> list[
     """Read a read model's table, sorted by key, in Python values."""
     found = connection.execute(f"SELECT {columns(model.table)} FROM {quote(model.name)}").fetchall()
     return in_order([dict(zip(model.table, row, strict=True)) for row in found], model)
+
+
+def table_checksum(
+    connection: duckdb.DuckDBPyConnection, model: ReadModel, rows: Sequence[dict[str, Any]]
+) -> tuple[int, str]:
+    """Count and checksum rows that no engine made, as if they were in a read model's table."""
+    typed = ", ".join(f"{quote(c)} {t}" for c, t in model.table.items())
+    connection.execute(f"CREATE OR REPLACE TEMP TABLE _expected ({typed})")
+    if rows:
+        slots = ", ".join("?" * len(model.table))
+        values = [[row[c] for c in model.table] for row in rows]
+        connection.executemany(f"INSERT INTO _expected VALUES ({slots})", values)
+    return database.table_checksum(connection, "_expected", list(model.table))
+
+
+@contextmanager
+def read_only(path: Path) -> Iterator[duckdb.DuckDBPyConnection]:
+    """Open a published file as analysts do."""
+    with connect(path, read_only=True) as connection:
+        yield connection
 
 
 def in_order(rows: list[dict[str, Any]], model: ReadModel) -> list[dict[str, Any]]:

@@ -185,16 +185,15 @@ def events(event_types: set[str], *, breaking: bool = False, streams: Sequence[s
 
 @st.composite
 def histories(
-    draw: st.DrawFn, event_types: Sequence[str], *, breaking: bool = False, max_steps: int = 12, follow: bool = False
+    draw: st.DrawFn, event_types: Sequence[str], *, breaking: bool = False, max_steps: int = 9, follow: bool = False
 ) -> list[Commit | Import | Seal | Follow]:
     """Give a history: commits of some events each, with seals, imports and followers between them."""
     wanted = set(event_types)
     commits = st.builds(Commit, st.lists(events(wanted, breaking=breaking), min_size=1, max_size=6).map(tuple))
-    steps = draw(st.lists(st.one_of(commits, commits, commits, st.just(Seal())), min_size=1, max_size=max_steps))
-    if follow:
-        places = draw(st.lists(st.integers(0, len(steps)), max_size=4))
-        for place in sorted(places, reverse=True):
-            steps.insert(place, Follow())
+    steps: list[Commit | Import | Seal | Follow] = draw(st.lists(commits, min_size=1, max_size=max_steps))
+    for between in (Seal(), Follow()) if follow else (Seal(),):
+        for place in sorted(draw(st.lists(st.integers(0, len(steps)), max_size=3)), reverse=True):
+            steps.insert(place, between)
     if draw(st.integers(0, 3)) == 0:
         own = [f"bulk-{i}" for i in range(3)]
         imported = draw(st.lists(events(wanted, streams=own), min_size=1, max_size=8))

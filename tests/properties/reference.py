@@ -1,7 +1,7 @@
 """What a history means: a plain sequential fold in pure Python, which shares no code with the engine.
 
-Every stored event is carried to its newest form, in position order; every read model then folds what its handlers, written
-in Python, make of it. An event that a read model cannot take is left out as if it had never been stored.
+Every stored event is carried to its newest form, in position order; every read model then folds what its handlers,
+written in Python, make of it. An event that a read model cannot take is left out as if it had never been stored.
 """
 
 from __future__ import annotations
@@ -83,9 +83,7 @@ class Step:
 
         def apply(run: list[SimpleNamespace]) -> list[tuple[Shape, Payload]]:
             made = upcaster.function(run if merges else run[0])
-            return [
-                (classes[type(m)], dataclasses.asdict(m)) if type(m) in classes else (following, m) for m in made
-            ]
+            return [(classes[type(m)], dataclasses.asdict(m)) if type(m) in classes else (following, m) for m in made]
 
         return cls(sources, frozenset(classes.values()) or frozenset({following}), apply, merges)
 
@@ -161,14 +159,14 @@ def _newest(history: Sequence[Stored], steps: Sequence[Step], wanted: set[str]) 
     leading = _leading_to(steps, wanted)
     finished: list[_Carried] = []
     waiting = [
-        _Carried(e, frozenset({e.position}), (), e.shape, e.payload)
-        for e in sorted(history, key=lambda e: e.position)
+        _Carried(e, frozenset({e.position}), (), e.shape, e.payload) for e in sorted(history, key=lambda e: e.position)
     ]
     while waiting:
         moved: list[_Carried] = []
         for step in leading:
             mine = [c for c in waiting if c.shape in step.sources]
-            if step.merges and any(c.shape in s.sources for c in waiting for s in leading if s.targets & {*step.sources}):
+            feeders = {shape for s in leading if s.targets & {*step.sources} for shape in s.sources}
+            if step.merges and any(c.shape in feeders for c in waiting):
                 moved += mine  # others are still on their way to this merger
                 continue
             for run in _runs(mine) if step.merges else [[c] for c in mine]:

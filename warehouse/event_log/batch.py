@@ -1,7 +1,7 @@
 """Ordinary commits of many streams at a time, for imports whose streams are in the log already.
 
-Every batch has a UUID that follows from the import, so a batch that was committed before its writer died is found again and
-not committed twice. Whoever wins a number in between only moves positions and stream versions on.
+Every batch has a UUID that follows from the import, so a batch that was committed before its writer died is found again
+and not committed twice. Whoever wins a number in between only moves positions and stream versions on.
 """
 
 from __future__ import annotations

@@ -234,7 +234,7 @@ class Spool:
         return self.journal.chunks[-1].events
 
     def write(self, number: int, parts: Mapping[Shape, Partitioned]) -> tuple[SpoolFile, ...]:
-        """Write the files of one chunk; they count once :meth:`commit` says so. Threads may write chunks side by side."""
+        """Write the files of one chunk, which count once :meth:`commit` says so; threads may write side by side."""
         folder = _chunk_folder(self.folder, number)
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)

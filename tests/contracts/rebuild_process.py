@@ -1,0 +1,41 @@
+"""One rebuild of the order domain on one runner, as a process of its own, so that whoever waits for it can end it.
+
+``python -m tests.contracts.rebuild_process LOG READ_MODELS RUNNER [BEAM OPTION]...``
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from apache_beam.options.pipeline_options import PipelineOptions
+
+from pipelines import replaying
+from pipelines.rebuild import rebuild
+from pipelines.runners import make_options
+from warehouse.event_log import open_log
+
+
+@contextmanager
+def options_for(runner: str, arguments: Sequence[str]) -> Iterator[PipelineOptions]:
+    """Give the options of a runner; Dask's name a cluster of two processes that lives as long."""
+    if runner != "dask":
+        yield make_options(None, arguments)
+        return
+    from distributed import LocalCluster
+
+    with LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None) as cluster:
+        yield make_options("DaskRunner", [*arguments, f"--dask_client_address={cluster.scheduler_address}"])
+
+
+def main(log_url: str, read_models_url: str, runner: str, *arguments: str) -> None:
+    """Rebuild all read models, and publish them."""
+    if runner == "folds_apart":
+        replaying._FOLDED_EVENTS_APART = 0
+    with options_for(runner, arguments) as options:
+        rebuild(open_log(log_url), "orders", read_models_url, options)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,186 @@
+"""Every Beam runner gives the same read models: those that come of the log without any Beam."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pytest
+
+from pipelines.demo_history import Append, history
+from warehouse.event_log import Appender, create_log, open_log
+from warehouse.orders import ORDERS
+from warehouse.read_models import database
+from warehouse.read_models.catch_up import Standing, catch_up
+from warehouse.read_models.database import Checkpoint
+from warehouse.read_models.generations import open_generations
+
+ROOT = Path(__file__).parents[2]
+LONGEST = 120
+"""Seconds until a rebuild is taken to hang; one takes less than ten on a machine that is free."""
+EVENTS = 1500
+
+RUNNERS = {
+    "in_memory": ["--direct_running_mode=in_memory", "--direct_num_workers=1"],
+    "multi_threading": ["--direct_running_mode=multi_threading", "--direct_num_workers=2"],
+    "multi_processing": ["--direct_running_mode=multi_processing", "--direct_num_workers=2"],
+    "folds_apart": ["--direct_num_workers=2"],
+    "dask": ["--dask_npartitions=4"],
+}
+"""Beam's options for each; ``folds_apart`` is the default for long histories: SQL on threads, folds in processes."""
+
+Rows = list[tuple[Any, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class Shop:
+    """A shop's year in a log that is not sealed, and what was told to it."""
+
+    log_url: str
+    rounds: list[list[Append]]
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """All that readers see: rows of tables and views by name, in order, and checksums of tables."""
+
+    rows: dict[str, Rows]
+    checksums: dict[str, str]
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory: pytest.TempPathFactory) -> Shop:
+    """A history with every event type and schema version of the order domain, appended."""
+    rounds = list(history(EVENTS, seed=7))
+    log = create_log(str(tmp_path_factory.mktemp("shop") / "log"), domain_name="orders", bucket_count=4)
+    appender = Appender(log, ORDERS.registry)
+
+    def append(one: Append) -> None:
+        appender.append(one.stream_id, one.events, expected_version=one.expected_version)
+
+    with ThreadPoolExecutor(32) as pool:
+        for appends in rounds:
+            list(pool.map(append, appends))
+    return Shop(log.url, rounds)
+
+
+@pytest.fixture(scope="module")
+def expected(shop: Shop, tmp_path_factory: pytest.TempPathFactory) -> Published:
+    """What one process makes of the log's commits, in one increment: no segments, no units, no merging, no Beam."""
+    path = tmp_path_factory.mktemp("sequential") / "models.duckdb"
+    with closing(database.open_database(path)) as connection:
+        for model in ORDERS.read_models:
+            database.create_table(connection, model, [])
+            database.set_fingerprint(connection, model, ORDERS, 0)
+        catch_up(connection, open_log(shop.log_url), ORDERS, [Standing(ORDERS.read_models, Checkpoint(0, 0, ""))])
+        database.create_views(connection, ORDERS)
+        database.finish(connection, ORDERS)
+    return read(path)
+
+
+def read(path: Path) -> Published:
+    """Read a database file as any client would."""
+    with duckdb.connect(str(path), read_only=True) as connection:
+        names = [m.name for m in ORDERS.read_models] + [v.name for v in ORDERS.views]
+        rows = {name: connection.execute(f"FROM {name} ORDER BY ALL").fetchall() for name in names}
+        checksums = dict(connection.execute("SELECT name, checksum FROM refold.projections").fetchall())
+    return Published(rows, checksums)
+
+
+def run_to_its_end(command: Sequence[str], output: Path) -> None:
+    """Run a process that must succeed in time, and end all that it started, whatever comes of it."""
+    with output.open("wb") as told:
+        process = subprocess.Popen(command, cwd=ROOT, stdout=told, stderr=told, start_new_session=True)
+        try:
+            code = process.wait(LONGEST)
+        except subprocess.TimeoutExpired:
+            code = None
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+    how = f"ended with {code}" if code is not None else f"hung for {LONGEST} s"
+    assert code == 0, f"{' '.join(command)} {how}:\n{output.read_text(errors='replace')[-5000:]}"
+
+
+@pytest.mark.parametrize("runner", RUNNERS)
+def test_a_runner_makes_the_same_tables(runner: str, shop: Shop, expected: Published, tmp_path: Path) -> None:
+    """It seals a copy of the log, rebuilds SQL models and folds from it, and publishes them, row by row the same."""
+    shutil.copytree(shop.log_url, tmp_path / "log")
+    urls = [str(tmp_path / "log"), str(tmp_path / "read-models")]
+    run_to_its_end(
+        [sys.executable, "-m", "tests.contracts.rebuild_process", *urls, runner, *RUNNERS[runner]], tmp_path / "output"
+    )
+    head = open_log(urls[0]).head()
+    assert not head.tail, "the rebuild sealed nothing, and so replayed nothing"
+    assert {s.shape for s in head.sealed.segments} == set(ORDERS.registry.shapes), "the history lacks some event type"
+    generations = open_generations(urls[1], "orders")
+    [generation] = generations.all()
+    assert generation.position == head.position
+    published = read(generations.path(generation))
+    for name, rows in expected.rows.items():
+        assert published.rows[name] == rows, name
+    assert published.checksums == expected.checksums
+    assert {n: t.checksum for n, t in generation.tables.items()} == expected.checksums
+
+
+def test_stock_is_what_was_told(shop: Shop, expected: Published) -> None:
+    """The tables that runners are compared with are right: stock added up from what was appended, in plain Python."""
+    on_hand: Counter[str] = Counter()
+    reserved: Counter[str] = Counter()
+    for event_type, payload in told(shop):
+        for sku, held, kept in movements(event_type, payload):
+            on_hand[sku] += held
+            reserved[sku] += kept
+    rows = [(sku, on_hand[sku], reserved[sku], on_hand[sku] - reserved[sku]) for sku in sorted(on_hand)]
+    assert [row[:4] for row in expected.rows["inventory_status"]] == rows
+    assert len(rows) > 5
+
+
+def test_cities_are_what_was_told(shop: Shop, expected: Published) -> None:
+    """An address that was told in two events is one, and the last one told counts."""
+    cities = {}
+    for appends in shop.rounds:
+        for append in appends:
+            for event in append.events:
+                if event.event_type in ("CityChanged", "ShippingAddressUpdated"):
+                    cities[append.stream_id] = event.payload.get("address", event.payload)["city"]
+    column = list(ORDERS.read_model("order_summary").table).index("city")
+    assert {row[0]: row[column] for row in expected.rows["order_summary"]} == cities
+
+
+def told(shop: Shop) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Give type and payload of every event, in the order of appends."""
+    for appends in shop.rounds:
+        for append in appends:
+            for event in append.events:
+                yield str(event.event_type), event.payload
+
+
+def movements(event_type: str, payload: dict[str, Any]) -> Iterator[tuple[str, int, int]]:
+    """Tell what an event, of whatever version, does to stock: article, pieces on hand, pieces reserved."""
+    match event_type:
+        case "StockReceived" | "StockAdjusted":
+            yield payload["sku"], payload["quantity"], 0
+        case "StockMoved":
+            yield payload["from_sku"], -payload["quantity"], 0
+            yield payload["to_sku"], payload["quantity"], 0
+        case "ItemAdded":
+            yield payload["sku"], 0, payload["quantity"]
+        case "OrderDispatched":
+            yield payload["sku"], -payload["quantity"], -payload["quantity"]
+        case "OrderShipped":
+            yield from ((item["sku"], -item["quantity"], -item["quantity"]) for item in payload["items"])
+        case "OrderCancelled":
+            yield from ((item["sku"], 0, -item["quantity"]) for item in payload["items"])

@@ -1,0 +1,320 @@
+"""Killing a rebuild, a seal or a worker at any moment: readers go on, nothing is half-done, the next run finishes the work.
+
+Run as a program, this file is what gets killed, or a reader beside it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+import duckdb
+import pytest
+
+from benchmarks.order_log import make_order_log
+from event_schemas import RefoldError
+from event_schemas.orders import StockAdjusted
+from pipelines.rebuild import Rebuilt, rebuild
+from pipelines.runners import make_options
+from pipelines.seal import seal
+from pipelines.staged import Named, Work, run_staged
+from warehouse.event_log import Appender, open_log, verify
+from warehouse.object_store.store import TEMP_PREFIX
+from warehouse.orders import ORDERS
+from warehouse.read_models.generations import Generation, open_generations
+
+EVENTS = 100_000
+SALES = 40
+COMMITS = 100
+BOUND = 90
+"""Seconds after which whatever is waited for counts as never happening."""
+STATE = "SELECT position, (SELECT count(*) FROM order_summary), (SELECT sum(on_hand) FROM inventory_status) FROM refold.checkpoint"
+
+State = tuple[int, int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Shop:
+    """A log, and read models that stand behind it by some commits."""
+
+    folder: Path
+
+    @property
+    def log(self) -> str:
+        """URL of the log."""
+        return str(self.folder / "log")
+
+    @property
+    def read_models(self) -> str:
+        """URL of the read models."""
+        return str(self.folder / "read-models")
+
+    @property
+    def published(self) -> Path:
+        """Where generations are."""
+        return self.folder / "read-models" / "orders"
+
+    def generation(self) -> Generation:
+        """Load the newest generation."""
+        found = open_generations(self.read_models, "orders").newest()
+        assert found is not None
+        return found
+
+    def rebuild(self) -> Rebuilt:
+        """Rebuild all read models here and now."""
+        return rebuild(open_log(self.log), "orders", self.read_models, make_options(None))
+
+    def state(self) -> State:
+        """Read what an analyst sees."""
+        with closing(duckdb.connect(str(self.published / "current.duckdb"), read_only=True)) as connection:
+            return connection.execute(STATE).fetchall()[0]
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory: pytest.TempPathFactory) -> Shop:
+    """A published history, and some more of it that the next rebuild has to seal and replay too."""
+    shop = Shop(tmp_path_factory.mktemp("original"))
+    make_order_log(shop.folder, EVENTS, bucket_count=16)
+    shop.rebuild()
+    appender = Appender(open_log(shop.log), ORDERS.registry)
+    for number in range(SALES):
+        lost = StockAdjusted(sku=f"sku-{number:05d}", quantity=-1, reason="lost")
+        appender.append(f"stock-sku-{number:05d}", [lost])
+    return shop
+
+
+@pytest.fixture(scope="module")
+def undisturbed(original: Shop, tmp_path_factory: pytest.TempPathFactory) -> Rebuilt:
+    """The rebuild that nobody kills."""
+    return copied(original, tmp_path_factory.mktemp("undisturbed")).rebuild()
+
+
+@pytest.fixture
+def shop(original: Shop, tmp_path: Path) -> Shop:
+    """A copy, to do harm to."""
+    return copied(original, tmp_path)
+
+
+def copied(shop: Shop, folder: Path) -> Shop:
+    """Copy log and read models."""
+    shutil.copytree(shop.folder, folder / "shop", symlinks=True)
+    return Shop(folder / "shop")
+
+
+def started(*arguments: str, **options: Any) -> subprocess.Popen[str]:
+    """Start this file as a program."""
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    return subprocess.Popen([sys.executable, __file__, *arguments], text=True, env=environment, **options)
+
+
+def killed_when(condition: Callable[[], bool], *arguments: str) -> int:
+    """Start this file as a program, kill it once a condition holds, and tell its exit code."""
+    with started(*arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        give_up = monotonic() + BOUND
+        while not condition() and monotonic() < give_up:
+            with suppress(subprocess.TimeoutExpired):
+                pytest.fail(f"it ended with {process.wait(timeout=0.001)}, and the moment never came")
+        process.send_signal(signal.SIGKILL)
+        return process.wait()
+
+
+def staged(shop: Shop) -> list[Path]:
+    """List what a rebuild has staged and finished."""
+    return objects(shop.published, "staging/rebuild-*/staged/done/*")
+
+
+def objects(folder: Path, pattern: str) -> list[Path]:
+    """List objects that are there, which a file that is still being written under a temporary name is not."""
+    return [path for path in folder.glob(pattern) if not path.name.startswith(TEMP_PREFIX)]
+
+
+@contextmanager
+def reading(shop: Shop) -> Iterator[list[Any]]:
+    """Have another process read the published file again and again; the list has its answers once it has ended."""
+    answers: list[Any] = []
+    with started("read", str(shop.published / "current.duckdb"), stdin=subprocess.PIPE, stdout=subprocess.PIPE) as reader:
+        assert reader.stdin is not None
+        assert reader.stdout is not None
+        answers.append(json.loads(reader.stdout.readline()))
+        yield answers
+        told, _ = reader.communicate(timeout=BOUND)
+        answers += map(json.loads, told.splitlines())
+    assert reader.returncode == 0
+
+
+MOMENTS: dict[str, Callable[[Shop], bool]] = {
+    "the first unit is staged": lambda shop: len(staged(shop)) >= 1,
+    "three units are staged": lambda shop: len(staged(shop)) >= 3,
+    "a group is merged": lambda shop: any(path.name.startswith("merge-") for path in staged(shop)),
+    "the new database is loaded": lambda shop: any(shop.published.glob("work/*/working.duckdb")),
+}
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_a_killed_rebuild_harms_nobody_and_is_resumed(shop: Shop, undisturbed: Rebuilt, moment: str) -> None:
+    """Readers see the old generation until a second run, which takes over what was staged, has published the same rows."""
+    before, old = shop.state(), shop.generation()
+    with reading(shop) as answers:
+        code = killed_when(lambda: MOMENTS[moment](shop), "rebuild", shop.log, shop.read_models)
+    assert code == -signal.SIGKILL
+    assert (shop.generation(), shop.state()) == (old, before)
+    assert {tuple(answer) for answer in answers} == {before}
+    left = len(staged(shop))
+    with reading(shop) as answers:
+        again = shop.rebuild()
+    assert again.resumed == left > 0
+    assert again.generation.number == old.number + 1
+    assert again.generation.tables == undisturbed.generation.tables
+    assert shop.state() == (before[0] + SALES, before[1], before[2] - SALES)
+    assert {tuple(answer) for answer in answers} <= {before, shop.state()}
+    assert rows_differ(shop, undisturbed) == 0
+    assert not staged(shop)
+
+
+def test_a_rebuild_killed_as_it_publishes_has_published_all_or_nothing(shop: Shop, undisturbed: Rebuilt) -> None:
+    """Killed once its file lies among the published ones, it is either the newest generation or none at all."""
+    before, old = shop.state(), shop.generation()
+    files = len(objects(shop.published, "files/*.duckdb"))
+    with reading(shop) as answers:
+        code = killed_when(
+            lambda: len(objects(shop.published, "files/*.duckdb")) > files, "rebuild", shop.log, shop.read_models
+        )
+    assert code == -signal.SIGKILL
+    after = (before[0] + SALES, before[1], before[2] - SALES)
+    assert {tuple(answer) for answer in answers} <= {before, after}
+    assert shop.generation() == old or shop.generation().tables == undisturbed.generation.tables
+    again = shop.rebuild()
+    assert again.resumed > 0
+    assert again.generation.tables == undisturbed.generation.tables
+    assert shop.state() == after
+
+
+def rows_differ(shop: Shop, other: Rebuilt) -> int:
+    """Count the rows of all read models that the newest generation has and an undisturbed rebuild has not, or twice."""
+    with closing(duckdb.connect(str(shop.published / "current.duckdb"), read_only=True)) as connection:
+        counts = {}
+        for name in other.generation.tables:
+            row = connection.execute(f"SELECT count(*) FROM {name}").fetchone()
+            assert row is not None
+            counts[name] = row[0]
+    return sum(abs(counts[name] - table.rows) for name, table in other.generation.tables.items())
+
+
+@pytest.fixture(scope="module")
+def unsealed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A log of sealed history, with many commits that are not sealed yet."""
+    folder = tmp_path_factory.mktemp("unsealed")
+    log = make_order_log(folder, 2_000, bucket_count=16)
+    appender = Appender(log, ORDERS.registry)
+    for number in range(COMMITS):
+        appender.append(f"stock-{number}", [StockAdjusted(sku=f"sku-{number}", quantity=1, reason="found")])
+    return folder / "log"
+
+
+@pytest.mark.parametrize("moment", ["staging/seal-*/gathered/*", "staging/seal-*/sealed/*"])
+def test_a_killed_seal_leaves_the_log_whole(unsealed: Path, tmp_path: Path, moment: str) -> None:
+    """Whatever it wrote, nobody sees; a second seal does all of it, and a whole check finds nothing either time."""
+    url = str(shutil.copytree(unsealed, tmp_path / "log"))
+    before = open_log(url).head()
+    code = killed_when(lambda: objects(Path(url), moment) != [], "seal", url)
+    assert code == -signal.SIGKILL
+    assert open_log(url).head() == before
+    whole = verify(open_log(url), ORDERS.registry)
+    assert (whole.findings, whole.unchecked, whole.events) == ((), (), before.position)
+    done = seal(open_log(url), "orders", make_options(None))
+    assert (done.events, done.commits, done.position) == (COMMITS, COMMITS, before.position)
+    whole = verify(open_log(url), ORDERS.registry)
+    assert (whole.findings, whole.unchecked, whole.events) == ((), (), before.position)
+
+
+@pytest.mark.parametrize("step", ["stage", "merge"])
+@pytest.mark.parametrize("how", ["exit", "kill"])
+def test_a_worker_process_that_dies_is_an_error(tmp_path: Path, step: str, how: str) -> None:
+    """The run ends, says so, and leaves no process behind; Beam alone waits for a dead worker for ever."""
+    arguments = ("die", str(tmp_path), step, how)
+    with started(*arguments, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+        try:
+            told, _ = process.communicate(timeout=BOUND)
+        finally:
+            process.kill()
+    assert process.returncode == 0
+    assert "A worker process of the pipeline died without a word" in told
+    assert "--direct_num_workers=1" in told
+
+
+def die(how: str) -> None:
+    """End this process at once, without a word to anybody."""
+    if how == "exit":
+        os._exit(0)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@dataclass(frozen=True, slots=True)
+class Deadly:
+    """A unit of work."""
+
+    number: int
+    step: str
+    how: str
+
+
+def stage(unit: Deadly) -> Iterator[Named]:
+    """Stage nothing, or die."""
+    if unit.step == "stage" and unit.number == 3:
+        die(unit.how)
+    yield f"{unit.step}/{unit.how}", str(unit.number)
+
+
+def merge(group: str, names: list[str]) -> None:
+    """Merge nothing, or die."""
+    step, how = group.split("/")
+    if step == "merge" and names:
+        die(how)
+
+
+def run_deadly(folder: str, step: str, how: str) -> None:
+    """Run a pipeline in which a worker dies, and tell how it ended."""
+    from tests.faults import test_rebuild_kill as importable
+
+    options = make_options(None, ["--direct_running_mode=multi_processing", "--direct_num_workers=2"])
+    units = [importable.Deadly(number, step, how) for number in range(4)]
+    try:
+        run_staged(Work(folder, units, stage=importable.stage, merge=importable.merge), options)
+    except RefoldError as error:
+        print(error)
+
+
+def read(path: str) -> None:
+    """Query a published file over and over, until standard input is closed."""
+    while True:
+        with closing(duckdb.connect(path, read_only=True)) as connection:
+            print(json.dumps([int(value) for value in connection.execute(STATE).fetchall()[0]]), flush=True)
+        if select.select([sys.stdin], [], [], 0.02)[0]:
+            return
+
+
+def main(command: str, *arguments: str) -> None:
+    """Do what this program was started for."""
+    if command == "rebuild":
+        rebuild(open_log(arguments[0]), "orders", arguments[1], make_options(None))
+    elif command == "seal":
+        seal(open_log(arguments[0]), "orders", make_options(None))
+    elif command == "die":
+        run_deadly(*arguments)
+    else:
+        read(*arguments)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,114 @@
+"""Logs and published databases of former releases: today's code must read them, and make of them what it did then."""
+
+from __future__ import annotations
+
+from itertools import groupby
+from pathlib import Path
+
+import duckdb
+import orjson
+import pytest
+
+from pipelines.rebuild import rebuild
+from pipelines.runners import make_options
+from tests.golden.reading import PACKED, event_lines, read_lines, table_lines, unpack
+from warehouse.domain import Domain, load_domain
+from warehouse.event_log import EventLog, open_log, read_positions, read_stream, verify
+from warehouse.read_models.generations import open_generations
+
+HERE = Path(__file__).parent
+SETS = sorted(path.parent.relative_to(HERE).as_posix() for path in HERE.glob("*/*/events.jsonl"))
+"""Every frozen set of files: release and domain."""
+
+
+@pytest.fixture(scope="module", params=SETS)
+def frozen(request: pytest.FixtureRequest) -> Path:
+    """A set as it lies in the repository."""
+    return HERE / request.param
+
+
+@pytest.fixture
+def domain(frozen: Path) -> Domain:
+    """The domain as it is today."""
+    return load_domain(frozen.name)
+
+
+@pytest.fixture
+def folder(frozen: Path, tmp_path: Path) -> Path:
+    """A copy in another place than that where the set was made."""
+    return unpack(frozen / PACKED, tmp_path / "copy")
+
+
+@pytest.fixture
+def log(folder: Path) -> EventLog:
+    """The copied log, opened."""
+    return open_log(str(folder / "log"))
+
+
+def test_both_domains_are_frozen() -> None:
+    """The first set is there: without it, none of the tests below would run."""
+    assert {"0.1/orders", "0.1/trading"} <= set(SETS)
+
+
+def test_every_shape_is_in_segments_and_in_commits(log: EventLog, domain: Domain) -> None:
+    """What was declared when the set was made is held in all four ways, and is known to this day."""
+    head = log.head()
+    by_import = [info for info in head.tail if info.import_id is not None]
+    tail = read_positions(log, domain.registry, head.sealed.sealed_position)
+    held = {
+        "sealed": {s.shape for s in head.sealed.segments},
+        "imported": {s.shape for info in by_import for s in info.segments},
+        "appended": {
+            (e.event_type, e.schema_version) for e in tail if e.commit_number not in {i.number for i in by_import}
+        },
+    }
+    assert {len(shapes) for shapes in held.values()} == {{"orders": 16, "trading": 5}[domain.name]}
+    assert head.sealed.imports, "no import was sealed"
+    for shapes in held.values():
+        assert not [shape for shape in shapes if not domain.registry.knows(shape)]
+
+
+def test_all_events_are_read_as_they_were_told(log: EventLog, domain: Domain, frozen: Path) -> None:
+    """Envelope and payload of every position, from segments, commits and imports alike."""
+    assert event_lines(read_positions(log, domain.registry, 0)) == read_lines(frozen / "events.jsonl")
+
+
+def test_every_stream_is_read_as_it_was_told(log: EventLog, domain: Domain, frozen: Path) -> None:
+    """Streams that were sealed and went on afterwards are whole."""
+    lines = sorted(read_lines(frozen / "events.jsonl"), key=_stream_of)
+    for stream_id, told in groupby(lines, key=_stream_of):
+        assert event_lines(read_stream(log, domain.registry, stream_id)) == list(told), stream_id
+
+
+def _stream_of(line: str) -> str:
+    return str(orjson.loads(line)["stream_id"])
+
+
+def test_nothing_is_wrong_with_the_log(log: EventLog, domain: Domain, frozen: Path) -> None:
+    """Today's checks find nothing in it, and leave nothing out."""
+    found = verify(log, domain.registry)
+    assert found.findings == ()
+    assert found.unchecked == ()
+    assert found.events == len(read_lines(frozen / "events.jsonl"))
+
+
+def test_read_models_come_out_as_they_did(log: EventLog, domain: Domain, frozen: Path, tmp_path: Path) -> None:
+    """A rebuild today gives the frozen rows; one that differs on purpose is frozen anew, see ``make.py``."""
+    options = make_options(None, ["--direct_running_mode=in_memory", "--direct_num_workers=1"])
+    url = str(tmp_path / "rebuilt")
+    published = rebuild(log, domain.name, url, options).generation
+    assert table_lines(open_generations(url, domain.name).path(published)) == read_lines(frozen / "rebuilt.jsonl")
+
+
+def test_a_published_database_is_read_as_it_was(folder: Path, frozen: Path, domain: Domain) -> None:
+    """Its generation is found, its file opens read-only, and it holds the rows that were published."""
+    generations = open_generations(str(folder / "read-models"), domain.name)
+    generation = generations.newest()
+    assert generation is not None
+    path = generations.path(generation)
+    assert path.stat().st_size == generation.bytes
+    published = read_lines(frozen / "published.jsonl")
+    assert table_lines(path) == published
+    with duckdb.connect(str(path), read_only=True) as connection:
+        checkpoint = connection.execute("SELECT domain, log_id, position FROM refold.checkpoint").fetchall()
+    assert checkpoint == [(domain.name, generation.log_id, generation.position)]
