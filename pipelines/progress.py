@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
 if TYPE_CHECKING:
+    from pipelines.ingest import Progress as IngestProgress
     from pipelines.rebuild import Progress as RebuildProgress
 
 Report = Callable[[int, int | None], None]
@@ -66,34 +67,68 @@ def rebuild_bars(*, without: str = "", console: Console | None = None) -> Iterat
         console: where to; stderr by default.
     """
     with _bars(console) as bars:
-        phases = _Phases(bars, without)
-        yield phases.report
+        phases = _Phases(bars)
+
+        def report(progress: RebuildProgress) -> None:
+            if progress.phase != without:
+                phases.enter(progress.phase, done=progress.done)
+                told = replay_text(progress, phases.resumed_from, phases.seconds) if progress.planned else ""
+                phases.update(progress.done, progress.planned, told)
+
+        yield report
+        phases.finish()
+
+
+@contextmanager
+def ingest_bars(*, console: Console | None = None) -> Iterator[Callable[[IngestProgress], None]]:
+    """Show a bar for each phase of an import: how much of the files is through, events a second, rejected rows.
+
+    Args:
+        console: where to; stderr by default.
+    """
+    with _bars(console) as bars:
+        phases = _Phases(bars)
+
+        def report(progress: IngestProgress) -> None:
+            phases.enter(progress.phase, done=progress.done)
+            told = f"{progress.events:,} events{_rate(progress.events, phases.seconds, 'events')}"
+            rejected = f", {progress.rejected:,} rows rejected" if progress.rejected else ""
+            phases.update(progress.done, progress.total, (told + rejected) if progress.events or rejected else "")
+
+        yield report
         phases.finish()
 
 
 class _Phases:
-    """Turns what a rebuild reports into bars, one a phase."""
+    """One bar a phase; the one before is finished when the next begins.
 
-    def __init__(self, bars: Progress, without: str) -> None:
+    Attributes:
+        resumed_from: how much of the present phase an earlier run had done.
+    """
+
+    def __init__(self, bars: Progress) -> None:
         self._bars = bars
-        self._without = without
         self._phase = ""
         self._task: TaskID | None = None
         self._started = time.monotonic()
-        self._resumed_from = 0
+        self.resumed_from = 0
 
-    def report(self, progress: RebuildProgress) -> None:
-        """Take one report."""
-        if progress.phase == self._without:
-            return
-        if progress.phase != self._phase:
+    @property
+    def seconds(self) -> float:
+        """Since the present phase began."""
+        return time.monotonic() - self._started
+
+    def enter(self, phase: str, *, done: int) -> None:
+        """Begin a phase, unless it is the present one."""
+        if phase != self._phase:
             self.finish()
-            self._phase, self._started, self._resumed_from = progress.phase, time.monotonic(), progress.done
-            self._task = self._bars.add_task(progress.phase, total=progress.planned or None, told="")
-        assert self._task is not None
-        if progress.planned:
-            told = replay_text(progress, self._resumed_from, time.monotonic() - self._started)
-            self._bars.update(self._task, completed=progress.done, total=progress.planned, told=told)
+            self._phase, self._started, self.resumed_from = phase, time.monotonic(), done
+            self._task = self._bars.add_task(phase, total=None, told="")
+
+    def update(self, done: int, total: int, told: str) -> None:
+        """Show how far the present phase is; a total of 0 is not known."""
+        if self._task is not None and total:
+            self._bars.update(self._task, completed=done, total=total, told=told)
 
     def finish(self) -> None:
         """Mark the present phase as done."""

@@ -55,6 +55,7 @@ def seal(log: EventLog, domain_ref: str, options: PipelineOptions) -> Sealed:
     """
     for _ in range(_ATTEMPTS):
         head = log.head()
+        log.check_end(head)
         if not head.tail:
             sealed = head.sealed
             return Sealed(0, 0, len(sealed.segments), sealed.sealed_position)

@@ -114,9 +114,9 @@ def _worker_error(staging: ObjectStore, error: Exception) -> Exception:
             return found
     if any(sign in str(error) for sign in _DIED):
         return RefoldError(
-            "A worker process of the pipeline died without a word: it was killed, ran out of memory, or crashed. Run the "
-            "command again, with fewer workers (-- --direct_num_workers=1) if memory is short; what a rebuild has staged "
-            "is kept."
+            "A worker process of the pipeline died without a word: it was killed, ran out of memory, or crashed. Run "
+            "the command again, with fewer workers (-- --direct_num_workers=1) if memory is short; what a rebuild has "
+            "staged is kept."
         )
     text = str(error).strip().splitlines()
     return RefoldError(f"A worker of the pipeline failed: {text[-1] if text else type(error).__name__}")

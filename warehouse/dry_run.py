@@ -24,7 +24,7 @@ from warehouse.duck import connect
 from warehouse.event_log.commit import CommitInfo
 from warehouse.event_log.log import EventLog, Head
 from warehouse.event_log.manifest import Manifest
-from warehouse.event_log.reading import live_segments
+from warehouse.event_log.scanning import live_segments
 from warehouse.parsing import Typed
 from warehouse.read_models.events import typed_range, typed_segments
 from warehouse.replay import Replay

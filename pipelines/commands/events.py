@@ -81,6 +81,7 @@ def trace(call: Invocation, correlation_id: str) -> None:
 def show_stats(call: Invocation) -> None:
     """Count events and bytes of every event type and schema version."""
     from pipelines.commands import output
+    from pipelines.commands.output import plural
     from warehouse.event_log.stats import stats
 
     found = stats(call.open_log())
@@ -88,8 +89,9 @@ def show_stats(call: Invocation) -> None:
         output.print_json(dataclasses.asdict(found))
         return
     output.say(
-        f"{found.events:,} events ({output.size(found.bytes)}) in {found.streams:,} streams, {found.commits:,} commits "
-        f"and {found.segments:,} segments; {found.unsealed_events:,} events are not sealed yet."
+        f"{plural(found.events, 'event')} ({output.size(found.bytes)}) in {plural(found.streams, 'stream')}, "
+        f"{plural(found.commits, 'commit')} and {plural(found.segments, 'segment')}; "
+        f"{found.unsealed_events:,} not sealed yet."
     )
     rows = [
         (f"{s.event_type} v{s.schema_version}", s.events, output.size(s.bytes), s.unsealed, s.raw, s.last_position)
@@ -107,6 +109,7 @@ def verify_log(call: Invocation) -> None:
     Exits with code 1 if something is wrong, and tells what, where, and what to do.
     """
     from pipelines.commands import output
+    from pipelines.commands.output import plural
     from pipelines.progress import bar
     from warehouse.event_log.verify import verify
 
@@ -117,13 +120,14 @@ def verify_log(call: Invocation) -> None:
         output.print_json({"sound": seen.sound, **dataclasses.asdict(seen)})
     else:
         output.say(
-            f"Checked {seen.events:,} events in {seen.streams:,} streams, {seen.commits:,} commits and "
-            f"{seen.segments:,} segments: {'all is sound' if seen.sound else 'something is wrong'}."
+            f"Checked {plural(seen.events, 'event')} in {plural(seen.streams, 'stream')}, "
+            f"{plural(seen.commits, 'commit')} and {plural(seen.segments, 'segment')}: "
+            f"{'all is sound' if seen.sound else 'something is wrong'}."
         )
         for finding in seen.findings:
             output.say(str(finding))
         if seen.more:
-            output.say(f"… and {seen.more:,} more findings of the same kinds.")
+            output.say(f"… and {plural(seen.more, 'further finding')} of the same kinds.")
         for part in seen.unchecked:
             output.say(f"Not checked: {part}.")
     if not seen.sound:

@@ -72,6 +72,21 @@ class Invocation:
 
         return open_log(self.settings.log, domain_name=self.domain.name)
 
+    def open_or_create_log(self, bucket_count: int | None) -> EventLog:
+        """Open the event log, or create it.
+
+        Args:
+            bucket_count: of a new log; one that is there must have as many.
+        """
+        from warehouse.event_log.layout import CONFIG_KEY, DEFAULT_BUCKET_COUNT
+        from warehouse.event_log.log import create_log, open_log
+        from warehouse.object_store import open_store
+
+        url, name = self.settings.log, self.domain.name
+        if open_store(url).exists(CONFIG_KEY):
+            return open_log(url, domain_name=name, bucket_count=bucket_count)
+        return create_log(url, domain_name=name, bucket_count=bucket_count or DEFAULT_BUCKET_COUNT)
+
     def open_generations(self) -> Generations:
         """Open the domain's published read models."""
         from warehouse.read_models.generations import open_generations

@@ -186,6 +186,16 @@ def as_text(value: Any) -> str:
     return str(value)
 
 
+def plural(number: int, noun: str) -> str:
+    """Write a number of things.
+
+    Example:
+        >>> plural(1, "event"), plural(2500, "event")
+        ('1 event', '2,500 events')
+    """
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 def moment(at: datetime | str) -> str:
     """Write a time to the second, in UTC; empty for the empty text.
 

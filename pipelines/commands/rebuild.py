@@ -68,18 +68,19 @@ def _document(rebuilt: Rebuilt) -> dict[str, object]:
 
 def print_rebuilt(rebuilt: Rebuilt) -> None:
     """Tell what a rebuild did."""
-    from pipelines.commands.output import aside, duration, print_table, say
+    from pipelines.commands.output import aside, duration, plural, print_table, say
 
     generation = rebuilt.generation
+    speed = round(rebuilt.events / rebuilt.seconds)
     say(
-        f"Published generation {generation.number} at position {generation.position:,}: {rebuilt.events:,} events "
-        f"replayed in {duration(rebuilt.seconds)} ({round(rebuilt.events / rebuilt.seconds):,} a second)."
+        f"Published generation {generation.number} at position {generation.position:,}: "
+        f"{plural(rebuilt.events, 'event')} replayed in {duration(rebuilt.seconds)} ({speed:,} a second)."
     )
     if rebuilt.resumed:
-        say(f"{rebuilt.resumed} staged objects were left by an earlier run, and were not made again.")
+        say(f"An earlier run had left {plural(rebuilt.resumed, 'staged object')}, not made again.")
     print_table(("read model", "rows"), [(name, t.rows) for name, t in sorted(generation.tables.items())])
     if rebuilt.dead_letters:
         aside(
-            f"{rebuilt.dead_letters:,} events could not be applied: "
+            f"{plural(rebuilt.dead_letters, 'event')} could not be applied: "
             'see `refold query "FROM refold.dead_letters"`, and rebuild when they can be.'
         )

@@ -86,8 +86,8 @@ def _print_results(results: list[ShapeResult]) -> None:
     for result in results:
         for reason in result.reasons:
             output.say(
-                f"{result.event_type} v{result.schema_version}: {reason.events:,} events, the first at position "
-                f"{reason.first_position:,}: {reason.text}"
+                f"{result.event_type} v{result.schema_version}: {output.plural(reason.events, 'event')}, the first at "
+                f"position {reason.first_position:,}: {reason.text}"
             )
 
 

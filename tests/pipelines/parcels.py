@@ -73,9 +73,9 @@ PARCEL = Projection(
     key={"parcel_id": "VARCHAR"},
     columns={"events": count(), "price": total("DECIMAL(18,2)"), "name": latest("VARCHAR")},
     on={
-        Sent: "SELECT stream_id AS parcel_id, price",
-        Described: "SELECT stream_id AS parcel_id, name",
-        Lost: "SELECT stream_id AS parcel_id",
+        Sent: "SELECT stream_id AS parcel_id, 1 AS events, price",
+        Described: "SELECT stream_id AS parcel_id, 1 AS events, price, name",
+        Lost: "SELECT stream_id AS parcel_id, 1 AS events",
     },
 )
 

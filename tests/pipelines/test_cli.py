@@ -15,7 +15,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from typing import Any
 import click
 import pytest
 from click.testing import CliRunner, Result
+from rich.console import Console
 
 from event_schemas import ConcurrencyError, UsageError
 from event_schemas.orders import StockReceived
@@ -30,6 +31,9 @@ from pipelines.cli import cli
 from pipelines.commands.beam import parse_options
 from pipelines.commands.invocation import Invocation
 from pipelines.commands.status import lag_of
+from pipelines.ingest import Progress as IngestProgress
+from pipelines.progress import bar, ingest_bars, rebuild_bars, replay_text
+from pipelines.rebuild import Progress as RebuildProgress
 from warehouse.event_log.append import Appender, NewEvent
 from warehouse.event_log.layout import commit_key
 from warehouse.event_log.log import EventLog, open_log
@@ -574,15 +578,33 @@ def test_generations_list(call: Call, made: Path, tmp_path: Path) -> None:
 HALF = NewEvent(payload={"street": "1 Mill Lane"}, event_type="StreetChanged", schema_version=1)
 
 
-def test_seal_and_rebuild_of_some_read_models(shop: Path) -> None:
-    """From an append to its answer, in pipes: not a byte on stderr."""
-    append(shop, RECEIVED)
-    sealed = refold("seal", "--json", "--", "--direct_num_workers=1", folder=shop)
+def test_from_a_file_to_an_answer(tmp_path: Path) -> None:
+    """Import into a log that comes to be, seal, rebuild, query; in pipes, with not a byte on stderr."""
+    adjusted = {"stream_id": "stock-cup", "event_type": "StockAdjusted", "occurred_at": "2025-01-01T00:00:00Z"}
+    lines = [{**adjusted, "payload": {"sku": "cup", "quantity": n, "reason": "counted"}} for n in (5, -2)]
+    (tmp_path / "history.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    beam = ("--", "--direct_num_workers=1")
+    imported = refold("ingest", "history.jsonl", "--buckets", "2", "--json", *beam, folder=tmp_path)
+    assert (answer(imported)["events"], imported.stderr) == (2, "")
+    append(tmp_path / "refold-data", RECEIVED)
+    sealed = refold("seal", "--json", *beam, folder=tmp_path)
     assert (answer(sealed)["events"], sealed.stderr) == (1, "")
-    assert "Nothing to seal" in refold("seal", folder=shop).stdout
-    rebuilt = refold("rebuild", "inventory_status", "--only", "purchase_cost", "--json", folder=shop)
-    document = answer(rebuilt)
-    assert rebuilt.stderr == ""
+    rebuilt = refold("rebuild", "--json", *beam, folder=tmp_path)
+    assert (answer(rebuilt)["position"], rebuilt.stderr) == (3, "")
+    stock = answer(refold("query", "--json", "FROM inventory_status", folder=tmp_path))
+    assert [row["on_hand"] for row in stock["rows"]] == [6]
+
+
+def test_a_misspelt_file_leaves_no_log_behind(tmp_path: Path) -> None:
+    """A failed command leaves everything as it was."""
+    assert "There is no file 'nope.jsonl'" in refold("ingest", "nope.jsonl", folder=tmp_path, code=2).stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_some_read_models_are_rebuilt_beside_the_others(shop: Path) -> None:
+    """By name and by --only; what is published holds all of them at one position."""
+    append(shop, RECEIVED)
+    document = answer(refold("rebuild", "inventory_status", "--only", "purchase_cost", "--json", folder=shop))
     assert (document["generation"], document["dead_letters"]) == (2, 0)
     assert document["tables"].keys() == {m.name for m in ORDERS.read_models}
     stock = answer(refold("query", "--json", "FROM inventory_status WHERE sku = 'cup'", folder=shop))
@@ -598,11 +620,11 @@ def test_rebuild_refuses_a_name_that_is_no_read_model_before_it_starts_beam(call
 def test_a_broken_event_stops_a_rebuild_or_becomes_a_dead_letter(shop: Path) -> None:
     """Nothing is published in the first case; in the second all but that event is."""
     append(shop, HALF, stream_id="order-half")
-    stopped = refold("rebuild", folder=shop, code=1)
+    stopped = refold("rebuild", "order_summary", folder=shop, code=1)
     assert "CityChanged is missing" in stopped.stderr
     assert len(stopped.stderr.splitlines()) == 1
-    kept = refold("rebuild", "--dead-letter", folder=shop)
-    assert "refold.dead_letters" in kept.stderr
+    kept = refold("rebuild", "order_summary", "--dead-letter", folder=shop)
+    assert "1 event could not be applied" in kept.stderr
     letters = answer(refold("query", "--json", "FROM refold.dead_letters", folder=shop))
     assert {row["stream_id"] for row in letters["rows"]} == {"order-half"}
     assert letters["generation"] == 2
@@ -610,15 +632,72 @@ def test_a_broken_event_stops_a_rebuild_or_becomes_a_dead_letter(shop: Path) -> 
 
 def test_a_rebuild_shows_its_phases_on_a_terminal(shop: Path) -> None:
     """Bars with staged and planned objects; nothing of Beam's own."""
-    shown = on_terminal("rebuild", folder=shop)
+    shown = on_terminal("rebuild", "inventory_status", folder=shop)
     for part in ("seal", "replay", "load", "catch up", "publish", "Published generation 2"):
         assert part in shown
-    planned = re.findall(r"(\d+)/(\d+)", shown)
-    assert planned[-1][0] == planned[-1][1]
+    done, planned = re.findall(r"(\d+)/(\d+)", shown)[-1]
+    assert done == planned
     assert "apitools" not in shown
 
 
 def test_nothing_of_beam_is_heard_from_worker_processes(shop: Path) -> None:
     """They write to descriptor 2 by themselves, before anybody can set up their logging."""
-    beam: Sequence[str] = ("--", "--direct_running_mode=multi_processing", "--direct_num_workers=1")
-    assert refold("rebuild", "--json", *beam, folder=shop).stderr == ""
+    beam = ("--", "--direct_running_mode=multi_processing", "--direct_num_workers=1")
+    assert refold("rebuild", "inventory_status", "--json", *beam, folder=shop).stderr == ""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_rebuild_that_is_stopped_leaves_what_was_published(shop: Path, number: signal.Signals) -> None:
+    """One word, the exit code of Ctrl-C, and no scratch file; the next run publishes."""
+    command = [sys.executable, "-m", "pipelines.cli", "rebuild", "inventory_status"]
+    staging = shop / "read-models" / "orders" / "staging"
+    with subprocess.Popen(command, cwd=shop, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        while not list(staging.glob("*/plan.json")):
+            assert process.poll() is None
+        process.send_signal(number)
+        _, stderr = process.communicate(timeout=60)
+    assert (process.returncode, stderr) == (130, "Stopped.\n")
+    assert not list((shop / "read-models" / "orders").glob("work/*"))
+    assert [g.number for g in open_generations(str(shop / "read-models"), "orders").all()] == [1]
+
+
+# Progress
+
+
+def terminal() -> Console:
+    """Give a terminal that keeps what is printed."""
+    return Console(file=io.StringIO(), force_terminal=True, width=120)
+
+
+def shown_on(console: Console) -> str:
+    """Give what was printed, without colours."""
+    assert isinstance(console.file, io.StringIO)
+    return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", console.file.getvalue())
+
+
+def test_no_bar_is_drawn_in_a_pipe() -> None:
+    """Not a byte."""
+    pipe = Console(file=io.StringIO())
+    with rebuild_bars(console=pipe) as report:
+        report(RebuildProgress("replay", 1, 2, 3))
+    with bar("seal", "events", console=pipe) as report_count:
+        report_count(1, 2)
+    assert shown_on(pipe) == ""
+
+
+def test_bars_tell_how_far_an_import_is() -> None:
+    """Events, and rows that were rejected."""
+    console = terminal()
+    with ingest_bars(console=console) as report:
+        report(IngestProgress("identify", 10, 10))
+        report(IngestProgress("read", 5, 10, 1_000, 2))
+    shown = shown_on(console)
+    assert "identify" in shown
+    assert "1,000 events, 2 rows rejected" in shown
+
+
+def test_the_speed_of_a_resumed_rebuild_is_that_of_this_run() -> None:
+    """What an earlier run staged took no time now: 30 of 80 objects in 10 s are 30 events a second, and 10 s to go."""
+    progress = RebuildProgress("replay", done=50, planned=80, events=800)
+    assert replay_text(progress, 20, 10.0) == "50/80, 30 events/s, 10 s left"
+    assert replay_text(progress, 50, 10.0) == "50/80", "nothing is known yet"

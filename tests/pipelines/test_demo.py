@@ -207,6 +207,3 @@ def test_the_command_makes_rebuilds_and_shows_and_does_so_again(tmp_path: Path) 
     assert document["generation"] == 2
     assert document["position"] == document["events"] >= 200
     assert document["read_models"]["inventory_status"][0]["sku"] in first.stdout
-    refused = run("--events", "300")
-    assert refused.returncode == 2
-    assert "holds a demo of 200 events" in refused.stderr

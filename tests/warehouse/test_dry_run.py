@@ -10,7 +10,7 @@ from tests.warehouse.event_log.shop import CITY, SHOP, STREET, YOUNGER, Closed, 
 from warehouse.domain import Domain
 from warehouse.dry_run import Reason, ShapeResult, dry_run
 from warehouse.event_log import Appender, EventLog, NewEvent, create_log
-from warehouse.event_log.reading import live_segments
+from warehouse.event_log.scanning import live_segments
 
 OLD = NewEvent(payload={"customer": "c"}, event_type="Placed", schema_version=1)
 NAMELESS = NewEvent(payload={"customer": ""}, event_type="Placed", schema_version=1)

@@ -18,7 +18,7 @@ from warehouse.event_log.heads import files_literal, heads_path
 from warehouse.event_log.layout import segment_key
 from warehouse.event_log.log import EventLog, Head
 from warehouse.event_log.manifest import HeadsRun, Segment
-from warehouse.event_log.reading import live_segments, overlaps
+from warehouse.event_log.scanning import live_segments, overlaps
 from warehouse.event_log.segments import SEGMENT_ENVELOPE, file_checksum
 from warehouse.sql import duckdb_type, first_line, quote
 

@@ -105,6 +105,20 @@ class EventLog:
         tail = tuple(self.commits_after(sealed.sealed_commit))
         return Head(sealed, tail)
 
+    def check_end(self, head: Head) -> None:
+        """Make sure that a head is the end, and not a commit that got lost: one listing, so for large work only.
+
+        Raises:
+            DamagedLogError: there are commits after one that is missing.
+        """
+        expected = commit_key(head.commit + 1)
+        following = next(iter(self.store.list_from(COMMITS, start_after=commit_key(head.commit))), expected)
+        if following != expected:
+            raise DamagedLogError(
+                f"Commit {self.url}/{expected} is missing, though {following} is there. Restore it from a backup of "
+                "the store; nothing was published."
+            )
+
 
 @dataclass(frozen=True, slots=True)
 class Head:

@@ -21,7 +21,7 @@ from warehouse.event_log.heads import files_literal, heads_path
 from warehouse.event_log.layout import bucket_of
 from warehouse.event_log.log import EventLog, Head
 from warehouse.event_log.manifest import HeadsRun, Segment
-from warehouse.event_log.reading import from_microseconds, live_segments
+from warehouse.event_log.scanning import from_microseconds, live_segments
 from warehouse.sql import first_line
 
 _FILES_AT_ONCE = 2_000

@@ -164,11 +164,13 @@ def set_fingerprint(connection: duckdb.DuckDBPyConnection, model: ReadModel, dom
 
 
 def add_dead_letters(connection: duckdb.DuckDBPyConnection, broken: Mapping[str, Sequence[BrokenEvent]]) -> None:
-    """Keep events that could not be applied, by read model (empty name: no read model could)."""
+    """Keep events that could not be applied, by read model (empty name: no read model could), each once."""
+    known = set(connection.execute("SELECT read_model, position FROM refold.dead_letters").fetchall())
     rows = [
         (name, b.position, b.stream_id, b.event_type, b.schema_version, b.reason, b.payload)
         for name, events in broken.items()
         for b in events
+        if (name, b.position) not in known
     ]
     if rows:
         connection.executemany("INSERT INTO refold.dead_letters VALUES (?, ?, ?, ?, ?, ?, ?)", rows)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import random
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -23,6 +25,7 @@ from tests.warehouse.event_log.shop import (
     seal,
     write_commit,
 )
+from warehouse.duck import connect
 from warehouse.event_log import (
     Appender,
     EventLog,
@@ -32,10 +35,11 @@ from warehouse.event_log import (
     read_correlation,
     read_positions,
     read_stream,
+    scanning,
     tail,
 )
 from warehouse.event_log.layout import bucket_of, commit_key
-from warehouse.event_log.reading import live_segments
+from warehouse.event_log.scanning import live_segments
 
 PLACED = Placed(customer="c1", currency="EUR")
 
@@ -242,6 +246,34 @@ def test_a_large_result_comes_in_batches(log: EventLog, appender: Appender) -> N
     assert next(events).position == 1
     del events
     assert positions(read_positions(log, REGISTRY, 0)) == list(range(1, 9001))
+
+
+def test_a_result_that_memory_cannot_sort_at_once(
+    log: EventLog, appender: Appender, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is sorted in smaller windows, and comes whole and in order all the same."""
+    generator = random.Random(1)
+    for _ in range(2):
+        names = [generator.randbytes(5_000).hex() for _ in range(1_000)]
+        appender.append("order-1", [Placed(customer=name, currency="EUR") for name in names])
+    seal(log)
+    with connect(memory_limit="200MB", threads=1) as small:
+        small.execute("SET GLOBAL temp_directory = ''")
+        monkeypatch.setattr(scanning, "_database", lambda _process: small)
+        assert positions(read_positions(log, REGISTRY, 0)) == list(range(1, 2001))
+        assert [e.stream_version for e in read_stream(log, REGISTRY, "order-1")] == list(range(1, 2001))
+
+
+def test_a_gap_in_a_stream_is_an_error(log: EventLog, appender: Appender) -> None:
+    """A reader tells of a missing event, rather than leave it out."""
+    for _ in range(3):
+        appender.append("order-1", [Closed()])
+    head = log.head()
+    hidden = dataclasses.replace(head, tail=(head.tail[0], head.tail[2]))
+    with pytest.raises(DamagedLogError, match="stream version 2 is missing"):
+        list(read_stream(log, REGISTRY, "order-1", head=hidden))
+    with pytest.raises(DamagedLogError, match="position 2 is missing"):
+        list(read_positions(log, REGISTRY, 0, head=hidden))
 
 
 @pytest.mark.parametrize(
