@@ -173,6 +173,8 @@ def replay(
                 *broken.get(model.name, []),
                 *failed_folds.broken_events(open_log(plan.log_url), domain, segments, failed),
             ]
+    if "" in broken:  # every wave of units meets them
+        broken[""] = list({b.position: b for b in broken[""]}.values())
     return Replayed(rows, broken, events, resumed)
 
 
@@ -239,9 +241,9 @@ def _units(
 
 
 def _segments(plan: Plan, domain: Domain, models: Sequence[ReadModel]) -> list[manifests.Segment]:
-    """Pick the segments that some read models need: their event types' shapes, and whatever is raw."""
+    """Pick the segments that some read models need: their event types' shapes, and what fits no contract."""
     shapes = sources_of(domain, [t for m in models for t in m.event_types])
-    return [s for s in plan.sealed.segments if s.shape in shapes or s.raw]
+    return [s for s in plan.sealed.segments if s.shape in shapes or s.raw or not domain.registry.knows(s.shape)]
 
 
 def _paths(staging: ObjectStore, prefix: str) -> list[Path]:

@@ -55,7 +55,6 @@ class Chunk:
         find: columns of that relation.
         documents: whether payloads are documents.
         prefix: where the payload is in ``_document``; ``_inner`` is the payload itself, where it is a text in the row.
-        type_column: column with nothing but the event type, for pushing the choice of a shape into the scan.
         empty_is_null: whether an empty text stands for no value.
         flat: whether the payload's fields are columns of the row.
     """
@@ -67,7 +66,6 @@ class Chunk:
     find: Find = lambda _: None
     documents: bool
     prefix: tuple[str, ...] = ()
-    type_column: str | None = None
     empty_is_null: bool = False
     flat: bool = False
 
@@ -182,9 +180,6 @@ def _table_chunk(
     own = {f"_c{i}": quote(n) for i, n in enumerate(names)}
     carried = ", ".join(f"{sql} AS {alias}" for alias, sql in own.items())
     aliases = {n: f"_c{i}" for i, n in enumerate(names)}
-    told = mapping.envelope["event_type"]
-    plain = len(told.columns) == 1 and not told.pattern and not mapping.types
-    type_column = find(told.columns[0]) if plain else None
     return Chunk(
         count=rows.count,
         broken=broken,
@@ -195,7 +190,6 @@ def _table_chunk(
         rows=f"(SELECT _row, {envelope}, {carried} FROM {source})",
         find=_finder(pa.schema([schema.field(n).with_name(aliases[n]) for n in names]), aliases),
         documents=False,
-        type_column=aliases[told.columns[0]] if type_column is not None and pt.is_string(type_column.type) else None,
         empty_is_null=empty_is_null,
         flat=payload is None,
     )

@@ -173,7 +173,7 @@ def _mapping(told: dict[str, Any]) -> ColumnMapping:
     if simple.get("unknown_fields", "drop") not in ("reject", "drop"):
         raise UsageError(f'unknown_fields is {simple["unknown_fields"]!r}; expected "reject" or "drop".')
     if simple.get("zone", "UTC") not in zoneinfo.available_timezones():
-        raise UsageError(f"zone is {simple['zone']!r}; expected a time zone such as \"Europe/Berlin\".")
+        raise UsageError(f'zone is {simple["zone"]!r}; expected a time zone such as "Europe/Berlin".')
     if len(simple.get("delimiter", ",")) != 1:
         raise UsageError(f"delimiter is {simple['delimiter']!r}; expected one character.")
     return ColumnMapping(

@@ -96,9 +96,9 @@ class JsonShape:
         inner = "".join(f".{quote(name)}" for name in prefix)
         return f"(json_transform({document}, {literal(json.dumps(structure))})){inner}"
 
-    def fields(self, struct: str) -> list[str]:
-        """Write the typed columns."""
-        return [f"{self._value(struct, f)} AS {quote(f.name)}" for f in self.schema]
+    def fields(self, struct: str) -> dict[str, str]:
+        """Write an expression of its type for every field of a transformed document."""
+        return {f.name: self._value(struct, f) for f in self.schema}
 
     def fits(self, struct: str, bits: str | None) -> str:
         """Write the condition under which a transformed document lost nothing.

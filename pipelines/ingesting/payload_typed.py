@@ -10,7 +10,7 @@ import pyarrow.types as pt
 
 from event_schemas import UsageError
 from pipelines.ingesting.envelope import Column, Find
-from warehouse.sql import duckdb_type, literal, null_in_required, quote, same_value
+from warehouse.sql import duckdb_type, literal, null_in_required, same_value
 
 _INTEGER_TEXT = r"\s*[+-]?\d+\s*"
 _DATE_TEXT = r"\d{4}-\d\d-\d\d"
@@ -21,11 +21,13 @@ class TypedShape:
     """How the payload of one shape is taken from columns.
 
     Attributes:
-        fields: the typed columns, as a select list.
+        fields: field to an expression of its type.
+        plain: those expressions that are a mere column, or no value.
         wrong: an expression for why a row does not fit; NULL if it does.
     """
 
-    fields: tuple[str, ...]
+    fields: Mapping[str, str]
+    plain: frozenset[str]
     wrong: str
 
 
@@ -44,26 +46,30 @@ def typed_shape(
     Raises:
         UsageError: a column has a type that can never become the field's.
     """
-    fields, wrong = [], []
+    fields: dict[str, str] = {}
+    plain, wrong = set(), []
     for field in schema:
         name = prefix + renamed.get(field.name, field.name)
         column = find(name)
         if column is None:
-            fields.append(f"NULL::{duckdb_type(field.type)} AS {quote(field.name)}")
+            fields[field.name] = f"NULL::{duckdb_type(field.type)}"
+            plain.add(fields[field.name])
             if not field.nullable:
                 wrong.append(("true", literal(f"required field {field.name} is missing: there is no column {name!r}")))
             continue
         if empty_is_null and pt.is_string(column.type) and (field.nullable or not pt.is_string(field.type)):
             column = Column(f"nullif({column.sql}, '')", column.type)
         value, changed = _value(column, field, name)
-        fields.append(f"{value} AS {quote(field.name)}")
+        fields[field.name] = value
+        if value == column.sql:
+            plain.add(value)
         if changed:
             found = f"coalesce(left(CAST({column.sql} AS VARCHAR), 80), 'NULL')"
             told = literal(f"{field.name}: expected {field.type}, found ")
             wrong.append((f"{column.sql} IS NOT NULL AND coalesce({changed}, true)", f"{told} || {found}"))
         wrong += [(c, literal(f"required field {field.name} is null")) for c in null_in_required(value, field)]
     cases = " ".join(f"WHEN {condition} THEN {reason}" for condition, reason in wrong)
-    return TypedShape(tuple(fields), f"CASE {cases} END" if cases else "NULL::VARCHAR")
+    return TypedShape(fields, frozenset(plain), f"CASE {cases} END" if cases else "NULL::VARCHAR")
 
 
 def _value(column: Column, field: pa.Field, name: str) -> tuple[str, str]:

@@ -1,6 +1,6 @@
 """The law: however a history is cut, sealed, bucketed and applied, a read model equals a plain fold of it.
 
-Below Beam (``engine.py``), one read model at a time; ``test_law_in_beam.py`` goes the whole way. The environment variable
+Below Beam (``engine.py``), one read model at a time; ``test_law_in_beam.py`` goes the whole way. The variable
 ``REFOLD_HYPOTHESIS_EXAMPLES`` says how many histories each test tries.
 """
 
@@ -24,7 +24,7 @@ from warehouse.event_log import EventLog
 from warehouse.read_models.catch_up import advance
 from warehouse.read_models.database import Checkpoint
 
-EXAMPLES = int(os.environ.get("REFOLD_HYPOTHESIS_EXAMPLES", "8"))
+EXAMPLES = int(os.environ.get("REFOLD_HYPOTHESIS_EXAMPLES", "5"))
 BUCKETS = st.sampled_from([1, 2, 3, 8])
 THREADS = st.sampled_from([1, 4])
 

@@ -260,6 +260,7 @@ class Appender:
 
     def _load(self) -> None:
         head = self._log.head()
+        self._log.check_end(head)
         self._sealed = SealedHeads(self._log, head.sealed)
         self._number, self._position = head.sealed.sealed_commit, head.sealed.sealed_position
         self._recorded_at = datetime.fromisoformat(head.sealed.recorded_at or "1970-01-01T00:00:00+00:00")

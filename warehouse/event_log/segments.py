@@ -162,12 +162,27 @@ def segment_relations(log: EventLog, segments: Iterable[Segment], registry: Regi
     }
 
 
-def raw_relation(log: EventLog, segments: Iterable[Segment]) -> str | None:
-    """Write the relation of all raw segments in the form of commit rows; None if there are none."""
-    raws = [s for s in segments if s.raw]
-    if not raws:
-        return None
-    return _union(_scan(s.shape, (s.position_base, s.commit_base), [log.segment_path(s)], ["payload"]) for s in raws)
+def raw_relation(log: EventLog, segments: Iterable[Segment], registry: Registry) -> str | None:
+    """Write the relation of all raw segments, and of typed ones that no contract knows any more, as commit rows.
+
+    Returns:
+        SQL, or None if there are no such segments.
+    """
+    parts = []
+    for segment in segments:
+        base = (segment.position_base, segment.commit_base)
+        if segment.raw:
+            parts.append(_scan(segment.shape, base, [log.segment_path(segment)], ["payload"]))
+        elif not registry.knows(segment.shape):
+            parts.append(_untyped(segment, base, log.segment_path(segment)))
+    return _union(parts) if parts else None
+
+
+def _untyped(segment: Segment, base: tuple[int, int], path: Path) -> str:
+    names = [n for n in pq.read_schema(path).names if n not in SEGMENT_ENVELOPE]
+    text = f"to_json(struct_pack({columns(names)}))::VARCHAR" if names else "'{}'"
+    scan = _scan(segment.shape, base, [path], names)
+    return f"(SELECT {columns(ENVELOPE.names)}, {text} AS payload FROM {scan})"
 
 
 def _scan(shape: Shape, base: tuple[int, int], paths: list[Path], payload: list[str]) -> str:

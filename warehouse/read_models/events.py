@@ -23,12 +23,14 @@ def typed_segments(
 ) -> Typed:
     """Give the events of segments; those of raw ones are parsed again, since a contract may know them by now.
 
+    Events of a shape that no contract knows any more come out as broken ones, never as nothing.
+
     Raises:
         DamagedLogError: a segment is missing or truncated.
     """
     known = [s for s in segments if registry.knows(s.shape)]
     relations = segment_relations(log, known, registry)
-    raw = raw_relation(log, segments)
+    raw = raw_relation(log, segments, registry)
     if raw is None:
         return Typed(relations, ())
     parsed = typed_events(connection, raw, registry)
@@ -59,7 +61,7 @@ def typed_range(
     segments = [s for s in _all_segments(head) if _touches(s, after, up_to)]
     if shapes is not None:
         wanted = set(shapes)
-        segments = [s for s in segments if s.shape in wanted or s.raw]
+        segments = [s for s in segments if s.shape in wanted or s.raw or not registry.knows(s.shape)]
     sealed = typed_segments(connection, log, registry, segments)
     within = f"position > {after} AND position <= {up_to}"
     relations = {s: f"(SELECT * FROM {r} WHERE {within})" for s, r in sealed.relations.items()}

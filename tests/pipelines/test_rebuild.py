@@ -1,0 +1,309 @@
+"""Rebuilds beside other rebuilds, beside appends, of some read models, and gone on with after they broke off."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pytest
+
+from event_schemas import GenerationError, UsageError, event
+from pipelines.rebuild import Progress, Rebuilt, rebuild
+from pipelines.runners import make_options
+from pipelines.seal import seal
+from warehouse.domain import Domain
+from warehouse.event_log import Appender, EventLog, create_log
+from warehouse.projection import Fold, Projection, ReadModel, View
+from warehouse.read_models.generations import Generations, open_generations
+from warehouse.reducers import count_distinct, latest, total
+
+HERE = "tests.pipelines.test_rebuild"
+
+
+@event(schema_version=1)
+class Sold:
+    """Pieces of an article went over a stall's counter."""
+
+    sku: str
+    quantity: int
+
+
+def remember(state: dict[str, Any] | None, sold: Any) -> dict[str, Any]:
+    """Depend on the order of sales."""
+    return {"path": ((state or {"path": 7})["path"] * 31 + sold.quantity) % 1_000_003}
+
+
+STALLS = Projection(
+    name="stalls",
+    key={"stall": "VARCHAR"},
+    columns={"sold": total("BIGINT"), "last": latest("VARCHAR")},
+    on={Sold: "SELECT stream_id AS stall, quantity AS sold, sku AS last"},
+)
+SKUS = Projection(
+    name="skus",
+    key={"sku": "VARCHAR"},
+    columns={"sold": total("BIGINT"), "stalls": count_distinct()},
+    on={Sold: "SELECT sku, quantity AS sold, stream_id AS stalls"},
+)
+PATHS = Fold(
+    name="paths",
+    key={"sku": "VARCHAR"},
+    columns={"path": "BIGINT"},
+    on={Sold: "SELECT sku, quantity"},
+    fold=remember,
+)
+SKUS_BY_NAME = View("skus_by_name", "SELECT skus.sku, sold, path FROM skus JOIN paths USING (sku) ORDER BY ALL")
+
+
+def _market(*read_models: ReadModel, views: tuple[View, ...] = ()) -> Domain:
+    return Domain(name="market", events=(Sold,), read_models=read_models, views=views)
+
+
+MARKET = _market(STALLS, SKUS, PATHS, views=(SKUS_BY_NAME,))
+OTHERWISE = _market(
+    Projection(
+        name="stalls",
+        key={"stall": "VARCHAR"},
+        columns={"sold": total("BIGINT"), "last": latest("VARCHAR")},
+        on={Sold: "SELECT stream_id AS stall, 2 * quantity AS sold, sku AS last"},
+    ),
+    SKUS,
+    PATHS,
+)
+"""The market with one read model declared otherwise."""
+
+
+@dataclass(frozen=True, slots=True)
+class Market:
+    """A log, and read models of it."""
+
+    folder: Path
+    log: EventLog
+    appender: Appender
+
+    @property
+    def url(self) -> str:
+        """Where read models are published."""
+        return str(self.folder / "read-models")
+
+    @property
+    def generations(self) -> Generations:
+        """The published read models."""
+        return open_generations(self.url, "market")
+
+    def sell(self, rounds: int = 1) -> None:
+        """Append some sales at every stall."""
+        for number in range(rounds * 24):
+            sold = [Sold(sku=f"sku-{number % 7}", quantity=number), Sold(sku="cup", quantity=1)]
+            self.appender.append(f"stall-{number % 12}", sold)
+
+    def rebuild(self, *only: str, domain: str = "MARKET", workers: int = 2, report: Any = lambda _: None) -> Rebuilt:
+        """Rebuild, all or some."""
+        options = make_options(None, ["--direct_running_mode=in_memory", f"--direct_num_workers={workers}"])
+        return rebuild(self.log, f"{HERE}:{domain}", self.url, options, only=only, report=report)
+
+    def rows(self, name: str) -> list[tuple[Any, ...]]:
+        """Read a table or view as it is published."""
+        newest = self.generations.newest()
+        assert newest is not None
+        with closing(duckdb.connect(str(self.generations.path(newest)), read_only=True)) as connection:
+            return connection.execute(f"FROM {name} ORDER BY ALL").fetchall()
+
+    def expected(self, name: str) -> list[tuple[Any, ...]]:
+        """Make a table's rows of the same log, from nothing, elsewhere."""
+        elsewhere = Market(self.folder / "elsewhere", self.log, self.appender)
+        elsewhere.rebuild()
+        return elsewhere.rows(name)
+
+
+@pytest.fixture
+def market(tmp_path: Path) -> Market:
+    """A market with some sales, of which nothing was published yet."""
+    log = create_log(str(tmp_path / "log"), domain_name="market", bucket_count=8)
+    made = Market(tmp_path, log, Appender(log, MARKET.registry))
+    made.sell()
+    return made
+
+
+class _BrokenOff(Exception):
+    """Whoever ran the rebuild had enough."""
+
+
+def at(phase: str, act: Callable[[], Any]) -> Callable[[Progress], None]:
+    """Act once, when a rebuild says that it came to a phase."""
+    phases: list[str] = []
+
+    def report(progress: Progress) -> None:
+        first = progress.phase not in phases
+        phases.append(progress.phase)
+        if first and progress.phase == phase:
+            act()
+
+    return report
+
+
+def break_off() -> None:
+    """End a rebuild."""
+    raise _BrokenOff
+
+
+def all_agree(market: Market) -> None:
+    """Compare every table that is published with one made from nothing."""
+    for name in ("stalls", "skus", "paths", "skus_by_name"):
+        assert market.rows(name) == market.expected(name), name
+
+
+@pytest.mark.parametrize("workers", [1, 5])
+def test_a_rebuild_that_broke_off_is_gone_on_with_by_any_number_of_workers(market: Market, workers: int) -> None:
+    """What is staged is neither done again nor counted twice, though other workers would have divided it otherwise."""
+    with pytest.raises(_BrokenOff):
+        market.rebuild(workers=2, report=at("load", break_off))
+    again = market.rebuild(workers=workers)
+    assert again.resumed > 0
+    all_agree(market)
+
+
+def test_a_rebuild_that_broke_off_is_gone_on_with_to_the_new_head(market: Market) -> None:
+    """What was appended and sealed since is caught up."""
+    with pytest.raises(_BrokenOff):
+        market.rebuild(report=at("load", break_off))
+    market.sell()
+    seal(market.log, f"{HERE}:MARKET", make_options(None))
+    market.sell()
+    assert market.rebuild().resumed > 0
+    all_agree(market)
+
+
+def test_another_declaration_is_another_rebuild(market: Market) -> None:
+    """What a broken-off rebuild staged is of no use to one of read models that are declared otherwise."""
+    with pytest.raises(_BrokenOff):
+        market.rebuild(report=at("load", break_off))
+    doubled = market.rebuild(domain="OTHERWISE")
+    assert doubled.resumed == 0
+    assert [row[1] for row in market.rows("stalls")] == [2 * row[1] for row in market.expected("stalls")]
+
+
+def test_a_rebuild_stages_nothing_for_ever(market: Market) -> None:
+    """Once it has published, neither staged objects nor its working database are left."""
+    market.rebuild()
+    left = {path.name for path in (market.folder / "read-models" / "market").iterdir()}
+    assert left - {"staging", "work"} == {"files", "generations", "current.duckdb"}
+    assert not [p for name in ("staging", "work") for p in (market.folder / "read-models/market" / name).glob("*")]
+
+
+@pytest.mark.parametrize("phase", ["seal", "replay", "load", "catch up"])
+def test_what_is_appended_meanwhile_is_in_it_or_comes_after(market: Market, phase: str) -> None:
+    """A generation stands at one position, and holds all up to there: what came before its catch-up ended."""
+    market.rebuild(report=at(phase, market.sell))
+    newest = market.generations.newest()
+    assert newest is not None
+    assert newest.position == market.log.head().position
+    all_agree(market)
+
+
+def test_phases_are_told_in_order(market: Market) -> None:
+    """And within the replay, what is staged against what is planned."""
+    told: list[Progress] = []
+    rebuilt = market.rebuild(report=told.append)
+    assert list(dict.fromkeys(p.phase for p in told)) == ["seal", "replay", "load", "catch up", "publish"]
+    replayed = [p for p in told if p.phase == "replay"]
+    assert replayed[-1].done == replayed[-1].planned > 0
+    assert replayed[-1].events == rebuilt.events == 3 * market.log.head().position
+
+
+@pytest.mark.parametrize("only", [(), ("skus",), ("stalls", "paths")])
+def test_of_two_that_publish_at_once_none_is_lost(market: Market, only: tuple[str, ...]) -> None:
+    """The one that comes second builds upon the first, whose tables stand further on in the log than its own."""
+    market.rebuild()
+
+    def another() -> None:
+        market.sell()
+        market.rebuild()
+
+    ours = market.rebuild(*only, report=at("replay", another))
+    numbers = [generation.number for generation in market.generations.all()]
+    assert (numbers, ours.generation.number, ours.generation.parent) == ([1, 2, 3], 3, 2)
+    all_agree(market)
+
+
+def test_who_loses_the_race_for_a_number_takes_the_next(market: Market) -> None:
+    """Another publishes when all is ready to be published; the loser's file is gone, and nothing of either is lost."""
+    market.rebuild()
+
+    def another() -> None:
+        market.sell()
+        market.rebuild()
+
+    ours = market.rebuild("skus", report=at("publish", another))
+    assert (ours.generation.number, ours.generation.parent) == (3, 2)
+    files = {path.name for path in (market.folder / "read-models" / "market" / "files").iterdir()}
+    assert files == {generation.file.removeprefix("files/") for generation in market.generations.all()}
+    all_agree(market)
+
+
+def test_some_read_models_are_rebuilt_and_the_others_caught_up(market: Market) -> None:
+    """All tables of the new generation stand at its position."""
+    first = market.rebuild().generation
+    market.sell()
+    second = market.rebuild("skus").generation
+    assert second.position == market.log.head().position > first.position
+    assert second.tables.keys() == first.tables.keys()
+    all_agree(market)
+
+
+def test_read_models_may_be_built_one_by_one(market: Market) -> None:
+    """A generation holds those that were built, and the views whose tables are all there."""
+    held = []
+    for name in ("paths", "stalls", "skus"):
+        held.append(sorted(market.rebuild(name).generation.tables))
+        market.sell()
+    assert held == [["paths"], ["paths", "stalls"], ["paths", "skus", "stalls"]]
+    market.rebuild("skus")
+    all_agree(market)
+
+
+def test_one_that_is_declared_otherwise_is_not_taken_over(market: Market) -> None:
+    """A table made by an old declaration beside one made by a new one would tell two stories."""
+    market.rebuild()
+    with pytest.raises(UsageError, match="Read model stalls was declared otherwise .* Rebuild it too"):
+        market.rebuild("skus", domain="OTHERWISE")
+    assert [generation.number for generation in market.generations.all()] == [1]
+
+
+def test_read_models_of_another_log_are_not_taken_over(market: Market, tmp_path: Path) -> None:
+    """All of them are replaced, or none."""
+    market.rebuild()
+    log = create_log(str(tmp_path / "other"), domain_name="market", bucket_count=2)
+    other = Market(tmp_path, log, Appender(log, MARKET.registry))
+    other.sell()
+    with pytest.raises(GenerationError, match="built from another log"):
+        other.rebuild("skus")
+    other.rebuild()
+    all_agree(other)
+
+
+def test_a_read_model_that_there_is_not(market: Market) -> None:
+    """The error lists those there are."""
+    with pytest.raises(UsageError, match="no read model 'sales'; it has: stalls, skus, paths"):
+        market.rebuild("sales")
+
+
+def test_a_table_of_nothing_is_a_table(tmp_path: Path) -> None:
+    """A read model whose events never happened is published, empty, with its columns."""
+    log = create_log(str(tmp_path / "log"), domain_name="orders", bucket_count=2)
+    from event_schemas.orders import StockAdjusted
+    from warehouse.orders import ORDERS
+
+    Appender(log, ORDERS.registry).append("stock-1", [StockAdjusted(sku="cup", quantity=1, reason="found")])
+    made = rebuild(log, "orders", str(tmp_path / "rm"), make_options(None)).generation
+    assert {name: table.rows for name, table in made.tables.items()} == {
+        "order_summary": 0,
+        "orders_by_customer": 0,
+        "revenue_by_day": 0,
+        "inventory_status": 1,
+        "purchase_cost": 1,
+    }
