@@ -25,6 +25,7 @@ _EVENTS_AN_ORDER = 8
 _EVENTS_A_COUNT = 200
 _PIECES_AN_ORDER = 4
 _DELIVERY_DAYS = (0, 3)
+_DAYS_IN_STOCK = 12
 _STOCKTAKING_DAY = 0
 _ABROAD = ("GBP", "USD", "SEK")
 _RATES = {"EUR": 100, "GBP": 85, "USD": 108, "SEK": 1130}
@@ -83,8 +84,8 @@ class _Shop:
         self._cents = {sku: chance.randrange(390, 8990, 10) for sku in self._skus}
         self._weights = [1 / (rank + 5) for rank in range(len(self._skus))]
         chance.shuffle(self._weights)
-        share = _PIECES_AN_ORDER * events / _EVENTS_AN_ORDER / DAYS / sum(self._weights)
-        self._enough = {s: round(30 * share * w) + 15 for s, w in zip(self._skus, self._weights, strict=True)}
+        pieces = _DAYS_IN_STOCK * _PIECES_AN_ORDER * events / _EVENTS_AN_ORDER / DAYS / sum(self._weights)
+        self._enough = {s: round(pieces * w) + 4 for s, w in zip(self._skus, self._weights, strict=True)}
         self._available = dict.fromkeys(self._skus, 0)
         self._stock_versions = dict.fromkeys(self._skus, 0)
         self._freed: list[tuple[int, str, int]] = []
@@ -107,7 +108,7 @@ class _Shop:
         self._freed = [freed for freed in self._freed if freed[0] >= day]
 
     def _deliveries(self, day: int) -> list[Append]:
-        """Order what runs low, so that next to nothing sells out before the next delivery."""
+        """Order what runs low; some of it sells out before the next delivery all the same."""
         low = [sku for sku in self._skus if self._available[sku] < self._enough[sku] / 2]
         return [self._delivery(day, sku) for sku in low]
 

@@ -19,7 +19,17 @@ import duckdb
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from event_schemas import EmptyLogError, GenerationError
-from pipelines.replaying import Plan, Progress, Replayed, find_plan, replay, save_plan
+from pipelines.replaying import (
+    Plan,
+    Progress,
+    Replayed,
+    find_plan,
+    forget_plan,
+    is_staged,
+    replay,
+    save_plan,
+    staging_lost,
+)
 from pipelines.runners import workers_of
 from pipelines.seal import seal
 from warehouse.broken import refuse
@@ -99,16 +109,19 @@ def rebuild(
     models = [domain.read_model(name) for name in names]
     generations = open_generations(read_models_url, domain.name)
     kept_models(domain, log, names, generations.newest())
-    folder = f"staging/rebuild-{_identity(log, domain, models)}"
-    staging = generations.store.child(folder)
+    store, identity = generations.store, _identity(log, domain, models)
     report(Progress("seal"))
-    plan = find_plan(staging) or _make_plan(staging, log, domain_ref, names, options)
+    plan = find_plan(store, identity) or _make_plan(store, identity, log, domain_ref, names, options)
+    staging = plan.staging(store)
     replayed = replay(staging, plan, domain, models, options, report)
     if replayed.broken and not dead_letter:
-        generations.store.delete_prefix(folder)
+        forget_plan(store, identity, plan)
         raise refuse([b for found in replayed.broken.values() for b in found], doing="The rebuild")
-    published = _build(log, domain, _staged(models, plan, replayed), generations, options, dead_letter, report)
-    generations.store.delete_prefix(folder)
+    try:
+        published = _build(log, domain, _staged(models, plan, replayed), generations, options, dead_letter, report)
+    except duckdb.IOException as error:
+        raise (error if is_staged(staging) else staging_lost(staging)) from error
+    forget_plan(store, identity, plan)
     costs = [replay_cost(compile_model(m, domain), domain, plan.sealed.segments) for m in models]
     return Rebuilt(
         generation=published,
@@ -128,7 +141,12 @@ def _identity(log: EventLog, domain: Domain, models: Sequence[ReadModel]) -> str
 
 
 def _make_plan(
-    staging: ObjectStore, log: EventLog, domain_ref: str, names: tuple[str, ...], options: PipelineOptions
+    store: ObjectStore,
+    identity: str,
+    log: EventLog,
+    domain_ref: str,
+    names: tuple[str, ...],
+    options: PipelineOptions,
 ) -> Plan:
     """Seal the tail, and plan to replay all that is sealed then."""
     seal(log, domain_ref, options)
@@ -138,9 +156,7 @@ def _make_plan(
             f"The log {log.url} holds no events, so there is nothing to build read models from. Append some, or import "
             "a history with `refold ingest`."
         )
-    plan = Plan(str(uuid.uuid4()), log.url, domain_ref, names, sealed)
-    save_plan(staging, plan)
-    return plan
+    return save_plan(store, identity, Plan(str(uuid.uuid4()), log.url, domain_ref, names, workers_of(options), sealed))
 
 
 def _staged(models: Sequence[ReadModel], plan: Plan, replayed: Replayed) -> StagedModels:

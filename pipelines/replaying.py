@@ -18,11 +18,12 @@ import duckdb
 import orjson
 from apache_beam.options.pipeline_options import PipelineOptions
 
+from event_schemas import ObjectNotFoundError, RefoldError
 from pipelines import failed_folds
-from pipelines.runners import for_python, workers_of
+from pipelines.runners import for_python
 from pipelines.staged import Named, StagedCount, Work, run_staged
 from warehouse.broken import apply_unbroken
-from warehouse.contributions import compile_model
+from warehouse.contributions import Compiled, compile_model
 from warehouse.domain import Domain, load_domain
 from warehouse.duck import connect
 from warehouse.event_log import manifest as manifests
@@ -40,6 +41,8 @@ _UNITS_A_WORKER = 4
 _FOLDED_EVENTS_APART = 2_000_000
 _DONE = "staged/done"
 _PLAN = "plan.json"
+_FINISHED = "finished/"
+"""The group, so to say, of rows that need no merging."""
 _WORKER_MEMORY = "1GB"
 
 
@@ -65,10 +68,11 @@ class Plan:
     """All that a worker needs to know.
 
     Attributes:
-        plan_id: its own identity: another plan may come to lie in the same folder.
+        plan_id: its own identity, which names the folder of what it stages: so two plans never mix.
         log_url: the log.
         domain_ref: the domain, by entry-point name or dotted path.
         models: names of the read models to rebuild.
+        workers: how many the buckets are divided for; a later run that resumes may have others.
         sealed: the manifest that is replayed.
     """
 
@@ -76,25 +80,58 @@ class Plan:
     log_url: str
     domain_ref: str
     models: tuple[str, ...]
+    workers: int
     sealed: Manifest
 
+    def staging(self, store: ObjectStore) -> ObjectStore:
+        """Give the folder of what it stages."""
+        return store.child(f"staging/rebuild-{self.plan_id}")
 
-def save_plan(staging: ObjectStore, plan: Plan) -> None:
-    """Stage a plan, for workers and for a later run that resumes."""
+
+def save_plan(store: ObjectStore, identity: str, plan: Plan) -> Plan:
+    """Keep a plan, for workers and for a later run that resumes; if another run was first, give that one's."""
     told = {
         "plan_id": plan.plan_id,
         "log_url": plan.log_url,
         "domain_ref": plan.domain_ref,
         "models": plan.models,
+        "workers": plan.workers,
         "sealed": manifests.encode(plan.sealed).decode(),
     }
-    staging.put(_PLAN, orjson.dumps(told))
+    plan.staging(store).put(_PLAN, orjson.dumps(told))
+    if store.put_if_absent(_pointer(identity), plan.plan_id.encode()):
+        return plan
+    plan.staging(store).delete(_PLAN)
+    return find_plan(store, identity) or save_plan(store, identity, plan)
 
 
-def find_plan(staging: ObjectStore) -> Plan | None:
-    """Find the plan that an earlier run staged."""
-    if not staging.exists(_PLAN):
+def find_plan(store: ObjectStore, identity: str) -> Plan | None:
+    """Find the plan of an earlier run, or of one that is under way and shares its work."""
+    try:
+        plan_id = store.get(_pointer(identity)).decode()
+        return _read_plan(store.child(f"staging/rebuild-{plan_id}"))
+    except ObjectNotFoundError:
+        store.delete(_pointer(identity))
         return None
+
+
+def forget_plan(store: ObjectStore, identity: str, plan: Plan) -> None:
+    """Remove a plan, and all that was staged for it."""
+    if store.exists(_pointer(identity)) and store.get(_pointer(identity)).decode() == plan.plan_id:
+        store.delete(_pointer(identity))
+    store.delete_prefix(f"staging/rebuild-{plan.plan_id}")
+
+
+def is_staged(staging: ObjectStore) -> bool:
+    """Tell whether a plan's folder is still there."""
+    return staging.exists(_PLAN)
+
+
+def _pointer(identity: str) -> str:
+    return f"staging/plans/{identity}"
+
+
+def _read_plan(staging: ObjectStore) -> Plan:
     told = orjson.loads(staging.get(_PLAN))
     sealed = manifests.decode(told.pop("sealed").encode(), where=f"{staging.url}/{_PLAN}")
     return Plan(**{**told, "models": tuple(told["models"])}, sealed=sealed)
@@ -105,14 +142,18 @@ class _Unit:
     """Some buckets, for some read models of the plan."""
 
     staging_url: str
-    plan_id: str
     models: tuple[str, ...]
     buckets: tuple[int, ...]
 
     @property
     def name(self) -> str:
-        """Name it by what it covers, so that a resumed run never takes it for one that covers less."""
+        """Name it by what it covers."""
         return f"{self.models[0]}-{self.buckets[0]:04d}-{self.buckets[-1]:04d}"
+
+    @property
+    def done(self) -> str:
+        """Name the object that tells what it staged."""
+        return f"{_DONE}/unit-{self.name}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +202,10 @@ def replay(
             _drop_merged(staging, names)
             failed_folds.forget(staging)
             _run(staging, plan, waves)
-    rows = {c.model.name: _paths(staging, f"staged/rows/{c.model.name}") for c in compiled}
+    try:
+        rows = _finished_rows(staging, compiled, [unit for wave in waves for unit in wave.units])
+    except ObjectNotFoundError as error:
+        raise staging_lost(staging) from error
     broken: dict[str, list[BrokenEvent]] = {}
     for key in staging.list_from("staged/broken"):
         for name, found in pickle.loads(staging.get(key)).items():
@@ -178,8 +222,32 @@ def replay(
     return Replayed(rows, broken, events, resumed)
 
 
+def _finished_rows(
+    staging: ObjectStore, compiled: Sequence[Compiled], planned: Sequence[_Unit]
+) -> dict[str, list[Path]]:
+    """Collect the finished rows of every planned unit and group; one that is missing is an error, not a gap."""
+    rows: dict[str, list[Path]] = {c.model.name: [] for c in compiled}
+    staged = [pair for unit in planned for pair in orjson.loads(staging.get(unit.done))]
+    for group in sorted({group for group, _ in staged if not group.startswith(_FINISHED)}):
+        name, part = group.split("/")
+        staging.get(_merged_key(name, part))
+        rows[name].append(staging.local_path(_merged_rows(name, part)))
+    for group, key in staged:
+        if group.startswith(_FINISHED):
+            rows[group.removeprefix(_FINISHED)].append(staging.local_path(key))
+    return rows
+
+
+def staging_lost(staging: ObjectStore) -> RefoldError:
+    """Write the error for staged objects that are gone."""
+    return RefoldError(
+        f"What this rebuild had staged in {staging.url} is gone: another rebuild of the same read models, which shared "
+        "it, has ended. This one published nothing. See `refold generations list`, and run it again if need be."
+    )
+
+
 def _run(staging: ObjectStore, plan: Plan, waves: Sequence[_Wave]) -> None:
-    merge = functools.partial(_merge_group, staging.url, plan.plan_id)
+    merge = functools.partial(_merge_group, staging.url)
     for wave in waves:
         run_staged(Work(staging.url, wave.units, stage=_stage_unit, merge=merge), wave.options)
 
@@ -189,11 +257,14 @@ def _drop_merged(staging: ObjectStore, names: set[str]) -> None:
     for name in names:
         for part in range(units.PARTS):
             staging.delete(_merged_key(name, str(part)))
-        staging.delete_prefix(f"staged/rows/{name}")
 
 
 def _merged_key(name: str, part: str) -> str:
     return f"{_DONE}/merge-{name}-{part}"
+
+
+def _merged_rows(name: str, part: str) -> str:
+    return f"staged/rows/{name}/{int(part):04d}.parquet"
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,28 +287,26 @@ def _waves(
         groups = [(others, options), (folds, for_python(options))]
     for group, how in groups:
         if group:
-            yield _Wave(list(_units(staging, plan, domain, group, workers_of(options))), how)
+            yield _Wave(list(_units(staging, plan, domain, group)), how)
 
 
-def _units(
-    staging: ObjectStore, plan: Plan, domain: Domain, models: Sequence[ReadModel], workers: int
-) -> Iterator[_Unit]:
+def _units(staging: ObjectStore, plan: Plan, domain: Domain, models: Sequence[ReadModel]) -> Iterator[_Unit]:
     """Pack buckets into units: small enough for a cache and for even work, large enough to be worth their start."""
     names = tuple(m.name for m in models)
     rows: dict[int, int] = {}
     for segment in _segments(plan, domain, models):
         rows[segment.bucket] = rows.get(segment.bucket, 0) + segment.rows
-    enough = min(_EVENTS_A_UNIT, sum(rows.values()) // (workers * _UNITS_A_WORKER) + 1)
+    enough = min(_EVENTS_A_UNIT, sum(rows.values()) // (plan.workers * _UNITS_A_WORKER) + 1)
     packed: list[int] = []
     held = 0
     for bucket in sorted(rows):
         packed.append(bucket)
         held += rows[bucket]
         if held >= enough:
-            yield _Unit(staging.url, plan.plan_id, names, tuple(packed))
+            yield _Unit(staging.url, names, tuple(packed))
             packed, held = [], 0
     if packed:
-        yield _Unit(staging.url, plan.plan_id, names, tuple(packed))
+        yield _Unit(staging.url, names, tuple(packed))
 
 
 def _segments(plan: Plan, domain: Domain, models: Sequence[ReadModel]) -> list[manifests.Segment]:
@@ -246,29 +315,22 @@ def _segments(plan: Plan, domain: Domain, models: Sequence[ReadModel]) -> list[m
     return [s for s in plan.sealed.segments if s.shape in shapes or s.raw or not domain.registry.knows(s.shape)]
 
 
-def _paths(staging: ObjectStore, prefix: str) -> list[Path]:
-    return [staging.local_path(key) for key in staging.list_from(prefix)]
-
-
 @functools.lru_cache(maxsize=8)
-def _load_plan(staging_url: str, plan_id: str) -> Plan:
-    """Load the plan once a process; ``plan_id`` keeps apart the plans of one folder."""
-    plan = find_plan(open_store(staging_url))
-    assert plan is not None, f"no plan {plan_id} in {staging_url}"
-    return plan
+def _load_plan(staging_url: str) -> Plan:
+    """Load the plan once a process."""
+    return _read_plan(open_store(staging_url))
 
 
 def _stage_unit(unit: _Unit) -> Iterator[Named]:
     """Stage a unit for every read model of the plan, unless an earlier run did."""
     staging = open_store(unit.staging_url)
-    done = f"{_DONE}/unit-{unit.name}"
-    if not staging.exists(done):
-        staging.put(done, orjson.dumps(_stage_models(staging, unit)))
-    yield from (tuple(pair) for pair in orjson.loads(staging.get(done)))
+    if not staging.exists(unit.done):
+        staging.put(unit.done, orjson.dumps(_stage_models(staging, unit)))
+    yield from ((group, key) for group, key in orjson.loads(staging.get(unit.done)) if not group.startswith(_FINISHED))
 
 
 def _stage_models(staging: ObjectStore, unit: _Unit) -> list[Named]:
-    plan = _load_plan(unit.staging_url, unit.plan_id)
+    plan = _load_plan(unit.staging_url)
     domain, log = load_domain(plan.domain_ref), open_log(plan.log_url)
     named: list[Named] = []
     broken: dict[str, list[BrokenEvent]] = {}
@@ -285,8 +347,8 @@ def _stage_models(staging: ObjectStore, unit: _Unit) -> list[Named]:
             if typed.broken:
                 broken[""] = list(typed.broken)
             if staged:
-                groups = units.groups_of(compiled)
-                key = f"staged/{'partials' if groups else 'rows'}/{name}/{unit.name}.parquet"
+                groups = units.groups_of(compiled) or [f"{_FINISHED}{name}"]
+                key = f"staged/{name}/{unit.name}.parquet"
                 staging.put_file(key, path)
                 named += [(group, key) for group in groups]
     if broken:
@@ -294,10 +356,10 @@ def _stage_models(staging: ObjectStore, unit: _Unit) -> list[Named]:
     return named
 
 
-def _merge_group(staging_url: str, plan_id: str, group: str, staged: list[str]) -> None:
+def _merge_group(staging_url: str, group: str, staged: list[str]) -> None:
     """Merge what all buckets staged for one group of keys, unless an earlier run did."""
     staging = open_store(staging_url)
-    plan = _load_plan(staging_url, plan_id)
+    plan = _load_plan(staging_url)
     name, part = group.split("/")
     done = _merged_key(name, part)
     if staging.exists(done):
@@ -310,7 +372,7 @@ def _merge_group(staging_url: str, plan_id: str, group: str, staged: list[str]) 
         paths = [staging.local_path(k) for k in staged]
         if failed := units.merge(connection, compiled, int(part), paths, path, without=without):
             failed_folds.tell(staging, name, part, failed)
-        staging.put_file(f"staged/rows/{name}/{int(part):04d}.parquet", path)
+        staging.put_file(_merged_rows(name, part), path)
     staging.put(done, b"")
 
 

@@ -15,7 +15,7 @@ from pipelines.staged import Named, Work, run_staged
 from warehouse.domain import load_domain
 from warehouse.event_log import manifest as manifests
 from warehouse.event_log.commit import CommitInfo
-from warehouse.event_log.log import EventLog, open_log
+from warehouse.event_log.log import EventLog, Head, open_log
 from warehouse.event_log.manifest import Manifest
 from warehouse.event_log.sealing import gather, next_manifest, seal_bucket
 from warehouse.object_store import open_store
@@ -63,7 +63,7 @@ def seal(log: EventLog, domain_ref: str, options: PipelineOptions) -> Sealed:
         if manifests.publish(log.store, made):
             events = made.sealed_position - head.sealed.sealed_position
             return Sealed(events, len(head.tail), len(made.segments), made.sealed_position)
-        _discard(log, head.sealed, made)
+        _discard(log, head, made)
     raise RefoldError(f"The log {log.url} is being sealed by others all the time; gave up after {_ATTEMPTS} tries.")
 
 
@@ -127,11 +127,14 @@ def _seal(log_url: str, staging_url: str, domain_ref: str, bucket: str, gathered
     staging.put(f"sealed/{bucket}", pickle.dumps(made))
 
 
-def _discard(log: EventLog, before: Manifest, lost: Manifest) -> None:
-    """Delete what a seal wrote that lost the race for its manifest."""
-    kept = {s.key for s in before.segments} | {h.key for h in before.heads}
+def _discard(log: EventLog, seen: Head, lost: Manifest) -> None:
+    """Delete what a seal wrote that lost the race for its manifest; never what a commit or another manifest names."""
     newest = log.manifest()
-    kept |= {s.key for s in newest.segments} | {h.key for h in newest.heads}
+    kept = {s.key for m in (seen.sealed, newest) for s in m.segments} | {
+        h.key for m in (seen.sealed, newest) for h in m.heads
+    }
+    for info in seen.tail:  # a bulk import's segments belong to its commit, sealed or not
+        kept |= {s.key for s in info.segments} | {h.key for h in info.heads_runs}
     for key in {s.key for s in lost.segments} | {h.key for h in lost.heads}:
         if key not in kept:
             log.store.delete(key)

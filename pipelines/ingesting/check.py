@@ -1,8 +1,8 @@
 """One chunk of foreign rows becomes typed events, sorted by bucket, and the rows that could not.
 
 Every worker has a checker of its own, with a database in memory. A chunk is looked at in three steps: the envelope of
-every row; which shapes there are, and which streams, with their buckets; then the payloads, which are documents or typed
-columns.
+every row; which shapes there are, and which streams, with their buckets; then the payloads, which are documents or
+typed columns.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from event_schemas.registry import Shape
 from pipelines.ingesting.check_documents import Documents
 from pipelines.ingesting.check_typed import read_typed
 from pipelines.ingesting.chunk import Chunk
-from pipelines.ingesting.desk import Desk, Told, same
+from pipelines.ingesting.desk import KEPT, Desk, Told, same
 from pipelines.ingesting.envelope import NEWEST
 from pipelines.ingesting.mapping import ColumnMapping, TypeName
 from warehouse.event_log.spool import Partitioned
@@ -64,30 +64,34 @@ class Checker:
             chunk: as :func:`~pipelines.ingesting.chunk.load_chunk` made it on the same connection.
             explain: why a row that cannot be read is no event; empty for a blank one.
         """
-        desk = self._desk
-        desk.run(f"CREATE OR REPLACE TEMP TABLE _keys AS {chunk.keys}")
-        wrong = dict(chunk.broken)
-        for row, reason in desk.rows("SELECT _row, _wrong FROM _keys WHERE _wrong IS NOT NULL"):
-            wrong[row] = reason or explain(row)
-        shapes = self._shapes(wrong)
+        desk, wrong = self._desk, dict(chunk.broken)
+        if chunk.documents:
+            desk.run(f"CREATE OR REPLACE TEMP TABLE {KEPT} AS FROM {chunk.rows}")
+        rows = KEPT if chunk.documents else chunk.rows
+        desk.run(
+            "CREATE OR REPLACE TEMP TABLE _told AS SELECT stream_id, _type, _version, _structure, "
+            f"count(*) FILTER (_wrong IS NULL) AS n_good, count(_wrong) AS n_wrong FROM {rows} GROUP BY ALL"
+        )
+        if desk.rows("SELECT 1 FROM _told WHERE n_wrong > 0 LIMIT 1"):
+            found = desk.rows(f"SELECT _row, _wrong FROM {rows} WHERE _wrong IS NOT NULL")
+            wrong |= {row: reason or explain(row) for row, reason in found}
+        shapes = self._shapes(rows, wrong)
         desk.run(
             "CREATE OR REPLACE TEMP TABLE _buckets AS SELECT stream_id AS _stream, "
             f"(md5_number_lower(stream_id) % {self._bucket_count})::USMALLINT AS _bucket "
-            "FROM (SELECT DISTINCT stream_id FROM _keys WHERE _wrong IS NULL)"
+            "FROM (SELECT DISTINCT stream_id FROM _told WHERE n_good > 0)"
         )
         if chunk.documents:
             tables = {shape: self._documents.read(chunk, shape, told, wrong) for shape, told in shapes.items()}
         else:
             tables = read_typed(desk, chunk, shapes, wrong)
-        desk.run("DROP TABLE _keys")
-        desk.run("DROP TABLE _buckets")
+        for table in (KEPT, "_told", "_buckets"):
+            desk.run(f"DROP TABLE IF EXISTS {table}")
         return _positioned(tables, chunk.count, wrong)
 
-    def _shapes(self, wrong: dict[int, str]) -> dict[Shape, list[Told]]:
+    def _shapes(self, rows: str, wrong: dict[int, str]) -> dict[Shape, list[Told]]:
         """Find which shapes there are, and note the rows of those that the domain does not know."""
-        found = self._desk.rows(
-            "SELECT _type, _version, _structure FROM _keys WHERE _wrong IS NULL GROUP BY ALL ORDER BY ALL"
-        )
+        found = self._desk.rows("SELECT DISTINCT _type, _version, _structure FROM _told WHERE n_good > 0 ORDER BY ALL")
         shapes: dict[Shape, list[Told]] = {}
         unknown: dict[tuple[str, int], tuple[Told, str]] = {}
         for told in (Told(*row) for row in found):
@@ -99,7 +103,7 @@ class Checker:
             else:
                 shapes.setdefault(shape, []).append(told)
         for told, reason in unknown.values():
-            query = f"SELECT _row FROM _keys WHERE _wrong IS NULL AND {same([told])}"
+            query = f"SELECT _row FROM {rows} WHERE _wrong IS NULL AND {same([told])}"
             wrong |= {row: reason for (row,) in self._desk.rows(query)}
         return shapes
 

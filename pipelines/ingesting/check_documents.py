@@ -1,4 +1,4 @@
-"""Payloads that are JSON documents: transformed a vector at a time where that loses nothing, else looked at one by one."""
+"""Payloads that are JSON documents: transformed a vector at a time where that loses nothing, else looked at singly."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pyarrow as pa
 from event_schemas import PayloadError
 from event_schemas.registry import Shape
 from pipelines.ingesting.chunk import Chunk
-from pipelines.ingesting.desk import Desk, Told, good, same
+from pipelines.ingesting.desk import KEPT, Desk, Told, good, same
 from pipelines.ingesting.mapping import FLAT
 from pipelines.ingesting.payload_json import JsonShape
 from warehouse.sql import quote
@@ -45,7 +45,7 @@ class Documents:
                 WHEN k._inner IS NOT NULL THEN {plan.transform("k._inner")}
                 ELSE {plan.transform("k._document", chunk.prefix)}
             END AS _p
-            FROM _keys k JOIN _judged j USING (_structure)
+            FROM {KEPT} k JOIN _judged j USING (_structure)
         )"""
         fits = f"(_bits IS NOT NULL AND {plan.fits('_p', '_bits')})::TINYINT AS _fits"
         table = desk.by_bucket(documents, [*_selected(plan), fits], f"_wrong IS NULL AND {same(told)}")
@@ -62,7 +62,9 @@ class Documents:
         desk = self._desk
         desk.connection.register("_doubtful", pa.table({"_row": rows}))
         canonical: dict[int, str] = {}
-        for row, document, inner in desk.rows("SELECT _row, _document, _inner FROM _keys JOIN _doubtful USING (_row)"):
+        for row, document, inner in desk.rows(
+            f"SELECT _row, _document, _inner FROM {KEPT} JOIN _doubtful USING (_row)"
+        ):
             try:
                 canonical[row] = plan.mend(document or "{}", chunk.prefix) if inner is None else plan.mend(inner)
             except PayloadError as error:
@@ -70,7 +72,7 @@ class Documents:
         arrays = [pa.array(canonical, pa.int64()), pa.array(canonical.values(), pa.string())]
         desk.connection.register("_mended", pa.table(arrays, names=["_row", "_canonical"]))
         own = JsonShape(schema=plan.schema, keys={}, drop_unknown=False, zone=plan.zone)
-        documents = f"(SELECT k.*, {own.transform('_canonical')} AS _p FROM _keys k JOIN _mended USING (_row))"
+        documents = f"(SELECT k.*, {own.transform('_canonical')} AS _p FROM {KEPT} k JOIN _mended USING (_row))"
         why = f"CASE WHEN NOT ({own.fits('_p', None)}) THEN 'the payload cannot be read' END AS _why"
         return good(desk.by_bucket(documents, [*_selected(own), why], "true"), wrong)
 

@@ -48,11 +48,10 @@ class Chunk:
     Attributes:
         count: how many rows, good and bad.
         broken: rows that could not be read, and why.
-        keys: SELECT of the envelope, with ``_row``; ``_wrong`` says why a row is no event, and is empty where only a
-            look at the row can tell. With ``_document`` and ``_inner`` if payloads are documents; ``_structure`` tells
-            their keys and types.
-        rows: relation of the envelope with the payload's columns, if payloads are typed.
-        find: columns of that relation.
+        rows: relation of the envelope, with ``_row``; ``_wrong`` says why a row is no event, and is empty where only a
+            look at the row can tell. ``_structure`` tells keys and types of the document, if payloads are documents;
+            ``_document`` and ``_inner`` hold it. Else the file's columns follow.
+        find: the file's columns in that relation.
         documents: whether payloads are documents.
         prefix: where the payload is in ``_document``; ``_inner`` is the payload itself, where it is a text in the row.
         empty_is_null: whether an empty text stands for no value.
@@ -61,8 +60,7 @@ class Chunk:
 
     count: int
     broken: Mapping[int, str]
-    keys: str
-    rows: str = ""
+    rows: str
     find: Find = lambda _: None
     documents: bool
     prefix: tuple[str, ...] = ()
@@ -132,13 +130,13 @@ def _json_chunk(rows: TextRows, mapping: ColumnMapping, origin: Origin, event_id
         WHEN left({payload}, 1) = '"' THEN json_extract_string({payload}, '$')
     END"""
     structured = _STRUCTURE.format(document="coalesce(_inner, _payload, '{}')")
-    keys = f"""
+    relation = f"""(
         SELECT * EXCLUDE (_payload), {structured} AS _structure FROM (
             SELECT _row, {envelope}, _text AS _document, {payload} AS _payload, {inner} AS _inner FROM (
                 SELECT _row, _text, TRY(json_transform(_text, {literal(json.dumps(structure))})) AS _j FROM {_CHUNK}
             )
-        )"""
-    return Chunk(count=rows.count, broken=rows.broken, keys=keys, documents=True, prefix=prefix)
+        ))"""
+    return Chunk(count=rows.count, broken=rows.broken, rows=relation, documents=True, prefix=prefix)
 
 
 def _put(structure: dict[str, Any], path: tuple[str, ...], dtype: str) -> None:
@@ -171,11 +169,11 @@ def _table_chunk(
         raise UsageError(f"{origin.name} has no column {mapping.payload!r}, which the mapping names as payload.")
     broken = rows.broken if isinstance(rows, TextRows) else {}
     if payload is not None and pt.is_string(payload.type):
-        keys = f"""
+        relation = f"""(
             SELECT *, {_STRUCTURE.format(document="coalesce(_inner, '{}')")} AS _structure FROM (
                 SELECT _row, {envelope}, NULL AS _document, nullif({payload.sql}, '') AS _inner FROM {source}
-            )"""
-        return Chunk(count=rows.count, broken=broken, keys=keys, documents=True)
+            ))"""
+        return Chunk(count=rows.count, broken=broken, rows=relation, documents=True)
     names = [n for n in schema.names if n != "_row"]
     own = {f"_c{i}": quote(n) for i, n in enumerate(names)}
     carried = ", ".join(f"{sql} AS {alias}" for alias, sql in own.items())
@@ -183,11 +181,7 @@ def _table_chunk(
     return Chunk(
         count=rows.count,
         broken=broken,
-        keys=f"""
-            SELECT _row, stream_id, _type, _version, _wrong, '' AS _structure
-            FROM (SELECT _row, {envelope} FROM {source})
-        """,
-        rows=f"(SELECT _row, {envelope}, {carried} FROM {source})",
+        rows=f"(SELECT _row, {envelope}, '' AS _structure, {carried} FROM {source})",
         find=_finder(pa.schema([schema.field(n).with_name(aliases[n]) for n in names]), aliases),
         documents=False,
         empty_is_null=empty_is_null,

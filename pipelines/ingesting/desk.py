@@ -16,6 +16,9 @@ from pipelines.ingesting.mapping import ColumnMapping
 from warehouse.event_log.spool import SPOOLED
 from warehouse.sql import literal
 
+KEPT = "_kept"
+"""The table that holds a chunk's documents while they are looked at."""
+
 BROUGHT = SPOOLED[1:]
 """What rows bring of the envelope; positions are given when it is known which rows are wrong."""
 

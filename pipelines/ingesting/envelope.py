@@ -140,8 +140,9 @@ def _version(source: Source | None, find: Find) -> tuple[str, str]:
     if source.constant is not None:
         return (f"{NEWEST}::INTEGER", "") if source.constant == "newest" else (f"{int(source.constant)}::INTEGER", "")
     text = _text(source, find)
-    number = f"TRY_CAST({text} AS INTEGER)"
-    wrong = f"""WHEN {text} IS NOT NULL AND coalesce({number}, 0) < 1
+    own = find(source.columns[0]) if len(source.columns) == 1 and not source.pattern else None
+    number = f"TRY_CAST({own.sql if own is not None and pt.is_integer(own.type) else text} AS INTEGER)"
+    wrong = f"""WHEN coalesce({number}, 0) < 1 AND {text} IS NOT NULL
             THEN 'schema_version: expected a number from 1, found ' || {text}"""
     return f"coalesce({number}, {_FIRST_VERSION})", wrong
 

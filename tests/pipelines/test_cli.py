@@ -393,6 +393,10 @@ def test_query_as_json_tells_where_the_answer_stands(call: Call, made: Path) -> 
     assert document["position"] == status["generation"]["position"]
     assert document["last_updated"] == status["generation"]["last_updated"]
     assert answer(call("query", "--json", "FROM order_summary WHERE false", folder=made))["rows"] == []
+    odd = "SELECT (2**100)::HUGEINT AS huge, 'a'::BLOB AS bytes, TIMESTAMPTZ '2025-01-01 00:00+01' AS at, [1.5] AS list"
+    assert answer(call("query", "--json", odd, folder=made))["rows"] == [
+        {"huge": str(2**100), "bytes": "61", "at": "2024-12-31T23:00:00+00:00", "list": ["1.5"]}
+    ]
 
 
 def test_query_in_a_pipe_gives_every_row_and_the_footer_on_stderr(call: Call, made: Path) -> None:

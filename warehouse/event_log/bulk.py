@@ -27,6 +27,7 @@ from event_schemas.envelope import UTC_MICROSECONDS
 from event_schemas.registry import Shape
 from warehouse.duck import connect
 from warehouse.event_log import commit
+from warehouse.event_log.columns import write_parquet
 from warehouse.event_log.commit import CommitInfo
 from warehouse.event_log.existing import load_tail, stream_heads
 from warehouse.event_log.heads import files_literal, heads_path
@@ -34,7 +35,7 @@ from warehouse.event_log.layout import commit_key
 from warehouse.event_log.log import EventLog, Head
 from warehouse.event_log.manifest import HeadsRun, Segment
 from warehouse.event_log.sealing import SealedBucket
-from warehouse.event_log.segments import prepare_segment, write_heads
+from warehouse.event_log.segments import ROW_GROUP_ROWS, SEGMENT_ENVELOPE, describe_segment, write_heads
 from warehouse.event_log.spool import SPOOLED, Batch, Spool, Spooled, read_spool
 
 _COMMIT_NAMESPACE = uuid.UUID("6d1f8f0e-7d5c-4b07-9d0b-6b8e7a3c51f2")
@@ -79,24 +80,19 @@ def build_bucket(log: EventLog, registry: Registry, folder: Path, bucket: int, r
     spooled = spool.read_bucket(bucket)
     order = _stream_order(spooled)
     made: dict[Path, Segment] = {}
-    with tempfile.TemporaryDirectory(dir=folder, prefix="building-") as place, _database().cursor() as connection:
+    with tempfile.TemporaryDirectory(dir=folder, prefix="building-") as place:
         for index, (shape, batches) in enumerate(spooled.items()):
+            names = [*SEGMENT_ENVELOPE, *registry.schema(*shape).names]
             for part in _parts(order, index, batches):
-                connection.register("_part", _enveloped(part, recorded_at))
                 path = Path(place) / f"{len(made)}.parquet"
-                segment = prepare_segment(
-                    connection,
-                    path,
-                    shape=shape,
-                    bucket=bucket,
-                    relation="_part",
-                    payload=registry.schema(*shape).names,
-                    unique=_unique(spool, shape, bucket, part=len(made)),
+                table = _enveloped(part, recorded_at).select(names)
+                metadata = write_parquet(table, path, row_group_rows=ROW_GROUP_ROWS)
+                made[path] = describe_segment(
+                    path, metadata, shape=shape, bucket=bucket, unique=_unique(spool, shape, bucket, part=len(made))
                 )
-                assert segment is not None
-                made[path] = segment
         with ThreadPoolExecutor(_PUTS) as pool:
             list(pool.map(lambda path: log.store.put_file(made[path].key, path), made))
+    with _database().cursor() as connection:
         connection.register("_heads", order.heads)
         heads = write_heads(connection, log.store, bucket=bucket, relation="_heads")
     return SealedBucket(bucket=bucket, segments=tuple(made.values()), heads=(heads,) if heads else ())
@@ -238,6 +234,8 @@ def existing_streams(
         runs: the streams of an import.
         limit: how many to name at most.
     """
+    if not head.position:
+        return []
     load_tail(connection, head)
     for bucket in sorted({r.bucket for r in runs}):
         mine = files_literal([heads_path(log, r) for r in runs if r.bucket == bucket])

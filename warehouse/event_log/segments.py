@@ -53,47 +53,31 @@ def write_segment(
     Returns:
         The segment, or None if there are no rows.
     """
-    ordered = f"(FROM {relation} ORDER BY stream_id, stream_version)"
+    select = f"SELECT {columns([*SEGMENT_ENVELOPE, *payload])} FROM {relation} ORDER BY stream_id, stream_version"
     with tempfile.TemporaryDirectory(prefix="refold-") as folder:
         path = Path(folder) / "segment.parquet"
-        segment = prepare_segment(
-            connection, path, shape=shape, bucket=bucket, relation=ordered, payload=payload, raw=raw
-        )
-        if segment is not None:
-            store.put_file(segment.key, path)
+        copy_parquet(connection, select, path)
+        metadata = pq.read_metadata(path)
+        if metadata.num_rows == 0:
+            return None
+        segment = describe_segment(path, metadata, shape=shape, bucket=bucket, raw=raw)
+        store.put_file(segment.key, path)
     return segment
 
 
-def prepare_segment(
-    connection: duckdb.DuckDBPyConnection,
-    path: Path,
-    *,
-    shape: Shape,
-    bucket: int,
-    relation: str,
-    payload: Iterable[str],
-    raw: bool = False,
-    unique: str | None = None,
-) -> Segment | None:
-    """Write a relation that is in order by stream to a local file, which is to be stored under the segment's key.
+def describe_segment(
+    path: Path, metadata: pq.FileMetaData, *, shape: Shape, bucket: int, raw: bool = False, unique: str | None = None
+) -> Segment:
+    """Say what a manifest says of a segment that lies in a local file, to be stored under the key that is told.
 
     Args:
-        connection: where ``relation`` can be queried.
         path: of the file.
+        metadata: its footer.
         shape: event type and schema version.
         bucket: of all its streams.
-        relation: SQL with the envelope and the payload's columns, in order by stream.
-        payload: names of the payload's columns.
         raw: whether the payload is one column of JSON text.
-        unique: what tells the segment's key from all others; a random UUID by default.
-
-    Returns:
-        The segment, or None if there are no rows.
+        unique: what tells its key from all others; a random UUID by default.
     """
-    copy_parquet(connection, f"SELECT {columns([*SEGMENT_ENVELOPE, *payload])} FROM {relation}", path)
-    metadata = pq.read_metadata(path)
-    if metadata.num_rows == 0:
-        return None
     first, last = _range(metadata, "position")
     earliest, latest = _range(metadata, "recorded_at")
     event_type = url_quote(shape[0], safe="")

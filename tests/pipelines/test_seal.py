@@ -1,0 +1,34 @@
+"""Sealing as a whole: who loses the race for a manifest deletes its own files, and nobody else's."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pipelines.runners import make_options
+from pipelines.seal import _discard, seal
+from tests.warehouse.event_log.shop import REGISTRY, Closed, added, bulk_import, prepare_seal
+from warehouse.event_log import Appender, create_log, read_positions, verify
+from warehouse.event_log.sealing import publish
+
+
+def test_the_loser_of_a_race_keeps_a_bulk_import(tmp_path: Path) -> None:
+    """The winner saw a shorter tail: segments of an import behind it belong to the import's commit, not to the loser."""
+    log = create_log(str(tmp_path), domain_name="shop", bucket_count=2)
+    Appender(log, REGISTRY).append("x", [Closed()])
+    winner = prepare_seal(log)
+    bulk_import(log, "import", [("y", added()), ("z", Closed())])
+    seen = log.head()
+    loser = prepare_seal(log)
+    assert publish(log, winner)
+    assert not publish(log, loser)
+    _discard(log, seen, loser)
+    assert verify(log, REGISTRY).sound
+    assert [e.position for e in read_positions(log, REGISTRY, 0)] == [1, 2, 3]
+    live = {s.key for s in log.manifest().segments} | {s.key for i in log.head().tail for s in i.segments}
+    assert set(log.store.list_from("segments")) == live
+
+
+def test_nothing_to_seal(tmp_path: Path) -> None:
+    """An empty log is sealed already."""
+    log = create_log(str(tmp_path), domain_name="shop", bucket_count=2)
+    assert seal(log, "orders", make_options(None)).commits == 0
