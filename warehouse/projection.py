@@ -20,6 +20,7 @@ import pyarrow as pa
 
 from event_schemas import ENVELOPE, ProjectionError, event_type_of, is_event, schema_of
 from event_schemas.envelope import ENVELOPE_NAMES
+from warehouse.one_event import check_one_event
 from warehouse.reducers import Kind, Reducer
 from warehouse.sql import (
     Rewritten,
@@ -280,6 +281,7 @@ def _compile(
     select = on.select if isinstance(on, Delete) else on
     payload = schema_of(cls)
     try:
+        check_one_event(select)
         sql = rewrite(select, append={"_position": "position", "_ordinal": "_ordinal"})
         found = _bind(sql.text, payload)
     except (SqlError, duckdb.Error) as error:

@@ -197,11 +197,11 @@ def rewrite(select: str, *, append: dict[str, str]) -> Rewritten:
         >>> rewrite("SELECT 1 AS one WHERE quantity > 0", append={"_position": "position"}).text
         'SELECT 1 AS one, "position" AS _position FROM "event" WHERE (quantity > 0)'
     """
-    tree = _parse(select)
+    tree = parse(select)
     node = tree["statements"][0]["node"]
     for leaf in _select_nodes(node):
         if leaf["from_table"]["type"] == "EMPTY":
-            leaf["from_table"] = _parse("SELECT 1 FROM event")["statements"][0]["node"]["from_table"]
+            leaf["from_table"] = parse("SELECT 1 FROM event")["statements"][0]["node"]["from_table"]
         present = {_output_name(e).lower() for e in leaf["select_list"]}
         starred = any(e["class"] == "STAR" for e in leaf["select_list"])
         for output, source in append.items():
@@ -231,7 +231,12 @@ def scratch() -> duckdb.DuckDBPyConnection:
     return _scratch().cursor()
 
 
-def _parse(select: str) -> dict[str, Any]:
+def parse(select: str) -> dict[str, Any]:
+    """Give the syntax tree of one SELECT.
+
+    Raises:
+        SqlError: the text does not parse, or is not one SELECT.
+    """
     row = scratch().execute("SELECT json_serialize_sql(?)", [select]).fetchone()
     tree: dict[str, Any] = json.loads(row[0]) if row else {}
     if tree.get("error"):
@@ -254,7 +259,7 @@ def normalised(select: str) -> str:
         >>> normalised("select  a -- note") == normalised("SELECT a")
         True
     """
-    return _deparse(_parse(select))
+    return _deparse(parse(select))
 
 
 def _select_nodes(node: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -274,7 +279,7 @@ def _multiplies(node: dict[str, Any]) -> bool:
         len(tables) != 1
         or tables[0]["type"] != "BASE_TABLE"
         or tables[0]["table_name"].lower() != "event"
-        or any(n.get("function_name") in ("unnest", "unlist") for n in _walk(node))
+        or any(n.get("function_name") in ("unnest", "unlist") for n in walk(node))
     )
 
 
@@ -298,14 +303,15 @@ def _unordered_table(table: dict[str, Any]) -> bool:
     return table["type"] not in ("BASE_TABLE", "EMPTY")
 
 
-def _walk(node: Any) -> Iterator[dict[str, Any]]:
+def walk(node: Any) -> Iterator[dict[str, Any]]:
+    """Visit all nodes of a syntax tree, the given one first."""
     if isinstance(node, dict):
         yield node
         for value in node.values():
-            yield from _walk(value)
+            yield from walk(value)
     elif isinstance(node, list):
         for value in node:
-            yield from _walk(value)
+            yield from walk(value)
 
 
 def _output_name(expression: dict[str, Any]) -> str:
@@ -324,7 +330,7 @@ def _is_constant(expression: dict[str, Any]) -> bool:
 
 
 def _column(name: str, *, alias: str) -> dict[str, Any]:
-    expression: dict[str, Any] = _parse(f"SELECT {quote(name)} AS {quote(alias)}")["statements"][0]["node"][
+    expression: dict[str, Any] = parse(f"SELECT {quote(name)} AS {quote(alias)}")["statements"][0]["node"][
         "select_list"
     ][0]
     return expression

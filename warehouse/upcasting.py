@@ -7,6 +7,7 @@ import pyarrow as pa
 
 from event_schemas import ENVELOPE, ContractError, Registry, Upcaster
 from event_schemas.registry import Shape
+from warehouse.one_event import check_one_event
 from warehouse.sql import (
     SqlError,
     duckdb_type,
@@ -48,6 +49,7 @@ def compile_sql(step: Upcaster, registry: Registry) -> str:
     """
     where = f"{step.name}, to {' v'.join(map(str, target_of(step, registry)))}"
     try:
+        check_one_event(step.sql())
         rewritten = rewrite(step.sql(), append={name: name for name in CARRIED})
         found = _bind(rewritten.text, step.sources[0].schema)
     except (SqlError, duckdb.Error) as error:

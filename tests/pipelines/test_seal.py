@@ -12,7 +12,7 @@ from warehouse.event_log.sealing import publish
 
 
 def test_the_loser_of_a_race_keeps_a_bulk_import(tmp_path: Path) -> None:
-    """The winner saw a shorter tail: segments of an import behind it belong to the import's commit, not to the loser."""
+    """The winner saw a shorter tail: segments of an import behind it belong to the import, not to the loser."""
     log = create_log(str(tmp_path), domain_name="shop", bucket_count=2)
     Appender(log, REGISTRY).append("x", [Closed()])
     winner = prepare_seal(log)

@@ -1,11 +1,11 @@
 """The spool: events of one bulk import on local disk, sorted by bucket, so that memory does not grow with the history.
 
-Chunks of typed events come in the order of the source. Each becomes one Arrow file a shape, with one record batch a
-bucket, and then one line of the journal, which makes it count. A killed import goes on behind the last chunk in the
+Chunks of typed events come in the order of the source. Each becomes one Arrow file a shape, which is mapped into memory
+to read one bucket of it, and then one line of the journal, which makes it count. A killed import goes on behind the last chunk in the
 journal::
 
     <folder>/journal.jsonl                               who it is, then a line a chunk
-    <folder>/chunks/00000007/OrderPlaced@3.arrow         events of chunk 7; batches are buckets
+    <folder>/chunks/00000007/OrderPlaced@3.arrow         events of chunk 7, bucket after bucket
 """
 
 from __future__ import annotations
@@ -145,7 +145,7 @@ class Spooled:
         found: set[int] = set()
         for chunk in self.journal.chunks:
             for file in chunk.files:
-                found.update(_buckets_of(_open(_chunk_folder(self.folder, chunk.number) / file.name)))
+                found.update(_open(_chunk_folder(self.folder, chunk.number) / file.name)[0])
         return sorted(found)
 
     def read_bucket(self, bucket: int) -> dict[Shape, list[Batch]]:
@@ -153,9 +153,10 @@ class Spooled:
         found: dict[Shape, list[Batch]] = {}
         for chunk in self.journal.chunks:
             for file in chunk.files:
-                reader = _open(_chunk_folder(self.folder, chunk.number) / file.name)
-                if bucket in (buckets := _buckets_of(reader)):
-                    batch = Batch(chunk.base, reader.get_batch(buckets.index(bucket)))
+                starts, rows = _open(_chunk_folder(self.folder, chunk.number) / file.name)
+                if bucket in starts:
+                    end = min((s for s in starts.values() if s > starts[bucket]), default=rows.num_rows)
+                    batch = Batch(chunk.base, rows.slice(starts[bucket], end - starts[bucket]))
                     found.setdefault((file.event_type, file.schema_version), []).append(batch)
         return found
 
@@ -164,7 +165,7 @@ class Spooled:
         chunk = self.journal.chunks[number]
         found = {}
         for file in chunk.files:
-            table = _open(_chunk_folder(self.folder, number) / file.name).read_all()
+            table = pa.Table.from_batches([_open(_chunk_folder(self.folder, number) / file.name)[1]])
             positions = pa.array(table["position"].to_numpy() + chunk.base, pa.int64())
             found[(file.event_type, file.schema_version)] = table.set_column(0, "position", positions)
         return found
@@ -312,25 +313,22 @@ def _file_name(event_type: str, schema_version: int) -> str:
 
 
 def _write(path: Path, part: Partitioned) -> int:
-    """Write one record batch a bucket, and tell the file's size; the schema's metadata says which buckets they are."""
+    """Write a file, and tell its size; the schema's metadata says where each bucket begins."""
     starts = np.flatnonzero(np.diff(part.buckets, prepend=-1))
-    ends = np.append(starts[1:], len(part.buckets))
-    told = part.buckets[starts].tolist()
+    told = dict(zip(map(str, part.buckets[starts].tolist()), starts.tolist(), strict=True))
     table = part.rows.combine_chunks()
     schema = table.schema.with_metadata({_BUCKETS: orjson.dumps(told)})
-    (whole,) = table.to_batches()
+    (batch,) = table.to_batches()
     with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
-        for start, end in zip(starts.tolist(), ends.tolist(), strict=True):
-            writer.write_batch(whole.slice(start, end - start).replace_schema_metadata(schema.metadata))
+        writer.write_batch(batch.replace_schema_metadata(schema.metadata))
     return path.stat().st_size
 
 
-def _open(path: Path) -> pa.ipc.RecordBatchFileReader:
-    return pa.ipc.open_file(pa.memory_map(str(path)))
-
-
-def _buckets_of(reader: pa.ipc.RecordBatchFileReader) -> list[int]:
-    return list(orjson.loads(reader.schema.metadata[_BUCKETS]))
+def _open(path: Path) -> tuple[dict[int, int], pa.RecordBatch]:
+    """Map a file into memory: bucket to its first row, and the rows, which stay on disk until they are touched."""
+    batch = pa.ipc.open_file(pa.memory_map(str(path))).get_batch(0)
+    told = orjson.loads(batch.schema.metadata[_BUCKETS])
+    return {int(bucket): start for bucket, start in told.items()}, batch.replace_schema_metadata(None)
 
 
 __all__ = ["SPOOLED", "Batch", "Journal", "Partitioned", "Spool", "SpoolChunk", "SpoolFile", "Spooled", "read_spool"]
