@@ -117,6 +117,7 @@ class Projection:
     def __post_init__(self) -> None:
         _check_names(self.name, self.key, self.columns, self.on)
         _check_types(self.name, self.table)
+        _check_totals(self.name, self.columns)
         wanted = {c: r.type for c, r in self.columns.items()}
         handlers = tuple(_compile(self.name, self.key, wanted, cls, on) for cls, on in self.on.items())
         object.__setattr__(self, "handlers", handlers)
@@ -258,6 +259,18 @@ def _check_names(
 def _check_types(name: str, table: Mapping[str, str]) -> None:
     for column, declared in table.items():
         arrow_type(declared, where=f"Projection {name}, column {column}")
+
+
+def _check_totals(name: str, columns: Mapping[str, Reducer]) -> None:
+    for column, reducer in columns.items():
+        if reducer.kind is Kind.TOTAL:
+            try:
+                scratch().sql(f"SELECT sum(NULL::{reducer.type})")
+            except duckdb.Error as error:
+                raise ProjectionError(
+                    f"Projection {name}, column {column}: a total of {reducer.type} cannot be added up; use an "
+                    "integer or a DECIMAL."
+                ) from error
 
 
 def _check_derived(model: Projection) -> None:

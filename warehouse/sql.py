@@ -288,8 +288,12 @@ def _unordered(node: dict[str, Any]) -> bool:
     if node["type"] == "SET_OPERATION_NODE":
         children = node.get("children") or [node["left"], node["right"]]
         return node["setop_type"] != "UNION" or not node["setop_all"] or any(map(_unordered, children))
-    hashed = bool(node.get("group_expressions")) or any(m["type"] == "DISTINCT_MODIFIER" for m in node["modifiers"])
-    return hashed or _unordered_table(node["from_table"])
+    grouped = bool(node.get("group_expressions")) or node["aggregate_handling"] != "STANDARD_HANDLING"
+    return (
+        grouped
+        or any(m["type"] == "DISTINCT_MODIFIER" for m in node["modifiers"])
+        or _unordered_table(node["from_table"])
+    )
 
 
 def _unordered_table(table: dict[str, Any]) -> bool:

@@ -1,8 +1,8 @@
 """The spool: events of one bulk import on local disk, sorted by bucket, so that memory does not grow with the history.
 
 Chunks of typed events come in the order of the source. Each becomes one Arrow file a shape, which is mapped into memory
-to read one bucket of it, and then one line of the journal, which makes it count. A killed import goes on behind the last chunk in the
-journal::
+to read one bucket of it, and then one line of the journal, which makes it count. A killed import goes on behind the
+last chunk in the journal::
 
     <folder>/journal.jsonl                               who it is, then a line a chunk
     <folder>/chunks/00000007/OrderPlaced@3.arrow         events of chunk 7, bucket after bucket
