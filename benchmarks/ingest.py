@@ -1,4 +1,4 @@
-"""Import of a trading history to sealed segments, against plain DuckDB that writes the same rows as partitioned Parquet.
+"""Import of a trading history to sealed segments, against plain DuckDB writing the same rows as partitioned Parquet.
 
 ``python -m benchmarks.ingest --events 10000000 --format parquet --json``: typed columns. ``--format jsonl``: JSON lines
 with the payload as an object. Both sides run in a process of their own, on the same file, one after the other. Both
@@ -42,7 +42,8 @@ SELECT
         AS realised_profit,
     CASE WHEN kind >= 96 THEN (100 + (h // 1000) % 10000)::DECIMAL(18,2) END AS amount
 FROM (
-    SELECT i, hash(i) AS h, (hash(i) // 13) % 100 AS kind, (hash(i * 31) % 2000)::BIGINT AS trader, i // 500000 AS session
+    SELECT i, hash(i) AS h, (hash(i) // 13) % 100 AS kind, (hash(i * 31) % 2000)::BIGINT AS trader,
+           i // 500000 AS session
     FROM range({events}) r(i)
 )
 """

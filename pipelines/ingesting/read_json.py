@@ -11,13 +11,13 @@ import pyarrow as pa
 
 from event_schemas import UsageError
 from pipelines.ingesting.blocks import BOM, blocks, too_long
-from pipelines.ingesting.rows import Limits, Place, Rows
+from pipelines.ingesting.rows import Limits, Place, TextRows
 from pipelines.ingesting.sources import ByteStream
 
 _SPACE = " \t\r\n"
 
 
-def read_lines(stream: ByteStream, place: Place, limits: Limits) -> Iterator[Rows]:
+def read_lines(stream: ByteStream, place: Place, limits: Limits) -> Iterator[TextRows]:
     """Read JSON lines.
 
     Args:
@@ -41,7 +41,7 @@ def read_lines(stream: ByteStream, place: Place, limits: Limits) -> Iterator[Row
             row += len(some)
 
 
-def read_array(stream: ByteStream, place: Place, limits: Limits) -> Iterator[Rows]:
+def read_array(stream: ByteStream, place: Place, limits: Limits) -> Iterator[TextRows]:
     """Read the elements of one JSON array, each as its own text.
 
     Args:
@@ -158,7 +158,7 @@ class _Elements:
 
 def _documents(
     texts: list[bytes], lines: Sequence[int], broken: Mapping[int, str], after: Place, consumed: int
-) -> Rows:
+) -> TextRows:
     found = dict(broken)
     column = _strings(texts)
     if column is None:

@@ -511,23 +511,6 @@ MODELS: tuple[tuple[ReadModel, Model], ...] = (
         },
     ),
     _projection(
-        "days",
-        {"day": "DATE"},
-        {"owners": collect("VARCHAR"), "last": latest("VARCHAR"), "earliest": first("VARCHAR")},
-        {
-            Opened: (
-                "SELECT coalesce(opened_on, DATE '2000-01-01') AS day, owner AS owners, owner AS last, "
-                "owner AS earliest "
-                "WHERE owner <> 'z'",
-                lambda e: [
-                    {"day": e.opened_on or date(2000, 1, 1), **dict.fromkeys(("owners", "last", "earliest"), owner)}
-                    for owner in [e.owner]
-                    if owner != "z"
-                ],
-            )
-        },
-    ),
-    _projection(
         "sums_of_refs",
         {"ref": "UUID"},
         {"pieces": total("BIGINT"), "value": maximum("DECIMAL(18,2)"), "last": maximum("TIMESTAMPTZ")},
