@@ -10,14 +10,18 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import shutil
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import click
 
 from benchmarks.sides import Measurement, measured, run_side, tell
+from pipelines.ingest import ingest
+from pipelines.runners import make_options
 from warehouse.duck import connect
+from warehouse.event_log import create_log
 
 _BUCKETS = 64
 
@@ -107,13 +111,9 @@ def make_source(folder: Path, events: int, form: str) -> Path:
 
 def refold_side(folder: Path, source: Path, workers: int) -> Measurement:
     """Import with refold."""
-    from pipelines.ingest import ingest
-    from pipelines.runners import make_options
-    from warehouse.event_log import create_log
-
     log = create_log(str(folder / "log"), domain_name="trading", bucket_count=_BUCKETS)
     done = ingest(log, "trading", [str(source)], options=make_options(None, [f"--direct_num_workers={workers}"]))
-    return {"imported": done.events, "rejected": done.rejected, "mode": done.mode, "cpu_seconds": _cpu_seconds()}
+    return {"imported": done.events, "rejected": done.rejected, "mode": done.mode}
 
 
 def by_hand_side(folder: Path, source: Path, workers: int) -> Measurement:
@@ -126,12 +126,12 @@ def by_hand_side(folder: Path, source: Path, workers: int) -> Measurement:
         rows = f"SELECT * EXCLUDE (payload), unnest(payload), row_number() OVER () AS position FROM {read}"
     with connect(threads=workers, temp_directory=folder / "spilled") as connection:
         connection.execute(_BY_HAND.format(buckets=_BUCKETS, source=rows, target=folder / "by-hand"))
-    return {"cpu_seconds": _cpu_seconds()}
+    return {}
 
 
-def _cpu_seconds() -> float:
-    used = resource.getrusage(resource.RUSAGE_SELF)
-    return used.ru_utime + used.ru_stime
+def _with_cpu_seconds(work: Callable[[], Measurement]) -> Measurement:
+    before = time.process_time()
+    return {**work(), "cpu_seconds": time.process_time() - before}
 
 
 def _summary(files: Path) -> tuple[int, int]:
@@ -152,7 +152,8 @@ def main(events: int, form: str, folder: Path, workers: int, as_json: bool, side
     """Measure a bulk import against plain DuckDB."""
     if side:
         work = refold_side if side == "refold" else by_hand_side
-        print(json.dumps(measured(lambda: work(folder, folder / f"history.{form}", workers))))
+        source = folder / f"history.{form}"
+        print(json.dumps(measured(lambda: _with_cpu_seconds(lambda: work(folder, source, workers)))))
         return
     folder = folder / f"import-{events}"
     source = make_source(folder, events, form)

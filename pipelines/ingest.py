@@ -158,7 +158,6 @@ def ingest(
             sources=sources,
             registry=registry,
             bucket_count=log.bucket_count,
-            folder=folder / "sources",
             workers=workers_of(options),
             limits=limits or Limits(),
             strict=strict,
@@ -172,7 +171,7 @@ def ingest(
             done,
             rejected=bad.count,
             rejects=bad.deliver(target),
-            unused_columns=unused_columns(sources, registry, spool.journal, folder / "sources"),
+            unused_columns=unused_columns(sources, registry, spool.journal),
         )
 
 

@@ -40,3 +40,22 @@ def connect(
     connection.execute("SET arrow_lossless_conversion = true")
     connection.execute("SET enable_progress_bar = false")
     return connection
+
+
+_TEMPORARIES = """
+SELECT true, table_name FROM duckdb_tables() WHERE temporary AND starts_with(table_name, '_')
+UNION ALL
+SELECT false, view_name FROM duckdb_views() WHERE temporary AND starts_with(view_name, '_')
+"""
+
+
+def forget_temporaries(connection: duckdb.DuckDBPyConnection) -> None:
+    """Drop refold's own temporary tables and registered Arrow tables, for a connection that is used again and again.
+
+    Their names start with an underscore.
+    """
+    for is_table, name in connection.execute(_TEMPORARIES).fetchall():
+        if is_table:
+            connection.execute(f'DROP TABLE temp."{name}"')
+        else:
+            connection.unregister(name)

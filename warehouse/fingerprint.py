@@ -1,7 +1,7 @@
 """Fingerprints: what a read model's rows depend on, so that a change is seen and a change of layout is not.
 
 SQL is compared in the form DuckDB itself writes it, Python by its syntax tree without docstrings; functions of the same
-package that a function calls count as part of it.
+package that a function calls, and constants of its module that it reads, count as part of it.
 """
 
 from __future__ import annotations
@@ -12,8 +12,11 @@ import inspect
 import json
 import textwrap
 from collections.abc import Callable
-from types import FunctionType
+from datetime import date, timedelta
+from decimal import Decimal
+from types import CodeType, FunctionType
 from typing import Any
+from uuid import UUID
 
 from event_schemas import Upcaster
 from event_schemas.registry import Shape
@@ -22,6 +25,7 @@ from warehouse.domain import Domain
 from warehouse.projection import Fold, ReadModel
 from warehouse.sql import normalised
 
+_CONSTANTS = (str, bytes, bool, int, float, Decimal, date, timedelta, UUID)
 Parts = dict[str, str]
 """Name of a part (``declaration``, ``handler OrderPlaced``, ``upcaster …``, ``schema …``) to its digest."""
 
@@ -77,11 +81,19 @@ def _collect(function: Callable[..., Any], seen: dict[str, str]) -> None:
         return
     seen[name] = _tree(function)
     package = (function.__module__ or "").split(".")[0]
-    code = getattr(function, "__code__", None)
-    for used in code.co_names if code else ():
-        called = getattr(function, "__globals__", {}).get(used)
-        if isinstance(called, FunctionType) and (called.__module__ or "").split(".")[0] == package:
-            _collect(called, seen)
+    for used in sorted(_names(getattr(function, "__code__", None))):
+        value = getattr(function, "__globals__", {}).get(used)
+        if isinstance(value, FunctionType) and (value.__module__ or "").split(".")[0] == package:
+            _collect(value, seen)
+        elif isinstance(value, _CONSTANTS):
+            seen[f"{function.__module__}.{used}"] = repr(value)
+
+
+def _names(code: CodeType | None) -> set[str]:
+    """Name the globals that a function reads, also from within its comprehensions and lambdas."""
+    if code is None:
+        return set()
+    return set(code.co_names).union(*(_names(c) for c in code.co_consts if isinstance(c, CodeType)))
 
 
 def _tree(function: Callable[..., Any]) -> str:

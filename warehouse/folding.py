@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from collections import namedtuple
 from collections.abc import Iterable, Iterator, Mapping
+from datetime import date, datetime
 from decimal import Decimal
 from functools import partial, reduce
 from itertools import islice, repeat
+from numbers import Integral
 from operator import itemgetter, length_hint, mul
 from typing import Any
 
@@ -21,6 +23,7 @@ import pyarrow.compute
 import pyarrow.types as pt
 
 from event_schemas import ProjectionError
+from warehouse.arrow_values import array_of
 from warehouse.contributions import Compiled, position_of
 from warehouse.projection import Fold, Handler, State, arrow_type
 from warehouse.sql import columns, quote
@@ -115,6 +118,8 @@ def _events(table: pa.Table, handlers: tuple[Handler, ...], tags: Iterator[int])
 
 def _to_list(column: pa.ChunkedArray) -> list[Any]:
     """Convert a column to Python values, each distinct value once."""
+    if len(column) == 0:  # Arrow cannot make an empty list of UUIDs
+        return []
     array = column.combine_chunks()
     if pt.is_integer(array.type) or pt.is_boolean(array.type) or pt.is_nested(array.type) or pt.is_null(array.type):
         return array.to_pylist()  # type: ignore[no-any-return]
@@ -143,6 +148,8 @@ def states_table(compiled: Compiled, states: Mapping[Key, State]) -> pa.Table:
     """
     fold = _fold(compiled)
     alive = {k: s for k, s in states.items() if s is not None}
+    for state in alive.values():
+        _check_state(fold, state)
     arrays: dict[str, pa.Array] = {}
     for index, (name, declared) in enumerate(fold.key.items()):
         arrays[name] = _array(fold, name, declared, [k[index] for k in alive])
@@ -151,17 +158,40 @@ def states_table(compiled: Compiled, states: Mapping[Key, State]) -> pa.Table:
     return pa.table(arrays)
 
 
+def _check_state(fold: Fold, state: Any) -> None:
+    """Refuse what an increment would not find again: it reads states from the published table."""
+    if not isinstance(state, dict):
+        raise ProjectionError(
+            f"Fold {fold.name}: the state is {state!r}, not a dict of its columns; return one, or None."
+        )
+    if not state.keys() <= fold.columns.keys():
+        told = ", ".join(sorted(map(str, state.keys() - fold.columns.keys())))
+        raise ProjectionError(
+            f"Fold {fold.name}: the state has {told}, which is no column and would be lost between increments. "
+            "Declare it in columns=."
+        )
+
+
 def _array(fold: Fold, name: str, declared: str, values: list[Any]) -> pa.Array:
     dtype = arrow_type(declared, where=f"Fold {fold.name}, column {name}")
     try:
+        _check_exact(values, dtype)
         if pt.is_decimal(dtype):
             values = [Decimal(v) if isinstance(v, int) else v for v in values]
-        return pa.array(values, dtype)
+        return array_of(values, dtype)
     except (pa.ArrowException, TypeError, ValueError) as error:
         raise ProjectionError(
             f"Fold {fold.name}, column {name}: the state holds a value that is no {declared} ({error}). Quantize or "
             "convert it in the fold."
         ) from error
+
+
+def _check_exact(values: list[Any], dtype: pa.DataType) -> None:
+    """Refuse what Arrow would silently cut off: the fraction of a number, the time of a day."""
+    wanted = Integral if pt.is_integer(dtype) else date if pt.is_date(dtype) else object
+    for kind in set(map(type, values)) - {type(None)}:
+        if not issubclass(kind, wanted) or (wanted is date and issubclass(kind, datetime)):
+            raise TypeError(f"found {kind.__name__}")
 
 
 def load_states(connection: duckdb.DuckDBPyConnection, compiled: Compiled, table: str, source: str) -> dict[Key, State]:

@@ -20,6 +20,7 @@ from event_schemas.envelope import ENVELOPE, RecordedEvent
 from event_schemas.payload import from_json, to_json
 from event_schemas.registry import Shape
 from event_schemas.upcasting import Form
+from warehouse.arrow_values import array_of
 from warehouse.domain import Domain
 from warehouse.parsing import BrokenEvent
 from warehouse.sql import columns
@@ -134,7 +135,8 @@ class Replay:
     def _register(self, shape: Shape, rows: list[dict[str, Any]]) -> str:
         schema = event_relation_schema(self._domain.registry.schema(*shape))
         name = f"_upcast_{next(_names)}"
-        self._connection.register(name, pa.Table.from_pylist(rows, schema=schema))
+        arrays = [array_of([row[f.name] for row in rows], f.type) for f in schema]
+        self._connection.register(name, pa.Table.from_arrays(arrays, schema=schema))
         return name
 
 
@@ -190,7 +192,7 @@ def _result_row(step: Upcaster, domain: Domain, source: RecordedEvent, result: A
         told = ", ".join(step.targets)
         raise ContractError(f"it returned an event of {shape[0]} v{shape[1]}; declared with into= is {told}")
     schema = domain.registry.schema(*shape)
-    payload = arrow_ready(from_json(to_json(result, schema), schema), schema)
+    payload = from_json(to_json(result, schema), schema)
     envelope = {name: getattr(source, name) for name in ENVELOPE.names}
     envelope |= {"event_type": shape[0], "schema_version": shape[1]}
     return shape, {**envelope, **payload}

@@ -1,27 +1,25 @@
 """One chunk of foreign rows becomes typed events, sorted by bucket, and the rows that could not.
 
-Every worker has a checker of its own, with a database in memory. A chunk is looked at in three steps: the envelope of
-every row; which shapes there are, and which streams, with their buckets; then the payloads, which are documents or
-typed columns.
+Every worker has a checker of its own, with a database in memory.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import duckdb
 import numpy as np
 import pyarrow as pa
+import pyarrow.types as pt
 
-from event_schemas import ContractError, RefoldError, Registry
+from event_schemas import ENVELOPE, RefoldError, Registry
 from event_schemas.registry import Shape
-from pipelines.ingesting.check_documents import Documents
+from pipelines.ingesting.check_documents import DocumentReader
 from pipelines.ingesting.check_typed import read_typed
-from pipelines.ingesting.chunk import Chunk
-from pipelines.ingesting.desk import KEPT, Desk, Told, same
-from pipelines.ingesting.envelope import NEWEST
-from pipelines.ingesting.mapping import ColumnMapping, TypeName
+from pipelines.ingesting.chunk import Columns, Documents
+from pipelines.ingesting.desk import BROUGHT, Desk, Found
+from pipelines.ingesting.mapping import ColumnMapping
 from warehouse.event_log.spool import Partitioned
 
 
@@ -53,79 +51,54 @@ class Checker:
     def __init__(
         self, connection: duckdb.DuckDBPyConnection, registry: Registry, mapping: ColumnMapping, *, bucket_count: int
     ) -> None:
-        self._desk = Desk(connection, registry, mapping)
-        self._bucket_count = bucket_count
-        self._documents = Documents(self._desk)
+        self._desk = Desk(connection, registry, mapping, bucket_count)
+        self._documents = DocumentReader(self._desk)
 
-    def check(self, chunk: Chunk, explain: Callable[[int], str]) -> Checked:
+    def check(
+        self, chunk: Documents | Columns, *, count: int, broken: Mapping[int, str], explain: Callable[[int], str]
+    ) -> Checked:
         """Make events of a chunk.
 
         Args:
             chunk: as :func:`~pipelines.ingesting.chunk.load_chunk` made it on the same connection.
-            explain: why a row that cannot be read is no event; empty for a blank one.
+            count: how many rows it has, good and bad.
+            broken: rows that could not be read, and why.
+            explain: why a document that cannot be read is no event; empty for a blank line.
         """
-        desk, wrong = self._desk, dict(chunk.broken)
-        if chunk.documents:
-            desk.run(f"CREATE OR REPLACE TEMP TABLE {KEPT} AS FROM {chunk.rows}")
-        rows = KEPT if chunk.documents else chunk.rows
-        desk.run(
-            "CREATE OR REPLACE TEMP TABLE _told AS SELECT stream_id, _type, _version, _structure, "
-            f"count(*) FILTER (_wrong IS NULL) AS n_good, count(_wrong) AS n_wrong FROM {rows} GROUP BY ALL"
-        )
-        if desk.rows("SELECT 1 FROM _told WHERE n_wrong > 0 LIMIT 1"):
-            found = desk.rows(f"SELECT _row, _wrong FROM {rows} WHERE _wrong IS NOT NULL")
-            wrong |= {row: reason or explain(row) for row, reason in found}
-        shapes = self._shapes(rows, wrong)
-        desk.run(
-            "CREATE OR REPLACE TEMP TABLE _buckets AS SELECT stream_id AS _stream, "
-            f"(md5_number_lower(stream_id) % {self._bucket_count})::USMALLINT AS _bucket "
-            "FROM (SELECT DISTINCT stream_id FROM _told WHERE n_good > 0)"
-        )
-        if chunk.documents:
-            tables = {shape: self._documents.read(chunk, shape, told, wrong) for shape, told in shapes.items()}
+        wrong = dict(broken)
+        if isinstance(chunk, Documents):
+            found = self._documents.read(chunk, explain, wrong)
         else:
-            tables = read_typed(desk, chunk, shapes, wrong)
-        for table in (KEPT, "_told", "_buckets"):
-            desk.run(f"DROP TABLE IF EXISTS {table}")
-        return _positioned(tables, chunk.count, wrong)
+            found = read_typed(self._desk, chunk, wrong)
+        return self._checked(found, count, wrong)
 
-    def _shapes(self, rows: str, wrong: dict[int, str]) -> dict[Shape, list[Told]]:
-        """Find which shapes there are, and note the rows of those that the domain does not know."""
-        found = self._desk.rows("SELECT DISTINCT _type, _version, _structure FROM _told WHERE n_good > 0 ORDER BY ALL")
-        shapes: dict[Shape, list[Told]] = {}
-        unknown: dict[tuple[str, int], tuple[Told, str]] = {}
-        for told in (Told(*row) for row in found):
-            shape = self._shape(told)
-            try:
-                self._desk.registry.schema(*shape)
-            except ContractError as error:
-                unknown[told.type, told.version] = (told, str(error).split(". ")[0])
-            else:
-                shapes.setdefault(shape, []).append(told)
-        for told, reason in unknown.values():
-            query = f"SELECT _row FROM {rows} WHERE _wrong IS NULL AND {same([told])}"
-            wrong |= {row: reason for (row,) in self._desk.rows(query)}
-        return shapes
-
-    def _shape(self, told: Told) -> Shape:
-        named = self._desk.mapping.types.get(told.type, TypeName(event_type=told.type))
-        version = told.version if named.schema_version is None else named.schema_version
-        newest = self._desk.registry.newest(named.event_type) if version == NEWEST else None
-        return newest or (named.event_type, version)
+    def _checked(self, found: Found, count: int, wrong: dict[int, str]) -> Checked:
+        """Number the events of a chunk in the order of its rows, without gaps for those that are wrong."""
+        gone = np.sort(np.fromiter(wrong, np.int64, len(wrong)))
+        parts = {}
+        for shape, table in found.items():
+            row = table["_row"].to_numpy()
+            position = pa.array(row + 1 - np.searchsorted(gone, row), pa.int64())
+            payload = self._desk.registry.schema(*shape)
+            rows = table.select([*BROUGHT, *payload.names]).cast(_spooled(payload)).add_column(0, "position", position)
+            parts[shape] = Partitioned(rows, table["_bucket"].to_numpy())
+        events = sum(len(p.buckets) for p in parts.values())
+        if events + len(wrong) != count:
+            raise RefoldError(f"Of {count} rows {events} became events, {len(wrong)} were wrong. This must not be.")
+        return Checked(parts, events, {row: reason for row, reason in wrong.items() if reason})
 
 
-def _positioned(tables: dict[Shape, pa.Table], count: int, wrong: dict[int, str]) -> Checked:
-    """Number the events of a chunk in the order of its rows, without gaps for those that are wrong."""
-    gone = np.sort(np.fromiter(wrong, np.int64, len(wrong)))
-    parts = {}
-    for shape, table in tables.items():
-        row = table["_row"].to_numpy()
-        position = pa.array(row + 1 - np.searchsorted(gone, row), pa.int64())
-        rows = table.drop_columns(["_row", "_bucket"]).add_column(0, "position", position)
-        parts[shape] = Partitioned(rows, table["_bucket"].to_numpy())
-    events = sum(len(p.buckets) for p in parts.values())
-    if events + len(wrong) != count:
-        raise RefoldError(
-            f"Of {count} rows {events} became events, {len(wrong)} were found wrong: a mistake in refold."
-        )
-    return Checked(parts, events, {row: reason for row, reason in wrong.items() if reason})
+def _spooled(payload: pa.Schema) -> pa.Schema:
+    """Give the schema that all parts of a shape have, wherever their columns are from."""
+    fields = [*(ENVELOPE.field(name) for name in BROUGHT), *payload]
+    return pa.schema([pa.field(f.name, _nullable(f.type)) for f in fields])
+
+
+def _nullable(dtype: pa.DataType) -> pa.DataType:
+    """Let elements and fields be NULL: that they are not was checked, and a cast would check it again, or refuse."""
+    if pt.is_list(dtype):
+        return pa.list_(dtype.value_field.with_type(_nullable(dtype.value_type)).with_nullable(True))
+    if pt.is_struct(dtype):
+        inner = (dtype.field(i) for i in range(dtype.num_fields))
+        return pa.struct([f.with_type(_nullable(f.type)).with_nullable(True) for f in inner])
+    return dtype

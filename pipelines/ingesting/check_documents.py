@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,17 +11,21 @@ import pyarrow as pa
 
 from event_schemas import PayloadError
 from event_schemas.registry import Shape
-from pipelines.ingesting.chunk import Chunk
-from pipelines.ingesting.desk import KEPT, Desk, Told, good, same
+from pipelines.ingesting.chunk import Documents
+from pipelines.ingesting.desk import BROUGHT, Desk, Found, Told, by_bucket, good, same
+from pipelines.ingesting.envelope import selected
 from pipelines.ingesting.mapping import FLAT
 from pipelines.ingesting.payload_json import JsonShape
 from warehouse.sql import quote
+
+_KEPT = "_kept"
+"""The table that holds a chunk's documents while they are looked at."""
 
 _JUDGED = 100_000
 """Structures remembered; more of them means that keys are data."""
 
 
-class Documents:
+class DocumentReader:
     """Reads the documents of one chunk after the other, and remembers what it judged of their structures.
 
     Args:
@@ -32,49 +36,79 @@ class Documents:
         self._desk = desk
         self._judged: dict[tuple[Shape, str], int | None] = {}
 
-    def read(self, chunk: Chunk, shape: Shape, told: Sequence[Told], wrong: dict[int, str]) -> pa.Table:
-        """Read the events of one shape, sorted by bucket; rows that do not fit are noted as wrong."""
+    def read(self, chunk: Documents, explain: Callable[[int], str], wrong: dict[int, str]) -> Found:
+        """Read the events of a chunk; rows that are none are noted as wrong.
+
+        Args:
+            chunk: rows with documents.
+            explain: why a row that cannot be read is no event; empty for a blank one.
+            wrong: row to why it is no event.
+        """
+        desk = self._desk
+        desk.run(f"CREATE OR REPLACE TEMP TABLE {_KEPT} AS FROM {chunk.relation}")
+        told = desk.rows(f"SELECT _row, _wrong FROM {_KEPT} WHERE _wrong IS NOT NULL")
+        wrong |= {row: reason or explain(row) for row, reason in told}
+        shapes: dict[Shape, list[Told]] = {}
+        query = f"SELECT _type, _version, _structure FROM {_KEPT} WHERE _wrong IS NULL GROUP BY ALL ORDER BY ALL"
+        for one in (Told(*row) for row in desk.rows(query)):
+            shape, unknown = desk.shape(one)
+            if unknown:
+                rows = desk.rows(f"SELECT _row FROM {_KEPT} WHERE _wrong IS NULL AND {same([one])}")
+                wrong |= {row: unknown for (row,) in rows}
+            else:
+                shapes.setdefault(shape, []).append(one)
+        found = {shape: by_bucket(self._of_shape(chunk, shape, told, wrong)) for shape, told in shapes.items()}
+        desk.run(f"DROP TABLE {_KEPT}")
+        return found
+
+    def _of_shape(self, chunk: Documents, shape: Shape, told: Sequence[Told], wrong: dict[int, str]) -> pa.Table:
         desk, plan = self._desk, self._plan(shape)
         judged = {t.structure: self._judge(plan, shape, t.structure) for t in told}
-        desk.connection.register(
-            "_judged", pa.table({"_structure": list(judged), "_bits": pa.array(judged.values(), pa.int64())})
-        )
+        desk.register("_judged", {"_structure": list(judged), "_bits": pa.array(judged.values(), pa.int64())})
         documents = f"""(
             SELECT k.*, j._bits, CASE
                 WHEN j._bits IS NULL THEN NULL
                 WHEN k._inner IS NOT NULL THEN {plan.transform("k._inner")}
                 ELSE {plan.transform("k._document", chunk.prefix)}
             END AS _p
-            FROM {KEPT} k JOIN _judged j USING (_structure)
+            FROM {_KEPT} k JOIN _judged j USING (_structure)
+            WHERE _wrong IS NULL AND {same(told)}
         )"""
-        fits = f"(_bits IS NOT NULL AND {plan.fits('_p', '_bits')})::TINYINT AS _fits"
-        table = desk.by_bucket(documents, [*_selected(plan), fits], f"_wrong IS NULL AND {same(told)}")
+        fits = f"(_bits IS NOT NULL AND {plan.fits('_p', '_bits')})::TINYINT"
+        table = self._typed(documents, plan, {"_fits": fits})
         fit = table["_fits"].to_numpy() == 1
         table = table.drop_columns(["_fits"])
         if fit.all():
             return table
-        exact = self._one_by_one(chunk, plan, table["_row"].to_numpy()[~fit], wrong)
-        whole = pa.concat_tables([table.filter(pa.array(fit)), exact])
-        return whole.take(pa.array(np.argsort(whole["_bucket"].to_numpy(), kind="stable")))
+        singly = self._singly(chunk, plan, table["_row"].to_numpy()[~fit], wrong)
+        return pa.concat_tables([table.filter(pa.array(fit)), singly])
 
-    def _one_by_one(self, chunk: Chunk, plan: JsonShape, rows: np.ndarray[Any, Any], wrong: dict[int, str]) -> pa.Table:
-        """Read some documents by way of canonical JSON."""
+    def _singly(self, chunk: Documents, plan: JsonShape, rows: np.ndarray[Any, Any], wrong: dict[int, str]) -> pa.Table:
+        """Read some documents one by one, by way of canonical JSON."""
         desk = self._desk
-        desk.connection.register("_doubtful", pa.table({"_row": rows}))
+        desk.register("_doubtful", {"_row": rows})
         canonical: dict[int, str] = {}
-        for row, document, inner in desk.rows(
-            f"SELECT _row, _document, _inner FROM {KEPT} JOIN _doubtful USING (_row)"
-        ):
+        found = desk.rows(f"SELECT _row, _document, _inner FROM {_KEPT} JOIN _doubtful USING (_row)")
+        for row, document, inner in found:
             try:
                 canonical[row] = plan.mend(document or "{}", chunk.prefix) if inner is None else plan.mend(inner)
             except PayloadError as error:
                 wrong[row] = str(error)
-        arrays = [pa.array(canonical, pa.int64()), pa.array(canonical.values(), pa.string())]
-        desk.connection.register("_mended", pa.table(arrays, names=["_row", "_canonical"]))
+        texts = pa.array(canonical.values(), pa.string())
+        desk.register("_canonical", {"_row": pa.array(canonical, pa.int64()), "_text": texts})
         own = JsonShape(schema=plan.schema, keys={}, drop_unknown=False, zone=plan.zone)
-        documents = f"(SELECT k.*, {own.transform('_canonical')} AS _p FROM {KEPT} k JOIN _mended USING (_row))"
-        why = f"CASE WHEN NOT ({own.fits('_p', None)}) THEN 'the payload cannot be read' END AS _why"
-        return good(desk.by_bucket(documents, [*_selected(own), why], "true"), wrong)
+        documents = f"(SELECT k.*, {own.transform('_text')} AS _p FROM {_KEPT} k JOIN _canonical USING (_row))"
+        why = f"CASE WHEN NOT ({own.fits('_p', None)}) THEN 'the payload cannot be read' END"
+        table = self._typed(documents, own, {"_why": why})
+        return good(table.drop_columns(["_why"]), table["_why"], wrong)
+
+    def _typed(self, documents: str, plan: JsonShape, more: dict[str, str]) -> pa.Table:
+        """Select the envelope and the payload of transformed documents, with their buckets."""
+        names = {name: name for name in ("_row", *BROUGHT)}
+        fields = {quote(name): sql for name, sql in plan.fields("_p").items()}
+        table = self._desk.query(f"SELECT {selected(names | fields | more)} FROM {documents}")
+        buckets = self._desk.buckets(table["stream_id"].combine_chunks())
+        return table.append_column("_bucket", pa.array(buckets))
 
     def _plan(self, shape: Shape) -> JsonShape:
         mapping = self._desk.mapping
@@ -92,7 +126,3 @@ class Documents:
                 self._judged.clear()
             self._judged[key] = plan.judge(json.loads(structure)) if structure else None
         return self._judged[key]
-
-
-def _selected(plan: JsonShape) -> list[str]:
-    return [f"{sql} AS {quote(name)}" for name, sql in plan.fields("_p").items()]

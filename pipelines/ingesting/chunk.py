@@ -1,4 +1,4 @@
-"""One chunk of rows as SQL: its envelope, and where its payloads are.
+"""One chunk of rows, as what checking needs to know of it: where its envelope comes from, and where its payloads are.
 
 A payload is a *document* (JSON text: the row itself, a part of it, or a column), or it is *typed*: columns of the row.
 """
@@ -16,12 +16,17 @@ import pyarrow as pa
 import pyarrow.types as pt
 
 from event_schemas import UsageError
-from pipelines.ingesting.envelope import Column, Find, check_columns, envelope_sql, path_of
+from pipelines.ingesting.envelope import Column, Find, check_columns, envelope_sql, path_of, selected
 from pipelines.ingesting.mapping import DEFAULT_PAYLOAD, FLAT, ColumnMapping
-from pipelines.ingesting.rows import ParquetRows, Rows, TextRows
+from pipelines.ingesting.rows import Rows
 from warehouse.sql import literal, quote, result_schema
 
-_CHUNK = "_chunk"
+CHUNK = "_chunk"
+"""The chunk's columns in the database, with ``_row``, the index of a row in its chunk."""
+
+_OWN = {"event_type": "_type", "schema_version": "_version"}
+"""What the file tells of the shape, before it is known what that means here."""
+
 _SPACE = "E' \\t\\r\\n'"
 _STRUCTURE = "coalesce(TRY(json_structure({document}))::VARCHAR, '')"
 
@@ -42,80 +47,104 @@ class Origin:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Chunk:
-    """Rows of a file in a database.
+class Documents:
+    """Rows whose payloads are documents.
 
     Attributes:
-        count: how many rows, good and bad.
-        broken: rows that could not be read, and why.
-        rows: relation of the envelope, with ``_row``; ``_wrong`` says why a row is no event, and is empty where only a
-            look at the row can tell. ``_structure`` tells keys and types of the document, if payloads are documents;
-            ``_document`` and ``_inner`` hold it. Else the file's columns follow.
-        find: the file's columns in that relation.
-        documents: whether payloads are documents.
+        relation: the envelope, with ``_row``; ``_wrong`` says why a row is no event, and is empty where only a look at
+            the row can tell. ``_structure`` tells keys and types of the document, ``_document`` and ``_inner`` hold it.
         prefix: where the payload is in ``_document``; ``_inner`` is the payload itself, where it is a text in the row.
-        empty_is_null: whether an empty text stands for no value.
-        flat: whether the payload's fields are columns of the row.
     """
 
-    count: int
-    broken: Mapping[int, str]
-    rows: str
-    find: Find = lambda _: None
-    documents: bool
+    relation: str
     prefix: tuple[str, ...] = ()
-    empty_is_null: bool = False
-    flat: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Columns:
+    """Rows whose payloads are typed columns.
+
+    Attributes:
+        table: the file's columns, under other names, with ``_row``.
+        find: columns of the table by the names that the file gives them.
+        envelope: envelope column to an expression over the table.
+        plain: envelope column to the column of the table that has its values, if there is one.
+        prefix: of the names of the payload's columns, such as ``"payload."``.
+        empty_is_null: whether an empty text stands for no value.
+    """
+
+    table: pa.Table
+    find: Find
+    envelope: Mapping[str, str]
+    plain: Mapping[str, str]
+    prefix: str
+    empty_is_null: bool
 
 
 def load_chunk(
-    connection: duckdb.DuckDBPyConnection, rows: Rows, mapping: ColumnMapping, origin: Origin, *, is_json: bool
-) -> Chunk:
+    connection: duckdb.DuckDBPyConnection, rows: Rows, mapping: ColumnMapping, origin: Origin, *, form: str
+) -> Documents | Columns:
     """Make a chunk's rows known to a connection.
+
+    Args:
+        connection: where they are registered.
+        rows: the chunk.
+        mapping: of its columns.
+        origin: where it is from.
+        form: ``jsonl``, ``json``, ``csv`` or ``parquet``.
 
     Raises:
         UsageError: a table lacks the columns of a required value.
     """
     first = rows.after["row"] - rows.count
     event_id = f"{literal(origin.event_id)} || ({first + 1} + _row)"
-    if isinstance(rows, TextRows):
-        connection.register(_CHUNK, _numbered(rows))
-        if is_json:
-            return _json_chunk(rows, mapping, origin, event_id)
-        return _table_chunk(connection, rows, _CHUNK, mapping, origin, event_id, empty_is_null=True)
-    source = _parquet_source(rows)
-    return _table_chunk(connection, rows, source, mapping, origin, event_id, empty_is_null=False)
-
-
-def _numbered(rows: TextRows) -> pa.Table:
-    """Number the rows that could be read."""
-    good = np.arange(rows.count)
-    if not rows.broken:
-        return rows.columns.append_column("_row", pa.array(good))
-    good = np.setdiff1d(good, np.fromiter(rows.broken, np.int64))
-    return rows.columns.take(pa.array(good)).append_column("_row", pa.array(good))
-
-
-def _parquet_source(rows: ParquetRows) -> str:
-    last = rows.first + rows.count - 1
-    options = "file_row_number = true, binary_as_string = true, hive_partitioning = false"
-    file = f"read_parquet({literal(str(rows.path))}, {options})"
-    return (
-        f"(SELECT * EXCLUDE (file_row_number), file_row_number - {rows.first} AS _row FROM {file} "
-        f"WHERE file_row_number BETWEEN {rows.first} AND {last})"
+    if form in ("jsonl", "json"):
+        connection.register(CHUNK, _numbered(rows.columns, rows))
+        return _json_chunk(mapping, origin, event_id)
+    aliases = {name: f"_c{i}" for i, name in enumerate(rows.columns.schema.names)}
+    table = _numbered(rows.columns.rename_columns(list(aliases.values())), rows)
+    connection.register(CHUNK, table)
+    find = _finder(result_schema(connection, f"FROM {CHUNK} LIMIT 0"), aliases)
+    check_columns(mapping, find, where=origin.name, names=list(aliases))
+    payload = None if mapping.payload == FLAT else find(mapping.payload)
+    if payload is None and mapping.payload not in (FLAT, DEFAULT_PAYLOAD):
+        raise UsageError(f"{origin.name} has no column {mapping.payload!r}, which the mapping names as payload.")
+    envelope = envelope_sql(mapping, find, event_id=event_id, recorded_at=origin.recorded_at)
+    if payload is not None and pt.is_string(payload.type):
+        return _text_chunk(envelope, payload)
+    sources = {_OWN.get(name, name): source.columns[0] for name, source in mapping.envelope.items() if source.is_column}
+    return Columns(
+        table=table,
+        find=find,
+        envelope=envelope,
+        plain={name: aliases[column] for name, column in sources.items() if column in aliases},
+        prefix="" if payload is None else f"{mapping.payload}.",
+        empty_is_null=form == "csv",
     )
 
 
-def _json_chunk(rows: TextRows, mapping: ColumnMapping, origin: Origin, event_id: str) -> Chunk:
-    reads = {c: "VARCHAR" for source in mapping.envelope.values() for c in source.reads}
+def _numbered(table: pa.Table, rows: Rows) -> pa.Table:
+    """Number the rows that could be read."""
+    good = np.arange(rows.count)
+    if rows.broken:
+        good = np.setdiff1d(good, np.fromiter(rows.broken, np.int64))
+        table = table.take(pa.array(good))
+    return table.append_column("_row", pa.array(good))
+
+
+def _json_chunk(mapping: ColumnMapping, origin: Origin, event_id: str) -> Documents:
     structure: dict[str, Any] = {}
-    for name, dtype in reads.items():
-        _put(structure, path_of(name), dtype)
+    for source in mapping.envelope.values():
+        for name in source.reads:
+            _put(structure, path_of(name), "VARCHAR")
     flat = mapping.payload == FLAT
     prefix = () if flat else path_of(mapping.payload)
+    encoded = "NULL"
     if not flat:
+        in_base64 = (*prefix[:-1], f"{prefix[-1]}_base64")
         _put(structure, prefix, "JSON")
-        _put(structure, (*prefix[:-1], f"{prefix[-1]}_base64"), "VARCHAR")
+        _put(structure, in_base64, "VARCHAR")
+        encoded = f"TRY(decode(from_base64({_inside('_j', in_base64)})))"
     envelope = envelope_sql(
         mapping,
         lambda name: Column(_inside("_j", path_of(name)), pa.string()),
@@ -124,7 +153,6 @@ def _json_chunk(rows: TextRows, mapping: ColumnMapping, origin: Origin, event_id
         unreadable=f"_j IS NULL OR left(ltrim(_text, {_SPACE}), 1) <> '{{'",
     )
     payload = "_text" if flat else _inside("_j", prefix)
-    encoded = "NULL" if flat else f"TRY(decode(from_base64({_inside('_j', (*prefix[:-1], prefix[-1] + '_base64'))})))"
     inner = f"""CASE
         WHEN {payload} IS NULL THEN {encoded}
         WHEN left({payload}, 1) = '"' THEN json_extract_string({payload}, '$')
@@ -132,11 +160,22 @@ def _json_chunk(rows: TextRows, mapping: ColumnMapping, origin: Origin, event_id
     structured = _STRUCTURE.format(document="coalesce(_inner, _payload, '{}')")
     relation = f"""(
         SELECT * EXCLUDE (_payload), {structured} AS _structure FROM (
-            SELECT _row, {envelope}, _text AS _document, {payload} AS _payload, {inner} AS _inner FROM (
-                SELECT _row, _text, TRY(json_transform(_text, {literal(json.dumps(structure))})) AS _j FROM {_CHUNK}
+            SELECT _row, {selected(envelope)}, _text AS _document, {payload} AS _payload, {inner} AS _inner FROM (
+                SELECT _row, _text, TRY(json_transform(_text, {literal(json.dumps(structure))})) AS _j FROM {CHUNK}
             )
         ))"""
-    return Chunk(count=rows.count, broken=rows.broken, rows=relation, documents=True, prefix=prefix)
+    return Documents(relation=relation, prefix=prefix)
+
+
+def _text_chunk(envelope: Mapping[str, str], payload: Column) -> Documents:
+    """Take the documents from a column of a table."""
+    structured = _STRUCTURE.format(document="coalesce(_inner, '{}')")
+    return Documents(
+        relation=f"""(
+            SELECT *, {structured} AS _structure FROM (
+                SELECT _row, {selected(envelope)}, NULL AS _document, nullif({payload.sql}, '') AS _inner FROM {CHUNK}
+            ))"""
+    )
 
 
 def _put(structure: dict[str, Any], path: tuple[str, ...], dtype: str) -> None:
@@ -150,72 +189,24 @@ def _inside(struct: str, path: tuple[str, ...]) -> str:
     return struct + "".join(f".{quote(name)}" for name in path)
 
 
-def _table_chunk(
-    connection: duckdb.DuckDBPyConnection,
-    rows: Rows,
-    source: str,
-    mapping: ColumnMapping,
-    origin: Origin,
-    event_id: str,
-    *,
-    empty_is_null: bool,
-) -> Chunk:
-    schema = result_schema(connection, f"SELECT * FROM {source} LIMIT 0")
-    find = _finder(schema)
-    check_columns(mapping, find, where=origin.name, names=[n for n in schema.names if n != "_row"])
-    envelope = envelope_sql(mapping, find, event_id=event_id, recorded_at=origin.recorded_at)
-    payload = None if mapping.payload == FLAT else find(mapping.payload)
-    if payload is None and mapping.payload not in (FLAT, DEFAULT_PAYLOAD):
-        raise UsageError(f"{origin.name} has no column {mapping.payload!r}, which the mapping names as payload.")
-    broken = rows.broken if isinstance(rows, TextRows) else {}
-    if payload is not None and pt.is_string(payload.type):
-        relation = f"""(
-            SELECT *, {_STRUCTURE.format(document="coalesce(_inner, '{}')")} AS _structure FROM (
-                SELECT _row, {envelope}, NULL AS _document, nullif({payload.sql}, '') AS _inner FROM {source}
-            ))"""
-        return Chunk(count=rows.count, broken=broken, rows=relation, documents=True)
-    names = [n for n in schema.names if n != "_row"]
-    own = {f"_c{i}": quote(n) for i, n in enumerate(names)}
-    carried = ", ".join(f"{sql} AS {alias}" for alias, sql in own.items())
-    aliases = {n: f"_c{i}" for i, n in enumerate(names)}
-    return Chunk(
-        count=rows.count,
-        broken=broken,
-        rows=f"(SELECT _row, {envelope}, '' AS _structure, {carried} FROM {source})",
-        find=_finder(pa.schema([schema.field(n).with_name(aliases[n]) for n in names]), aliases),
-        documents=False,
-        empty_is_null=empty_is_null,
-        flat=payload is None,
-    )
-
-
-def _finder(schema: pa.Schema, aliases: Mapping[str, str] | None = None) -> Find:
+def _finder(schema: pa.Schema, aliases: Mapping[str, str]) -> Find:
     """Find columns by name, or by a path into objects."""
 
     def find(name: str) -> Column | None:
-        own = aliases.get(name, "") if aliases else name
-        if own in schema.names:
-            return Column(quote(own), schema.field(own).type)
-        path = path_of(name)
-        first = aliases.get(path[0], "") if aliases else path[0]
-        if len(path) == 1 or first not in schema.names:
+        if name in aliases:
+            return Column(aliases[name], schema.field(aliases[name]).type)
+        first, *path = path_of(name)
+        if first not in aliases:
             return None
-        found, sql = schema.field(first).type, quote(first)
-        for part in path[1:]:
+        found, sql = schema.field(aliases[first]).type, aliases[first]
+        for part in path:
             index = found.get_field_index(part) if pt.is_struct(found) else -1
             if index < 0:
                 return None
             found, sql = found.field(index).type, f"{sql}.{quote(part)}"
-        return Column(sql, found)
+        return Column(sql, found, whole=False)
 
     return find
-
-
-def describe_rows(connection: duckdb.DuckDBPyConnection, rows: ParquetRows, picked: list[int]) -> dict[int, str]:
-    """Write some rows of a Parquet file as JSON text."""
-    connection.register("_picked", pa.table({"_picked": picked}))
-    query = f"SELECT _picked, to_json(r) FROM _picked JOIN {_parquet_source(rows)} r ON r._row = _picked"
-    return dict(connection.execute(query).fetchall())
 
 
 def malformed(text: str) -> str:

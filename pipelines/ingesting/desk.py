@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import duckdb
 import numpy as np
 import pyarrow as pa
-import pyarrow.types as pt
 
-from event_schemas import Registry
-from pipelines.ingesting.mapping import ColumnMapping
+from event_schemas import ContractError, Registry
+from event_schemas.registry import Shape
+from pipelines.ingesting.envelope import NEWEST, selected
+from pipelines.ingesting.mapping import ColumnMapping, TypeName
 from warehouse.event_log.spool import SPOOLED
 from warehouse.sql import literal
 
-KEPT = "_kept"
-"""The table that holds a chunk's documents while they are looked at."""
-
 BROUGHT = SPOOLED[1:]
 """What rows bring of the envelope; positions are given when it is known which rows are wrong."""
+
+Found = dict[Shape, pa.Table]
+"""Shape to its events: ``_row``, ``_bucket``, what rows bring of the envelope, and the payload; sorted by bucket."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +30,7 @@ class Told:
 
     type: str
     version: int
-    structure: str
+    structure: str = ""
 
 
 def same(told: Iterable[Told]) -> str:
@@ -46,11 +47,13 @@ class Desk:
         connection: a database for its own use; temporary tables are made in it.
         registry: the contracts.
         mapping: of the file's columns.
+        bucket_count: of the log.
     """
 
     connection: duckdb.DuckDBPyConnection
     registry: Registry
     mapping: ColumnMapping
+    bucket_count: int
 
     def run(self, statement: str) -> None:
         """Run a statement for what it does."""
@@ -60,33 +63,48 @@ class Desk:
         """Give the rows of a small result."""
         return self.connection.execute(query).fetchall()
 
-    def by_bucket(self, relation: str, selected: Sequence[str], where: str, *, order: str = "_bucket") -> pa.Table:
-        """Select rows with their buckets, which order them."""
-        names = ", ".join(("_row", *BROUGHT, "_bucket", *selected))
-        query = f"SELECT {names} FROM {relation} r JOIN _buckets ON _stream = stream_id WHERE {where} ORDER BY {order}"
-        return _in_utc(self.connection.sql(query).to_arrow_table())
+    def register(self, name: str, columns: pa.Table | Mapping[str, Any]) -> None:
+        """Make a table known to the database."""
+        self.connection.register(name, columns if isinstance(columns, pa.Table) else pa.table(dict(columns)))
+
+    def select(self, relation: str, expressions: Mapping[str, str]) -> pa.Table:
+        """Compute columns of a relation, row by row in its order."""
+        return self.query(f"SELECT {selected(expressions)} FROM {relation}").combine_chunks()
+
+    def query(self, query: str) -> pa.Table:
+        """Give a result as a table."""
+        return self.connection.sql(query).to_arrow_table()
+
+    def shape(self, told: Told) -> tuple[Shape, str]:
+        """Tell what a type and a version mean here, and why they mean nothing, if so."""
+        named = self.mapping.types.get(told.type, TypeName(event_type=told.type))
+        version = told.version if named.schema_version is None else named.schema_version
+        newest = self.registry.newest(named.event_type) if version == NEWEST else None
+        shape = newest or (named.event_type, version)
+        try:
+            self.registry.schema(*shape)
+        except ContractError as error:
+            return shape, str(error).split(". ")[0]
+        return shape, ""
+
+    def buckets(self, streams: pa.Array) -> np.ndarray[Any, Any]:
+        """Tell the bucket of each stream of a column; hashed once a stream, not once a row."""
+        encoded = streams.dictionary_encode()
+        self.register("_streams", {"stream_id": encoded.dictionary})
+        query = f"SELECT (md5_number_lower(stream_id) % {self.bucket_count})::USMALLINT AS _bucket FROM _streams"
+        by_stream = self.query(query)["_bucket"].to_numpy()
+        return np.asarray(by_stream[encoded.indices.to_numpy()])
 
 
-def good(table: pa.Table, wrong: dict[int, str]) -> pa.Table:
-    """Take out the rows that the column ``_why`` says something of, and note it; the column goes too."""
-    if table["_why"].null_count < len(table):
-        told = zip(table["_row"].to_pylist(), table["_why"].to_pylist(), strict=True)
-        wrong |= {row: why for row, why in told if why is not None}
-        table = table.filter(pa.array(np.array(table["_why"].is_null())))
-    return table.drop_columns(["_why"])
+def good(table: pa.Table, why: pa.ChunkedArray, wrong: dict[int, str]) -> pa.Table:
+    """Take out the rows that something is wrong with, and note why."""
+    if why.null_count == len(table):
+        return table
+    told = zip(table["_row"].to_pylist(), why.to_pylist(), strict=True)
+    wrong |= {row: reason for row, reason in told if reason is not None}
+    return table.filter(why.is_null())
 
 
-def _in_utc(table: pa.Table) -> pa.Table:
-    """Name UTC as the zone of all times, in place of the connection's, which reads those that tell none."""
-    schema = pa.schema([f.with_type(_utc(f.type)) for f in table.schema])
-    return table if schema == table.schema else table.cast(schema)
-
-
-def _utc(dtype: pa.DataType) -> pa.DataType:
-    if pt.is_timestamp(dtype) and dtype.tz:
-        return pa.timestamp(dtype.unit, "UTC")
-    if pt.is_list(dtype):
-        return pa.list_(dtype.value_field.with_type(_utc(dtype.value_type)))
-    if pt.is_struct(dtype):
-        return pa.struct([f.with_type(_utc(f.type)) for f in (dtype.field(i) for i in range(dtype.num_fields))])
-    return dtype
+def by_bucket(table: pa.Table) -> pa.Table:
+    """Sort rows by their buckets; rows of a bucket stay in order."""
+    return table.take(pa.array(np.argsort(table["_bucket"].to_numpy(), kind="stable")))

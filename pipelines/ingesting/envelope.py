@@ -1,12 +1,12 @@
 """The envelope of foreign rows, in SQL: what a mapping says, said over the columns that a chunk has.
 
-Every row gets ``_type`` and ``_version`` as the file tells them, ``_time`` and the other columns of the envelope, and
-``_wrong``: why the row cannot be an event, or NULL.
+Every row gets ``_type`` and ``_version`` as the file tells them, the other columns of the envelope, and ``_wrong``: why
+the row cannot be an event, or NULL.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -21,6 +21,12 @@ NEWEST = 0
 
 _FIRST_VERSION = 1
 
+TIMES = ("TIMESTAMPTZ '0001-01-01 00:00:00+00'", "TIMESTAMPTZ '9999-12-31 23:59:59.999999+00'")
+"""The first and the last time that Python, for one, can hold."""
+
+DATES = ("DATE '0001-01-01'", "DATE '9999-12-31'")
+"""The first and the last date."""
+
 
 @dataclass(frozen=True, slots=True)
 class Column:
@@ -29,10 +35,12 @@ class Column:
     Attributes:
         sql: an expression for it.
         type: of the expression.
+        whole: whether it is a column of its own, not a field inside one.
     """
 
     sql: str
     type: pa.DataType
+    whole: bool = True
 
 
 Find = Callable[[str], Column | None]
@@ -70,8 +78,8 @@ def check_columns(mapping: ColumnMapping, find: Find, *, where: str, names: list
 
 def envelope_sql(
     mapping: ColumnMapping, find: Find, *, event_id: str, recorded_at: str, unreadable: str = "false"
-) -> str:
-    """Write the select list of a row's envelope.
+) -> dict[str, str]:
+    """Write an expression for every column of a row's envelope.
 
     Args:
         mapping: where each value comes from.
@@ -79,36 +87,46 @@ def envelope_sql(
         event_id: an expression for the identity of an event that brings none.
         recorded_at: when the import began, RFC 3339.
         unreadable: condition under which a row has no columns at all; ``_wrong`` is empty then.
+
+    Returns:
+        By the names that the module's docstring tells. Where ``_wrong`` has something to say, ``stream_id``, ``_type``,
+        ``_version`` or ``occurred_at`` is NULL, or the row is unreadable.
     """
     given = mapping.envelope
-    stream_id = _text(given["stream_id"], find)
-    event_type = _text(given["event_type"], find)
+    found = {
+        name: _text(given[name], find) if name in given else "NULL::VARCHAR"
+        for name in ("stream_id", "event_id", "event_type", "correlation_id", "causation_id")
+    }
     time, time_text = _time(given["occurred_at"], find, recorded_at)
-    version, version_wrong = _version(given.get("schema_version"), find)
-    own_id = _text(given["event_id"], find) if "event_id" in given else "NULL"
-    optional = [
-        f"{_text(given[name], find) if name in given else 'NULL::VARCHAR'} AS {name}"
-        for name in ("correlation_id", "causation_id")
-    ]
+    version, version_text = _version(given.get("schema_version"), find)
     wrong = f"""CASE
         WHEN {unreadable} THEN ''
-        WHEN {stream_id} IS NULL THEN {literal(_missing("stream_id", given["stream_id"]))}
-        WHEN {event_type} IS NULL THEN {literal(_missing("event_type", given["event_type"]))}
+        WHEN {found["stream_id"]} IS NULL THEN {literal(_missing("stream_id", given["stream_id"]))}
+        WHEN {found["event_type"]} IS NULL THEN {literal(_missing("event_type", given["event_type"]))}
         WHEN {time} IS NULL AND {time_text} IS NULL THEN {literal(_missing("occurred_at", given["occurred_at"]))}
         WHEN {time} IS NULL THEN 'occurred_at: expected a time, found ' || {time_text}
-        {version_wrong}
+        WHEN {version} IS NULL THEN 'schema_version: expected a number from 1, found ' || {version_text}
     END"""
-    return ", ".join(
-        [
-            f"{stream_id} AS stream_id",
-            f"coalesce({own_id}, {event_id}) AS event_id",
-            f"{event_type} AS _type",
-            f"{version} AS _version",
-            f"{time} AS occurred_at",
-            *optional,
-            f"{wrong} AS _wrong",
-        ]
-    )
+    return {
+        "stream_id": found["stream_id"],
+        "event_id": f"coalesce({found['event_id']}, {event_id})",
+        "occurred_at": time,
+        "correlation_id": found["correlation_id"],
+        "causation_id": found["causation_id"],
+        "_type": found["event_type"],
+        "_version": version,
+        "_wrong": wrong,
+    }
+
+
+def selected(expressions: Mapping[str, str]) -> str:
+    """Write a select list."""
+    return ", ".join(f"{sql} AS {name}" for name, sql in expressions.items())
+
+
+def in_range(value: str, bounds: tuple[str, str]) -> str:
+    """Write the condition that a time or a date is one that every reader can hold."""
+    return f"{value} BETWEEN {bounds[0]} AND {bounds[1]}"
 
 
 def _missing(name: str, source: Source) -> str:
@@ -134,17 +152,16 @@ def _column_text(column: Column | None) -> str:
 
 
 def _version(source: Source | None, find: Find) -> tuple[str, str]:
-    """Write a schema version, and the condition under which it is none."""
+    """Write a schema version, which is NULL where it is no number from 1, and the text that it was made of."""
     if source is None:
-        return f"{_FIRST_VERSION}::INTEGER", ""
+        return f"{_FIRST_VERSION}::INTEGER", "NULL"
     if source.constant is not None:
-        return (f"{NEWEST}::INTEGER", "") if source.constant == "newest" else (f"{int(source.constant)}::INTEGER", "")
+        version = NEWEST if source.constant == "newest" else int(source.constant)
+        return f"{version}::INTEGER", "NULL"
     text = _text(source, find)
     own = find(source.columns[0]) if len(source.columns) == 1 and not source.pattern else None
     number = f"TRY_CAST({own.sql if own is not None and pt.is_integer(own.type) else text} AS INTEGER)"
-    wrong = f"""WHEN coalesce({number}, 0) < 1 AND {text} IS NOT NULL
-            THEN 'schema_version: expected a number from 1, found ' || {text}"""
-    return f"coalesce({number}, {_FIRST_VERSION})", wrong
+    return f"CASE WHEN {number} >= 1 THEN {number} WHEN {text} IS NULL THEN {_FIRST_VERSION} END", text
 
 
 def _time(source: Source, find: Find, recorded_at: str) -> tuple[str, str]:
@@ -160,4 +177,4 @@ def _time(source: Source, find: Find, recorded_at: str) -> tuple[str, str]:
         time = f"make_timestamptz(TRY_CAST({text} AS BIGINT) // 1000)"
     else:
         time = f"make_timestamptz(TRY_CAST(TRY_CAST({text} AS DECIMAL(38,9)) * {UNITS[source.unit]} AS BIGINT))"
-    return f"CASE WHEN isfinite({time}) THEN {time} END", text
+    return f"CASE WHEN {in_range(time, TIMES)} THEN {time} END", text

@@ -70,6 +70,11 @@ class Source:
         """Name the columns that it reads."""
         return (*self.columns, *_PLACEHOLDER.findall(self.template))
 
+    @property
+    def is_column(self) -> bool:
+        """Tell whether it is nothing but a column."""
+        return len(self.columns) == 1 and not self.pattern and self.unit == "iso"
+
     def parts(self) -> list[tuple[str, bool]]:
         """Split the template into texts and columns; True marks a column."""
         return [(p, i % 2 == 1) for i, p in enumerate(_PLACEHOLDER.split(self.template)) if p]

@@ -21,6 +21,7 @@ import pyarrow.types as pt
 
 from event_schemas import PayloadError
 from event_schemas.payload import canonical_json
+from pipelines.ingesting.envelope import DATES, TIMES, in_range
 from warehouse.sql import duckdb_type, json_structure, literal, null_in_required, quote
 
 _EXTRA_SCALE = 6
@@ -117,7 +118,9 @@ class JsonShape:
                 wide = duckdb_type(_read_as(field.type))
                 conditions.append(f"{raw} IS NOT DISTINCT FROM CAST({value} AS {wide})")
             if pt.is_date(field.type):
-                conditions.append(f"coalesce(length({raw}), 10) = 10")
+                conditions.append(f"coalesce(length({raw}) = 10 AND {in_range(value, DATES)}, true)")
+            if pt.is_timestamp(field.type):
+                conditions.append(f"coalesce({in_range(value, TIMES)}, true)")
             if pt.is_floating(field.type):
                 conditions.append(f"coalesce(isfinite({value}), true)")
         return " AND ".join(f"coalesce({c}, false)" for c in conditions) or "true"

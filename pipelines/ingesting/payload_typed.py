@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.types as pt
 
 from event_schemas import UsageError
-from pipelines.ingesting.envelope import Column, Find
+from pipelines.ingesting.envelope import DATES, TIMES, Column, Find, in_range
 from warehouse.sql import duckdb_type, literal, null_in_required, same_value
 
 _INTEGER_TEXT = r"\s*[+-]?\d+\s*"
@@ -22,13 +22,17 @@ class TypedShape:
 
     Attributes:
         fields: field to an expression of its type.
-        plain: those expressions that are a mere column, or no value.
-        wrong: an expression for why a row does not fit; NULL if it does.
+        plain: fields whose expression is a mere column of the field's very type, to that column.
+        required: columns that must have a value.
+        wrong: an expression for why a row does not fit, NULL if it does.
+        look: whether it needs more than that ``required`` columns have values.
     """
 
     fields: Mapping[str, str]
-    plain: frozenset[str]
+    plain: Mapping[str, str]
+    required: frozenset[str]
     wrong: str
+    look: bool
 
 
 def typed_shape(
@@ -47,42 +51,66 @@ def typed_shape(
         UsageError: a column has a type that can never become the field's.
     """
     fields: dict[str, str] = {}
-    plain, wrong = set(), []
+    plain: dict[str, str] = {}
+    nulls: dict[str, str] = {}
+    looks: list[tuple[str, str]] = []
     for field in schema:
         name = prefix + renamed.get(field.name, field.name)
         column = find(name)
         if column is None:
             fields[field.name] = f"NULL::{duckdb_type(field.type)}"
-            plain.add(fields[field.name])
             if not field.nullable:
-                wrong.append(("true", literal(f"required field {field.name} is missing: there is no column {name!r}")))
+                reason = f"required field {field.name} is missing: there is no column {name!r}"
+                looks.append(("true", literal(reason)))
             continue
-        if empty_is_null and pt.is_string(column.type) and (field.nullable or not pt.is_string(field.type)):
-            column = Column(f"nullif({column.sql}, '')", column.type)
-        value, changed = _value(column, field, name)
+        source = _or_null(column, field, empty_is_null=empty_is_null)
+        value, changed = _value(source, field, name)
         fields[field.name] = value
-        if value == column.sql:
-            plain.add(value)
+        if value == column.sql and column.whole:
+            plain[field.name] = value
         if changed:
-            found = f"coalesce(left(CAST({column.sql} AS VARCHAR), 80), 'NULL')"
-            told = literal(f"{field.name}: expected {field.type}, found ")
-            wrong.append((f"{column.sql} IS NOT NULL AND coalesce({changed}, true)", f"{told} || {found}"))
-        wrong += [(c, literal(f"required field {field.name} is null")) for c in null_in_required(value, field)]
-    cases = " ".join(f"WHEN {condition} THEN {reason}" for condition, reason in wrong)
-    return TypedShape(fields, frozenset(plain), f"CASE {cases} END" if cases else "NULL::VARCHAR")
+            looks.append((f"{source.sql} IS NOT NULL AND coalesce({changed}, true)", _found(source, field)))
+        for condition in null_in_required(value, field):
+            reason = literal(f"required field {field.name} is null")
+            if condition == f"{column.sql} IS NULL" and column.whole:
+                nulls[column.sql] = reason
+            else:
+                looks.append((condition, reason))
+    cases = [*looks, *((f"{name} IS NULL", reason) for name, reason in nulls.items())]
+    wrong = " ".join(f"WHEN {condition} THEN {reason}" for condition, reason in cases)
+    return TypedShape(
+        fields=fields,
+        plain=plain,
+        required=frozenset(nulls),
+        wrong=f"CASE {wrong} END" if wrong else "NULL::VARCHAR",
+        look=bool(looks),
+    )
+
+
+def _or_null(column: Column, field: pa.Field, *, empty_is_null: bool) -> Column:
+    """Take an empty text for no value, but where an empty text may be meant."""
+    if empty_is_null and pt.is_string(column.type) and (field.nullable or not pt.is_string(field.type)):
+        return Column(f"nullif({column.sql}, '')", column.type)
+    return column
+
+
+def _found(column: Column, field: pa.Field) -> str:
+    """Write an expression that tells what was expected and what was found."""
+    value = f"coalesce(left(CAST({column.sql} AS VARCHAR), 80), 'NULL')"
+    return f"{literal(f'{field.name}: expected {field.type}, found ')} || {value}"
 
 
 def _value(column: Column, field: pa.Field, name: str) -> tuple[str, str]:
     """Write the value in the field's type, and the condition under which that would not be the same value."""
     found, wanted = column.type, field.type
     if found == wanted:
-        return column.sql, f"NOT isfinite({column.sql})" if pt.is_floating(wanted) else ""
+        return column.sql, _out_of_range(column.sql, wanted)
     if pt.is_string(found):
         return _from_text(column, field, name)
     _castable(column, field, name)
     value = f"TRY_CAST({column.sql} AS {duckdb_type(wanted)})"
     if same_value(found, wanted) or (pt.is_timestamp(found) and pt.is_timestamp(wanted)):
-        return value, f"{value} IS NULL"
+        return value, " OR ".join(filter(None, (f"{value} IS NULL", _out_of_range(value, wanted))))
     return value, f"CAST({value} AS {duckdb_type(found)}) IS DISTINCT FROM {column.sql}"
 
 
@@ -102,9 +130,16 @@ def _from_text(column: Column, field: pa.Field, name: str) -> tuple[str, str]:
         lost += f" OR TRY_CAST({column.sql} AS {wide}) IS DISTINCT FROM CAST({value} AS {wide})"
     elif pt.is_date(wanted):
         lost += f" OR NOT regexp_full_match({column.sql}, {literal(_DATE_TEXT)})"
-    elif pt.is_floating(wanted):
-        lost += f" OR NOT isfinite({value})"
-    return value, lost
+    return value, " OR ".join(filter(None, (lost, _out_of_range(value, wanted))))
+
+
+def _out_of_range(value: str, dtype: pa.DataType) -> str:
+    """Write the condition that a value is of the type, but not one that every reader can hold."""
+    if pt.is_floating(dtype):
+        return f"NOT isfinite({value})"
+    if pt.is_timestamp(dtype):
+        return f"NOT ({in_range(value, TIMES)})"
+    return f"NOT ({in_range(value, DATES)})" if pt.is_date(dtype) else ""
 
 
 def _castable(column: Column, field: pa.Field, name: str) -> None:

@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from event_schemas import UsageError
 from pipelines.ingesting.blocks import BOM, blocks, too_long
-from pipelines.ingesting.rows import Limits, Place, TextRows
+from pipelines.ingesting.rows import Limits, Place, Rows
 from pipelines.ingesting.sources import ByteStream
 
 
@@ -28,9 +28,7 @@ def read_header(stream: ByteStream, *, delimiter: str, limits: Limits) -> tuple[
     return names, lines.place
 
 
-def read_csv(
-    stream: ByteStream, place: Place, *, header: list[str], delimiter: str, limits: Limits
-) -> Iterator[TextRows]:
+def read_csv(stream: ByteStream, place: Place, *, header: list[str], delimiter: str, limits: Limits) -> Iterator[Rows]:
     """Read rows.
 
     Args:
@@ -86,12 +84,12 @@ class _Chunk:
         self.texts.append(text)
         self.size += len(text)
 
-    def rows(self, header: list[str], place: Place, consumed: int) -> TextRows:
+    def rows(self, header: list[str], place: Place, consumed: int) -> Rows:
         columns = zip(*self.cells, strict=True) if header else ()
-        return TextRows(
-            columns=pa.table([pa.array(c, pa.large_string()) for c in columns], names=header),
+        return Rows(
+            columns=pa.table([pa.array(c, pa.string()) for c in columns], names=header),
             lines=self.lines,
-            texts=self.texts,
+            text=lambda row: self.texts[row].strip("\r\n"),
             broken=self.broken,
             after=dict(place),
             consumed=consumed,

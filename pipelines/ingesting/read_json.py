@@ -11,13 +11,13 @@ import pyarrow as pa
 
 from event_schemas import UsageError
 from pipelines.ingesting.blocks import BOM, blocks, too_long
-from pipelines.ingesting.rows import Limits, Place, TextRows
+from pipelines.ingesting.rows import Limits, Place, Rows
 from pipelines.ingesting.sources import ByteStream
 
 _SPACE = " \t\r\n"
 
 
-def read_lines(stream: ByteStream, place: Place, limits: Limits) -> Iterator[TextRows]:
+def read_lines(stream: ByteStream, place: Place, limits: Limits) -> Iterator[Rows]:
     """Read JSON lines.
 
     Args:
@@ -41,7 +41,7 @@ def read_lines(stream: ByteStream, place: Place, limits: Limits) -> Iterator[Tex
             row += len(some)
 
 
-def read_array(stream: ByteStream, place: Place, limits: Limits) -> Iterator[TextRows]:
+def read_array(stream: ByteStream, place: Place, limits: Limits) -> Iterator[Rows]:
     """Read the elements of one JSON array, each as its own text.
 
     Args:
@@ -158,16 +158,20 @@ class _Elements:
 
 def _documents(
     texts: list[bytes], lines: Sequence[int], broken: Mapping[int, str], after: Place, consumed: int
-) -> TextRows:
+) -> Rows:
     found = dict(broken)
     column = _strings(texts)
     if column is None:
         found |= {i: "this is no UTF-8" for i, text in enumerate(texts) if not _is_utf8(text)}
-    shown = column if column is not None else [text.decode("utf-8", "backslashreplace") for text in texts]
     if found:
         column = _strings([b"" if i in found else text for i, text in enumerate(texts)])
-    return TextRows(
-        columns=pa.table({"_text": column}), lines=lines, texts=shown, broken=found, after=after, consumed=consumed
+    return Rows(
+        columns=pa.table({"_text": column}),
+        lines=lines,
+        text=lambda row: texts[row].decode("utf-8", "backslashreplace").strip("\r\n"),
+        broken=found,
+        after=after,
+        consumed=consumed,
     )
 
 

@@ -8,21 +8,21 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import duckdb
 
 from event_schemas import PayloadError, Registry
 from pipelines.ingesting.check import Checked, Checker
-from pipelines.ingesting.chunk import Origin, describe_rows, load_chunk, malformed
+from pipelines.ingesting.chunk import Origin, load_chunk, malformed
 from pipelines.ingesting.mapping import ColumnMapping
 from pipelines.ingesting.read_csv import read_csv, read_header
 from pipelines.ingesting.read_json import read_array, read_lines
 from pipelines.ingesting.read_parquet import read_parquet
 from pipelines.ingesting.rejects import RejectFile
-from pipelines.ingesting.rows import START, Limits, Place, Rows, TextRows
-from pipelines.ingesting.sources import SourceFile, download, opened
+from pipelines.ingesting.rows import START, Limits, Place, Rows
+from pipelines.ingesting.sources import SourceFile, opened
+from pipelines.ingesting.unused import used_columns
 from warehouse.duck import connect
 from warehouse.event_log.spool import Spool, SpoolFile
 from warehouse.sql import literal
@@ -36,7 +36,6 @@ class Reading:
         sources: the files, each with its mapping.
         registry: the contracts.
         bucket_count: of the log.
-        folder: for copies of remote files.
         workers: how many chunks are checked side by side.
         limits: how much is held in memory.
         strict: stop at the first row that cannot become an event.
@@ -45,7 +44,6 @@ class Reading:
     sources: Sequence[tuple[SourceFile, ColumnMapping]]
     registry: Registry
     bucket_count: int
-    folder: Path
     workers: int
     limits: Limits
     strict: bool
@@ -77,12 +75,14 @@ class _Workers:
         connection = self._connection()
         connection.execute(f"SET TimeZone = {literal(mapping.zone)}")
         origin = Origin(name=source.name, event_id=f"{source.identity[:16]}-", recorded_at=self.recorded_at)
-        is_json = source.format in ("jsonl", "json")
-        chunk = load_chunk(connection, rows, mapping, origin, is_json=is_json)
-        checker = self._checker(index, connection, mapping)
-        text = rows.text if isinstance(rows, TextRows) else str
-        checked = checker.check(chunk, lambda row: malformed(text(row)))
-        return _Made(rows, checked, self.spool.write(number, checked.parts), _rejects(connection, rows, checked.wrong))
+        checked = self._checker(index, connection, mapping).check(
+            load_chunk(connection, rows, mapping, origin, form=source.format),
+            count=rows.count,
+            broken=rows.broken,
+            explain=lambda row: malformed(rows.text(row)),
+        )
+        rejects = [(rows.lines[row], reason, rows.text(row)) for row, reason in sorted(checked.wrong.items())]
+        return _Made(rows, checked, self.spool.write(number, checked.parts), rejects)
 
     def _checker(self, index: int, connection: duckdb.DuckDBPyConnection, mapping: ColumnMapping) -> Checker:
         if getattr(self.own, "index", None) != index:
@@ -166,7 +166,7 @@ def _chunks(reading: Reading, done: dict[str, Any]) -> Iterator[tuple[int, Rows]
 def _rows(reading: Reading, source: SourceFile, mapping: ColumnMapping, place: Place) -> Iterator[Rows]:
     limits = reading.limits
     if source.format == "parquet":
-        yield from read_parquet(source.name, download(source, reading.folder), place, limits)
+        yield from read_parquet(source, place, limits, used_columns(mapping, reading.registry))
         return
     if source.format == "csv":
         with opened(source) as stream:
@@ -178,11 +178,3 @@ def _rows(reading: Reading, source: SourceFile, mapping: ColumnMapping, place: P
     read = read_array if source.format == "json" else read_lines
     with opened(source, offset=place["offset"]) as stream:
         yield from read(stream, place, limits)
-
-
-def _rejects(connection: duckdb.DuckDBPyConnection, rows: Rows, wrong: dict[int, str]) -> list[tuple[int, str, str]]:
-    """Tell line, reason and text of rows that are wrong, in the order of the file."""
-    if isinstance(rows, TextRows):
-        return [(rows.lines[row], wrong[row], rows.text(row)) for row in sorted(wrong)]
-    texts = describe_rows(connection, rows, sorted(wrong)) if wrong else {}
-    return [(rows.first + row + 1, wrong[row], texts[row]) for row in sorted(wrong)]

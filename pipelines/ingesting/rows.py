@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import pyarrow as pa
 
@@ -32,34 +31,21 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Reject:
-    """A row that could not become an event.
+class Rows:
+    """A chunk of rows of a file.
 
     Attributes:
-        row: its index in the chunk.
-        reason: why.
-    """
-
-    row: int
-    reason: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TextRows:
-    """A chunk of rows of a text file.
-
-    Attributes:
-        columns: one column ``_text`` with a JSON document a row, or the cells of a CSV file.
-        lines: the line on which each row begins, from 1.
-        texts: the rows as they stand in the file.
-        broken: rows that could not even be read; their columns are empty.
+        columns: one column ``_text`` with a JSON document a row, the cells of a CSV file, or columns of a Parquet file.
+        lines: the line on which each row begins, from 1; of a Parquet file its number.
+        text: one row as it stands in the file, by its index in the chunk.
+        broken: rows that could not even be read, and why; their columns are empty.
         after: the place behind the chunk.
         consumed: bytes of the stored file read so far.
     """
 
     columns: pa.Table
     lines: Sequence[int]
-    texts: Sequence[str] | pa.Array
+    text: Callable[[int], str]
     broken: Mapping[int, str] = field(default_factory=dict)
     after: Place
     consumed: int
@@ -68,30 +54,3 @@ class TextRows:
     def count(self) -> int:
         """How many rows."""
         return int(self.columns.num_rows)
-
-    def text(self, row: int) -> str:
-        """Give one row as it stands in the file."""
-        found = self.texts[row]
-        return str(found.as_py() if isinstance(found, pa.Scalar) else found).strip("\r\n")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ParquetRows:
-    """A chunk of rows of a Parquet file.
-
-    Attributes:
-        path: a local path of the file.
-        first: index of its first row in the file.
-        count: how many rows.
-        after: the place behind the chunk.
-        consumed: bytes of the stored file that this and the chunks before stand for.
-    """
-
-    path: Path
-    first: int
-    count: int
-    after: Place
-    consumed: int
-
-
-Rows = TextRows | ParquetRows

@@ -178,16 +178,12 @@ def opened(file: SourceFile, *, offset: int = 0) -> Iterator[ByteStream]:
         yield stream
 
 
-def download(file: SourceFile, folder: Path) -> Path:
-    """Give a local path with a file's content: its own, or a copy in a folder."""
-    if file.path is not None:
-        return file.path
-    copy = folder / hashlib.sha256(file.identity.encode()).hexdigest()[:32]
-    if not (copy.exists() and copy.stat().st_size == file.size):
-        folder.mkdir(parents=True, exist_ok=True)
-        fs, path = _locate(file.url)
-        fs.get_file(path, str(copy))
-    return copy
+@contextmanager
+def raw_file(file: SourceFile) -> Iterator[Any]:
+    """Open a file for reading here and there, as it is stored."""
+    fs, path = _locate(file.url)
+    with fs.open(path, "rb", **({} if _is_local(fs) else {"cache_type": "none"})) as raw:
+        yield raw
 
 
 def _locate(name: str) -> tuple[Any, str]:

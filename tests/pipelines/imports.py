@@ -75,7 +75,6 @@ def read(
         sources=[(source, mapping or (CLOUDEVENTS if source.cloudevents else OWN))],
         registry=PARCELS.registry,
         bucket_count=BUCKETS,
-        folder=folder / "sources",
         workers=workers,
         limits=limits or Limits(),
         strict=strict,

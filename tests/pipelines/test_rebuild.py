@@ -13,11 +13,13 @@ import duckdb
 import pytest
 
 from event_schemas import GenerationError, RefoldError, UsageError, event
+from event_schemas.orders import StockAdjusted
 from pipelines.rebuild import Progress, Rebuilt, rebuild
 from pipelines.runners import make_options
 from pipelines.seal import seal
 from warehouse.domain import Domain
 from warehouse.event_log import Appender, EventLog, create_log
+from warehouse.orders import ORDERS
 from warehouse.projection import Fold, Projection, ReadModel, View
 from warehouse.read_models import database
 from warehouse.read_models.catch_up import Standing, catch_up
@@ -322,9 +324,6 @@ def test_a_read_model_that_there_is_not(market: Market) -> None:
 def test_a_table_of_nothing_is_a_table(tmp_path: Path) -> None:
     """A read model whose events never happened is published, empty, with its columns."""
     log = create_log(str(tmp_path / "log"), domain_name="orders", bucket_count=2)
-    from event_schemas.orders import StockAdjusted
-    from warehouse.orders import ORDERS
-
     Appender(log, ORDERS.registry).append("stock-1", [StockAdjusted(sku="cup", quantity=1, reason="found")])
     made = rebuild(log, "orders", str(tmp_path / "rm"), make_options(None)).generation
     assert {name: table.rows for name, table in made.tables.items()} == {

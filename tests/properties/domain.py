@@ -511,6 +511,23 @@ MODELS: tuple[tuple[ReadModel, Model], ...] = (
         },
     ),
     _projection(
+        "days",
+        {"day": "DATE"},
+        {"owners": collect("VARCHAR"), "last": latest("VARCHAR"), "earliest": first("VARCHAR")},
+        {
+            Opened: (
+                "SELECT coalesce(opened_on, DATE '2000-01-01') AS day, owner AS owners, owner AS last, "
+                "owner AS earliest "
+                "WHERE owner <> 'z'",
+                lambda e: [
+                    {"day": e.opened_on or date(2000, 1, 1), **dict.fromkeys(("owners", "last", "earliest"), owner)}
+                    for owner in [e.owner]
+                    if owner != "z"
+                ],
+            )
+        },
+    ),
+    _projection(
         "sums_of_refs",
         {"ref": "UUID"},
         {"pieces": total("BIGINT"), "value": maximum("DECIMAL(18,2)"), "last": maximum("TIMESTAMPTZ")},
@@ -705,7 +722,6 @@ def unlucky(state: dict[str, Any] | None, e: Any) -> dict[str, Any]:
     return {"path": ((state or {"path": 0})["path"] * 31 + e.quantity) % 1_000_003}
 
 
-_UNLUCKY_SOLD = "quantity"
 FRAGILE_MODELS: tuple[tuple[ReadModel, Model], ...] = (
     _projection(
         "fragile_skus",

@@ -21,6 +21,7 @@ import pyarrow as pa
 
 from event_schemas import Registry
 from event_schemas.payload import to_json
+from tests.properties.domain import REFERENCES, STEPS
 from tests.properties.histories import Commit, Given, Import
 from tests.properties.reference import Folded, Stored, fold_history
 from warehouse.broken import apply_unbroken
@@ -298,7 +299,5 @@ def in_order(rows: list[dict[str, Any]], model: ReadModel) -> list[dict[str, Any
 
 def expected_rows(domain: Domain, name: str, stored: Sequence[Stored]) -> Folded:
     """Fold a history with the reference, its rows in the order in which tables are read here."""
-    from tests.properties.domain import REFERENCES, STEPS
-
     folded = fold_history(stored, STEPS, REFERENCES[name])
     return Folded(in_order(folded.rows, domain.read_model(name)), folded.broken)

@@ -24,7 +24,7 @@ from warehouse.event_log import EventLog
 from warehouse.read_models.catch_up import advance
 from warehouse.read_models.database import Checkpoint
 
-EXAMPLES = int(os.environ.get("REFOLD_HYPOTHESIS_EXAMPLES", "5"))
+EXAMPLES = int(os.environ.get("REFOLD_HYPOTHESIS_EXAMPLES", "4"))
 BUCKETS = st.sampled_from([1, 2, 3, 8])
 THREADS = st.sampled_from([1, 4])
 

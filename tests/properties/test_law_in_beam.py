@@ -18,7 +18,7 @@ from tests.properties.histories import Commit, History, Import, Seal, histories,
 from warehouse.domain import Domain
 from warehouse.read_models.generations import Generation, open_generations
 
-EXAMPLES = max(1, int(os.environ.get("REFOLD_HYPOTHESIS_EXAMPLES", "20")) // 10)
+EXAMPLES = max(2, int(os.environ.get("REFOLD_HYPOTHESIS_EXAMPLES", "4")) // 10)
 PHASES = (Phase.reuse, Phase.generate)  # an example takes seconds, so that shrinking one would take an hour
 NAMES = [model.name for model in DEPOT.read_models]
 DEPOT_REF = "tests.properties.domain:DEPOT"

@@ -1,11 +1,11 @@
 """The spool: events of one bulk import on local disk, sorted by bucket, so that memory does not grow with the history.
 
-Chunks of typed events come in the order of the source. Each becomes one Arrow file a shape, which is mapped into memory
-to read one bucket of it, and then one line of the journal, which makes it count. A killed import goes on behind the
-last chunk in the journal::
+Chunks of typed events come in the order of the source. Each becomes one Arrow file a shape, with one record batch a
+bucket, and then one line of the journal, which makes it count. A killed import goes on behind the last chunk in the
+journal::
 
     <folder>/journal.jsonl                               who it is, then a line a chunk
-    <folder>/chunks/00000007/OrderPlaced@3.arrow         events of chunk 7, bucket after bucket
+    <folder>/chunks/00000007/OrderPlaced@3.arrow         events of chunk 7; batches are buckets
 """
 
 from __future__ import annotations
@@ -149,15 +149,14 @@ class Spooled:
         return sorted(found)
 
     def read_bucket(self, bucket: int) -> dict[Shape, list[Batch]]:
-        """Open one bucket: shape to its events, chunk by chunk. Rows stay on disk until they are touched."""
+        """Read one bucket: shape to its events, chunk by chunk."""
         found: dict[Shape, list[Batch]] = {}
         for chunk in self.journal.chunks:
             for file in chunk.files:
-                starts, rows = _open(_chunk_folder(self.folder, chunk.number) / file.name)
-                if bucket in starts:
-                    end = min((s for s in starts.values() if s > starts[bucket]), default=rows.num_rows)
-                    batch = Batch(chunk.base, rows.slice(starts[bucket], end - starts[bucket]))
-                    found.setdefault((file.event_type, file.schema_version), []).append(batch)
+                buckets, reader = _open(_chunk_folder(self.folder, chunk.number) / file.name)
+                if bucket in buckets:
+                    rows = reader.get_batch(buckets.index(bucket)).replace_schema_metadata(None)
+                    found.setdefault((file.event_type, file.schema_version), []).append(Batch(chunk.base, rows))
         return found
 
     def read_chunk(self, number: int) -> dict[Shape, pa.Table]:
@@ -165,7 +164,7 @@ class Spooled:
         chunk = self.journal.chunks[number]
         found = {}
         for file in chunk.files:
-            table = pa.Table.from_batches([_open(_chunk_folder(self.folder, number) / file.name)[1]])
+            table = _open(_chunk_folder(self.folder, number) / file.name)[1].read_all()
             positions = pa.array(table["position"].to_numpy() + chunk.base, pa.int64())
             found[(file.event_type, file.schema_version)] = table.set_column(0, "position", positions)
         return found
@@ -313,22 +312,22 @@ def _file_name(event_type: str, schema_version: int) -> str:
 
 
 def _write(path: Path, part: Partitioned) -> int:
-    """Write a file, and tell its size; the schema's metadata says where each bucket begins."""
+    """Write one record batch a bucket, and tell the file's size; the schema's metadata says which buckets they are."""
     starts = np.flatnonzero(np.diff(part.buckets, prepend=-1))
-    told = dict(zip(map(str, part.buckets[starts].tolist()), starts.tolist(), strict=True))
+    ends = np.append(starts[1:], len(part.buckets))
     table = part.rows.combine_chunks()
-    schema = table.schema.with_metadata({_BUCKETS: orjson.dumps(told)})
-    (batch,) = table.to_batches()
+    schema = table.schema.with_metadata({_BUCKETS: orjson.dumps(part.buckets[starts].tolist())})
+    (whole,) = table.replace_schema_metadata(schema.metadata).to_batches()
     with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
-        writer.write_batch(batch.replace_schema_metadata(schema.metadata))
+        for start, end in zip(starts.tolist(), ends.tolist(), strict=True):
+            writer.write_batch(whole.slice(start, end - start))
     return path.stat().st_size
 
 
-def _open(path: Path) -> tuple[dict[int, int], pa.RecordBatch]:
-    """Map a file into memory: bucket to its first row, and the rows, which stay on disk until they are touched."""
-    batch = pa.ipc.open_file(pa.memory_map(str(path))).get_batch(0)
-    told = orjson.loads(batch.schema.metadata[_BUCKETS])
-    return {int(bucket): start for bucket, start in told.items()}, batch.replace_schema_metadata(None)
+def _open(path: Path) -> tuple[list[int], pa.ipc.RecordBatchFileReader]:
+    """Open a file for reading batch by batch; mapped into memory, all of it would seem to be held at once."""
+    reader = pa.ipc.open_file(pa.OSFile(str(path)))
+    return list(orjson.loads(reader.schema.metadata[_BUCKETS])), reader
 
 
 __all__ = ["SPOOLED", "Batch", "Journal", "Partitioned", "Spool", "SpoolChunk", "SpoolFile", "Spooled", "read_spool"]

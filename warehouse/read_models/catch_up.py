@@ -10,12 +10,13 @@ import duckdb
 from warehouse.broken import refuse
 from warehouse.contributions import compile_model
 from warehouse.domain import Domain
+from warehouse.duck import forget_temporaries
 from warehouse.event_log.log import EventLog, Head
-from warehouse.parsing import BrokenEvent
+from warehouse.parsing import BrokenEvent, Typed
 from warehouse.projection import ReadModel
 from warehouse.read_models.database import Checkpoint, add_dead_letters, set_checkpoint
 from warehouse.read_models.events import typed_range
-from warehouse.read_models.increment import apply_changes, prepare_changes
+from warehouse.read_models.increment import Change, apply_changes, prepare_changes
 from warehouse.replay import sources_of
 
 _EVENTS_AN_INCREMENT = 250_000
@@ -100,8 +101,24 @@ def advance(
     """Apply the events of ``after < position <= to.position`` and the new checkpoint in one transaction."""
     shapes = sources_of(domain, [t for m in models for t in m.event_types])
     compiled = [compile_model(m, domain) for m in models]
-    typed = typed_range(connection, log, domain.registry, head, shapes=shapes, after=after, up_to=to.position)
-    changes = prepare_changes(connection, domain, compiled, typed)
+    try:
+        typed = typed_range(connection, log, domain.registry, head, shapes=shapes, after=after, up_to=to.position)
+        changes = prepare_changes(connection, domain, compiled, typed)
+        _apply(connection, log, domain, typed, changes, to, dead_letter=dead_letter)
+    finally:
+        forget_temporaries(connection)
+
+
+def _apply(
+    connection: duckdb.DuckDBPyConnection,
+    log: EventLog,
+    domain: Domain,
+    typed: Typed,
+    changes: Sequence[Change],
+    to: Checkpoint,
+    *,
+    dead_letter: bool,
+) -> None:
     broken: dict[str, Sequence[BrokenEvent]] = {c.compiled.model.name: c.broken for c in changes if c.broken}
     if typed.broken:
         broken[""] = typed.broken

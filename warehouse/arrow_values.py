@@ -1,0 +1,59 @@
+"""Python values into Arrow, UUIDs included: Arrow takes those only where they are not inside a list or struct."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+from uuid import UUID
+
+import pyarrow as pa
+import pyarrow.types as pt
+
+_UUID_BYTES = pa.binary(16)
+
+
+def array_of(values: Sequence[Any], dtype: pa.DataType) -> pa.Array:
+    """Build an array.
+
+    Args:
+        values: Python values, None for NULL.
+        dtype: its type.
+
+    Raises:
+        pa.ArrowException: a value does not fit.
+
+    Example:
+        >>> array_of([[UUID(int=1)], None], pa.list_(pa.uuid())).null_count
+        1
+    """
+    stored = _stored(dtype)
+    if stored == dtype:
+        return pa.array(values, dtype)
+    return pa.array(list(map(_bytes_in, values)), stored).cast(dtype)
+
+
+def _stored(dtype: pa.DataType) -> pa.DataType:
+    """Put bytes for UUIDs, at any depth."""
+    if dtype == pa.uuid():
+        return _UUID_BYTES
+    if pt.is_list(dtype):
+        return pa.list_(_restored(dtype.value_field))
+    if pt.is_struct(dtype):
+        return pa.struct([_restored(dtype.field(i)) for i in range(dtype.num_fields)])
+    return dtype
+
+
+def _restored(field: pa.Field) -> pa.Field:
+    return field.with_type(_stored(field.type))
+
+
+_CONTAINERS: dict[type, Callable[[Any], Any]] = {
+    UUID: lambda value: value.bytes,
+    list: lambda value: list(map(_bytes_in, value)),
+    dict: lambda value: {name: _bytes_in(inner) for name, inner in value.items()},
+}
+
+
+def _bytes_in(value: Any) -> Any:
+    convert = _CONTAINERS.get(type(value))
+    return convert(value) if convert else value
