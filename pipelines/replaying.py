@@ -22,10 +22,10 @@ from event_schemas import ObjectNotFoundError, RefoldError
 from pipelines import failed_folds
 from pipelines.runners import for_python
 from pipelines.staged import Named, StagedCount, Work, run_staged
+from pipelines.worker_connections import close_idle_connections, worker_connection
 from warehouse.broken import apply_unbroken
 from warehouse.contributions import Compiled, compile_model
 from warehouse.domain import Domain, load_domain
-from warehouse.duck import connect
 from warehouse.event_log import manifest as manifests
 from warehouse.event_log.log import open_log
 from warehouse.event_log.manifest import Manifest
@@ -43,7 +43,6 @@ _DONE = "staged/done"
 _PLAN = "plan.json"
 _FINISHED = "finished/"
 """The group, so to say, of rows that need no merging."""
-_WORKER_MEMORY = "1GB"
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,8 +247,11 @@ def staging_lost(staging: ObjectStore) -> RefoldError:
 
 def _run(staging: ObjectStore, plan: Plan, waves: Sequence[_Wave]) -> None:
     merge = functools.partial(_merge_group, staging.url)
-    for wave in waves:
-        run_staged(Work(staging.url, wave.units, stage=_stage_unit, merge=merge), wave.options)
+    try:
+        for wave in waves:
+            run_staged(Work(staging.url, wave.units, stage=_stage_unit, merge=merge), wave.options)
+    finally:
+        close_idle_connections()
 
 
 def _drop_merged(staging: ObjectStore, names: set[str]) -> None:
@@ -334,7 +336,7 @@ def _stage_models(staging: ObjectStore, unit: _Unit) -> list[Named]:
     domain, log = load_domain(plan.domain_ref), open_log(plan.log_url)
     named: list[Named] = []
     broken: dict[str, list[BrokenEvent]] = {}
-    with _worker() as (connection, folder):
+    with _worker(plan.workers) as (connection, folder):
         for name in unit.models:
             compiled = compile_model(domain.read_model(name), domain)
             segments = [s for s in _segments(plan, domain, [compiled.model]) if s.bucket in unit.buckets]
@@ -365,7 +367,7 @@ def _merge_group(staging_url: str, group: str, staged: list[str]) -> None:
     if staging.exists(done):
         return
     domain = load_domain(plan.domain_ref)
-    with _worker() as (connection, folder):
+    with _worker(plan.workers) as (connection, folder):
         path = folder / "merged.parquet"
         compiled = compile_model(domain.read_model(name), domain)
         without = failed_folds.left_out(staging, name)
@@ -377,11 +379,7 @@ def _merge_group(staging_url: str, group: str, staged: list[str]) -> None:
 
 
 @contextmanager
-def _worker() -> Iterator[tuple[duckdb.DuckDBPyConnection, Path]]:
-    """Give one worker's connection, on one thread, and a folder for its files."""
-    with tempfile.TemporaryDirectory(prefix="refold-") as folder:
-        connection = connect(threads=1, memory_limit=_WORKER_MEMORY, temp_directory=folder)
-        try:
-            yield connection, Path(folder)
-        finally:
-            connection.close()
+def _worker(workers: int) -> Iterator[tuple[duckdb.DuckDBPyConnection, Path]]:
+    """Give one worker's connection, and a folder for its files."""
+    with tempfile.TemporaryDirectory(prefix="refold-") as folder, worker_connection(workers) as connection:
+        yield connection, Path(folder)
