@@ -6,9 +6,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import duckdb
+import pyarrow as pa
 
 from warehouse.broken import refuse
-from warehouse.contributions import compile_model
+from warehouse.contributions import Compiled, compile_model
 from warehouse.domain import Domain
 from warehouse.duck import forget_temporaries
 from warehouse.event_log.log import EventLog, Head
@@ -16,7 +17,7 @@ from warehouse.parsing import BrokenEvent, Typed
 from warehouse.projection import ReadModel
 from warehouse.read_models.database import Checkpoint, add_dead_letters, set_checkpoint
 from warehouse.read_models.events import typed_range
-from warehouse.read_models.increment import Change, apply_changes, prepare_changes
+from warehouse.read_models.increment import Staged, apply_changes, prepare_changes, stage, stage_fold
 from warehouse.replay import sources_of
 
 _EVENTS_AN_INCREMENT = 250_000
@@ -99,37 +100,80 @@ def advance(
     dead_letter: bool,
 ) -> None:
     """Apply the events of ``after < position <= to.position`` and the new checkpoint in one transaction."""
-    shapes = sources_of(domain, [t for m in models for t in m.event_types])
     compiled = [compile_model(m, domain) for m in models]
+    span = Span(head, after, to)
     try:
-        typed = typed_range(connection, log, domain.registry, head, shapes=shapes, after=after, up_to=to.position)
-        changes = prepare_changes(connection, domain, compiled, typed)
-        _apply(connection, log, domain, typed, changes, to, dead_letter=dead_letter)
+        staged = stage(connection, domain, compiled, span.events(connection, log, domain, models))
+        apply_staged(connection, log, domain, compiled, [staged], span, dead_letter=dead_letter)
     finally:
         forget_temporaries(connection)
 
 
-def _apply(
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Whole commits to go forward by.
+
+    Attributes:
+        head: tells what lies where; it may know more of the log than the span.
+        after: the position before the first event.
+        to: where tables stand afterwards.
+    """
+
+    head: Head
+    after: int
+    to: Checkpoint
+
+    def events(
+        self, connection: duckdb.DuckDBPyConnection, log: EventLog, domain: Domain, models: Sequence[ReadModel]
+    ) -> Typed:
+        """Read the events that some read models need."""
+        shapes = sources_of(domain, [t for m in models for t in m.event_types])
+        return typed_range(
+            connection, log, domain.registry, self.head, shapes=shapes, after=self.after, up_to=self.to.position
+        )
+
+
+def apply_staged(
     connection: duckdb.DuckDBPyConnection,
     log: EventLog,
     domain: Domain,
-    typed: Typed,
-    changes: Sequence[Change],
-    to: Checkpoint,
+    models: Sequence[Compiled],
+    staged: Sequence[Staged],
+    span: Span,
     *,
     dead_letter: bool,
-) -> None:
-    broken: dict[str, Sequence[BrokenEvent]] = {c.compiled.model.name: c.broken for c in changes if c.broken}
-    if typed.broken:
-        broken[""] = typed.broken
-    if broken and not dead_letter:
+) -> int:
+    """Apply what was staged of a span, and the new checkpoint, in one transaction.
+
+    Args:
+        connection: of the database, whose tables stand at ``span.after``.
+        log: the log.
+        domain: contracts and upcasters.
+        models: the read models to bring forward.
+        staged: what was staged of all events of the span, in any order.
+        span: which events.
+        dead_letter: keep events that cannot be applied, in place of stopping.
+
+    Returns:
+        How many events could not be applied, each counted once a read model that it was for.
+
+    Raises:
+        BrokenEventsError: an event cannot be applied; nothing was written.
+    """
+
+    def fold_apart(compiled: Compiled) -> tuple[pa.Table | None, list[BrokenEvent]]:
+        return stage_fold(connection, domain, compiled, span.events(connection, log, domain, [compiled.model]))
+
+    changes, broken = prepare_changes(connection, models, staged, fold_apart)
+    if any(broken.values()) and not dead_letter:
         raise refuse([b for found in broken.values() for b in found], doing="Catching up")
     connection.execute("BEGIN")
     try:
         apply_changes(connection, changes)
         add_dead_letters(connection, broken)
-        set_checkpoint(connection, to, domain_name=domain.name, log_id=log.log_id)
+        set_checkpoint(connection, span.to, domain_name=domain.name, log_id=log.log_id)
         connection.execute("COMMIT")
     except BaseException:
         connection.execute("ROLLBACK")
         raise
+    return sum(map(len, broken.values()))
