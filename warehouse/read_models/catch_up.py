@@ -13,12 +13,11 @@ from warehouse.contributions import Compiled, compile_model
 from warehouse.domain import Domain
 from warehouse.duck import forget_temporaries
 from warehouse.event_log.log import EventLog, Head
-from warehouse.parsing import BrokenEvent, Typed
+from warehouse.parsing import BrokenEvent
 from warehouse.projection import ReadModel
 from warehouse.read_models.database import Checkpoint, add_dead_letters, set_checkpoint
-from warehouse.read_models.events import typed_range
 from warehouse.read_models.increment import Staged, apply_changes, prepare_changes, stage, stage_fold
-from warehouse.replay import sources_of
+from warehouse.read_models.spans import Span
 
 _EVENTS_AN_INCREMENT = 250_000
 
@@ -107,30 +106,6 @@ def advance(
         apply_staged(connection, log, domain, compiled, [staged], span, dead_letter=dead_letter)
     finally:
         forget_temporaries(connection)
-
-
-@dataclass(frozen=True, slots=True)
-class Span:
-    """Whole commits to go forward by.
-
-    Attributes:
-        head: tells what lies where; it may know more of the log than the span.
-        after: the position before the first event.
-        to: where tables stand afterwards.
-    """
-
-    head: Head
-    after: int
-    to: Checkpoint
-
-    def events(
-        self, connection: duckdb.DuckDBPyConnection, log: EventLog, domain: Domain, models: Sequence[ReadModel]
-    ) -> Typed:
-        """Read the events that some read models need."""
-        shapes = sources_of(domain, [t for m in models for t in m.event_types])
-        return typed_range(
-            connection, log, domain.registry, self.head, shapes=shapes, after=self.after, up_to=self.to.position
-        )
 
 
 def apply_staged(

@@ -1,0 +1,158 @@
+"""Turns of the stream: the events of some commits, reduced by Beam's workers to what they contribute to read models.
+
+::
+
+    Create(slots) ── stage ──> one staged object a slot
+
+What is to be done lies in staging, under a fixed name, and not in the graph: so the graph of a small turn is built once
+and run again for every turn, in this process. A turn that is worth more workers, or goes to another engine, runs as the
+staged pipelines of a rebuild do.
+"""
+
+from __future__ import annotations
+
+import functools
+import pickle
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import apache_beam as beam
+from apache_beam.options.pipeline_options import PipelineOptions
+from apache_beam.runners.portability.fn_api_runner import FnApiRunner
+from apache_beam.transforms import environments
+
+from pipelines.runners import is_local, workers_of
+from pipelines.staged import Named, Work, run_staged, told, worker_error
+from pipelines.worker_connections import close_idle_connections, worker_connection
+from warehouse.contributions import Compiled, compile_model
+from warehouse.domain import Domain, load_domain
+from warehouse.event_log.log import open_log
+from warehouse.object_store import ObjectStore, open_store
+from warehouse.read_models.increment import Staged, stage
+from warehouse.read_models.spans import Span
+
+_TASK = "task"
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """What one turn does.
+
+    Attributes:
+        number: of the turn, which names what it stages.
+        log_url: the log.
+        domain_ref: the domain, by entry-point name or dotted path.
+        models: names of the read models.
+        spans: what each slot reads; together the events of whole commits.
+        workers: how many share the machine.
+    """
+
+    number: int
+    log_url: str
+    domain_ref: str
+    models: tuple[str, ...]
+    spans: tuple[Span, ...]
+    workers: int
+
+
+class Turns:
+    """Runs turns, one after the other.
+
+    Args:
+        staging: where tasks and results go.
+        options: Beam's options.
+    """
+
+    def __init__(self, staging: ObjectStore, options: PipelineOptions) -> None:
+        self._staging = staging
+        self._options = options
+        self._workers = workers_of(options)
+        self._small = _KeptGraph(staging.url) if is_local(options) else None
+
+    def run(self, task: Task) -> list[Staged]:
+        """Run one turn, and give what its slots staged.
+
+        Raises:
+            RefoldError: what a worker raised, or that a worker failed otherwise.
+        """
+        self._staging.put(_TASK, pickle.dumps(task))
+        if len(task.spans) == 1 and self._small:
+            try:
+                self._small.run()
+            except Exception as error:
+                raise worker_error(self._staging, error) from error
+        else:
+            work = functools.partial(_stage_and_name, self._staging.url)
+            run_staged(Work(self._staging.url, range(len(task.spans)), stage=work, merge=_nothing), self._options)
+        keys = [_result(task.number, slot) for slot in range(len(task.spans))]
+        results = [pickle.loads(self._staging.get(key)) for key in keys]
+        for key in keys:
+            self._staging.delete(key)
+        return results
+
+    def close(self) -> None:
+        """Remove what is staged, and give memory back."""
+        close_idle_connections()
+        self._staging.delete_prefix(_TASK)
+
+
+class _KeptGraph:
+    """The graph of one slot, built once, and run in this process."""
+
+    def __init__(self, staging_url: str) -> None:
+        here = environments.EmbeddedPythonEnvironment.default()
+        self._runner = FnApiRunner(default_environment=here)
+        self._options = PipelineOptions(["--direct_running_mode=in_memory", "--direct_num_workers=1"])
+        pipeline = beam.Pipeline(runner=self._runner, options=self._options)
+        slots = pipeline | "Slots" >> beam.Create([0], reshuffle=False)
+        _ = slots | "Stage" >> beam.ParDo(_Slot(staging_url)).with_output_types(int)
+        self._graph = pipeline.to_runner_api(default_environment=here)
+
+    def run(self) -> None:
+        self._runner.run_via_runner_api(self._graph, self._options).wait_until_finish()
+
+
+class _Slot(beam.DoFn):  # type: ignore[misc]
+    """Do one slot's part of the present task."""
+
+    def __init__(self, staging_url: str) -> None:
+        self._staging_url = staging_url
+
+    def process(self, slot: int) -> Iterator[int]:
+        """Stage a slot."""
+        told(self._staging_url, lambda: _stage_slot(self._staging_url, slot))
+        yield slot
+
+
+def _stage_and_name(staging_url: str, slot: int) -> Iterator[Named]:
+    yield "turn", _stage_slot(staging_url, slot)
+
+
+def _nothing(_group: str, _names: list[str]) -> None:
+    """Merge nothing: the driver reads what the slots staged."""
+
+
+def _stage_slot(staging_url: str, slot: int) -> str:
+    staging = open_store(staging_url)
+    task: Task = pickle.loads(staging.get(_TASK))
+    key = _result(task.number, slot)
+    if staging.exists(key):  # a runner may repeat what it likes
+        return key
+    log, span = open_log(task.log_url), task.spans[slot]
+    domain, compiled = _compiled(task.domain_ref, task.models)
+    models = [c.model for c in compiled]
+    with worker_connection(task.workers) as connection:
+        staged = stage(connection, domain, compiled, span.events(connection, log, domain, models))
+    staging.put(key, pickle.dumps(staged))
+    return key
+
+
+@functools.lru_cache(maxsize=8)
+def _compiled(domain_ref: str, names: tuple[str, ...]) -> tuple[Domain, list[Compiled]]:
+    """Make read models ready to run, once a process: a turn is short."""
+    domain = load_domain(domain_ref)
+    return domain, [compile_model(domain.read_model(name), domain) for name in names]
+
+
+def _result(number: int, slot: int) -> str:
+    return f"staged/{number}-{slot}"
