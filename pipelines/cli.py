@@ -17,6 +17,7 @@ from pipelines.commands.schemas import schemas
 from pipelines.commands.seal import seal
 from pipelines.commands.status import status
 from pipelines.commands.stopping import STOPPED, end_at_once, is_interrupt, say_stopped
+from pipelines.commands.stream import stream
 
 
 class Root(click.Group):
@@ -69,7 +70,7 @@ def cli() -> None:
     """
 
 
-for _command in (demo, ingest, events, seal, schemas, rebuild, status, query, generations):
+for _command in (demo, ingest, events, seal, schemas, rebuild, stream, status, query, generations):
     cli.add_command(_command)
 
 

@@ -63,6 +63,25 @@ class EventLog:
             yield info
             number += 1
 
+    def last_commit(self, after: int) -> CommitInfo | None:
+        """Find the last commit after one, without reading those between; None if there is none.
+
+        Numbers have no gaps, so it takes a few looks, however many there are.
+        """
+        if not self._is_committed(after + 1):
+            return None
+        ahead = 1
+        while self._is_committed(after + 2 * ahead):
+            ahead *= 2
+        there, absent = after + ahead, after + 2 * ahead
+        while absent - there > 1:
+            middle = (there + absent) // 2
+            there, absent = (middle, absent) if self._is_committed(middle) else (there, middle)
+        return self.commit_info(there)
+
+    def _is_committed(self, number: int) -> bool:
+        return self.store.exists(commit_key(number))
+
     def commit_paths(self, numbers: list[int]) -> list[Path]:
         """Give local paths of commit objects, fetching remote ones side by side.
 

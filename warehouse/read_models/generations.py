@@ -91,6 +91,10 @@ class Generations:
         """Load every generation that is kept, oldest first."""
         return [self._load(key) for key in self.store.list_from(_GENERATIONS)]
 
+    def is_published(self, number: int) -> bool:
+        """Tell whether a generation is there: cheaper than to ask for the newest."""
+        return self.store.exists(_key(number))
+
     def get(self, number: int) -> Generation:
         """Load one generation.
 

@@ -1,0 +1,184 @@
+"""Publishing beside a writer: a process of its own copies the writer's database and publishes the copy.
+
+A copy made in the writer's process would drop the writer's lock on its file, and counting and checksumming every table
+would hold up the stream. So the writer makes a checkpoint, lets none follow until the file is copied, and goes on; the
+other process does the rest. If it dies, or the writer does, nothing is published: publishing is one atomic step.
+
+The two talk in lines of JSON: a request on standard input, answers on standard output.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import queue
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from event_schemas import GenerationError, RefoldError
+from warehouse.domain import load_domain
+from warehouse.event_log.log import open_log
+from warehouse.read_models.building import publish, scratch_folder
+from warehouse.read_models.database import open_database
+from warehouse.read_models.generations import Generation, open_generations
+
+_THREADS = 1
+_MEMORY = "1GB"
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """How a publish ended.
+
+    Attributes:
+        number: of the new generation; None if another publisher was first.
+        seconds: from the request to the end.
+    """
+
+    number: int | None
+    seconds: float
+
+
+class Publisher:
+    """The writer's side: asks for one publish at a time, and looks now and then how it is getting on.
+
+    Args:
+        log_url: the log.
+        domain_ref: the domain, by entry-point name or dotted path.
+        read_models_url: where generations are published.
+    """
+
+    def __init__(self, log_url: str, domain_ref: str, read_models_url: str) -> None:
+        self._arguments = (log_url, domain_ref, read_models_url)
+        self._process: subprocess.Popen[str] | None = None
+        self._answers: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
+        self._started = 0.0
+        self.busy = False
+
+    def ask(self, database: Path, parent: Generation) -> None:
+        """Ask for a copy of a database to be published; it must not change until it is copied.
+
+        Args:
+            database: the writer's file, just after a checkpoint.
+            parent: the generation that the copy is to follow.
+        """
+        process = self._process or self._start()
+        self._started, self.busy = time.monotonic(), True
+        request = {"database": str(database), "parent": parent.number}
+        assert process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):  # its reader tells that it died
+            process.stdin.write(json.dumps(request) + "\n")
+            process.stdin.flush()
+
+    def wait_copied(self) -> None:
+        """Wait until the file may change again.
+
+        Raises:
+            GenerationError: the other process failed.
+        """
+        answer = self._answers.get()
+        self._check(answer)
+
+    def poll(self) -> Published | None:
+        """Tell how the publish ended, or None while it goes on.
+
+        Raises:
+            GenerationError: the other process failed.
+        """
+        return self._ended(block=False)
+
+    def wait(self) -> Published:
+        """Wait for the publish to end.
+
+        Raises:
+            GenerationError: the other process failed.
+        """
+        ended = self._ended(block=True)
+        assert ended is not None
+        return ended
+
+    def close(self) -> None:
+        """End the other process, after what it is at."""
+        if self._process is not None and self._process.stdin is not None:
+            with contextlib.suppress(BrokenPipeError):
+                self._process.stdin.close()
+            self._process.wait()
+        self._process = None
+
+    def _start(self) -> subprocess.Popen[str]:
+        command = [sys.executable, "-m", "warehouse.read_models.publisher", *self._arguments]
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        threading.Thread(target=self._read, args=(self._process,), name="publisher", daemon=True).start()
+        return self._process
+
+    def _read(self, process: subprocess.Popen[str]) -> None:
+        assert process.stdout is not None
+        for line in process.stdout:
+            self._answers.put(json.loads(line))
+        self._answers.put({"error": f"the publishing process ended with code {process.wait()}", "ended": True})
+
+    def _ended(self, *, block: bool) -> Published | None:
+        try:
+            answer = self._answers.get(block=block)
+        except queue.Empty:
+            return None
+        self.busy = False
+        self._check(answer)
+        return Published(answer["generation"], time.monotonic() - self._started)
+
+    def _check(self, answer: dict[str, Any]) -> None:
+        if "error" in answer:
+            self.busy = False
+            if answer.get("ended"):
+                self._process = None
+            raise GenerationError(
+                f"Publishing failed: {answer['error']} The stream's own tables are unharmed; it will publish again."
+            )
+
+
+def main() -> None:
+    """Answer requests until there are no more."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the writer decides when to end, and then closes the pipe
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    log_url, domain_ref, read_models_url = sys.argv[1:]
+    os.nice(5)  # freshness comes before the next publish
+    for request in _requests():
+        try:
+            number = _publish(log_url, domain_ref, read_models_url, request)
+            _answer({"generation": number})
+        except RefoldError as error:
+            _answer({"error": str(error)})
+
+
+def _publish(log_url: str, domain_ref: str, read_models_url: str, request: dict[str, Any]) -> int | None:
+    domain, log = load_domain(domain_ref), open_log(log_url)
+    generations = open_generations(read_models_url, domain.name)
+    with scratch_folder(generations.store) as folder:
+        path = folder / "published.duckdb"
+        shutil.copyfile(request["database"], path)
+        _answer({"copied": True})
+        connection = open_database(path, threads=_THREADS, memory_limit=_MEMORY)
+        made = publish(connection, path, log, domain, generations, generations.get(request["parent"]))
+    return made.number if made else None
+
+
+def _requests() -> Iterator[dict[str, Any]]:
+    for line in sys.stdin:
+        yield json.loads(line)
+
+
+def _answer(answer: dict[str, Any]) -> None:
+    print(json.dumps(answer), flush=True)
+
+
+if __name__ == "__main__":
+    main()
