@@ -9,6 +9,7 @@ publish too, a rebuild above all: the stream then takes over their generation, c
 
 from __future__ import annotations
 
+import gc
 import os
 import socket
 import threading
@@ -100,6 +101,7 @@ def stream(
     once: bool = False,
     until: int | None = None,
     publish_every: float = 10.0,
+    rebuild_if_cheaper: bool = True,
     stop: threading.Event | None = None,
     report: Callable[[Moment], None] = lambda _: None,
     on_open: Callable[[LiveDatabase], None] = lambda _: None,
@@ -114,6 +116,7 @@ def stream(
         once: stop when the end of the log is reached.
         until: stop when the tables show this position.
         publish_every: seconds between two publishes, if anything changed; the one before must have ended.
+        rebuild_if_cheaper: rebuild first when the backlog is so large that this is the shorter way.
         stop: set by another thread or a signal's handler: the turn that runs is ended, then all is published.
         report: called with what happens.
         on_open: called with each live database that is opened, for queries from other threads.
@@ -122,7 +125,7 @@ def stream(
         GenerationError: another publisher's read models cannot be followed by this domain's code.
         DamagedLogError: the log misses an object; what was applied before is published.
     """
-    follower = _Follower(log, domain_ref, read_models_url, options, publish_every, report, on_open)
+    follower = _Follower(log, domain_ref, read_models_url, options, publish_every, rebuild_if_cheaper, report, on_open)
     return follower.run(stop or threading.Event(), once=once, until=until)
 
 
@@ -136,6 +139,7 @@ class _Follower:
         read_models_url: str,
         options: PipelineOptions,
         publish_every: float,
+        rebuild_if_cheaper: bool,
         report: Callable[[Moment], None],
         on_open: Callable[[LiveDatabase], None],
     ) -> None:
@@ -147,9 +151,10 @@ class _Follower:
         self._options = options
         self._workers = workers_of(options)
         self._publish_every = publish_every
+        self._rebuild_if_cheaper = rebuild_if_cheaper
         self._report = report
         self._on_open = on_open
-        self._turns = Turns(self._generations.store.child(f"staging/stream-{os.getpid()}-{time.time_ns()}"), options)
+        self._turns = Turns(self._generations.store, options)
         self._publisher = Publisher(log.url, domain_ref, read_models_url)
         self._heart = _Heart(self._generations)
         self._live: LiveDatabase
@@ -162,6 +167,9 @@ class _Follower:
     def run(self, stop: threading.Event, *, once: bool, until: int | None) -> Streamed:
         started = time.monotonic()
         self._live = self._open()
+        self._publisher.start()
+        gc.collect()
+        gc.freeze()  # what is loaded by now stays, and need not be looked through again and again
         try:
             wait = _Wait(local=self._log.store.is_local)
             while not stop.is_set() and (until is None or self._live.at.position < until):
@@ -222,6 +230,8 @@ class _Follower:
             check_followable(self._log, self._domain, newest)
         if stale := stale_models(self._domain, newest):
             return f"New or declared otherwise than in generation {newest.number}: {', '.join(stale)}. Rebuilding."
+        if not self._rebuild_if_cheaper:
+            return ""
         end = self._log.last_commit(newest.commit_number)
         backlog = end.last_position - newest.position if end else 0
         catching_up = backlog / _INCREMENTAL_RATE
@@ -294,13 +304,7 @@ class _Follower:
             return False
         self._published_at = time.monotonic()
         self._asked_position = self._live.at.position
-        try:
-            self._publisher.ask(self._live.path, self._live.generation)
-            self._publisher.wait_copied()
-        except GenerationError as error:
-            self._publish_failed(error)
-        finally:
-            self._live.release()
+        self._publisher.ask(self._live.path, self._live.generation)
         return True
 
     def _end_publish(self, *, block: bool) -> None:
@@ -309,6 +313,9 @@ class _Follower:
         except GenerationError as error:
             self._publish_failed(error)
             return
+        finally:
+            if not self._publisher.copying:
+                self._live.release()
         if ended is None:
             return
         self._failed_publishes = 0

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import functools
 import pickle
+import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -59,12 +60,14 @@ class Turns:
     """Runs turns, one after the other.
 
     Args:
-        staging: where tasks and results go.
+        store: tasks and results go into a folder of it.
         options: Beam's options.
     """
 
-    def __init__(self, staging: ObjectStore, options: PipelineOptions) -> None:
-        self._staging = staging
+    def __init__(self, store: ObjectStore, options: PipelineOptions) -> None:
+        self._store = store
+        self._folder = f"staging/stream-{uuid.uuid4()}"
+        self._staging = staging = store.child(self._folder)
         self._options = options
         self._workers = workers_of(options)
         self._small = _KeptGraph(staging.url) if is_local(options) else None
@@ -93,7 +96,7 @@ class Turns:
     def close(self) -> None:
         """Remove what is staged, and give memory back."""
         close_idle_connections()
-        self._staging.delete_prefix(_TASK)
+        self._store.delete_prefix(self._folder)
 
 
 class _KeptGraph:

@@ -32,9 +32,14 @@ refold stream --publish-every 60 --json"""
     metavar="SECONDS",
     help="How often a generation is published, if anything changed.",
 )
+@click.option(
+    "--no-rebuild",
+    is_flag=True,
+    help="Catch up by increments, however large the backlog; by default a rebuild comes first when it is cheaper.",
+)
 @common_options("domain", "log", "read_models", "runner")
 @pass_invocation
-def stream(call: Invocation, once: bool, until: int | None, publish_every: float) -> None:
+def stream(call: Invocation, once: bool, until: int | None, publish_every: float, no_rebuild: bool) -> None:
     """Follow the log: apply new events within a fraction of a second, and publish them now and then.
 
     An event that cannot be applied goes to refold.dead_letters, and the rest goes on. Ctrl-C and SIGTERM drain: what is
@@ -55,6 +60,7 @@ def stream(call: Invocation, once: bool, until: int | None, publish_every: float
         once=once,
         until=until,
         publish_every=publish_every,
+        rebuild_if_cheaper=not no_rebuild,
         stop=stop,
         report=_tell(call.json),
     )

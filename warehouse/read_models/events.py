@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Sequence
 
 import duckdb
@@ -14,8 +15,11 @@ from warehouse.event_log.log import EventLog, Head
 from warehouse.event_log.manifest import Segment
 from warehouse.event_log.sealing import COMMIT_COLUMNS, based
 from warehouse.event_log.segments import raw_relation, segment_relations
+from warehouse.few_events import FEW, typed_few_events
 from warehouse.parsing import Typed, typed_events
 from warehouse.sql import columns
+
+_names = itertools.count()
 
 
 def typed_segments(
@@ -68,10 +72,20 @@ def typed_range(
     broken = [b for b in sealed.broken if after < b.position <= up_to]
     tail = [i for i in head.tail if i.import_id is None and i.last_position > after and i.first_position <= up_to]
     if tail:
-        parsed = typed_events(connection, f"(SELECT * FROM {_rows(log, tail)} WHERE {within})", registry)
+        rows = f"SELECT * FROM {_rows(log, tail)} WHERE {within}"
+        parsed = _parsed(connection, rows, registry, sum(info.events for info in tail))
         relations = _joined(relations, parsed.relations)
         broken += parsed.broken
     return Typed(relations, tuple(broken))
+
+
+def _parsed(connection: duckdb.DuckDBPyConnection, rows: str, registry: Registry, events: int) -> Typed:
+    """Parse events of commits, each file of which is opened once, and not once a shape."""
+    if events <= FEW:
+        return typed_few_events(connection, connection.sql(rows).to_arrow_table(), registry)
+    name = f"_committed_{next(_names)}"
+    connection.execute(f"CREATE TEMP TABLE {name} AS {rows}")
+    return typed_events(connection, name, registry)
 
 
 def _all_segments(head: Head) -> list[Segment]:

@@ -23,7 +23,7 @@ from warehouse.parsing import BrokenEvent, Typed
 from warehouse.projection import Projection
 from warehouse.read_models.database import seen_tables
 from warehouse.replay import Replay
-from warehouse.sql import columns, quote, without_huge
+from warehouse.sql import columns, quote
 
 NO_READ_MODEL = ""
 """In place of a read model's name: events that fit no contract, so that none could read them."""
@@ -62,7 +62,7 @@ def stage(connection: duckdb.DuckDBPyConnection, domain: Domain, models: Iterabl
             if source is None:
                 return None
             select = source if _in_order(compiled) else partials(compiled, f"({source})")
-            return connection.sql(without_huge(connection, select)).to_arrow_table()
+            return _arrow(connection, select)
 
         table, broken = apply_unbroken(connection, domain, compiled, typed.relations, contributed)
         if broken:
@@ -70,6 +70,12 @@ def stage(connection: duckdb.DuckDBPyConnection, domain: Domain, models: Iterabl
         if table is not None and table.num_rows:
             staged.tables[compiled.model.name] = table
     return staged
+
+
+def _arrow(connection: duckdb.DuckDBPyConnection, select: str) -> pa.Table:
+    """Run a query by way of a table: to make a relation of it would plan it twice, and planning is most of the time."""
+    connection.execute(f"CREATE OR REPLACE TEMP TABLE _contributed AS {select}")
+    return connection.sql("FROM _contributed").to_arrow_table()
 
 
 def _in_order(compiled: Compiled) -> bool:
@@ -142,7 +148,7 @@ def stage_fold(
         source = contributions(compiled, replay.events)
         if source is None:
             return None
-        table = connection.sql(without_huge(connection, source)).to_arrow_table()
+        table = _arrow(connection, source)
         connection.register("_tried", table)
         _fold(connection, compiled, "_tried")
         return table

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import tempfile
 import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -57,6 +57,7 @@ class LiveDatabase:
     _folder: tempfile.TemporaryDirectory[str]
     _open: threading.Lock = field(default_factory=threading.Lock)
     _closed: bool = False
+    _held: bool = False
 
     def apply(self, staged: Sequence[Staged], span: Span) -> int:
         """Bring all tables forward by one span, in one transaction.
@@ -71,8 +72,7 @@ class LiveDatabase:
         self.at = span.to
         return broken
 
-    @contextmanager
-    def reading(self) -> Iterator[duckdb.DuckDBPyConnection]:
+    def cursor(self) -> duckdb.DuckDBPyConnection:
         """Give a cursor for short queries from another thread; a long one would keep checkpoints from being made.
 
         Raises:
@@ -82,11 +82,8 @@ class LiveDatabase:
             if self._closed:
                 raise GenerationError("This live database was closed. Ask for the one that its stream opened since.")
             cursor = self.connection.cursor()
-        try:
-            cursor.execute("USE models")
-            yield cursor
-        finally:
-            cursor.close()
+        cursor.execute("USE models")
+        return cursor
 
     def checkpoint(self) -> bool:
         """Write everything into the file, and let nothing be written into it until :meth:`release`.
@@ -99,11 +96,14 @@ class LiveDatabase:
         except duckdb.TransactionException:
             return False
         self.connection.execute(f"SET checkpoint_threshold = '{_NO_CHECKPOINT}'")
+        self._held = True
         return True
 
     def release(self) -> None:
         """Let the file be written again."""
-        self.connection.execute(f"SET checkpoint_threshold = '{_USUAL_CHECKPOINT}'")
+        if self._held:
+            self.connection.execute(f"SET checkpoint_threshold = '{_USUAL_CHECKPOINT}'")
+            self._held = False
 
     def close(self) -> None:
         """Close and remove the file."""

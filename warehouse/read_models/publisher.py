@@ -51,6 +51,10 @@ class Published:
 class Publisher:
     """The writer's side: asks for one publish at a time, and looks now and then how it is getting on.
 
+    Attributes:
+        busy: whether a publish is under way.
+        copying: whether the writer's file must not change yet.
+
     Args:
         log_url: the log.
         domain_ref: the domain, by entry-point name or dotted path.
@@ -62,7 +66,13 @@ class Publisher:
         self._process: subprocess.Popen[str] | None = None
         self._answers: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
         self._started = 0.0
-        self.busy = False
+        self.busy = self.copying = False
+
+    def start(self) -> None:
+        """Start the other process, so that it is ready when the first publish is asked for."""
+        command = [sys.executable, "-m", "warehouse.read_models.publisher", *self._arguments]
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        threading.Thread(target=self._read, args=(self._process,), name="publisher", daemon=True).start()
 
     def ask(self, database: Path, parent: Generation) -> None:
         """Ask for a copy of a database to be published; it must not change until it is copied.
@@ -71,22 +81,15 @@ class Publisher:
             database: the writer's file, just after a checkpoint.
             parent: the generation that the copy is to follow.
         """
-        process = self._process or self._start()
-        self._started, self.busy = time.monotonic(), True
+        if self._process is None:
+            self.start()
+        assert self._process is not None
+        assert self._process.stdin is not None
+        self._started, self.busy, self.copying = time.monotonic(), True, True
         request = {"database": str(database), "parent": parent.number}
-        assert process.stdin is not None
         with contextlib.suppress(BrokenPipeError):  # its reader tells that it died
-            process.stdin.write(json.dumps(request) + "\n")
-            process.stdin.flush()
-
-    def wait_copied(self) -> None:
-        """Wait until the file may change again.
-
-        Raises:
-            GenerationError: the other process failed.
-        """
-        answer = self._answers.get()
-        self._check(answer)
+            self._process.stdin.write(json.dumps(request) + "\n")
+            self._process.stdin.flush()
 
     def poll(self) -> Published | None:
         """Tell how the publish ended, or None while it goes on.
@@ -114,12 +117,6 @@ class Publisher:
             self._process.wait()
         self._process = None
 
-    def _start(self) -> subprocess.Popen[str]:
-        command = [sys.executable, "-m", "warehouse.read_models.publisher", *self._arguments]
-        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        threading.Thread(target=self._read, args=(self._process,), name="publisher", daemon=True).start()
-        return self._process
-
     def _read(self, process: subprocess.Popen[str]) -> None:
         assert process.stdout is not None
         for line in process.stdout:
@@ -127,22 +124,22 @@ class Publisher:
         self._answers.put({"error": f"the publishing process ended with code {process.wait()}", "ended": True})
 
     def _ended(self, *, block: bool) -> Published | None:
-        try:
-            answer = self._answers.get(block=block)
-        except queue.Empty:
-            return None
+        while True:
+            try:
+                answer = self._answers.get(block=block)
+            except queue.Empty:
+                return None
+            self.copying = False
+            if "copied" not in answer:
+                break
         self.busy = False
-        self._check(answer)
-        return Published(answer["generation"], time.monotonic() - self._started)
-
-    def _check(self, answer: dict[str, Any]) -> None:
         if "error" in answer:
-            self.busy = False
             if answer.get("ended"):
                 self._process = None
             raise GenerationError(
                 f"Publishing failed: {answer['error']} The stream's own tables are unharmed; it will publish again."
             )
+        return Published(answer["generation"], time.monotonic() - self._started)
 
 
 def main() -> None:
