@@ -195,6 +195,7 @@ class _Follower:
                 time.monotonic() - started,
             )
         finally:
+            gc.unfreeze()
             self._publisher.close()
             self._live.close()
             self._turns.close()

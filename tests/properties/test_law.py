@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 from hypothesis import given, settings
@@ -21,8 +22,8 @@ from tests.properties.engine import Tables, Writer, expected_rows, scratch_folde
 from tests.properties.histories import Commit, Follow, History, Import, Seal, histories, stored_events
 from warehouse.domain import Domain
 from warehouse.event_log import EventLog
-from warehouse.read_models.catch_up import advance
-from warehouse.read_models.database import Checkpoint
+from warehouse.read_models import events
+from warehouse.read_models.spans import Limits, next_step
 
 EXAMPLES = int(os.environ.get("REFOLD_HYPOTHESIS_EXAMPLES", "4"))
 BUCKETS = st.sampled_from([1, 2, 3, 8])
@@ -97,44 +98,36 @@ def agree(tables: Tables, history: History) -> None:
     }
 
 
-def ranges(log: EventLog, data: st.DataObject) -> Iterator[tuple[int, Checkpoint]]:
-    """Cut a log between commits, anywhere: what to apply after, and up to where."""
-    infos = list(log.commits_after(0))
-    after = 0
-    for info in infos:
-        if info is infos[-1] or data.draw(st.booleans()):
-            yield after, Checkpoint(info.last_position, info.number, info.recorded_at.isoformat())
-            after = info.last_position
+def go_forward(tables: Tables, log: EventLog, data: st.DataObject) -> None:
+    """Go to the end of a log in steps as the stream takes them, of any size, cut for any number of workers."""
+    most = data.draw(st.integers(1, 12))
+    limits = Limits(small_events=data.draw(st.sampled_from([0, 3, 100])), most_events=most)
+    with patch.object(events, "FEW", data.draw(st.sampled_from([0, 256]))):
+        while True:
+            sealed = log.manifest() if data.draw(st.booleans()) else None
+            step = next_step(log, tables.at, workers=data.draw(st.integers(1, 3)), sealed=sealed, limits=limits)
+            if step is None:
+                return
+            tables.go_forward(log, step)
 
 
 @pytest.mark.parametrize("name", [model.name for model, _ in depot.MODELS])
 @settings(max_examples=EXAMPLES)
 @given(data=st.data())
 def test_every_way_is_the_fold(name: str, data: st.DataObject) -> None:
-    """Followed, rebuilt, rebuilt from a beginning and followed on, or applied in any ranges: the rows are the same."""
+    """Followed, rebuilt, rebuilt from a beginning and followed on, or in any steps: the rows are the same."""
     domain = domain_of(name)
     history = data.draw(histories(domain.read_models[0].event_types, follow=True))
     beginning = data.draw(st.integers(0, len(history)))
     with world(domain, bucket_count=data.draw(BUCKETS)) as depot_world:
-        followed, begun, rebuilt, ranged = (depot_world.tables(threads=data.draw(THREADS)) for _ in range(4))
+        followed, begun, rebuilt, stepped = (depot_world.tables(threads=data.draw(THREADS)) for _ in range(4))
         depot_world.write(history[:beginning], followed)
         begun.rebuild(depot_world.log)
         depot_world.write([*history[beginning:], Follow()], followed, begun)
         agree(followed, history)
         agree(begun, history)
-        for after, to in ranges(depot_world.log, data):
-            head = depot_world.log.head()
-            advance(
-                ranged.connection,
-                depot_world.log,
-                domain,
-                domain.read_models,
-                head,
-                after=after,
-                to=to,
-                dead_letter=False,
-            )
-        agree(ranged, history)
+        go_forward(stepped, depot_world.log, data)
+        agree(stepped, history)
         depot_world.write([Seal()] if data.draw(st.booleans()) else [])
         rebuilt.rebuild(depot_world.log)
         rebuilt.catch_up(depot_world.log)
@@ -152,6 +145,9 @@ def test_broken_events_are_left_out_alike(name: str, data: st.DataObject) -> Non
         followed = depot_world.tables(dead_letter=True)
         depot_world.write([*history, Follow()], followed)
         agree(followed, history)
+        stepped = depot_world.tables(dead_letter=True)
+        go_forward(stepped, depot_world.log, data)
+        agree(stepped, history)
         rebuilt = depot_world.tables(dead_letter=True)
         rebuilt.rebuild(depot_world.log)
         rebuilt.catch_up(depot_world.log)

@@ -21,12 +21,22 @@ from warehouse.read_models.database import Checkpoint
 from warehouse.read_models.events import typed_range
 from warehouse.replay import sources_of
 
-SMALL_EVENTS = 20_000
-"""Up to here one worker is faster than the way to several."""
 
-_SMALL_COMMITS = 500
-_MOST_EVENTS = 400_000
-_MOST_COMMITS = 10_000
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How large a step is.
+
+    Attributes:
+        small_events: up to here, one worker is faster than the way to several.
+        small_commits: likewise.
+        most_events: about where a step ends, so that what it contributes fits into memory.
+        most_commits: likewise.
+    """
+
+    small_events: int = 20_000
+    small_commits: int = 500
+    most_events: int = 400_000
+    most_commits: int = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +83,9 @@ class Step:
         return self.whole.to.position - self.whole.after
 
 
-def next_step(log: EventLog, at: Checkpoint, *, workers: int, sealed: Manifest | None = None) -> Step | None:
+def next_step(
+    log: EventLog, at: Checkpoint, *, workers: int, sealed: Manifest | None = None, limits: Limits | None = None
+) -> Step | None:
     """Look which commits follow a checkpoint, by asking for one after the other.
 
     Args:
@@ -81,27 +93,29 @@ def next_step(log: EventLog, at: Checkpoint, *, workers: int, sealed: Manifest |
         at: where tables stand.
         workers: into how many parts a large step is cut.
         sealed: a manifest, if there is so much to read that segments should be read in place of commits.
+        limits: how large a step is.
 
     Returns:
         A step, or None if nothing follows.
     """
     if sealed is not None and sealed.sealed_position > at.position:
         return _sealed_step(sealed, at, workers)
+    limits = limits or Limits()
     infos: list[CommitInfo] = []
-    events = 0
+    events, full = 0, False
     for info in log.commits_after(at.commit_number):
         infos.append(dataclasses.replace(info, heads={}))
         events += info.events
-        if events >= _MOST_EVENTS or len(infos) >= _MOST_COMMITS:
+        if full := events >= limits.most_events or len(infos) >= limits.most_commits:
             break
     if not infos:
         return None
     to = _checkpoint(infos[-1])
     whole = Span(Head(Manifest(), tuple(infos)), at.position, to)
-    if events <= SMALL_EVENTS and len(infos) <= _SMALL_COMMITS:
+    if events <= limits.small_events and len(infos) <= limits.small_commits:
         return Step(whole, (whole,), False)
     parts = tuple(Span(Head(Manifest(), p), p[0].first_position - 1, _checkpoint(p[-1])) for p in _cut(infos, workers))
-    return Step(whole, parts, events >= _MOST_EVENTS or len(infos) >= _MOST_COMMITS)
+    return Step(whole, parts, full)
 
 
 def _checkpoint(info: CommitInfo) -> Checkpoint:
