@@ -64,6 +64,7 @@ class Publisher:
     def __init__(self, log_url: str, domain_ref: str, read_models_url: str) -> None:
         self._arguments = (log_url, domain_ref, read_models_url)
         self._process: subprocess.Popen[str] | None = None
+        self._reader: threading.Thread
         self._answers: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
         self._started = 0.0
         self.busy = self.copying = False
@@ -72,7 +73,8 @@ class Publisher:
         """Start the other process, so that it is ready when the first publish is asked for."""
         command = [sys.executable, "-m", "warehouse.read_models.publisher", *self._arguments]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        threading.Thread(target=self._read, args=(self._process,), name="publisher", daemon=True).start()
+        self._reader = threading.Thread(target=self._read, args=(self._process,), name="publisher", daemon=True)
+        self._reader.start()
 
     def ask(self, database: Path, parent: Generation) -> None:
         """Ask for a copy of a database to be published; it must not change until it is copied.
@@ -114,13 +116,14 @@ class Publisher:
         if self._process is not None and self._process.stdin is not None:
             with contextlib.suppress(BrokenPipeError):
                 self._process.stdin.close()
-            self._process.wait()
+            self._reader.join()
         self._process = None
 
     def _read(self, process: subprocess.Popen[str]) -> None:
         assert process.stdout is not None
-        for line in process.stdout:
-            self._answers.put(json.loads(line))
+        with process.stdout:
+            for line in process.stdout:
+                self._answers.put(json.loads(line))
         self._answers.put({"error": f"the publishing process ended with code {process.wait()}", "ended": True})
 
     def _ended(self, *, block: bool) -> Published | None:
@@ -135,7 +138,7 @@ class Publisher:
         self.busy = False
         if "error" in answer:
             if answer.get("ended"):
-                self._process = None
+                self.close()
             raise GenerationError(
                 f"Publishing failed: {answer['error']} The stream's own tables are unharmed; it will publish again."
             )
