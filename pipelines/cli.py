@@ -11,6 +11,7 @@ from pipelines.commands.events import events
 from pipelines.commands.generations import generations
 from pipelines.commands.ingest import ingest
 from pipelines.commands.invocation import Invocation, as_epilog, common_options
+from pipelines.commands.plan import plan
 from pipelines.commands.query import query
 from pipelines.commands.rebuild import rebuild
 from pipelines.commands.schemas import schemas
@@ -69,7 +70,7 @@ def cli() -> None:
     """
 
 
-for _command in (demo, ingest, events, seal, schemas, rebuild, status, query, generations):
+for _command in (demo, ingest, events, seal, schemas, plan, rebuild, status, query, generations):
     cli.add_command(_command)
 
 

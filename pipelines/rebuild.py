@@ -62,6 +62,7 @@ class Rebuilt:
         seconds: from start to publish.
         resumed: how many staged objects an earlier, killed run had left.
         dead_letters: how many events could not be applied.
+        names: of the read models that were rebuilt.
         seeded: names of the read models that were started from a generation, and replayed only what came after.
     """
 
@@ -72,6 +73,7 @@ class Rebuilt:
     seconds: float = 0.0
     resumed: int = 0
     dead_letters: int = 0
+    names: tuple[str, ...] = ()
     seeded: tuple[str, ...] = ()
 
 
@@ -119,7 +121,7 @@ def rebuild(
             done = _replay(publisher, domain_ref, replayed, seeded, seeds)
         else:
             done = Rebuilt(publisher.publish(seeded, seeds=seeds), events=0, bytes_read=0, bytes_stored=0)
-    return dataclasses.replace(done, seconds=time.perf_counter() - started, seeded=tuple(seeds))
+    return dataclasses.replace(done, seconds=time.perf_counter() - started, names=names, seeded=tuple(seeds))
 
 
 def _from_seed(model: ReadModel, seed: Seed, generations: Generations, folder: Path) -> StagedModels:

@@ -10,16 +10,20 @@ from pipelines.commands.invocation import BeamCommand, Invocation, common_option
 
 if TYPE_CHECKING:
     from pipelines.rebuild import Rebuilt
+    from warehouse.event_log.log import EventLog
+    from warehouse.read_models.planning import RebuildPlan
 
 _EXAMPLE = """\
 refold rebuild
 refold rebuild order_summary inventory_status
+refold rebuild --all
 refold rebuild --json -- --direct_num_workers=8"""
 
 
 @click.command(cls=BeamCommand, example=_EXAMPLE)
 @click.argument("names", nargs=-1, metavar="[NAME]...")
 @click.option("--only", multiple=True, metavar="NAME", help="Rebuild this read model; repeatable. The same as NAME.")
+@click.option("--all", "everything", is_flag=True, help="Rebuild all read models, whether they have changed or not.")
 @click.option(
     "--dead-letter",
     is_flag=True,
@@ -27,16 +31,33 @@ refold rebuild --json -- --direct_num_workers=8"""
 )
 @common_options("domain", "log", "read_models", "runner")
 @pass_invocation
-def rebuild(call: Invocation, names: tuple[str, ...], only: tuple[str, ...], dead_letter: bool) -> None:
+def rebuild(
+    call: Invocation, names: tuple[str, ...], only: tuple[str, ...], everything: bool, dead_letter: bool
+) -> None:
     """Rebuild read models from the log, and publish them as the next generation.
 
-    All by default; with NAME only those, while the others are taken from the newest generation and caught up. Readers
-    are served the old generation until the new one is complete. A rebuild that was killed goes on where it was.
+    By default those that are new or changed, as `refold plan` tells; what is no longer declared is dropped. With NAME
+    only those, with --all all of them. The others are taken from the newest generation and caught up. Readers are
+    served the old generation until the new one is complete. A rebuild that was killed goes on where it was.
     """
     chosen = tuple(dict.fromkeys((*names, *only)))
     for name in chosen:
         call.domain.read_model(name)
-    log, options = call.open_log(), call.beam_options()
+    if chosen and everything:
+        raise click.UsageError("--all and names of read models exclude each other.")
+    log = call.open_log()
+    if not chosen and not everything:
+        from warehouse.read_models.planning import plan_rebuild
+
+        plan = plan_rebuild(log, call.domain, call.open_generations())
+        if not plan.work:
+            _say_nothing_to_do(call, plan)
+            return
+        chosen = plan.to_rebuild
+        if not chosen:
+            _republish(call, log, plan, dead_letter)
+            return
+    options = call.beam_options()
 
     from pipelines.commands import output
     from pipelines.progress import rebuild_bars
@@ -51,10 +72,50 @@ def rebuild(call: Invocation, names: tuple[str, ...], only: tuple[str, ...], dea
     print_rebuilt(rebuilt)
 
 
+def _say_nothing_to_do(call: Invocation, plan: RebuildPlan) -> None:
+    from pipelines.commands.output import print_json, say
+    from pipelines.commands.plan import lag_told
+
+    if call.json:
+        print_json({"generation": plan.generation, "published": False, "rebuilt": [], "behind": plan.behind})
+        return
+    say(
+        f"Nothing to rebuild: generation {plan.generation} has every read model as it is declared. `--all` rebuilds "
+        "them nevertheless."
+    )
+    if lag := lag_told(plan):
+        say(lag)
+
+
+def _republish(call: Invocation, log: EventLog, plan: RebuildPlan, dead_letter: bool) -> None:
+    """Publish what is there anew: views have changed, or read models are no longer declared."""
+    options = call.beam_options()
+
+    from pipelines.commands.output import print_json, say
+    from pipelines.progress import rebuild_bars
+    from pipelines.publishing import republish
+
+    url, domain = call.settings.read_models, call.settings.domain
+    with rebuild_bars() as report:
+        generation = republish(log, domain, url, options, dead_letter=dead_letter, report=report)
+    changed = [*plan.removed, *(v.name for v in plan.views)]
+    if call.json:
+        told = {"generation": generation.number, "position": generation.position, "published": True}
+        print_json({**told, "rebuilt": [], "removed": list(plan.removed), "views": [v.name for v in plan.views]})
+        return
+    say(
+        f"Published generation {generation.number} at position {generation.position:,}, with nothing replayed: "
+        f"{', '.join(changed)} changed or went."
+    )
+
+
 def _document(rebuilt: Rebuilt) -> dict[str, object]:
     generation = rebuilt.generation
     return {
         "generation": generation.number,
+        "published": True,
+        "rebuilt": list(rebuilt.names),
+        "seeded": list(rebuilt.seeded),
         "position": generation.position,
         "published_at": generation.published_at,
         "events": rebuilt.events,
@@ -76,6 +137,8 @@ def print_rebuilt(rebuilt: Rebuilt) -> None:
         f"Published generation {generation.number} at position {generation.position:,}: "
         f"{plural(rebuilt.events, 'event')} replayed in {duration(rebuilt.seconds)} ({speed:,} a second)."
     )
+    if rebuilt.seeded:
+        say(f"Started from an earlier generation: {', '.join(rebuilt.seeded)}.")
     if rebuilt.resumed:
         say(f"An earlier run had left {plural(rebuilt.resumed, 'staged object')}, not made again.")
     print_table(("read model", "rows"), [(name, t.rows) for name, t in sorted(generation.tables.items())])
