@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from pipelines.commands.capacity import capacity
 from pipelines.commands.demo import demo
 from pipelines.commands.events import events
 from pipelines.commands.generations import generations
@@ -70,7 +71,7 @@ def cli() -> None:
     """
 
 
-for _command in (demo, ingest, events, seal, schemas, plan, rebuild, status, query, generations):
+for _command in (demo, ingest, events, seal, schemas, plan, rebuild, status, query, generations, capacity):
     cli.add_command(_command)
 
 
