@@ -25,6 +25,7 @@ from pipelines.replaying import (
     Replayed,
     find_plan,
     forget_plan,
+    identity_of,
     is_staged,
     replay,
     save_plan,
@@ -36,7 +37,6 @@ from warehouse.broken import refuse
 from warehouse.contributions import compile_model
 from warehouse.domain import Domain, load_domain
 from warehouse.event_log.log import EventLog
-from warehouse.fingerprint import fingerprint, fingerprint_parts
 from warehouse.object_store import ObjectStore
 from warehouse.projection import ReadModel
 from warehouse.read_models import database
@@ -109,7 +109,7 @@ def rebuild(
     models = [domain.read_model(name) for name in names]
     generations = open_generations(read_models_url, domain.name)
     kept_models(domain, log, names, generations.newest())
-    store, identity = generations.store, _identity(log, domain, models)
+    store, identity = generations.store, identity_of(log, domain, models)
     report(Progress("seal"))
     plan = find_plan(store, identity) or _make_plan(store, identity, log, domain_ref, names, options)
     staging = plan.staging(store)
@@ -132,12 +132,6 @@ def rebuild(
         resumed=replayed.resumed,
         dead_letters=sum(map(len, replayed.broken.values())),
     )
-
-
-def _identity(log: EventLog, domain: Domain, models: Sequence[ReadModel]) -> str:
-    """Name a rebuild by what it does, so that a later run of the same finds what a killed one staged."""
-    made_by = {m.name: fingerprint(fingerprint_parts(m, domain)) for m in models}
-    return fingerprint({"log": log.log_id, "duckdb": duckdb.__version__, **made_by})
 
 
 def _make_plan(
