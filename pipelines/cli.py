@@ -13,6 +13,7 @@ from pipelines.commands.ingest import ingest
 from pipelines.commands.invocation import Invocation, as_epilog, common_options
 from pipelines.commands.query import query
 from pipelines.commands.rebuild import rebuild
+from pipelines.commands.reconcile import reconcile
 from pipelines.commands.schemas import schemas
 from pipelines.commands.seal import seal
 from pipelines.commands.status import status
@@ -69,7 +70,7 @@ def cli() -> None:
     """
 
 
-for _command in (demo, ingest, events, seal, schemas, rebuild, status, query, generations):
+for _command in (demo, ingest, events, seal, schemas, rebuild, reconcile, status, query, generations):
     cli.add_command(_command)
 
 

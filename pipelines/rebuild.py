@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import duckdb
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from event_schemas import EmptyLogError, GenerationError
+from event_schemas import DisagreementError, EmptyLogError, GenerationError
 from pipelines.replaying import (
     Plan,
     Progress,
@@ -43,6 +43,7 @@ from warehouse.read_models import database
 from warehouse.read_models.building import StagedModels, kept_models, load, publish, scratch_folder
 from warehouse.read_models.catch_up import Standing, catch_up
 from warehouse.read_models.cost import replay_cost
+from warehouse.read_models.cut_over import Verified, check_cut_over
 from warehouse.read_models.database import Checkpoint
 from warehouse.read_models.generations import Generation, Generations, open_generations
 
@@ -64,6 +65,7 @@ class Rebuilt:
         seconds: from start to publish.
         resumed: how many staged objects an earlier, killed run had left.
         dead_letters: how many events could not be applied.
+        verified: what it was compared with before it was published, if that was asked for.
     """
 
     generation: Generation
@@ -73,6 +75,7 @@ class Rebuilt:
     seconds: float
     resumed: int
     dead_letters: int
+    verified: Verified | None = None
 
 
 def rebuild(
@@ -83,6 +86,7 @@ def rebuild(
     *,
     only: Sequence[str] = (),
     dead_letter: bool = False,
+    verify: bool = False,
     report: Callable[[Progress], None] = lambda _: None,
 ) -> Rebuilt:
     """Rebuild read models and publish a generation in which all stand at the head of the log.
@@ -95,6 +99,8 @@ def rebuild(
         only: names of the read models to rebuild; those that the newest generation holds beside them are taken over
             and caught up. All by default.
         dead_letter: collect events that cannot be applied in ``refold.dead_letters``, in place of stopping.
+        verify: publish only if read models declared as they were agree with the newest generation, brought to the same
+            position by increments.
         report: called with the progress, a few times a second.
 
     Raises:
@@ -102,6 +108,7 @@ def rebuild(
         BrokenEventsError: events cannot be applied; nothing was published.
         DamagedLogError: the log misses an object; nothing was published.
         GenerationError: others published all the time.
+        DisagreementError: ``verify`` found a difference; nothing was published.
     """
     started = time.perf_counter()
     domain = load_domain(domain_ref)
@@ -118,9 +125,13 @@ def rebuild(
         forget_plan(store, identity, plan)
         raise refuse([b for found in replayed.broken.values() for b in found], doing="The rebuild")
     try:
-        published = _build(log, domain, _staged(models, plan, replayed), generations, options, dead_letter, report)
+        how = _How(options, dead_letter, verify, report)
+        published, verified = _build(log, domain, _staged(models, plan, replayed), generations, how)
     except duckdb.IOException as error:
         raise (error if is_staged(staging) else staging_lost(staging)) from error
+    except DisagreementError:
+        forget_plan(store, identity, plan)
+        raise
     forget_plan(store, identity, plan)
     costs = [replay_cost(compile_model(m, domain), domain, plan.sealed.segments) for m in models]
     return Rebuilt(
@@ -131,6 +142,7 @@ def rebuild(
         seconds=time.perf_counter() - started,
         resumed=replayed.resumed,
         dead_letters=sum(map(len, replayed.broken.values())),
+        verified=verified,
     )
 
 
@@ -159,31 +171,38 @@ def _staged(models: Sequence[ReadModel], plan: Plan, replayed: Replayed) -> Stag
     return StagedModels(models, at, replayed.rows, replayed.broken)
 
 
+@dataclass(frozen=True, slots=True)
+class _How:
+    """How to build, as the caller of a rebuild says."""
+
+    options: PipelineOptions
+    dead_letter: bool
+    verify: bool
+    report: Callable[[Progress], None]
+
+
 def _build(
-    log: EventLog,
-    domain: Domain,
-    staged: StagedModels,
-    generations: Generations,
-    options: PipelineOptions,
-    dead_letter: bool,
-    report: Callable[[Progress], None],
-) -> Generation:
+    log: EventLog, domain: Domain, staged: StagedModels, generations: Generations, how: _How
+) -> tuple[Generation, Verified | None]:
     """Load, catch up and publish; and once more on top of whoever published first meanwhile."""
-    names = [m.name for m in staged.models]
+    names, verified = [m.name for m in staged.models], None
     for _ in range(_PUBLISH_ATTEMPTS):
         parent = generations.newest()
         kept = kept_models(domain, log, names, parent)
         with scratch_folder(generations.store) as folder:
             path = generations.working_copy(parent, folder) if kept and parent else folder / "working.duckdb"
-            threads = workers_of(options)
+            threads = workers_of(how.options)
             with closing(database.open_database(path, threads=threads, memory_limit=_LOADER_MEMORY)) as connection:
                 standing = [Standing(kept, database.get_checkpoint(connection)), Standing(staged.models, staged.at)]
-                report(Progress("load"))
+                how.report(Progress("load"))
                 load(connection, log, domain, staged)
-                report(Progress("catch up"))
-                catch_up(connection, log, domain, standing, dead_letter=dead_letter)
-                report(Progress("publish"))
+                how.report(Progress("catch up"))
+                catch_up(connection, log, domain, standing, dead_letter=how.dead_letter)
+                if how.verify:
+                    how.report(Progress("verify"))
+                    verified = check_cut_over(connection, log, domain, staged.models, generations, parent, folder)
+                how.report(Progress("publish"))
                 generation = publish(connection, path, log, domain, generations, parent)
         if generation is not None:
-            return generation
+            return generation, verified
     raise GenerationError(f"Others published to {generations.store.url} all the time; gave up. Run the rebuild again.")

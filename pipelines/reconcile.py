@@ -23,8 +23,6 @@ from warehouse.read_models.building import scratch_folder
 from warehouse.read_models.comparing import TableDifference, compare_files, compared_dead_letters, compared_tables
 from warehouse.read_models.generations import Generation, open_generations
 
-_MEMORY = "2GB"
-
 
 @dataclass(frozen=True, slots=True)
 class Reconciliation:
@@ -87,8 +85,8 @@ def reconcile(
         raise GenerationError(f"Nothing is published at {generations.store.url} yet. Run `refold rebuild` first.")
     if generation.log_id != log.log_id:
         raise GenerationError(
-            f"Generation {generation.number} was built from another log than {log.url}, so a rebuild from this one says "
-            "nothing about it. Give the --log that it was built from."
+            f"Generation {generation.number} was built from another log than {log.url}, so a rebuild from this one "
+            "says nothing about it. Give the --log that it was built from."
         )
     names, skipped = _comparable(domain, generation, only)
     published = generations.path(generation)
@@ -107,7 +105,7 @@ def reconcile(
         report(Progress("compare"))
         tables = [t for name in names for t in compared_tables(domain.read_model(name))]
         tables.append(compared_dead_letters(names))
-        differences = compare_files(published, rebuilt.path, tables, examples=examples, memory_limit=_MEMORY)
+        differences = compare_files(published, rebuilt.path, tables, spill=folder, examples=examples)
     return Reconciliation(
         generation=generation.number,
         position=generation.position,

@@ -51,7 +51,7 @@ class Progress:
     """How far a rebuild is.
 
     Attributes:
-        phase: ``seal``, ``replay``, ``load``, ``catch up`` or ``publish``.
+        phase: ``seal``, ``replay``, ``load``, ``catch up``, ``verify`` or ``publish``; ``compare`` in a reconciliation.
         done: staged objects so far.
         planned: staged objects in all.
         events: events to replay in all.

@@ -1,7 +1,7 @@
 """Finding a place in the log: where it stood at a position, or at a moment, by a few commit footers.
 
-Commits are numbered without gaps, and neither their positions nor their ``recorded_at`` ever decrease: so both are found
-by halving. Events of a bulk import carry the start of the import as their own ``recorded_at``; what counts here is
+Commits are numbered without gaps, and neither their positions nor their ``recorded_at`` ever decrease: so both are
+found by halving. Events of a bulk import carry the start of the import as their own ``recorded_at``; what counts here is
 that of the commit, which is when everybody could see them.
 """
 
@@ -101,10 +101,11 @@ def find_moment(log: EventLog, moment: datetime) -> Place:
     recorded = f"commit {number + 1} was recorded at {oldest.recorded_at.isoformat()}" if oldest else "none is left"
     if number == 0:
         raise UsageError(
-            f"Nothing was recorded in the log {log.url} at or before {moment.isoformat()}: {recorded}. Give a later time."
+            f"Nothing was recorded in the log {log.url} at or before {moment.isoformat()}: {recorded}. Give a later "
+            "time."
         )
     raise UsageError(
-        f"What was recorded in the log {log.url} at or before {moment.isoformat()} cannot be told by its time any more: "
+        f"Where the log {log.url} stood at {moment.isoformat()} cannot be told any more: "
         f"commits up to {number} were deleted after they had been sealed, and {recorded}. Give a later time, or a "
         "position; events themselves are all there."
     )

@@ -6,6 +6,7 @@ left is paired by key. A column that is an approximate total may differ by its r
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +23,7 @@ from warehouse.sql import columns, literal, quote
 TOLERANCE = 1e-9
 """By how much approximate totals may differ: of the greater of the two, and of 1 where both are smaller."""
 
+_MEMORY = "2GB"
 _FLOATS = ("FLOAT", "DOUBLE", "REAL")
 
 
@@ -116,7 +118,7 @@ def compared_dead_letters(models: Sequence[str]) -> Compared:
 
 
 def compare_files(
-    here: Path, there: Path, tables: Sequence[Compared], *, examples: int = 5, memory_limit: str | None = None
+    here: Path, there: Path, tables: Sequence[Compared], *, spill: Path, examples: int = 5
 ) -> list[TableDifference]:
     """Compare tables of two database files, which stay as they are.
 
@@ -124,15 +126,15 @@ def compare_files(
         here: a file.
         there: another.
         tables: what to compare.
+        spill: a folder for what does not fit into memory.
         examples: how many differing keys of each table to give.
-        memory_limit: beyond it DuckDB spills to disk.
 
     Returns:
         The tables that differ.
     """
     if here.resolve() == there.resolve():
         return []
-    with connect(memory_limit=memory_limit) as connection:
+    with connect(memory_limit=_MEMORY, temp_directory=spill) as connection:
         connection.execute(f"ATTACH {literal(str(here))} AS here (READ_ONLY)")
         connection.execute(f"ATTACH {literal(str(there))} AS there (READ_ONLY)")
         return compare_databases(connection, "here", "there", tables, examples=examples)
@@ -171,16 +173,16 @@ def _compare(
     schema = {c: (ours.get(c), theirs.get(c)) for c in every if ours.get(c) != theirs.get(c)}
     shared = [c for c in every if c not in schema]
     sums = table_checksum(connection, here, shared), table_checksum(connection, there, shared)
-    counts = {"rows_here": sums[0][0], "rows_there": sums[1][0]}
+    whole = TableDifference(name=table.name, rows_here=sums[0][0], rows_there=sums[1][0], schema=schema)
     if sums[0] == sums[1] or any(k in schema for k in table.key):
-        return TableDifference(name=table.name, **counts, schema=schema) if schema or sums[0] != sums[1] else None
+        return whole if schema else None
     pairs = _Pairs(connection, table, shared)
     pairs.make(here, there)
     found = pairs.summary(examples)
     pairs.drop()
     if not schema and not any((found["only_here"], found["only_there"], found["changed"])):
         return None
-    return TableDifference(name=table.name, **counts, schema=schema, **found)
+    return dataclasses.replace(whole, **found)
 
 
 def _types(connection: duckdb.DuckDBPyConnection, relation: str, table: Compared) -> dict[str, str] | None:
@@ -247,9 +249,7 @@ class _Pairs:
         told = ", ".join([f"_h{i}" for i in range(width)] + [f"_t{i}" for i in range(width)])
         order = ", ".join(f"coalesce(_h{i}, _t{i})" for i in self._key)
         flags = ", ".join(["_hn IS NOT NULL", "_tn IS NOT NULL", *(f"coalesce({d}, true)" for d in self._differs)])
-        rows = self._connection.execute(
-            f"SELECT {told}, {flags} FROM _pairs ORDER BY {order} LIMIT {count}"
-        ).fetchall()
+        rows = self._connection.execute(f"SELECT {told}, {flags} FROM _pairs ORDER BY {order} LIMIT {count}").fetchall()
         return [self._example(row[:width], row[width : 2 * width], row[2 * width :]) for row in rows]
 
     def _example(self, ours: Sequence[Any], theirs: Sequence[Any], flags: Sequence[bool]) -> RowDifference:
