@@ -19,6 +19,7 @@ from warehouse.event_log.log import EventLog
 from warehouse.read_models import database
 from warehouse.read_models.building import StagedModels, kept_models, load, publish, scratch_folder
 from warehouse.read_models.catch_up import Standing, catch_up
+from warehouse.read_models.cut_over import Verified, check_cut_over
 from warehouse.read_models.generations import Generation, Generations, Measured, Seed, open_generations
 
 _PUBLISH_ATTEMPTS = 10
@@ -36,6 +37,7 @@ class Publisher:
         options: Beam's options, for the number of workers.
         dead_letter: keep events that cannot be applied, in place of stopping.
         report: called with the progress.
+        verify: publish only what agrees with the newest generation, brought to the same position by increments.
     """
 
     log: EventLog
@@ -44,6 +46,7 @@ class Publisher:
     options: PipelineOptions
     dead_letter: bool
     report: Callable[[Progress], None]
+    verify: bool = False
 
     def publish(
         self,
@@ -51,7 +54,7 @@ class Publisher:
         *,
         seeds: Mapping[str, Seed] | None = None,
         measure: Callable[[], Measured] | None = None,
-    ) -> Generation:
+    ) -> tuple[Generation, Verified | None]:
         """Load, catch up and publish; and once more on top of whoever published first meanwhile.
 
         Args:
@@ -62,11 +65,12 @@ class Publisher:
         Raises:
             BrokenEventsError: an event cannot be applied; nothing was published.
             GenerationError: others published all the time.
+            DisagreementError: ``verify`` found a difference; nothing was published.
         """
         for _ in range(_PUBLISH_ATTEMPTS):
-            generation = self._attempt(staged, seeds, measure)
+            generation, verified = self._attempt(staged, seeds, measure)
             if generation is not None:
-                return generation
+                return generation, verified
         url = self.generations.store.url
         raise GenerationError(f"Others published to {url} all the time; gave up. Run the command again.")
 
@@ -75,7 +79,7 @@ class Publisher:
         staged: Sequence[StagedModels],
         seeds: Mapping[str, Seed] | None,
         measure: Callable[[], Measured] | None,
-    ) -> Generation | None:
+    ) -> tuple[Generation | None, Verified | None]:
         log, domain, generations = self.log, self.domain, self.generations
         parent = generations.newest()
         kept = kept_models(domain, log, [m.name for group in staged for m in group.models], parent)
@@ -91,8 +95,14 @@ class Publisher:
                     load(connection, log, domain, group)
                 self.report(Progress("catch up"))
                 catch_up(connection, log, domain, standing, dead_letter=self.dead_letter)
+                verified = None
+                if self.verify:
+                    self.report(Progress("verify"))
+                    models = [m for group in staged for m in group.models]
+                    verified = check_cut_over(connection, log, domain, models, generations, parent, folder)
                 self.report(Progress("publish"))
-                return publish(connection, path, log, domain, generations, parent, seeds=seeds, measure=measure)
+                made = publish(connection, path, log, domain, generations, parent, seeds=seeds, measure=measure)
+                return made, verified
 
 
 def republish(
@@ -131,4 +141,4 @@ def republish(
             f"Generation {newest.number} was built from another log than {log.url}. Rebuild all read models, or give "
             "another --read-models."
         )
-    return Publisher(log, domain, generations, options, dead_letter, report).publish([])
+    return Publisher(log, domain, generations, options, dead_letter, report).publish([])[0]

@@ -19,7 +19,7 @@ from pathlib import Path
 import duckdb
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from event_schemas import EmptyLogError
+from event_schemas import DisagreementError, EmptyLogError
 from pipelines.publishing import Publisher
 from pipelines.replaying import (
     Plan,
@@ -27,6 +27,7 @@ from pipelines.replaying import (
     Replayed,
     find_plan,
     forget_plan,
+    identity_of,
     is_staged,
     replay,
     save_plan,
@@ -36,13 +37,13 @@ from pipelines.runners import workers_of
 from pipelines.seal import seal
 from warehouse.broken import refuse
 from warehouse.contributions import compile_model
-from warehouse.domain import Domain, load_domain
+from warehouse.domain import load_domain
 from warehouse.event_log.log import EventLog
-from warehouse.fingerprint import fingerprint, fingerprint_parts
 from warehouse.object_store import ObjectStore
 from warehouse.projection import ReadModel
 from warehouse.read_models.building import StagedModels, kept_models, scratch_folder
 from warehouse.read_models.cost import replay_cost
+from warehouse.read_models.cut_over import Verified
 from warehouse.read_models.database import Checkpoint
 from warehouse.read_models.generations import Generation, Generations, Measured, Seed, open_generations
 from warehouse.read_models.seeding import choose_seed, seed_rows
@@ -64,6 +65,7 @@ class Rebuilt:
         dead_letters: how many events could not be applied.
         names: of the read models that were rebuilt.
         seeded: names of the read models that were started from a generation, and replayed only what came after.
+        verified: what it was compared with before it was published, if that was asked for.
     """
 
     generation: Generation
@@ -75,6 +77,7 @@ class Rebuilt:
     dead_letters: int = 0
     names: tuple[str, ...] = ()
     seeded: tuple[str, ...] = ()
+    verified: Verified | None = None
 
 
 def rebuild(
@@ -85,6 +88,7 @@ def rebuild(
     *,
     only: Sequence[str] = (),
     dead_letter: bool = False,
+    verify: bool = False,
     report: Callable[[Progress], None] = lambda _: None,
 ) -> Rebuilt:
     """Rebuild read models and publish a generation in which all stand at the head of the log.
@@ -97,6 +101,8 @@ def rebuild(
         only: names of the read models to rebuild; those that the newest generation holds beside them are taken over
             and caught up. All by default.
         dead_letter: collect events that cannot be applied in ``refold.dead_letters``, in place of stopping.
+        verify: publish only if read models declared as they were agree with the newest generation, brought to the same
+            position by increments.
         report: called with the progress, a few times a second.
 
     Raises:
@@ -104,6 +110,7 @@ def rebuild(
         BrokenEventsError: events cannot be applied; nothing was published.
         DamagedLogError: the log misses an object; nothing was published.
         GenerationError: others published all the time.
+        DisagreementError: ``verify`` found a difference; nothing was published.
     """
     started = time.perf_counter()
     domain = load_domain(domain_ref)
@@ -113,14 +120,15 @@ def rebuild(
     newest = generations.newest()
     kept_models(domain, log, names, newest)
     seeds = {m.name: choose_seed(m, domain, log, newest, generations) for m in models if m.seed is not None}
-    publisher = Publisher(log, domain, generations, options, dead_letter, report)
+    publisher = Publisher(log, domain, generations, options, dead_letter, report, verify)
     with scratch_folder(generations.store) as folder:
         seeded = [_from_seed(domain.read_model(n), seed, generations, folder) for n, seed in seeds.items()]
         replayed = [m for m in models if m.name not in seeds]
         if replayed:
             done = _replay(publisher, domain_ref, replayed, seeded, seeds)
         else:
-            done = Rebuilt(publisher.publish(seeded, seeds=seeds), events=0, bytes_read=0, bytes_stored=0)
+            published, verified = publisher.publish(seeded, seeds=seeds)
+            done = Rebuilt(published, events=0, bytes_read=0, bytes_stored=0, verified=verified)
     return dataclasses.replace(done, seconds=time.perf_counter() - started, names=names, seeded=tuple(seeds))
 
 
@@ -138,7 +146,7 @@ def _replay(
 ) -> Rebuilt:
     """Replay read models through Beam, and publish them with those that were seeded."""
     log, domain, store, options = publisher.log, publisher.domain, publisher.generations.store, publisher.options
-    identity = _identity(log, domain, models)
+    identity = identity_of(log, domain, models)
     publisher.report(Progress("seal"))
     names = tuple(m.name for m in models)
     plan = find_plan(store, identity) or _make_plan(store, identity, log, domain_ref, names, options)
@@ -153,9 +161,13 @@ def _replay(
     # What an earlier run had staged took none of this run's time, so a resumed one tells nothing of the speed.
     measure = None if replayed.resumed else clock.measure(replayed.events, bytes_read, workers_of(options))
     try:
-        published = publisher.publish([_staged(models, plan, replayed), *seeded], seeds=seeds, measure=measure)
+        staged = [_staged(models, plan, replayed), *seeded]
+        published, verified = publisher.publish(staged, seeds=seeds, measure=measure)
     except duckdb.IOException as error:
         raise (error if is_staged(staging) else staging_lost(staging)) from error
+    except DisagreementError:
+        forget_plan(store, identity, plan)
+        raise
     forget_plan(store, identity, plan)
     return Rebuilt(
         generation=published,
@@ -164,6 +176,7 @@ def _replay(
         bytes_stored=costs[0].bytes_stored,
         resumed=replayed.resumed,
         dead_letters=sum(map(len, replayed.broken.values())),
+        verified=verified,
     )
 
 
@@ -191,12 +204,6 @@ class _Clock:
             )
 
         return told
-
-
-def _identity(log: EventLog, domain: Domain, models: Sequence[ReadModel]) -> str:
-    """Name a rebuild by what it does, so that a later run of the same finds what a killed one staged."""
-    made_by = {m.name: fingerprint(fingerprint_parts(m, domain)) for m in models}
-    return fingerprint({"log": log.log_id, "duckdb": duckdb.__version__, **made_by})
 
 
 def _make_plan(

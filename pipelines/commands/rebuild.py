@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from pipelines.commands.invocation import BeamCommand, Invocation, common_options, pass_invocation
 
 if TYPE_CHECKING:
+    from event_schemas import DisagreementError
+    from pipelines.as_of import AsOf
     from pipelines.rebuild import Rebuilt
     from warehouse.event_log.log import EventLog
+    from warehouse.read_models.cut_over import Verified
     from warehouse.read_models.planning import RebuildPlan
 
 _EXAMPLE = """\
 refold rebuild
 refold rebuild order_summary inventory_status
 refold rebuild --all
+refold rebuild --verify
+refold rebuild --as-of 2026-01-31T12:00:00Z --to january.duckdb
 refold rebuild --json -- --direct_num_workers=8"""
+_HERE, _THERE = "rebuilt", "published"
 
 
 @click.command(cls=BeamCommand, example=_EXAMPLE)
@@ -29,10 +36,34 @@ refold rebuild --json -- --direct_num_workers=8"""
     is_flag=True,
     help="Keep events that cannot be applied in refold.dead_letters, in place of stopping.",
 )
+@click.option(
+    "--verify",
+    is_flag=True,
+    help="Publish only if it agrees with what was published, brought to the same position by increments; else exit "
+    "with code 4. Without NAME all are rebuilt.",
+)
+@click.option(
+    "--as-of",
+    metavar="POSITION|TIME",
+    help="Build them as they were after this position, or after the last commit recorded by this time; with --to.",
+)
+@click.option(
+    "--to",
+    type=click.Path(path_type=Path),
+    metavar="PATH",
+    help="The file to build with --as-of; nothing is published.",
+)
 @common_options("domain", "log", "read_models", "runner")
 @pass_invocation
 def rebuild(
-    call: Invocation, names: tuple[str, ...], only: tuple[str, ...], everything: bool, dead_letter: bool
+    call: Invocation,
+    names: tuple[str, ...],
+    only: tuple[str, ...],
+    everything: bool,
+    dead_letter: bool,
+    verify: bool,
+    as_of: str | None,
+    to: Path | None,
 ) -> None:
     """Rebuild read models from the log, and publish them as the next generation.
 
@@ -45,8 +76,11 @@ def rebuild(
         call.domain.read_model(name)
     if chosen and everything:
         raise click.UsageError("--all and names of read models exclude each other.")
+    if as_of is not None or to is not None:
+        _rebuild_as_of(call, chosen, as_of, to, dead_letter=dead_letter, verify=verify)
+        return
     log = call.open_log()
-    if not chosen and not everything:
+    if not (chosen or everything or verify):
         from warehouse.read_models.planning import plan_rebuild
 
         plan = plan_rebuild(log, call.domain, call.open_generations())
@@ -59,13 +93,20 @@ def rebuild(
             return
     options = call.beam_options()
 
+    from event_schemas import DisagreementError
     from pipelines.commands import output
     from pipelines.progress import rebuild_bars
     from pipelines.rebuild import rebuild as rebuild_read_models
 
     url, domain = call.settings.read_models, call.settings.domain
-    with rebuild_bars() as report:
-        rebuilt = rebuild_read_models(log, domain, url, options, only=chosen, dead_letter=dead_letter, report=report)
+    try:
+        with rebuild_bars() as report:
+            rebuilt = rebuild_read_models(
+                log, domain, url, options, only=chosen, dead_letter=dead_letter, verify=verify, report=report
+            )
+    except DisagreementError as error:
+        _tell_differences(call, error)
+        raise
     if call.json:
         output.print_json(_document(rebuilt))
         return
@@ -109,8 +150,72 @@ def _republish(call: Invocation, log: EventLog, plan: RebuildPlan, dead_letter: 
     )
 
 
+def _rebuild_as_of(
+    call: Invocation, names: tuple[str, ...], as_of: str | None, to: Path | None, *, dead_letter: bool, verify: bool
+) -> None:
+    """Build a file of its own, and publish nothing."""
+    if as_of is None or to is None:
+        raise click.UsageError("--as-of and --to belong together: what to build, and the file to put it in.")
+    if verify:
+        raise click.UsageError("--verify is for what is published; with --as-of nothing is.")
+    log, options, generations = call.open_log(), call.beam_options(), call.open_generations()
+
+    from pipelines.as_of import rebuild_as_of, refuse_existing
+    from pipelines.commands import output
+    from pipelines.progress import rebuild_bars
+    from warehouse.event_log.seeking import find_place
+
+    refuse_existing(to)
+    with rebuild_bars() as report:
+        built = rebuild_as_of(
+            log,
+            call.settings.domain,
+            options,
+            position=find_place(log, call.domain.registry, as_of).position,
+            to=to,
+            staging_url=generations.store.url,
+            only=names,
+            dead_letter=dead_letter,
+            report=report,
+        )
+    if call.json:
+        output.print_json(_as_of_document(built))
+        return
+    output.say(
+        f"Built {built.path} as of position {built.at.position:,}, recorded at "
+        f"{output.moment(built.at.recorded_at)} ({output.duration(built.seconds)}). Nothing was published."
+    )
+    output.print_table(("read model", "rows"), sorted(built.rows.items()))
+
+
+def _as_of_document(built: AsOf) -> dict[str, Any]:
+    return {
+        "path": str(built.path),
+        "position": built.at.position,
+        "commit": built.at.commit_number,
+        "recorded_at": built.at.recorded_at,
+        "seconds": round(built.seconds, 3),
+        "resumed": built.resumed,
+        "dead_letters": built.dead_letters,
+        "tables": dict(sorted(built.rows.items())),
+    }
+
+
+def _tell_differences(call: Invocation, error: DisagreementError) -> None:
+    from pipelines.commands import output
+    from pipelines.commands.differences import as_documents, print_differences
+
+    if call.json:
+        documents = as_documents(error.differences, here=_HERE, there=_THERE)
+        output.print_json({"published": False, "differences": documents})
+    else:
+        print_differences(error.differences, here=_HERE, there=_THERE)
+
+
 def _document(rebuilt: Rebuilt) -> dict[str, object]:
-    generation = rebuilt.generation
+    from pipelines.commands.differences import as_documents
+
+    generation, verified = rebuilt.generation, rebuilt.verified
     return {
         "generation": generation.number,
         "published": True,
@@ -124,6 +229,12 @@ def _document(rebuilt: Rebuilt) -> dict[str, object]:
         "resumed": rebuilt.resumed,
         "dead_letters": rebuilt.dead_letters,
         "tables": {name: table.rows for name, table in sorted(generation.tables.items())},
+        "verified": verified
+        and {
+            "against": verified.parent or None,
+            "agreed": verified.agreed,
+            "changed": as_documents(verified.changed, here=_HERE, there=_THERE),
+        },
     }
 
 
@@ -142,8 +253,23 @@ def print_rebuilt(rebuilt: Rebuilt) -> None:
     if rebuilt.resumed:
         say(f"An earlier run had left {plural(rebuilt.resumed, 'staged object')}, not made again.")
     print_table(("read model", "rows"), [(name, t.rows) for name, t in sorted(generation.tables.items())])
+    if rebuilt.verified:
+        _print_verified(rebuilt.verified)
     if rebuilt.dead_letters:
         aside(
             f"{plural(rebuilt.dead_letters, 'event')} could not be applied: "
             'see `refold query "FROM refold.dead_letters"`, and rebuild when they can be.'
         )
+
+
+def _print_verified(verified: Verified) -> None:
+    from pipelines.commands.differences import print_differences
+    from pipelines.commands.output import say
+
+    if not verified.parent:
+        say("There was nothing to verify it against.")
+    elif verified.agreed:
+        say(f"Verified against generation {verified.parent}: {', '.join(verified.agreed)} agree in every row.")
+    if verified.changed:
+        say(f"Declared otherwise than in generation {verified.parent}, hence not gated:")
+        print_differences(verified.changed, here=_HERE, there=_THERE)
