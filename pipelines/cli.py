@@ -16,6 +16,7 @@ from pipelines.commands.plan import plan
 from pipelines.commands.query import query
 from pipelines.commands.rebuild import rebuild
 from pipelines.commands.reconcile import reconcile
+from pipelines.commands.refresh import refresh
 from pipelines.commands.schemas import schemas
 from pipelines.commands.seal import seal
 from pipelines.commands.status import status
@@ -72,7 +73,21 @@ def cli() -> None:
     """
 
 
-for _command in (demo, ingest, events, seal, schemas, plan, rebuild, reconcile, status, query, generations, capacity):
+for _command in (
+    demo,
+    ingest,
+    events,
+    seal,
+    schemas,
+    plan,
+    rebuild,
+    refresh,
+    reconcile,
+    status,
+    query,
+    generations,
+    capacity,
+):
     cli.add_command(_command)
 
 
