@@ -6,6 +6,7 @@ file. Nothing is published, and what is published is not looked at.
 
 from __future__ import annotations
 
+import functools
 import os
 import shutil
 import tempfile
@@ -42,6 +43,7 @@ from warehouse.object_store import ObjectStore, open_store
 from warehouse.projection import ReadModel
 from warehouse.read_models import database
 from warehouse.read_models.building import StagedModels, load
+from warehouse.read_models.catch_up import advance
 from warehouse.read_models.database import Checkpoint
 
 _LOADER_MEMORY = "2GB"
@@ -79,6 +81,7 @@ def rebuild_as_of(
     to: Path,
     staging_url: str,
     only: Sequence[str] = (),
+    seeded: Sequence[StagedModels] = (),
     dead_letter: bool = False,
     report: Callable[[Progress], None] = lambda _: None,
 ) -> AsOf:
@@ -94,6 +97,7 @@ def rebuild_as_of(
         to: where the file goes; it appears there when it is complete.
         staging_url: where workers leave their results, reachable for all of them; a killed run is gone on with there.
         only: names of the read models to build. All by default.
+        seeded: first rows of those among them that start from a seed; these replay only what came after.
         dead_letter: collect events that cannot be applied in ``refold.dead_letters``, in place of stopping.
         report: called with the progress, a few times a second.
 
@@ -107,27 +111,29 @@ def rebuild_as_of(
     domain = load_domain(domain_ref)
     names = tuple(only) or tuple(m.name for m in domain.read_models)
     models = [domain.read_model(name) for name in names]
-    if seeded := [m.name for m in models if m.seed is not None]:
-        raise UsageError(
-            f"Read model {seeded[0]} starts from a published generation (seed=), so it cannot be built as of a position "
-            "from the log alone. Name the other read models."
-        )
+    _refuse_unseeded(models, seeded)
     place = find_position(log, domain.registry, position)
-    store, identity = open_store(staging_url), identity_of(log, domain, models, up_to=position)
-    report(Progress("seal"))
-    plan = find_plan(store, identity) or _make_plan(store, identity, log, domain_ref, names, options, position)
-    staging = plan.staging(store)
-    replayed = replay(staging, plan, domain, models, options, report)
-    if replayed.broken and not dead_letter:
-        forget_plan(store, identity, plan)
-        raise refuse([b for found in replayed.broken.values() for b in found], doing="The rebuild")
-    report(Progress("load"))
     at = Checkpoint(place.position, place.commit_number, place.recorded_at)
-    try:
-        rows = _build(log, domain, models, replayed, at, to, threads=workers_of(options))
-    except duckdb.IOException as error:
-        raise (error if is_staged(staging) else staging_lost(staging)) from error
-    forget_plan(store, identity, plan)
+    whole = [m for m in models if m.seed is None]
+    build = functools.partial(_build, log, domain, at=at, to=to, seeded=seeded, threads=workers_of(options))
+    if not whole:
+        rows, replayed = build([]), Replayed({}, {}, 0, 0)
+    else:
+        store, identity = open_store(staging_url), identity_of(log, domain, whole, up_to=position)
+        report(Progress("seal"))
+        told = tuple(m.name for m in whole)
+        plan = find_plan(store, identity) or _make_plan(store, identity, log, domain_ref, told, options, position)
+        staging = plan.staging(store)
+        replayed = replay(staging, plan, domain, whole, options, report)
+        if replayed.broken and not dead_letter:
+            forget_plan(store, identity, plan)
+            raise refuse([b for found in replayed.broken.values() for b in found], doing="The rebuild")
+        report(Progress("load"))
+        try:
+            rows = build([StagedModels(whole, at, replayed.rows, replayed.broken)])
+        except duckdb.IOException as error:
+            raise (error if is_staged(staging) else staging_lost(staging)) from error
+        forget_plan(store, identity, plan)
     return AsOf(
         path=to,
         at=at,
@@ -137,6 +143,15 @@ def rebuild_as_of(
         resumed=replayed.resumed,
         dead_letters=sum(map(len, replayed.broken.values())),
     )
+
+
+def _refuse_unseeded(models: Sequence[ReadModel], seeded: Sequence[StagedModels]) -> None:
+    given = {m.name for group in seeded for m in group.models}
+    if missing := [m.name for m in models if m.seed is not None and m.name not in given]:
+        raise UsageError(
+            f"Read model {missing[0]} starts from a published generation (seed=), so it cannot be built from the log "
+            "alone. Name the other read models."
+        )
 
 
 def refuse_existing(path: Path) -> None:
@@ -172,11 +187,11 @@ def _make_plan(
 def _build(
     log: EventLog,
     domain: Domain,
-    models: Sequence[ReadModel],
-    replayed: Replayed,
+    replayed: Sequence[StagedModels],
+    *,
     at: Checkpoint,
     to: Path,
-    *,
+    seeded: Sequence[StagedModels],
     threads: int,
 ) -> dict[str, int]:
     """Load a database beside its place, and give it its name when it is complete."""
@@ -184,7 +199,13 @@ def _build(
     try:
         path = folder / "working.duckdb"
         with closing(database.open_database(path, threads=threads, memory_limit=_LOADER_MEMORY)) as connection:
-            load(connection, log, domain, StagedModels(models, at, replayed.rows, replayed.broken))
+            for group in seeded:
+                load(connection, log, domain, group)
+                if group.at.position < at.position:
+                    after, head = group.at.position, log.head()
+                    advance(connection, log, domain, group.models, head, after=after, to=at, dead_letter=True)
+            for group in replayed:
+                load(connection, log, domain, group)
             database.create_views(connection, domain)
             finished = database.finish(connection, domain)
         name_file(path, to)

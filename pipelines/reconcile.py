@@ -19,9 +19,10 @@ from pipelines.replaying import Progress
 from warehouse.domain import Domain, load_domain
 from warehouse.event_log.log import EventLog
 from warehouse.fingerprint import fingerprint, fingerprint_parts
-from warehouse.read_models.building import scratch_folder
+from warehouse.read_models.building import StagedModels, scratch_folder
 from warehouse.read_models.comparing import TableDifference, compare_files, compared_dead_letters, compared_tables
-from warehouse.read_models.generations import Generation, open_generations
+from warehouse.read_models.generations import Generation, Generations, open_generations
+from warehouse.read_models.seeding import seed_rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +89,7 @@ def reconcile(
             f"Generation {generation.number} was built from another log than {log.url}, so a rebuild from this one "
             "says nothing about it. Give the --log that it was built from."
         )
-    names, skipped = _comparable(domain, generation, only)
+    names, skipped = _comparable(domain, generations, generation, only)
     published = generations.path(generation)
     with scratch_folder(generations.store) as folder:
         rebuilt = rebuild_as_of(
@@ -99,12 +100,14 @@ def reconcile(
             to=keep or folder / "rebuilt.duckdb",
             staging_url=generations.store.url,
             only=names,
+            seeded=_seeded(domain, generations, generation, names, folder),
             dead_letter=True,
             report=report,
         )
         report(Progress("compare"))
         tables = [t for name in names for t in compared_tables(domain.read_model(name))]
-        tables.append(compared_dead_letters(names))
+        whole = any(domain.read_model(name).seed is None for name in names)
+        tables.append(compared_dead_letters(names, no_contract=whole))
         differences = compare_files(published, rebuilt.path, tables, spill=folder, examples=examples)
     return Reconciliation(
         generation=generation.number,
@@ -116,7 +119,21 @@ def reconcile(
     )
 
 
-def _comparable(domain: Domain, generation: Generation, only: Sequence[str]) -> tuple[tuple[str, ...], dict[str, str]]:
+def _seeded(
+    domain: Domain, generations: Generations, generation: Generation, names: Sequence[str], folder: Path
+) -> list[StagedModels]:
+    """Start seeded read models from where the published ones were started."""
+    found = []
+    for name in names:
+        if seed := generation.tables[name].seed:
+            at, path = seed_rows(domain.read_model(name), seed, generations, folder)
+            found.append(StagedModels([domain.read_model(name)], at, {name: [path]}, replayed=False))
+    return found
+
+
+def _comparable(
+    domain: Domain, generations: Generations, generation: Generation, only: Sequence[str]
+) -> tuple[tuple[str, ...], dict[str, str]]:
     """Pick the read models whose declaration still is the one that made the published rows."""
     declared = {m.name: m for m in domain.read_models}
     skipped: dict[str, str] = {}
@@ -131,8 +148,8 @@ def _comparable(domain: Domain, generation: Generation, only: Sequence[str]) -> 
             )
         elif fingerprint(fingerprint_parts(declared[name], domain)) != generation.tables[name].fingerprint:
             skipped[name] = "it was declared otherwise when it was published; rebuild it"
-        elif declared[name].seed is not None:
-            skipped[name] = "it started from a seed, which a replay of the whole log knows nothing of"
+        elif (seed := generation.tables[name].seed) and not generations.store.exists(seed.file):
+            skipped[name] = f"the file of generation {seed.generation}, from which it was started, is gone"
     names = tuple(name for name in declared if name in (only or generation.tables) and name not in skipped)
     if not names:
         told = "; ".join(f"{name}: {why}" for name, why in skipped.items())

@@ -109,9 +109,14 @@ def compared_tables(model: ReadModel) -> list[Compared]:
     return [own, *seen]
 
 
-def compared_dead_letters(models: Sequence[str]) -> Compared:
-    """Name the dead letters of some read models, and of events that fit no contract; by place, not by wording."""
-    told = ", ".join(literal(name) for name in ("", *models))
+def compared_dead_letters(models: Sequence[str], *, no_contract: bool = True) -> Compared:
+    """Name the dead letters of some read models, by place, not by wording.
+
+    Args:
+        models: their names.
+        no_contract: with those of events that fit no contract, which are known only if the whole log was replayed.
+    """
+    told = ", ".join(literal(name) for name in (*([""] if no_contract else []), *models))
     names = ("read_model", "position", "stream_id", "event_type", "schema_version")
     rows = f"(SELECT {columns(names)} FROM {{db}}.refold.dead_letters WHERE read_model IN ({told}))"
     return Compared(name="refold.dead_letters", source=rows, key=names[:2], columns=names)
