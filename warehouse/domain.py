@@ -91,15 +91,16 @@ class Domain:
             return
         with scratch() as connection:
             schema = f"bind_{self.name}"
-            connection.execute(f"CREATE OR REPLACE SCHEMA {schema}")
-            connection.execute(f"USE {schema}")
-            for model in self.read_models:
-                connection.execute(create_table_sql(model))
-            for view in self.views:
-                view_binds(view, connection)
-            for model in seeded:
-                _check_seed(model, connection)
-            connection.execute(f"USE main; DROP SCHEMA {schema} CASCADE")
+            connection.execute(f"DROP SCHEMA IF EXISTS {schema} CASCADE; CREATE SCHEMA {schema}; USE {schema}")
+            try:
+                for model in self.read_models:
+                    connection.execute(create_table_sql(model))
+                for view in self.views:
+                    view_binds(view, connection)
+                for model in seeded:
+                    _check_seed(model, connection)
+            finally:
+                connection.execute(f"USE main; DROP SCHEMA {schema} CASCADE")
 
 
 def _check_seed(model: ReadModel, connection: duckdb.DuckDBPyConnection) -> None:

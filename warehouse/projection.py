@@ -20,14 +20,13 @@ import pyarrow as pa
 
 from event_schemas import ENVELOPE, ProjectionError, event_type_of, is_event, schema_of
 from event_schemas.envelope import ENVELOPE_NAMES
-from warehouse.one_event import check_one_event
+from warehouse.one_event import check_one_event, check_repeatable
 from warehouse.reducers import Kind, Reducer
 from warehouse.sql import (
     Rewritten,
     SqlError,
     empty_relation,
     first_line,
-    parse,
     quote,
     result_schema,
     rewrite,
@@ -292,7 +291,7 @@ def _check_seed(name: str, seed: str | None, distinct: tuple[str, ...]) -> None:
             "that were seen before are not known. Leave out seed=, or the column."
         )
     try:
-        parse(seed)
+        check_repeatable(seed)
     except SqlError as error:
         raise ProjectionError(f"Projection {name}, seed: {first_line(error)}") from error
 
