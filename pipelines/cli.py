@@ -6,13 +6,17 @@ from typing import Any
 
 import click
 
+from pipelines.commands.capacity import capacity
 from pipelines.commands.demo import demo
 from pipelines.commands.events import events
 from pipelines.commands.generations import generations
 from pipelines.commands.ingest import ingest
 from pipelines.commands.invocation import Invocation, as_epilog, common_options
+from pipelines.commands.plan import plan
 from pipelines.commands.query import query
 from pipelines.commands.rebuild import rebuild
+from pipelines.commands.reconcile import reconcile
+from pipelines.commands.refresh import refresh
 from pipelines.commands.schemas import schemas
 from pipelines.commands.seal import seal
 from pipelines.commands.status import status
@@ -70,7 +74,22 @@ def cli() -> None:
     """
 
 
-for _command in (demo, ingest, events, seal, schemas, rebuild, stream, status, query, generations):
+for _command in (
+    demo,
+    ingest,
+    events,
+    seal,
+    schemas,
+    plan,
+    rebuild,
+    stream,
+    refresh,
+    reconcile,
+    status,
+    query,
+    generations,
+    capacity,
+):
     cli.add_command(_command)
 
 

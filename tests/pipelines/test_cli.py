@@ -142,7 +142,7 @@ def test_the_commands_are_those_of_the_design() -> None:
     """One name for each, and no other."""
     leaves = {" ".join(path) for path, command in COMMANDS if not isinstance(command, click.Group)}
     assert leaves == {
-        *("demo", "ingest", "seal", "rebuild", "status", "query"),
+        *("demo", "ingest", "seal", "plan", "rebuild", "refresh", "reconcile", "capacity", "status", "query"),
         *("events tail", "events stream", "events trace", "events stats", "events verify"),
         *("schemas list", "schemas dry-run", "generations list"),
     }

@@ -63,23 +63,25 @@ class EventLog:
             yield info
             number += 1
 
-    def last_commit(self, after: int) -> CommitInfo | None:
-        """Find the last commit after one, without reading those between; None if there is none.
+    def last_commit(self, after: int = 0) -> CommitInfo | None:
+        """Find the last commit without listing or reading those before it: numbers have no gaps, so it gallops.
 
-        Numbers have no gaps, so it takes a few looks, however many there are.
+        Args:
+            after: number of a commit that is there, or was until it was deleted; none after it is deleted.
+
+        Returns:
+            Its footer, or None if there is no commit after that one.
         """
-        if not self._is_committed(after + 1):
-            return None
-        ahead = 1
-        while self._is_committed(after + 2 * ahead):
-            ahead *= 2
-        there, absent = after + ahead, after + 2 * ahead
-        while absent - there > 1:
-            middle = (there + absent) // 2
-            there, absent = (middle, absent) if self._is_committed(middle) else (there, middle)
-        return self.commit_info(there)
+        last, step = after, 1
+        while self._has_commit(last + step):
+            last, step = last + step, 2 * step
+        beyond = last + step
+        while beyond - last > 1:
+            middle = (last + beyond) // 2
+            last, beyond = (middle, beyond) if self._has_commit(middle) else (last, middle)
+        return self.commit_info(last) if last > after else None
 
-    def _is_committed(self, number: int) -> bool:
+    def _has_commit(self, number: int) -> bool:
         return self.store.exists(commit_key(number))
 
     def commit_paths(self, numbers: list[int]) -> list[Path]:

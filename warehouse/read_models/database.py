@@ -49,6 +49,15 @@ CREATE TABLE IF NOT EXISTS refold.dead_letters (
 );
 """
 
+_VIEWS = """
+SELECT view_name FROM duckdb_views()
+WHERE NOT internal AND database_name = current_database() AND schema_name = 'main'
+"""
+_SEEN = """
+SELECT table_name FROM duckdb_tables()
+WHERE database_name = current_database() AND schema_name = 'refold' AND starts_with(table_name, 'seen_')
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
@@ -114,10 +123,23 @@ def seen_tables(model: ReadModel) -> dict[str, str]:
     return {c: f"refold.{quote(f'seen_{model.name}_{c}')}" for c in model.distinct_columns()}
 
 
-def drop_views(connection: duckdb.DuckDBPyConnection, domain: Domain) -> None:
-    """Remove the domain's views, so that their tables can be made anew."""
-    for view in reversed(domain.views):
-        connection.execute(f"DROP VIEW IF EXISTS {quote(view.name)}")
+def drop_views(connection: duckdb.DuckDBPyConnection) -> None:
+    """Remove all views, also those that the domain no longer has, so that their tables can be made anew."""
+    for (name,) in connection.execute(_VIEWS).fetchall():
+        connection.execute(f"DROP VIEW IF EXISTS {quote(name)}")
+
+
+def drop_undeclared(connection: duckdb.DuckDBPyConnection, domain: Domain) -> None:
+    """Remove the tables of read models that the domain no longer declares, with what belongs to them."""
+    declared = {m.name for m in domain.read_models}
+    for name in set(tables(connection)) - declared:
+        connection.execute(f"DROP TABLE IF EXISTS {quote(name)}")
+        connection.execute("DELETE FROM refold.projections WHERE name = ?", [name])
+        connection.execute("DELETE FROM refold.dead_letters WHERE read_model = ?", [name])
+    seen = {table for m in domain.read_models for table in seen_tables(m).values()}
+    for (name,) in connection.execute(_SEEN).fetchall():
+        if f"refold.{quote(name)}" not in seen:
+            connection.execute(f"DROP TABLE refold.{quote(name)}")
 
 
 def create_views(connection: duckdb.DuckDBPyConnection, domain: Domain) -> None:

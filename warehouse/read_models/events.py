@@ -23,18 +23,36 @@ _names = itertools.count()
 
 
 def typed_segments(
-    connection: duckdb.DuckDBPyConnection, log: EventLog, registry: Registry, segments: Sequence[Segment]
+    connection: duckdb.DuckDBPyConnection,
+    log: EventLog,
+    registry: Registry,
+    segments: Sequence[Segment],
+    *,
+    up_to: int | None = None,
 ) -> Typed:
     """Give the events of segments; those of raw ones are parsed again, since a contract may know them by now.
 
     Events of a shape that no contract knows any more come out as broken ones, never as nothing.
 
+    Args:
+        connection: temporary tables are made on it.
+        log: the log.
+        registry: the contracts.
+        segments: live segments.
+        up_to: the last position to give, broken events included; all by default.
+
     Raises:
         DamagedLogError: a segment is missing or truncated.
     """
+    if up_to is not None:
+        segments = [s for s in segments if _touches(s, 0, up_to)]
     known = [s for s in segments if registry.knows(s.shape)]
     relations = segment_relations(log, known, registry)
     raw = raw_relation(log, segments, registry)
+    if up_to is not None:
+        cut = {s.shape for s in known if s.last_position + s.position_base > up_to}
+        relations = {s: _bounded(r, up_to) if s in cut else r for s, r in relations.items()}
+        raw = raw and _bounded(raw, up_to)
     if raw is None:
         return Typed(relations, ())
     parsed = typed_events(connection, raw, registry)
@@ -91,6 +109,10 @@ def _parsed(connection: duckdb.DuckDBPyConnection, rows: str, registry: Registry
 def _all_segments(head: Head) -> list[Segment]:
     imported = [based(s, info) for info in head.tail for s in info.segments]
     return [*head.sealed.segments, *imported]
+
+
+def _bounded(relation: str, up_to: int) -> str:
+    return f"(SELECT * FROM {relation} WHERE position <= {up_to})"
 
 
 def _touches(segment: Segment, after: int, up_to: int) -> bool:

@@ -13,6 +13,7 @@ import uuid
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import orjson
 
@@ -25,6 +26,40 @@ CURRENT = "current.duckdb"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Seed:
+    """Where the first rows of a read model came from, in place of the events before.
+
+    Attributes:
+        generation: the generation whose tables the seed's query read.
+        position: where in the log these stood; the read model has replayed only what came after.
+        file: key of that generation's DuckDB file, which a later rebuild of the same declaration needs again.
+    """
+
+    generation: int
+    position: int
+    file: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measured:
+    """What a rebuild took, so that the next can be foreseen.
+
+    Attributes:
+        events: how many events were replayed, each counted once a read model that reads it.
+        bytes_read: compressed bytes of the columns that were read for it.
+        seconds: from the start of the replay to the publish.
+        workers: how many replayed.
+        serial_seconds: what of the seconds no further worker makes shorter: loading, catching up, publishing.
+    """
+
+    events: int
+    bytes_read: int
+    seconds: float
+    workers: int
+    serial_seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PublishedTable:
     """One read model of a generation.
 
@@ -33,12 +68,14 @@ class PublishedTable:
         parts: digest of each thing it depends on, so that a plan can say what changed.
         rows: how many rows.
         checksum: over all rows, independent of their order.
+        seed: where its first rows came from; None if it was made from the whole log.
     """
 
     fingerprint: str
     parts: dict[str, str]
     rows: int
     checksum: str
+    seed: Seed | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +93,8 @@ class Generation:
         parent: the generation it was made from; 0 for none.
         log_id: the log it was made from.
         tables: read model to what was published of it.
+        views: view to the digest of its SQL; None in a generation that was published before views were noted.
+        measured: what the last whole rebuild took, of this generation or one before it; None if none was measured.
     """
 
     number: int
@@ -68,6 +107,8 @@ class Generation:
     parent: int
     log_id: str
     tables: dict[str, PublishedTable] = field(default_factory=dict)
+    views: dict[str, str] | None = None
+    measured: Measured | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,12 +155,24 @@ class Generations:
         Raises:
             GenerationError: the file is gone.
         """
+        return self.file_path(generation.file, generation.number)
+
+    def file_path(self, file: str, number: int) -> Path:
+        """Give the local path of a published file, also of one whose generation is collected, for reading only.
+
+        Args:
+            file: its key.
+            number: of the generation, for the error.
+
+        Raises:
+            GenerationError: the file is gone.
+        """
         try:
-            return self.store.local_path(generation.file)
+            return self.store.local_path(file)
         except ObjectNotFoundError as error:
             raise GenerationError(
-                f"Generation {generation.number} names {self.store.url}/{generation.file}, which is missing. Publish "
-                "anew with `refold rebuild`."
+                f"Generation {number} names {self.store.url}/{file}, which is missing. Publish anew with "
+                "`refold rebuild --all`."
             ) from error
 
     def upload(self, path: Path) -> tuple[str, int]:
@@ -163,9 +216,7 @@ class Generations:
 
     def _load(self, key: str) -> Generation:
         try:
-            values = orjson.loads(self.store.get(key))
-            tables = {n: PublishedTable(**t) for n, t in values.pop("tables").items()}
-            return Generation(**values, tables=tables)
+            return _decode(orjson.loads(self.store.get(key)))
         except (ValueError, KeyError, TypeError) as error:
             raise GenerationError(f"{self.store.url}/{key} is no generation ({error}).") from error
 
@@ -174,6 +225,15 @@ class Generations:
         path = folder / "working.duckdb"
         shutil.copyfile(self.path(generation), path)
         return path
+
+
+def _decode(values: dict[str, Any]) -> Generation:
+    tables = {}
+    for name, table in values.pop("tables").items():
+        seed = table.pop("seed", None)
+        tables[name] = PublishedTable(**table, seed=Seed(**seed) if seed else None)
+    measured = values.pop("measured", None)
+    return Generation(**values, tables=tables, measured=Measured(**measured) if measured else None)
 
 
 def _key(number: int) -> str:

@@ -1,0 +1,317 @@
+"""Comparing tables of two databases: counts and checksums first, and where these differ, keys and columns.
+
+Rows that both sides have are taken out first (``EXCEPT ALL``, so that a row that one side has twice is seen); what is
+left is paired by key. A column that is an approximate total may differ by its rounding; all others must be equal.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import duckdb
+
+from warehouse.duck import connect
+from warehouse.projection import Projection, ReadModel
+from warehouse.read_models.database import seen_tables, table_checksum
+from warehouse.reducers import Kind
+from warehouse.sql import columns, literal, quote
+
+TOLERANCE = 1e-9
+"""By how much approximate totals may differ: of the greater of the two, and of 1 where both are smaller."""
+
+_MEMORY = "2GB"
+_FLOATS = ("FLOAT", "DOUBLE", "REAL")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Compared:
+    """A table to compare.
+
+    Attributes:
+        name: as it is told.
+        source: SQL of the relation, with ``{db}`` for the database.
+        key: columns that tell a row; the whole row if there are none.
+        columns: what to compare, the key included; whatever both sides have by default.
+        approximate: columns that are sums of floats.
+    """
+
+    name: str
+    source: str
+    key: tuple[str, ...] = ()
+    columns: tuple[str, ...] = ()
+    approximate: frozenset[str] = frozenset()
+
+    def of(self, database: str) -> str:
+        """Give its SQL in one of the databases."""
+        return self.source.replace("{db}", database)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RowDifference:
+    """One key whose rows differ.
+
+    Attributes:
+        key: key column to value.
+        here: column to value: of those that differ, or of all if the other side has no such row; None if this has none.
+        there: the same of the other side.
+    """
+
+    key: dict[str, Any]
+    here: dict[str, Any] | None
+    there: dict[str, Any] | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TableDifference:
+    """How a table of one database differs from the table of that name in another.
+
+    Attributes:
+        name: of the table.
+        rows_here: how many rows; None if there is no such table.
+        rows_there: the same of the other side.
+        schema: column to its types here and there, of those that differ; None where there is no such column.
+        only_here: how many rows have no counterpart there.
+        only_there: how many rows have no counterpart here.
+        changed: how many keys both have, with different values.
+        by_column: column to how many of those keys differ in it.
+        examples: the first differing keys, in order.
+    """
+
+    name: str
+    rows_here: int | None
+    rows_there: int | None
+    schema: dict[str, tuple[str | None, str | None]] = field(default_factory=dict)
+    only_here: int = 0
+    only_there: int = 0
+    changed: int = 0
+    by_column: dict[str, int] = field(default_factory=dict)
+    examples: tuple[RowDifference, ...] = ()
+
+
+def compared_tables(model: ReadModel) -> list[Compared]:
+    """Name the tables of a read model: its own, and what its distinct counts have seen."""
+    approximate: frozenset[str] = frozenset()
+    if isinstance(model, Projection):
+        totals = {c: str(r.type).upper() for c, r in model.columns.items() if r.kind is Kind.TOTAL}
+        approximate = frozenset(c for c, t in totals.items() if t in _FLOATS)
+    own = Compared(
+        name=model.name,
+        source=f"{{db}}.main.{quote(model.name)}",
+        key=tuple(model.key),
+        columns=tuple(model.table),
+        approximate=approximate,
+    )
+    seen = [Compared(name=t.replace('"', ""), source=f"{{db}}.{t}") for t in seen_tables(model).values()]
+    return [own, *seen]
+
+
+def compared_dead_letters(models: Sequence[str], *, no_contract: bool = True) -> Compared:
+    """Name the dead letters of some read models, by place, not by wording.
+
+    Args:
+        models: their names.
+        no_contract: with those of events that fit no contract, which are known only if the whole log was replayed.
+    """
+    told = ", ".join(literal(name) for name in (*([""] if no_contract else []), *models))
+    names = ("read_model", "position", "stream_id", "event_type", "schema_version")
+    rows = f"(SELECT {columns(names)} FROM {{db}}.refold.dead_letters WHERE read_model IN ({told}))"
+    return Compared(name="refold.dead_letters", source=rows, key=names[:2], columns=names)
+
+
+def compare_files(
+    here: Path, there: Path, tables: Sequence[Compared], *, spill: Path, examples: int = 5
+) -> list[TableDifference]:
+    """Compare tables of two database files, which stay as they are.
+
+    Args:
+        here: a file.
+        there: another.
+        tables: what to compare.
+        spill: a folder for what does not fit into memory.
+        examples: how many differing keys of each table to give.
+
+    Returns:
+        The tables that differ.
+    """
+    if here.resolve() == there.resolve():
+        return []
+    with connect(memory_limit=_MEMORY, temp_directory=spill) as connection:
+        connection.execute(f"ATTACH {literal(str(here))} AS here (READ_ONLY)")
+        connection.execute(f"ATTACH {literal(str(there))} AS there (READ_ONLY)")
+        return compare_databases(connection, "here", "there", tables, examples=examples)
+
+
+def compare_databases(
+    connection: duckdb.DuckDBPyConnection, here: str, there: str, tables: Sequence[Compared], *, examples: int = 5
+) -> list[TableDifference]:
+    """Compare tables of two attached databases.
+
+    Args:
+        connection: temporary tables are made on it.
+        here: name of a database.
+        there: name of another.
+        tables: what to compare.
+        examples: how many differing keys of each table to give.
+
+    Returns:
+        The tables that differ.
+    """
+    found = (_compare(connection, table, table.of(here), table.of(there), examples) for table in tables)
+    return [difference for difference in found if difference is not None]
+
+
+def _compare(
+    connection: duckdb.DuckDBPyConnection, table: Compared, here: str, there: str, examples: int
+) -> TableDifference | None:
+    types = _types(connection, here, table), _types(connection, there, table)
+    if types[0] is None or types[1] is None:
+        rows = [None if t is None else _count(connection, s) for t, s in zip(types, (here, there), strict=True)]
+        if rows == [None, None]:
+            return None
+        return TableDifference(name=table.name, rows_here=rows[0], rows_there=rows[1])
+    ours, theirs = types[0], types[1]
+    every = dict.fromkeys([*ours, *theirs])
+    schema = {c: (ours.get(c), theirs.get(c)) for c in every if ours.get(c) != theirs.get(c)}
+    shared = [c for c in every if c not in schema]
+    sums = table_checksum(connection, here, shared), table_checksum(connection, there, shared)
+    whole = TableDifference(name=table.name, rows_here=sums[0][0], rows_there=sums[1][0], schema=schema)
+    if sums[0] == sums[1] or any(k in schema for k in table.key):
+        return whole if schema else None
+    pairs = _Pairs(connection, table, shared)
+    pairs.make(here, there)
+    found = pairs.summary(examples)
+    pairs.drop()
+    if not schema and not any((found["only_here"], found["only_there"], found["changed"])):
+        return None
+    return dataclasses.replace(whole, **found)
+
+
+def _types(connection: duckdb.DuckDBPyConnection, relation: str, table: Compared) -> dict[str, str] | None:
+    """Give the types of a relation's compared columns; None if there is no such relation."""
+    try:
+        found = {row[0]: str(row[1]) for row in connection.execute(f"DESCRIBE FROM {relation}").fetchall()}
+    except duckdb.CatalogException:
+        return None
+    return {c: t for c, t in found.items() if c in table.columns} if table.columns else found
+
+
+def _count(connection: duckdb.DuckDBPyConnection, relation: str) -> int:
+    row = connection.execute(f"SELECT count(*) FROM {relation}").fetchone()
+    return int(row[0]) if row else 0
+
+
+class _Pairs:
+    """Rows that one side only has, paired by key, in a temporary table: ``_h0, _h1, …`` beside ``_t0, _t1, …``."""
+
+    def __init__(self, connection: duckdb.DuckDBPyConnection, table: Compared, shared: Sequence[str]) -> None:
+        self._connection = connection
+        self._shared = list(shared)
+        self._key = [self._shared.index(c) for c in table.key or shared]
+        self._values = [i for i in range(len(shared)) if i not in self._key]
+        self._differs = [_differs(i, approximate=shared[i] in table.approximate) for i in self._values]
+
+    def make(self, here: str, there: str) -> None:
+        self._connection.execute(f"CREATE OR REPLACE TEMP TABLE _surplus_here AS {self._surplus(here, there, '_h')}")
+        self._connection.execute(f"CREATE OR REPLACE TEMP TABLE _surplus_there AS {self._surplus(there, here, '_t')}")
+        same = " AND ".join(f"_h{i} IS NOT DISTINCT FROM _t{i}" for i in self._key)
+        kept = " OR ".join(["_hn IS NULL", "_tn IS NULL", *self._differs])
+        self._connection.execute(
+            "CREATE OR REPLACE TEMP TABLE _pairs AS SELECT * FROM _surplus_here FULL JOIN _surplus_there "
+            f"ON {same} AND _hn = _tn WHERE {kept}"
+        )
+
+    def _surplus(self, these: str, those: str, prefix: str) -> str:
+        """Give the rows that one side has more often; those of one key are numbered, in case there are several."""
+        told = columns(self._shared)
+        named = ", ".join(f"{quote(c)} AS {prefix}{i}" for i, c in enumerate(self._shared))
+        key, order = (", ".join(f"{prefix}{i}" for i in indexes) for indexes in (self._key, range(len(self._shared))))
+        return (
+            f"SELECT *, row_number() OVER (PARTITION BY {key} ORDER BY {order}) AS {prefix}n FROM (SELECT {named} "
+            f"FROM (SELECT {told} FROM {these} EXCEPT ALL SELECT {told} FROM {those}))"
+        )
+
+    def summary(self, examples: int) -> dict[str, Any]:
+        both = "_hn IS NOT NULL AND _tn IS NOT NULL"
+        counted = [f"count(*) FILTER ({c})" for c in ("_tn IS NULL", "_hn IS NULL", both)]
+        counted += [f"count(*) FILTER ({both} AND {d})" for d in self._differs]
+        row = self._connection.execute(f"SELECT {', '.join(counted)} FROM _pairs").fetchone()
+        assert row is not None
+        by_column = {self._shared[i]: n for i, n in zip(self._values, row[3:], strict=True) if n}
+        return {
+            "only_here": row[0],
+            "only_there": row[1],
+            "changed": row[2],
+            "by_column": by_column,
+            "examples": tuple(self._examples(examples)),
+        }
+
+    def _examples(self, count: int) -> list[RowDifference]:
+        width = len(self._shared)
+        told = ", ".join([f"_h{i}" for i in range(width)] + [f"_t{i}" for i in range(width)])
+        order = ", ".join(f"coalesce(_h{i}, _t{i})" for i in self._key)
+        flags = ", ".join(["_hn IS NOT NULL", "_tn IS NOT NULL", *(f"coalesce({d}, true)" for d in self._differs)])
+        rows = self._connection.execute(f"SELECT {told}, {flags} FROM _pairs ORDER BY {order} LIMIT {count}").fetchall()
+        return [self._example(row[:width], row[width : 2 * width], row[2 * width :]) for row in rows]
+
+    def _example(self, ours: Sequence[Any], theirs: Sequence[Any], flags: Sequence[bool]) -> RowDifference:
+        in_here, in_there, *differs = flags
+        both = in_here and in_there
+        told = [i for i, d in zip(self._values, differs, strict=True) if d or not both]
+        return RowDifference(
+            key={self._shared[i]: (ours if in_here else theirs)[i] for i in self._key},
+            here={self._shared[i]: ours[i] for i in told} if in_here else None,
+            there={self._shared[i]: theirs[i] for i in told} if in_there else None,
+        )
+
+    def drop(self) -> None:
+        for name in ("_surplus_here", "_surplus_there", "_pairs"):
+            self._connection.execute(f"DROP TABLE IF EXISTS temp.{name}")
+
+
+def _differs(index: int, *, approximate: bool) -> str:
+    different = f"_h{index} IS DISTINCT FROM _t{index}"
+    if not approximate:
+        return f"({different})"
+    scale = f"greatest(1, abs(_h{index}), abs(_t{index}))"
+    near = f"coalesce(abs(_h{index} - _t{index}) <= {TOLERANCE} * {scale}, false)"
+    return f"({different} AND NOT {near})"
+
+
+def in_words(difference: TableDifference, *, here: str, there: str) -> str:
+    """Tell a difference in a sentence.
+
+    Args:
+        difference: of a table.
+        here: what to call one side.
+        there: what to call the other.
+
+    Example:
+        >>> in_words(TableDifference(name="stock", rows_here=3, rows_there=4, only_there=1), here="A", there="B")
+        'stock: 3 rows in A, 4 in B; 1 only in B'
+    """
+    if difference.rows_here is None or difference.rows_there is None:
+        return f"{difference.name}: there is no such table in {here if difference.rows_here is None else there}"
+    told = [f"{difference.name}: {difference.rows_here:,} rows in {here}, {difference.rows_there:,} in {there}"]
+    told += [
+        f"column {c} is {a or 'missing'} in {here} and {b or 'missing'} in {there}"
+        for c, (a, b) in difference.schema.items()
+    ]
+    told += [f"{n:,} only in {side}" for n, side in ((difference.only_here, here), (difference.only_there, there)) if n]
+    if difference.changed:
+        by_column = ", ".join(f"{c} {n:,}" for c, n in difference.by_column.items())
+        told.append(f"{difference.changed:,} with other values ({by_column})")
+    if difference.examples:
+        told.append(f"first: {_example_in_words(difference.examples[0], here, there)}")
+    return "; ".join(told)
+
+
+def _example_in_words(example: RowDifference, here: str, there: str) -> str:
+    key = ", ".join(f"{c} {v}" for c, v in example.key.items())
+    if example.here is None or example.there is None:
+        return f"{key} is only in {there if example.here is None else here}"
+    values = ", ".join(f"{c} {v!s} in {here}, {example.there[c]!s} in {there}" for c, v in example.here.items())
+    return f"{key}: {values}"
