@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from pipelines.commands.dead_letters import dead_letters
 from pipelines.commands.demo import demo
 from pipelines.commands.events import events
 from pipelines.commands.generations import generations
@@ -69,7 +70,7 @@ def cli() -> None:
     """
 
 
-for _command in (demo, ingest, events, seal, schemas, rebuild, status, query, generations):
+for _command in (demo, ingest, events, seal, schemas, rebuild, status, query, generations, dead_letters):
     cli.add_command(_command)
 
 

@@ -32,18 +32,20 @@ from pipelines.replaying import (
 )
 from pipelines.runners import workers_of
 from pipelines.seal import seal
-from warehouse.broken import refuse
+from warehouse.broken import not_discarded, refuse
 from warehouse.contributions import compile_model
 from warehouse.domain import Domain, load_domain
 from warehouse.event_log.log import EventLog
 from warehouse.fingerprint import fingerprint, fingerprint_parts
 from warehouse.object_store import ObjectStore
+from warehouse.parsing import BrokenEvent
 from warehouse.projection import ReadModel
 from warehouse.read_models import database
 from warehouse.read_models.building import StagedModels, kept_models, load, publish, scratch_folder
 from warehouse.read_models.catch_up import Standing, catch_up
 from warehouse.read_models.cost import replay_cost
 from warehouse.read_models.database import Checkpoint
+from warehouse.read_models.dead_letters import published_discards
 from warehouse.read_models.generations import Generation, Generations, open_generations
 
 _PUBLISH_ATTEMPTS = 10
@@ -63,7 +65,7 @@ class Rebuilt:
         bytes_stored: bytes of all segments.
         seconds: from start to publish.
         resumed: how many staged objects an earlier, killed run had left.
-        dead_letters: how many events could not be applied.
+        dead_letters: how many events could not be applied, apart from those that somebody decided to go without.
     """
 
     generation: Generation
@@ -114,9 +116,10 @@ def rebuild(
     plan = find_plan(store, identity) or _make_plan(store, identity, log, domain_ref, names, options)
     staging = plan.staging(store)
     replayed = replay(staging, plan, domain, models, options, report)
-    if replayed.broken and not dead_letter:
+    undecided = _undecided(replayed, generations, log)
+    if undecided and not dead_letter:
         forget_plan(store, identity, plan)
-        raise refuse([b for found in replayed.broken.values() for b in found], doing="The rebuild")
+        raise refuse(undecided, doing="The rebuild")
     try:
         published = _build(log, domain, _staged(models, plan, replayed), generations, options, dead_letter, report)
     except duckdb.IOException as error:
@@ -130,8 +133,16 @@ def rebuild(
         bytes_stored=costs[0].bytes_stored,
         seconds=time.perf_counter() - started,
         resumed=replayed.resumed,
-        dead_letters=sum(map(len, replayed.broken.values())),
+        dead_letters=len(undecided),
     )
+
+
+def _undecided(replayed: Replayed, generations: Generations, log: EventLog) -> list[BrokenEvent]:
+    """Give the broken events that nobody decided to go without."""
+    if not replayed.broken:
+        return []
+    discarded = published_discards(generations, generations.newest(), log_id=log.log_id)
+    return not_discarded(replayed.broken, discarded)
 
 
 def _identity(log: EventLog, domain: Domain, models: Sequence[ReadModel]) -> str:
@@ -179,15 +190,18 @@ def _build(
     for _ in range(_PUBLISH_ATTEMPTS):
         parent = generations.newest()
         kept = kept_models(domain, log, names, parent)
+        # A remote file is not fetched for this, unless there is something that may have been decided over.
+        needed = staged.broken or kept or generations.store.is_local
+        discarded = published_discards(generations, parent, log_id=log.log_id) if needed else {}
         with scratch_folder(generations.store) as folder:
             path = generations.working_copy(parent, folder) if kept and parent else folder / "working.duckdb"
             threads = workers_of(options)
             with closing(database.open_database(path, threads=threads, memory_limit=_LOADER_MEMORY)) as connection:
                 standing = [Standing(kept, database.get_checkpoint(connection)), Standing(staged.models, staged.at)]
                 report(Progress("load"))
-                load(connection, log, domain, staged)
+                load(connection, log, domain, staged, discarded=discarded)
                 report(Progress("catch up"))
-                catch_up(connection, log, domain, standing, dead_letter=dead_letter)
+                catch_up(connection, log, domain, standing, dead_letter=dead_letter, discarded=discarded)
                 report(Progress("publish"))
                 generation = publish(connection, path, log, domain, generations, parent)
         if generation is not None:

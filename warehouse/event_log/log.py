@@ -63,6 +63,27 @@ class EventLog:
             yield info
             number += 1
 
+    def last_commit(self, after: int) -> CommitInfo | None:
+        """Find the last commit after a number by galloping: a few dozen looks, however many commits there are.
+
+        Args:
+            after: a number after which none was collected, such as that of the last sealed commit.
+
+        Returns:
+            Its footer, the only one that is read; None if there is no commit after that number.
+        """
+        last, step = after, 1
+        while self.store.exists(commit_key(last + step)):
+            last, step = last + step, step * 2
+        missing = last + step
+        while missing - last > 1:
+            middle = (last + missing) // 2
+            if self.store.exists(commit_key(middle)):
+                last = middle
+            else:
+                missing = middle
+        return self.commit_info(last) if last > after else None
+
     def commit_paths(self, numbers: list[int]) -> list[Path]:
         """Give local paths of commit objects, fetching remote ones side by side.
 

@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 import duckdb
@@ -23,7 +24,7 @@ from warehouse.object_store import ObjectStore
 from warehouse.parsing import BrokenEvent
 from warehouse.projection import ReadModel
 from warehouse.read_models import database
-from warehouse.read_models.database import Checkpoint
+from warehouse.read_models.database import NOTHING_DISCARDED, Checkpoint
 from warehouse.read_models.generations import Generation, Generations, PublishedTable, now
 
 
@@ -63,8 +64,23 @@ class StagedModels:
     broken: Mapping[str, Sequence[BrokenEvent]]
 
 
-def load(connection: duckdb.DuckDBPyConnection, log: EventLog, domain: Domain, staged: StagedModels) -> None:
-    """Fill the tables of staged read models, in one transaction."""
+def load(
+    connection: duckdb.DuckDBPyConnection,
+    log: EventLog,
+    domain: Domain,
+    staged: StagedModels,
+    *,
+    discarded: Mapping[tuple[str, int], datetime] = NOTHING_DISCARDED,
+) -> None:
+    """Fill the tables of staged read models, in one transaction.
+
+    Args:
+        connection: the working database.
+        log: the log that the rows come from.
+        domain: contracts and read models.
+        staged: what to load.
+        discarded: which broken events somebody decided to go without, and when.
+    """
     connection.execute("BEGIN")
     database.drop_views(connection, domain)
     connection.execute("DELETE FROM refold.dead_letters WHERE read_model = ''")
@@ -72,7 +88,7 @@ def load(connection: duckdb.DuckDBPyConnection, log: EventLog, domain: Domain, s
         database.create_table(connection, model, staged.rows[model.name])
         database.set_fingerprint(connection, model, domain, staged.at.position)
         connection.execute("DELETE FROM refold.dead_letters WHERE read_model = ?", [model.name])
-    database.add_dead_letters(connection, staged.broken)
+    database.add_dead_letters(connection, staged.broken, discarded=discarded)
     database.set_checkpoint(connection, staged.at, domain_name=domain.name, log_id=log.log_id)
     connection.execute("COMMIT")
 
