@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 import click
 
 from pipelines.commands.invocation import BeamCommand, Invocation, common_options, pass_invocation
+from pipelines.commands.metered import metered, metrics_option, tell_generation, tell_log
 
 if TYPE_CHECKING:
-    from pipelines.rebuild import Rebuilt
+    from pipelines.rebuild import Progress, Rebuilt
 
 _EXAMPLE = """\
 refold rebuild
@@ -25,9 +26,12 @@ refold rebuild --json -- --direct_num_workers=8"""
     is_flag=True,
     help="Keep events that cannot be applied in refold.dead_letters, in place of stopping.",
 )
+@metrics_option
 @common_options("domain", "log", "read_models", "runner")
 @pass_invocation
-def rebuild(call: Invocation, names: tuple[str, ...], only: tuple[str, ...], dead_letter: bool) -> None:
+def rebuild(
+    call: Invocation, names: tuple[str, ...], only: tuple[str, ...], dead_letter: bool, metrics_port: int | None
+) -> None:
     """Rebuild read models from the log, and publish them as the next generation.
 
     All by default; with NAME only those, while the others are taken from the newest generation and caught up. Readers
@@ -43,8 +47,16 @@ def rebuild(call: Invocation, names: tuple[str, ...], only: tuple[str, ...], dea
     from pipelines.rebuild import rebuild as rebuild_read_models
 
     url, domain = call.settings.read_models, call.settings.domain
-    with rebuild_bars() as report:
+    with metered(metrics_port) as metrics, rebuild_bars() as show:
+        tell_log(metrics, log)
+
+        def report(progress: Progress) -> None:
+            show(progress)
+            metrics.report(progress)
+
         rebuilt = rebuild_read_models(log, domain, url, options, only=chosen, dead_letter=dead_letter, report=report)
+        metrics.published(rebuilt.generation.number, rebuilt.seconds)
+        tell_generation(metrics, log, call.open_generations(), rebuilt.generation)
     if call.json:
         output.print_json(_document(rebuilt))
         return
@@ -82,5 +94,5 @@ def print_rebuilt(rebuilt: Rebuilt) -> None:
     if rebuilt.dead_letters:
         aside(
             f"{plural(rebuilt.dead_letters, 'event')} could not be applied: "
-            'see `refold query "FROM refold.dead_letters"`, and rebuild when they can be.'
+            "see `refold dead-letters list`, and `refold dead-letters retry` when they can be."
         )

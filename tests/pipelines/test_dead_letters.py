@@ -162,7 +162,7 @@ def test_a_discarded_event_stops_no_strict_rebuild(scales: Scales) -> None:
     assert "discarded at" in scales.call("show", "2").stdout
     scales.call("discard", "--undo", "4")
     assert scales.undecided() == {("weights", 4)}
-    with pytest.raises(BrokenEventsError, match="met 1 events .* position 4"):
+    with pytest.raises(BrokenEventsError, match=r"met 1 events .* position 4"):
         scales.rebuild("BROKEN")
 
 

@@ -92,10 +92,7 @@ def read_dead_letters(connection: duckdb.DuckDBPyConnection) -> list[DeadLetter]
         "SELECT read_model, position, stream_id, event_type, schema_version, reason, payload, "
         f"epoch_us({discarded}) FROM refold.dead_letters ORDER BY position, read_model"
     ).fetchall()
-    return [
-        DeadLetter(*told, discarded_at=None if at is None else from_microseconds(at))  # type: ignore[call-arg]
-        for *told, at in rows
-    ]
+    return [DeadLetter(*(*row[:-1], None if row[-1] is None else from_microseconds(row[-1]))) for row in rows]
 
 
 def _has_discards(connection: duckdb.DuckDBPyConnection) -> bool:
