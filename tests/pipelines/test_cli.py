@@ -144,7 +144,8 @@ def test_the_commands_are_those_of_the_design() -> None:
     assert leaves == {
         *("demo", "ingest", "seal", "rebuild", "status", "query"),
         *("events tail", "events stream", "events trace", "events stats", "events verify"),
-        *("schemas list", "schemas dry-run", "generations list"),
+        *("schemas list", "schemas lock", "schemas check", "schemas dry-run", "generations list"),
+        *("dead-letters list", "dead-letters show", "dead-letters retry", "dead-letters discard"),
     }
 
 
@@ -201,6 +202,8 @@ def test_commands_that_only_look_never_import_beam(made: Path) -> None:
         ["generations", "list"],
         ["schemas", "list"],
         ["schemas", "dry-run"],
+        ["schemas", "check", "--against", str(Path(__file__).parents[2] / "event_schemas" / "orders.lock.json")],
+        ["dead-letters", "list"],
     ]
     code = f"from pipelines.cli import cli\nfor a in {looking}: cli.main([*a, '--json'], standalone_mode=False)"
     loaded = _modules_after(code, made)

@@ -7,9 +7,11 @@ import os
 import shutil
 import subprocess
 import sys
+import uuid
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +24,13 @@ from pipelines.cli import cli
 from pipelines.rebuild import Rebuilt, rebuild
 from pipelines.runners import make_options
 from tests.pipelines.letters import WRITER, Lost, Weighed
+from warehouse.domain import load_domain
 from warehouse.event_log import Appender, EventLog, create_log, open_log
 from warehouse.read_models import database
 from warehouse.read_models.building import scratch_folder
-from warehouse.read_models.dead_letters import DeadLetter, discard, published_letters
+from warehouse.read_models.catch_up import Standing, catch_up
+from warehouse.read_models.database import Checkpoint
+from warehouse.read_models.dead_letters import DeadLetter, discard, published_letters, read_dead_letters
 from warehouse.read_models.generations import Generation, Generations, open_generations
 
 ROOT = Path(__file__).parents[2]
@@ -207,6 +212,35 @@ def test_a_file_that_was_published_before_letters_could_be_discarded(scales: Sca
     assert scales.undecided() == OPEN
     assert scales.answer("discard", "6")["generation"] == 3
     assert scales.undecided() == OPEN - {("", 6)}
+
+
+def test_catching_up_passes_over_what_is_discarded(scales: Scales) -> None:
+    """As a rebuild does that goes on with an older plan: it stops only at what nobody decided over."""
+    domain = load_domain(f"{DOMAINS}:BROKEN")
+    decided = dict.fromkeys(OPEN, datetime(2025, 3, 1, tzinfo=UTC))
+    with closing(database.open_database(scales.folder / "private.duckdb")) as connection:
+        for model in domain.read_models:
+            database.create_table(connection, model, [])
+        standing = [Standing(domain.read_models, Checkpoint(0, 0, ""))]
+        some = {key: at for key, at in decided.items() if key != ("", 6)}
+        with pytest.raises(BrokenEventsError, match=r"met 1 events .* position 6"):
+            catch_up(connection, scales.log, domain, standing, discarded=some)
+        catch_up(connection, scales.log, domain, standing, discarded=decided)
+        assert {n.key: n.discarded_at for n in read_dead_letters(connection)} == decided
+        assert connection.execute("SELECT grams FROM weights ORDER BY ALL").fetchall() == [(7,), (24,)]
+
+
+def test_letters_on_a_remote_store(scales: Scales) -> None:
+    """Decided over and remembered there as well."""
+    url = f"memory://letters-{uuid.uuid4()}"
+    options = make_options(None, ["--direct_running_mode=in_memory", "--direct_num_workers=1"])
+    rebuild(scales.log, f"{DOMAINS}:BROKEN", url, options, dead_letter=True)
+    generations = open_generations(url, "letters")
+    discard(generations, [2, 4, 5, 6])
+    assert rebuild(scales.log, f"{DOMAINS}:BROKEN", url, options).generation.number == 3
+    newest = generations.newest()
+    assert newest is not None
+    assert {n.key for n in published_letters(generations, newest) if n.discarded_at} == OPEN
 
 
 def test_nothing_to_discard_where_nothing_is_published(tmp_path: Path) -> None:
