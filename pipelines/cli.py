@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from pipelines.commands.capacity import capacity
+from pipelines.commands.dead_letters import dead_letters
 from pipelines.commands.demo import demo
 from pipelines.commands.events import events
 from pipelines.commands.generations import generations
@@ -88,6 +89,7 @@ for _command in (
     status,
     query,
     generations,
+    dead_letters,
     capacity,
 ):
     cli.add_command(_command)

@@ -20,6 +20,7 @@ from warehouse.read_models import database
 from warehouse.read_models.building import StagedModels, kept_models, load, publish, scratch_folder
 from warehouse.read_models.catch_up import Standing, catch_up
 from warehouse.read_models.cut_over import Verified, check_cut_over
+from warehouse.read_models.dead_letters import published_discards
 from warehouse.read_models.generations import Generation, Generations, Measured, Seed, open_generations
 
 _PUBLISH_ATTEMPTS = 10
@@ -83,6 +84,9 @@ class Publisher:
         log, domain, generations = self.log, self.domain, self.generations
         parent = generations.newest()
         kept = kept_models(domain, log, [m.name for group in staged for m in group.models], parent)
+        # A remote file is not fetched for this, unless there is something that may have been decided over.
+        needed = kept or generations.store.is_local or any(group.broken for group in staged)
+        discarded = published_discards(generations, parent, log_id=log.log_id) if needed else {}
         with scratch_folder(generations.store) as folder:
             copied = parent is not None and (kept or not staged)
             path = generations.working_copy(parent, folder) if copied and parent else folder / "working.duckdb"
@@ -92,9 +96,9 @@ class Publisher:
                 standing += [Standing(group.models, group.at) for group in staged]
                 self.report(Progress("load"))
                 for group in staged:
-                    load(connection, log, domain, group)
+                    load(connection, log, domain, group, discarded=discarded)
                 self.report(Progress("catch up"))
-                catch_up(connection, log, domain, standing, dead_letter=self.dead_letter)
+                catch_up(connection, log, domain, standing, dead_letter=self.dead_letter, discarded=discarded)
                 verified = None
                 if self.verify:
                     self.report(Progress("verify"))

@@ -35,16 +35,18 @@ from pipelines.replaying import (
 )
 from pipelines.runners import workers_of
 from pipelines.seal import seal
-from warehouse.broken import refuse
+from warehouse.broken import not_discarded, refuse
 from warehouse.contributions import compile_model
 from warehouse.domain import load_domain
 from warehouse.event_log.log import EventLog
 from warehouse.object_store import ObjectStore
+from warehouse.parsing import BrokenEvent
 from warehouse.projection import ReadModel
 from warehouse.read_models.building import StagedModels, kept_models, scratch_folder
 from warehouse.read_models.cost import replay_cost
 from warehouse.read_models.cut_over import Verified
 from warehouse.read_models.database import Checkpoint
+from warehouse.read_models.dead_letters import published_discards
 from warehouse.read_models.generations import Generation, Generations, Measured, Seed, open_generations
 from warehouse.read_models.seeding import choose_seed, seed_rows
 
@@ -62,7 +64,7 @@ class Rebuilt:
         bytes_stored: bytes of all segments.
         seconds: from start to publish.
         resumed: how many staged objects an earlier, killed run had left.
-        dead_letters: how many events could not be applied.
+        dead_letters: how many events could not be applied, apart from those that somebody decided to go without.
         names: of the read models that were rebuilt.
         seeded: names of the read models that were started from a generation, and replayed only what came after.
         verified: what it was compared with before it was published, if that was asked for.
@@ -153,9 +155,10 @@ def _replay(
     staging, clock = plan.staging(store), _Clock()
     replayed = replay(staging, plan, domain, models, options, publisher.report)
     clock.replayed()
-    if replayed.broken and not publisher.dead_letter:
+    undecided = _undecided(replayed, publisher.generations, log)
+    if undecided and not publisher.dead_letter:
         forget_plan(store, identity, plan)
-        raise refuse([b for found in replayed.broken.values() for b in found], doing="The rebuild")
+        raise refuse(undecided, doing="The rebuild")
     costs = [replay_cost(compile_model(m, domain), domain, plan.sealed.segments) for m in models]
     bytes_read = sum(c.bytes_read for c in costs)
     # What an earlier run had staged took none of this run's time, so a resumed one tells nothing of the speed.
@@ -175,7 +178,7 @@ def _replay(
         bytes_read=bytes_read,
         bytes_stored=costs[0].bytes_stored,
         resumed=replayed.resumed,
-        dead_letters=sum(map(len, replayed.broken.values())),
+        dead_letters=len(undecided),
         verified=verified,
     )
 
@@ -204,6 +207,14 @@ class _Clock:
             )
 
         return told
+
+
+def _undecided(replayed: Replayed, generations: Generations, log: EventLog) -> list[BrokenEvent]:
+    """Give the broken events that nobody decided to go without."""
+    if not replayed.broken:
+        return []
+    discarded = published_discards(generations, generations.newest(), log_id=log.log_id)
+    return not_discarded(replayed.broken, discarded)
 
 
 def _make_plan(

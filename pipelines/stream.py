@@ -30,7 +30,7 @@ from warehouse.event_log.manifest import Manifest
 from warehouse.read_models.generations import Generation, Generations, open_generations
 from warehouse.read_models.heartbeat import Heartbeat, forget_heartbeat, write_heartbeat
 from warehouse.read_models.live import LiveDatabase, check_followable, open_live, stale_models
-from warehouse.read_models.publisher import Publisher
+from warehouse.read_models.publishing_process import PublishingProcess
 from warehouse.read_models.spans import Step, next_step
 
 _INCREMENTAL_RATE = 250_000
@@ -155,7 +155,7 @@ class _Follower:
         self._report = report
         self._on_open = on_open
         self._turns = Turns(self._generations.store, options)
-        self._publisher = Publisher(log.url, domain_ref, read_models_url)
+        self._publisher = PublishingProcess(log.url, domain_ref, read_models_url)
         self._heart = _Heart(self._generations)
         self._live: LiveDatabase
         self._published_position = 0

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pipelines.commands.invocation import BeamCommand, Invocation, common_options, pass_invocation
+from pipelines.commands.metered import metered, metrics_option, tell_generation, tell_log
 
 if TYPE_CHECKING:
     from event_schemas import DisagreementError
     from pipelines.as_of import AsOf
-    from pipelines.rebuild import Rebuilt
+    from pipelines.rebuild import Progress, Rebuilt
     from warehouse.event_log.log import EventLog
     from warehouse.read_models.cut_over import Verified
     from warehouse.read_models.planning import RebuildPlan
@@ -53,6 +54,7 @@ _HERE, _THERE = "rebuilt", "published"
     metavar="PATH",
     help="The file to build with --as-of; nothing is published.",
 )
+@metrics_option
 @common_options("domain", "log", "read_models", "runner")
 @pass_invocation
 def rebuild(
@@ -64,6 +66,7 @@ def rebuild(
     verify: bool,
     as_of: str | None,
     to: Path | None,
+    metrics_port: int | None,
 ) -> None:
     """Rebuild read models from the log, and publish them as the next generation.
 
@@ -100,10 +103,18 @@ def rebuild(
 
     url, domain = call.settings.read_models, call.settings.domain
     try:
-        with rebuild_bars() as report:
+        with metered(metrics_port) as metrics, rebuild_bars() as show:
+            tell_log(metrics, log)
+
+            def report(progress: Progress) -> None:
+                show(progress)
+                metrics.report(progress)
+
             rebuilt = rebuild_read_models(
                 log, domain, url, options, only=chosen, dead_letter=dead_letter, verify=verify, report=report
             )
+            metrics.published(rebuilt.generation.number, rebuilt.seconds)
+            tell_generation(metrics, log, call.open_generations(), rebuilt.generation)
     except DisagreementError as error:
         _tell_differences(call, error)
         raise
@@ -258,7 +269,7 @@ def print_rebuilt(rebuilt: Rebuilt) -> None:
     if rebuilt.dead_letters:
         aside(
             f"{plural(rebuilt.dead_letters, 'event')} could not be applied: "
-            'see `refold query "FROM refold.dead_letters"`, and rebuild when they can be.'
+            "see `refold dead-letters list`, and `refold dead-letters retry` when they can be."
         )
 
 

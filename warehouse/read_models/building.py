@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 
 import duckdb
@@ -23,7 +24,7 @@ from warehouse.object_store import ObjectStore
 from warehouse.parsing import BrokenEvent
 from warehouse.projection import ReadModel
 from warehouse.read_models import database
-from warehouse.read_models.database import Checkpoint, TableSummary
+from warehouse.read_models.database import NOTHING_DISCARDED, Checkpoint, TableSummary
 from warehouse.read_models.generations import Generation, Generations, Measured, PublishedTable, Seed, now
 
 
@@ -65,8 +66,23 @@ class StagedModels:
     replayed: bool = True
 
 
-def load(connection: duckdb.DuckDBPyConnection, log: EventLog, domain: Domain, staged: StagedModels) -> None:
-    """Fill the tables of staged read models, in one transaction."""
+def load(
+    connection: duckdb.DuckDBPyConnection,
+    log: EventLog,
+    domain: Domain,
+    staged: StagedModels,
+    *,
+    discarded: Mapping[tuple[str, int], datetime] = NOTHING_DISCARDED,
+) -> None:
+    """Fill the tables of staged read models, in one transaction.
+
+    Args:
+        connection: the working database.
+        log: the log that the rows come from.
+        domain: contracts and read models.
+        staged: what to load.
+        discarded: which broken events somebody decided to go without, and when.
+    """
     connection.execute("BEGIN")
     database.drop_views(connection)
     if staged.replayed:
@@ -75,7 +91,7 @@ def load(connection: duckdb.DuckDBPyConnection, log: EventLog, domain: Domain, s
         database.create_table(connection, model, staged.rows[model.name])
         database.set_fingerprint(connection, model, domain, staged.at.position)
         connection.execute("DELETE FROM refold.dead_letters WHERE read_model = ?", [model.name])
-    database.add_dead_letters(connection, staged.broken)
+    database.add_dead_letters(connection, staged.broken, discarded=discarded)
     database.set_checkpoint(connection, staged.at, domain_name=domain.name, log_id=log.log_id)
     connection.execute("COMMIT")
 
@@ -90,6 +106,7 @@ def publish(
     *,
     seeds: Mapping[str, Seed] | None = None,
     measure: Callable[[], Measured] | None = None,
+    kind: str = "rebuild",
 ) -> Generation | None:
     """Finish a working database, close it, and publish it; what the domain no longer declares is left behind.
 
@@ -102,6 +119,7 @@ def publish(
         parent: the generation to follow.
         seeds: read model to what it was started from just now.
         measure: tells, when all is done, what it took; without it the parent's measurement stands.
+        kind: what made it, as :class:`~warehouse.read_models.generations.Generation` has it.
 
     Returns:
         The new generation, or None if another publisher was first.
@@ -123,6 +141,7 @@ def publish(
         published_at=now(),
         parent=parent.number if parent else 0,
         log_id=log.log_id,
+        kind=kind,
         tables=tables,
         views={v.name: view_digest(v) for v in domain.views},
         measured=_most_telling(measure() if measure else None, parent.measured if parent else None),

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import functools
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
 import duckdb
 import pyarrow as pa
 
-from warehouse.broken import refuse
+from warehouse.broken import not_discarded, refuse
 from warehouse.contributions import Compiled, compile_model
 from warehouse.domain import Domain
 from warehouse.duck import forget_temporaries
 from warehouse.event_log.log import EventLog, Head
 from warehouse.parsing import BrokenEvent
 from warehouse.projection import ReadModel
-from warehouse.read_models.database import Checkpoint, add_dead_letters, set_checkpoint
+from warehouse.read_models.database import NOTHING_DISCARDED, Checkpoint, add_dead_letters, set_checkpoint
 from warehouse.read_models.increment import Staged, apply_changes, prepare_changes, stage, stage_fold
 from warehouse.read_models.spans import Span
 
@@ -42,6 +44,7 @@ def catch_up(
     standing: Sequence[Standing],
     *,
     dead_letter: bool = False,
+    discarded: Mapping[tuple[str, int], datetime] = NOTHING_DISCARDED,
 ) -> None:
     """Bring tables of a working database, wherever each stands, to the head of the log.
 
@@ -51,20 +54,21 @@ def catch_up(
         domain: contracts and upcasters.
         standing: the read models, by where they stand.
         dead_letter: keep events that cannot be applied, in place of stopping.
+        discarded: which broken events somebody decided to go without, and when; they stop nothing.
 
     Raises:
         BrokenEventsError: an event cannot be applied.
     """
+    step = functools.partial(advance, connection, log, domain, dead_letter=dead_letter, discarded=discarded)
     head = log.head()
     at = max((s.at for s in standing), key=lambda at: at.position)
     for group in standing:
         if group.models and group.at.position < at.position:
-            after = group.at.position
-            advance(connection, log, domain, group.models, head, after=after, to=at, dead_letter=dead_letter)
+            step(group.models, head, after=group.at.position, to=at)
     models = [m for group in standing for m in group.models]
     while True:
         for target in _steps(head, at):
-            advance(connection, log, domain, models, head, after=at.position, to=target, dead_letter=dead_letter)
+            step(models, head, after=at.position, to=target)
             at = target
         head = log.head()
         if head.position == at.position:
@@ -97,13 +101,14 @@ def advance(
     after: int,
     to: Checkpoint,
     dead_letter: bool,
+    discarded: Mapping[tuple[str, int], datetime] = NOTHING_DISCARDED,
 ) -> None:
     """Apply the events of ``after < position <= to.position`` and the new checkpoint in one transaction."""
     compiled = [compile_model(m, domain) for m in models]
     span = Span(head, after, to)
     try:
         staged = stage(connection, domain, compiled, span.events(connection, log, domain, models))
-        apply_staged(connection, log, domain, compiled, [staged], span, dead_letter=dead_letter)
+        apply_staged(connection, log, domain, compiled, [staged], span, dead_letter=dead_letter, discarded=discarded)
     finally:
         forget_temporaries(connection)
 
@@ -117,6 +122,7 @@ def apply_staged(
     span: Span,
     *,
     dead_letter: bool,
+    discarded: Mapping[tuple[str, int], datetime] = NOTHING_DISCARDED,
 ) -> int:
     """Apply what was staged of a span, and the new checkpoint, in one transaction.
 
@@ -128,6 +134,7 @@ def apply_staged(
         staged: what was staged of all events of the span, in any order.
         span: which events.
         dead_letter: keep events that cannot be applied, in place of stopping.
+        discarded: which broken events somebody decided to go without, and when.
 
     Returns:
         How many events could not be applied, each counted once a read model that it was for.
@@ -140,12 +147,12 @@ def apply_staged(
         return stage_fold(connection, domain, compiled, span.events(connection, log, domain, [compiled.model]))
 
     changes, broken = prepare_changes(connection, models, staged, fold_apart)
-    if any(broken.values()) and not dead_letter:
-        raise refuse([b for found in broken.values() for b in found], doing="Catching up")
+    if not dead_letter and (undecided := not_discarded(broken, discarded)):
+        raise refuse(undecided, doing="Catching up")
     connection.execute("BEGIN")
     try:
         apply_changes(connection, changes)
-        add_dead_letters(connection, broken)
+        add_dead_letters(connection, broken, discarded=discarded)
         set_checkpoint(connection, span.to, domain_name=domain.name, log_id=log.log_id)
         connection.execute("COMMIT")
     except BaseException:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
+from types import MappingProxyType
 
 import duckdb
 
@@ -47,6 +49,7 @@ CREATE TABLE IF NOT EXISTS refold.dead_letters (
     reason         VARCHAR,
     payload        VARCHAR
 );
+ALTER TABLE refold.dead_letters ADD COLUMN IF NOT EXISTS discarded_at TIMESTAMPTZ;  -- absent from files of refold 0.1.0
 """
 
 _VIEWS = """
@@ -57,6 +60,7 @@ _SEEN = """
 SELECT table_name FROM duckdb_tables()
 WHERE database_name = current_database() AND schema_name = 'refold' AND starts_with(table_name, 'seen_')
 """
+NOTHING_DISCARDED: Mapping[tuple[str, int], datetime] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,17 +189,32 @@ def set_fingerprint(connection: duckdb.DuckDBPyConnection, model: ReadModel, dom
     connection.execute("INSERT INTO refold.projections VALUES (?, ?, ?, NULL, NULL)", [model.name, made_by, position])
 
 
-def add_dead_letters(connection: duckdb.DuckDBPyConnection, broken: Mapping[str, Sequence[BrokenEvent]]) -> None:
-    """Keep events that could not be applied, by read model (empty name: no read model could), each once."""
+def add_dead_letters(
+    connection: duckdb.DuckDBPyConnection,
+    broken: Mapping[str, Sequence[BrokenEvent]],
+    *,
+    discarded: Mapping[tuple[str, int], datetime] = NOTHING_DISCARDED,
+) -> None:
+    """Keep events that could not be applied, each once.
+
+    Args:
+        connection: the working database.
+        broken: read model to its events; the empty name has those that no read model could take.
+        discarded: read model and position of events that somebody decided to go without, and when.
+    """
     known = set(connection.execute("SELECT read_model, position FROM refold.dead_letters").fetchall())
     rows = [
-        (name, b.position, b.stream_id, b.event_type, b.schema_version, b.reason, b.payload)
+        (name, b.position, b.stream_id, b.event_type, b.schema_version, b.reason, b.payload, _told(discarded, name, b))
         for name, events in broken.items()
         for b in events
         if (name, b.position) not in known
     ]
     if rows:
-        connection.executemany("INSERT INTO refold.dead_letters VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
+        connection.executemany("INSERT INTO refold.dead_letters VALUES (?, ?, ?, ?, ?, ?, ?, ?)", rows)
+
+
+def _told(discarded: Mapping[tuple[str, int], datetime], read_model: str, broken: BrokenEvent) -> datetime | None:
+    return discarded.get((read_model, broken.position))
 
 
 @dataclass(frozen=True, slots=True)

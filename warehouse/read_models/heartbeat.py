@@ -1,4 +1,7 @@
-"""The heartbeat of a live stream: where it stands, told about once a second, since its database is its own."""
+"""The heartbeat of the live stream: a small object in which it says, about once a second, where it stands.
+
+A stream that ends in order forgets it; one that was killed leaves it behind, and its age tells.
+"""
 
 from __future__ import annotations
 
@@ -15,18 +18,18 @@ _KEY = "live/stream.json"
 
 @dataclass(frozen=True, slots=True)
 class Heartbeat:
-    """What a stream last said of itself.
+    """What the live stream says of itself.
 
     Attributes:
-        position: of the last event that its tables show.
+        position: of the last event that it applied, published or not.
         commit_number: of the commit that brought it.
-        recorded_at: when that commit was recorded, RFC 3339.
-        updated_at: when this was said, RFC 3339.
-        started_at: when the stream began, RFC 3339.
+        recorded_at: when that commit was recorded, RFC 3339; empty before the first.
+        updated_at: when the stream said this, RFC 3339.
+        started_at: when the stream was started, RFC 3339.
         host: the machine that it runs on.
         pid: its process there.
-        events: how many events it has applied.
-        events_per_second: how many of late.
+        events: how many events it applied since it was started.
+        events_per_second: how fast it went lately.
     """
 
     position: int
@@ -41,24 +44,33 @@ class Heartbeat:
 
 
 def write_heartbeat(store: ObjectStore, heartbeat: Heartbeat) -> None:
-    """Say where a stream stands, in the store of its generations."""
+    """Say where the stream stands.
+
+    Args:
+        store: of the domain's read models (``Generations.store``).
+        heartbeat: what to say; it replaces what was said before.
+    """
     store.put(_KEY, orjson.dumps(dataclasses.asdict(heartbeat)))
 
 
 def read_heartbeat(store: ObjectStore) -> Heartbeat | None:
-    """Give what a stream said last; None if none runs, or it ended as it should.
+    """Read what the stream said last; None if none runs, or none ever did.
 
     Raises:
-        GenerationError: what is there is no heartbeat.
+        GenerationError: the object is no heartbeat.
     """
     try:
-        return Heartbeat(**orjson.loads(store.get(_KEY)))
+        values = orjson.loads(store.get(_KEY))
+        return Heartbeat(**{field.name: values[field.name] for field in dataclasses.fields(Heartbeat)})
     except ObjectNotFoundError:
         return None
-    except (ValueError, TypeError) as error:
-        raise GenerationError(f"{store.url}/{_KEY} is no heartbeat ({error}). Delete it.") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise GenerationError(
+            f"{store.url}/{_KEY} is no heartbeat of a live stream ({error!r}). Delete it: a stream that runs writes it "
+            "anew."
+        ) from error
 
 
 def forget_heartbeat(store: ObjectStore) -> None:
-    """Take the heartbeat away, at the end of a stream."""
+    """Take the heartbeat away, when the stream ends in order."""
     store.delete(_KEY)

@@ -48,7 +48,7 @@ class Published:
     seconds: float
 
 
-class Publisher:
+class PublishingProcess:
     """The writer's side: asks for one publish at a time, and looks now and then how it is getting on.
 
     Attributes:
@@ -71,7 +71,7 @@ class Publisher:
 
     def start(self) -> None:
         """Start the other process, so that it is ready when the first publish is asked for."""
-        command = [sys.executable, "-m", "warehouse.read_models.publisher", *self._arguments]
+        command = [sys.executable, "-m", "warehouse.read_models.publishing_process", *self._arguments]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         self._reader = threading.Thread(target=self._read, args=(self._process,), name="publisher", daemon=True)
         self._reader.start()
@@ -167,7 +167,8 @@ def _publish(log_url: str, domain_ref: str, read_models_url: str, request: dict[
         shutil.copyfile(request["database"], path)
         _answer({"copied": True})
         connection = open_database(path, threads=_THREADS, memory_limit=_MEMORY)
-        made = publish(connection, path, log, domain, generations, generations.get(request["parent"]))
+        parent = generations.get(request["parent"])
+        made = publish(connection, path, log, domain, generations, parent, kind="stream")
     return made.number if made else None
 
 
