@@ -2,7 +2,7 @@
 
 Commits are numbered without gaps, and neither their positions nor their ``recorded_at`` ever decrease: so both are
 found by halving. Events of a bulk import carry the start of the import as their own ``recorded_at``; what counts here is
-that of the commit, which is when everybody could see them.
+when their commit was recorded, from which on everybody could see them.
 """
 
 from __future__ import annotations

@@ -84,6 +84,8 @@ def publish(
     domain: Domain,
     generations: Generations,
     parent: Generation | None,
+    *,
+    kind: str = "rebuild",
 ) -> Generation | None:
     """Finish a working database, close it, and publish it.
 
@@ -94,6 +96,7 @@ def publish(
         domain: contracts and read models.
         generations: where to publish.
         parent: the generation to follow.
+        kind: how it came about, see :class:`Generation`.
 
     Returns:
         The new generation, or None if another publisher was first.
@@ -122,6 +125,7 @@ def publish(
         parent=parent.number if parent else 0,
         log_id=log.log_id,
         tables=tables,
+        kind=kind,
     )
     return generation if generations.publish(generation) else None
 

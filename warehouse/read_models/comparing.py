@@ -7,13 +7,14 @@ left is paired by key. A column that is an approximate total may differ by its r
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import duckdb
 
+from warehouse.domain import Domain
 from warehouse.duck import connect
 from warehouse.projection import Projection, ReadModel
 from warehouse.read_models.database import seen_tables, table_checksum
@@ -109,6 +110,18 @@ def compared_tables(model: ReadModel) -> list[Compared]:
     return [own, *seen]
 
 
+def compared_published(domain: Domain, names: Iterable[str]) -> list[Compared]:
+    """Name tables of any two generations, with all their columns, whatever the domain declares today."""
+    declared = {m.name: t for m in domain.read_models for t in compared_tables(m) if t.name == m.name}
+    found = [
+        dataclasses.replace(declared[name], columns=())
+        if name in declared
+        else Compared(name=name, source=f"{{db}}.main.{quote(name)}")
+        for name in sorted(set(names))
+    ]
+    return [*found, compared_dead_letters([t.name for t in found])]
+
+
 def compared_dead_letters(models: Sequence[str]) -> Compared:
     """Name the dead letters of some read models, and of events that fit no contract; by place, not by wording."""
     told = ", ".join(literal(name) for name in ("", *models))
@@ -172,9 +185,12 @@ def _compare(
     every = dict.fromkeys([*ours, *theirs])
     schema = {c: (ours.get(c), theirs.get(c)) for c in every if ours.get(c) != theirs.get(c)}
     shared = [c for c in every if c not in schema]
+    if not shared or any(k in schema for k in table.key):
+        counted = _count(connection, here), _count(connection, there)
+        return TableDifference(name=table.name, rows_here=counted[0], rows_there=counted[1], schema=schema)
     sums = table_checksum(connection, here, shared), table_checksum(connection, there, shared)
     whole = TableDifference(name=table.name, rows_here=sums[0][0], rows_there=sums[1][0], schema=schema)
-    if sums[0] == sums[1] or any(k in schema for k in table.key):
+    if sums[0] == sums[1]:
         return whole if schema else None
     pairs = _Pairs(connection, table, shared)
     pairs.make(here, there)
@@ -205,7 +221,8 @@ class _Pairs:
     def __init__(self, connection: duckdb.DuckDBPyConnection, table: Compared, shared: Sequence[str]) -> None:
         self._connection = connection
         self._shared = list(shared)
-        self._key = [self._shared.index(c) for c in table.key or shared]
+        known = all(c in shared for c in table.key)  # else the domain has another key by now
+        self._key = [self._shared.index(c) for c in (table.key if known else ()) or shared]
         self._values = [i for i in range(len(shared)) if i not in self._key]
         self._differs = [_differs(i, approximate=shared[i] in table.approximate) for i in self._values]
 
