@@ -1,4 +1,4 @@
-"""The law as of any position: what is built from a log up to P is the fold of its first P events, and of nothing else."""
+"""The law as of any position: what is built from a log up to P is the fold of its first P events."""
 
 from __future__ import annotations
 
