@@ -142,9 +142,10 @@ def test_the_commands_are_those_of_the_design() -> None:
     """One name for each, and no other."""
     leaves = {" ".join(path) for path, command in COMMANDS if not isinstance(command, click.Group)}
     assert leaves == {
-        *("demo", "ingest", "seal", "plan", "rebuild", "refresh", "reconcile", "capacity", "status", "query"),
+        *("demo", "ingest", "seal", "plan", "rebuild", "refresh", "reconcile", "capacity", "status", "query", "stream"),
         *("events tail", "events stream", "events trace", "events stats", "events verify"),
-        *("schemas list", "schemas lock", "schemas check", "schemas dry-run", "generations list"),
+        *("schemas list", "schemas lock", "schemas check", "schemas dry-run"),
+        *("generations list", "generations diff", "generations rollback", "generations gc"),
         *("dead-letters list", "dead-letters show", "dead-letters retry", "dead-letters discard"),
     }
 
@@ -200,6 +201,8 @@ def test_commands_that_only_look_never_import_beam(made: Path) -> None:
         ["events", "stats"],
         ["events", "verify"],
         ["generations", "list"],
+        ["generations", "diff", "1", "1"],
+        ["generations", "gc"],
         ["schemas", "list"],
         ["schemas", "dry-run"],
         ["schemas", "check", "--against", str(Path(__file__).parents[2] / "event_schemas" / "orders.lock.json")],
