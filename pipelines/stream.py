@@ -26,17 +26,20 @@ from pipelines.runners import workers_of
 from pipelines.turns import Task, Turns
 from warehouse.domain import Domain, load_domain
 from warehouse.event_log.log import EventLog
-from warehouse.event_log.manifest import Manifest
 from warehouse.read_models.generations import Generation, Generations, open_generations
 from warehouse.read_models.heartbeat import Heartbeat, forget_heartbeat, write_heartbeat
+from warehouse.read_models.lag import Lag, LogEnd, find_end, lag_of
 from warehouse.read_models.live import LiveDatabase, check_followable, open_live, stale_models
 from warehouse.read_models.publishing_process import PublishingProcess
+from warehouse.read_models.rate import rate_of
 from warehouse.read_models.spans import Step, next_step
+from warehouse.replay import sources_of
 
-_INCREMENTAL_RATE = 250_000
-_REBUILD_RATE = 2_000_000
-_REBUILD_OVERHEAD = 3.0
-"""Events a second of both ways, and seconds that a rebuild takes at least; as measured for the order read models."""
+_INCREMENTAL_RATE = 200_000
+"""Events a second, as measured for the order read models; of rebuilds the newest generation knows more."""
+
+_WORTH_A_REBUILD = 3.0
+"""Seconds of catching up below which nobody thinks of a rebuild."""
 
 _LOOK_FOR_GENERATIONS_EVERY = 0.25
 _LOOK_FOR_SEGMENTS_EVERY = 5.0
@@ -72,7 +75,7 @@ class Moment:
     """What a stream reports while it runs.
 
     Attributes:
-        what: ``rebuild``, ``open``, ``turn``, ``publish``, ``adopt``, ``idle`` or ``drain``.
+        what: ``rebuild``, ``open``, ``turn``, ``publish``, ``adopt``, ``beat`` (about once a second) or ``drain``.
         position: where its tables stand.
         events: how many events the turn had; 0 for anything else.
         seconds: how long it took.
@@ -80,6 +83,8 @@ class Moment:
         recorded_at: when the last event that its tables show was recorded, RFC 3339.
         generation: the newest that it published or took over.
         broken: how many events of the turn could not be applied.
+        end: where the log ends; only of a beat.
+        lag: how far the tables are behind it; only of a beat.
     """
 
     what: str
@@ -90,6 +95,8 @@ class Moment:
     recorded_at: str = ""
     generation: int = 0
     broken: int = 0
+    end: LogEnd | None = None
+    lag: Lag | None = None
 
 
 def stream(
@@ -183,7 +190,8 @@ class _Follower:
                     break
                 else:
                     wait.idle(stop)
-                self._heart.beat(self._live, self._events)
+                if self._heart.is_due():
+                    self._beat()
             self._drain()
             return Streamed(
                 self._live.at.position,
@@ -231,18 +239,31 @@ class _Follower:
             check_followable(self._log, self._domain, newest)
         if stale := stale_models(self._domain, newest):
             return f"New or declared otherwise than in generation {newest.number}: {', '.join(stale)}. Rebuilding."
-        if not self._rebuild_if_cheaper:
-            return ""
+        return self._why_cheaper(newest) if self._rebuild_if_cheaper else ""
+
+    def _why_cheaper(self, newest: Generation) -> str:
         end = self._log.last_commit(newest.commit_number)
         backlog = end.last_position - newest.position if end else 0
         catching_up = backlog / _INCREMENTAL_RATE
-        rebuilding = _REBUILD_OVERHEAD + (newest.position + backlog) / _REBUILD_RATE
-        if catching_up > rebuilding:
-            return (
-                f"{backlog:,} events behind: catching up would take about {catching_up:.0f} s, a rebuild of all about "
-                f"{rebuilding:.0f} s. Rebuilding."
-            )
-        return ""
+        if catching_up < _WORTH_A_REBUILD:
+            return ""
+        rebuilding = rate_of(newest).seconds(self._replayed_events(newest.position + backlog), self._workers)
+        if catching_up < rebuilding:
+            return ""
+        return (
+            f"{backlog:,} events behind: catching up would take about {catching_up:.0f} s, a rebuild of all about "
+            f"{rebuilding:.0f} s. Rebuilding."
+        )
+
+    def _replayed_events(self, position: int) -> int:
+        """Foresee how many events a rebuild replays, each counted once a read model; as the sealed ones are."""
+        sealed = self._log.manifest()
+        models = self._domain.read_models
+        if not sealed.sealed_position:
+            return position * len(models)
+        shapes = [sources_of(self._domain, m.event_types) for m in models]
+        replayed = sum(s.rows for wanted in shapes for s in sealed.segments_of(wanted))
+        return replayed * position // sealed.sealed_position
 
     def _next_step(self) -> Step | None:
         """Look for commits; now and then in the manifest too, since old commits may be deleted once they are sealed."""
@@ -250,7 +271,7 @@ class _Follower:
         idle = step is None and time.monotonic() - self._looked_for_segments > _LOOK_FOR_SEGMENTS_EVERY
         if idle or (step and step.full):
             self._looked_for_segments = time.monotonic()
-            sealed: Manifest = self._log.manifest()
+            sealed = self._log.manifest()
             step = next_step(self._log, self._live.at, workers=self._workers, sealed=sealed) or step
         return step
 
@@ -273,6 +294,13 @@ class _Follower:
                 broken=broken,
             )
         )
+
+    def _beat(self) -> None:
+        """Tell where the tables stand, and how far behind the log."""
+        self._heart.beat(self._live, self._events)
+        end = find_end(self._log)
+        lag = lag_of(self._log, end, self._live.at)
+        self._report(Moment("beat", self._live.at.position, recorded_at=self._live.at.recorded_at, end=end, lag=lag))
 
     def _take_over(self) -> None:
         """Go on from what another publisher published meanwhile, if anybody did."""
@@ -392,12 +420,14 @@ class _Heart:
         self._beat = 0.0
         self._events = 0
 
+    def is_due(self) -> bool:
+        """Tell whether it is time."""
+        return time.monotonic() - self._beat >= _HEARTBEAT_EVERY
+
     def beat(self, live: LiveDatabase, events: int) -> None:
-        """Write a heartbeat, if it is time."""
+        """Write a heartbeat."""
         now = time.monotonic()
         since = now - self._beat
-        if since < _HEARTBEAT_EVERY:
-            return
         rate = (events - self._events) / since if self._beat else 0.0
         self._beat, self._events = now, events
         write_heartbeat(

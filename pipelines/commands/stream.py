@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Callable
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 import click
 
 from pipelines.commands.invocation import BeamCommand, Invocation, common_options, pass_invocation
+from pipelines.commands.metered import metered, metrics_option, tell_generation
 
 if TYPE_CHECKING:
+    from pipelines.metrics import Metrics
     from pipelines.stream import Moment, Streamed
+    from warehouse.event_log.log import EventLog
 
 _EXAMPLE = """\
 refold stream
@@ -37,9 +39,12 @@ refold stream --publish-every 60 --json"""
     is_flag=True,
     help="Catch up by increments, however large the backlog; by default a rebuild comes first when it is cheaper.",
 )
+@metrics_option
 @common_options("domain", "log", "read_models", "runner")
 @pass_invocation
-def stream(call: Invocation, once: bool, until: int | None, publish_every: float, no_rebuild: bool) -> None:
+def stream(
+    call: Invocation, once: bool, until: int | None, publish_every: float, no_rebuild: bool, metrics_port: int | None
+) -> None:
     """Follow the log: apply new events within a fraction of a second, and publish them now and then.
 
     An event that cannot be applied goes to refold.dead_letters, and the rest goes on. Ctrl-C and SIGTERM drain: what is
@@ -50,20 +55,19 @@ def stream(call: Invocation, once: bool, until: int | None, publish_every: float
     from pipelines.commands import output
     from pipelines.stream import stream as follow
 
-    stop = _stop_when_told()
-    url, domain = call.settings.read_models, call.settings.domain
-    done = follow(
-        log,
-        domain,
-        url,
-        options,
-        once=once,
-        until=until,
-        publish_every=publish_every,
-        rebuild_if_cheaper=not no_rebuild,
-        stop=stop,
-        report=_tell(call.json),
-    )
+    with metered(metrics_port) as metrics:
+        done = follow(
+            log,
+            call.settings.domain,
+            call.settings.read_models,
+            options,
+            once=once,
+            until=until,
+            publish_every=publish_every,
+            rebuild_if_cheaper=not no_rebuild,
+            stop=_stop_when_told(),
+            report=_Telling(call, log, metrics),
+        )
     if call.json:
         output.print_json(_document(done))
     else:
@@ -73,8 +77,7 @@ def stream(call: Invocation, once: bool, until: int | None, publish_every: float
         )
     if done.dead_letters:
         output.aside(
-            f"{output.plural(done.dead_letters, 'event')} could not be applied: see "
-            '`refold query "FROM refold.dead_letters"`.'
+            f"{output.plural(done.dead_letters, 'event')} could not be applied: see `refold dead-letters list`."
         )
 
 
@@ -91,14 +94,40 @@ def _stop_when_told() -> threading.Event:
     return stop
 
 
-def _tell(as_json: bool) -> Callable[[Moment], None]:
-    from pipelines.commands import output
+class _Telling:
+    """Tells people on stderr, and whoever scrapes metrics, what happens.
 
-    def tell(moment: Moment) -> None:
-        if moment.text and not as_json:
+    Args:
+        call: of the command.
+        log: the log.
+        metrics: where to tell it.
+    """
+
+    def __init__(self, call: Invocation, log: EventLog, metrics: Metrics) -> None:
+        self._call = call
+        self._log = log
+        self._metrics = metrics
+        self._names = [model.name for model in call.domain.read_models]
+
+    def __call__(self, moment: Moment) -> None:
+        """Take what the stream reports."""
+        from pipelines.commands import output
+
+        if moment.text and not self._call.json:
             output.aside(moment.text)
+        if moment.what == "turn":
+            self._metrics.turn(moment.events, moment.seconds)
+        elif moment.what == "publish" and moment.seconds:
+            self._metrics.published(moment.generation, moment.seconds)
+            self._tell_dead_letters(moment.generation)
+        elif moment.end and moment.lag:
+            self._metrics.log_moved(moment.end.position, moment.end.recorded_at, moment.end.unsealed)
+            self._metrics.read_models_at(moment.position, moment.lag.events, moment.lag.seconds, self._names)
 
-    return tell
+    def _tell_dead_letters(self, number: int) -> None:
+        if self._metrics.port is not None:
+            generations = self._call.open_generations()
+            tell_generation(self._metrics, self._log, generations, generations.get(number))
 
 
 def _document(done: Streamed) -> dict[str, object]:

@@ -135,7 +135,7 @@ def test_nothing_is_lost_or_applied_twice(folder: Path) -> None:
     published = open_generations(str(folder / "read-models"), "orders")
     positions = [g.position for g in published.all()]
     assert positions == sorted(positions)
-    assert reconcile(log, "orders", str(folder / "read-models"), OPTIONS).differences == []
+    assert reconcile(log, "orders", str(folder / "read-models"), OPTIONS).differences == ()
 
 
 def append(appender: Appender, first: int, count: int) -> Iterator[int]:

@@ -278,12 +278,12 @@ def test_a_changed_read_model_is_rebuilt_first(market: Market) -> None:
 
 def test_it_rebuilds_when_that_is_cheaper(market: Market, monkeypatch: pytest.MonkeyPatch) -> None:
     """It says so, with both estimates."""
-    monkeypatch.setattr(streaming, "_INCREMENTAL_RATE", 1)
+    monkeypatch.setattr(streaming, "_INCREMENTAL_RATE", 0.1)
     market.sell(3)
     told: list[Moment] = []
     done = market.stream(told.append, rebuild_if_cheaper=True)
     assert (done.rebuilt, done.events) == (1, 0)
-    assert "12 events behind: catching up would take about 12 s, a rebuild of all about 3 s" in told[0].text
+    assert "12 events behind: catching up would take about 120 s, a rebuild of all about " in told[0].text
     market.agrees()
 
 
