@@ -166,7 +166,8 @@ class _Follower:
         self._heart = _Heart(self._generations)
         self._live: LiveDatabase
         self._published_position = 0
-        self._published_at = self._looked_for_generations = self._looked_for_segments = 0.0
+        self._published_at = time.monotonic()
+        self._looked_for_generations = self._looked_for_segments = 0.0
         self._asked_position = 0
         self._failed_publishes = 0
         self._events = self._number = self._broken = self._rebuilt = 0
