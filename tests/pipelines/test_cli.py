@@ -201,6 +201,10 @@ def test_commands_that_only_look_never_import_beam(made: Path) -> None:
         ["generations", "list"],
         ["schemas", "list"],
         ["schemas", "dry-run"],
+        ["plan"],
+        ["rebuild"],  # there is nothing to do
+        ["capacity"],
+        ["capacity", "--entities", "10"],
     ]
     code = f"from pipelines.cli import cli\nfor a in {looking}: cli.main([*a, '--json'], standalone_mode=False)"
     loaded = _modules_after(code, made)
