@@ -60,7 +60,7 @@ def reconcile(
     """Rebuild the newest generation's read models as of its position, and compare.
 
     Events that cannot be applied are left out and must be the published dead letters. Approximate totals may differ by
-    their rounding (``comparing.TOLERANCE``), everything else must be equal.
+    their rounding (``comparing.TOLERANCES``), everything else must be equal.
 
     Args:
         log: the log that it was built from.

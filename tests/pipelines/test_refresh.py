@@ -85,6 +85,7 @@ def test_the_first_refresh_rebuilds_all_and_the_second_does_nothing(tmp_path: Pa
     append(tmp_path, 2)
     third = refreshed(tmp_path, verify=True)
     assert (third.rebuilt, third.caught_up, on_hand(tmp_path)) == ((), 2, 9)
+    assert [g.kind for g in the_generations(tmp_path).all()] == ["rebuild", "refresh"]
     assert third.reconciliation is not None
     assert third.reconciliation.differences == ()
 

@@ -1,8 +1,8 @@
 """Finding a place in the log: where it stood at a position, or at a moment, by a few commit footers.
 
-Commits are numbered without gaps, and neither their positions nor their ``recorded_at`` ever decrease: so both are
-found by halving. Events of a bulk import carry the start of the import as their own ``recorded_at``; what counts here is
-that of the commit, which is when everybody could see them.
+Commits are numbered without gaps, and neither positions nor ``recorded_at`` decrease from one to the next: so both are
+found by halving. Events of a bulk import carry the start of the import as their own ``recorded_at``; what counts is
+when their commit was recorded, since from then on everybody could see them.
 """
 
 from __future__ import annotations

@@ -90,6 +90,7 @@ def publish(
     *,
     seeds: Mapping[str, Seed] | None = None,
     measure: Callable[[], Measured] | None = None,
+    kind: str = "rebuild",
 ) -> Generation | None:
     """Finish a working database, close it, and publish it; what the domain no longer declares is left behind.
 
@@ -102,6 +103,7 @@ def publish(
         parent: the generation to follow.
         seeds: read model to what it was started from just now.
         measure: tells, when all is done, what it took; without it the parent's measurement stands.
+        kind: how it came about, see :class:`Generation`.
 
     Returns:
         The new generation, or None if another publisher was first.
@@ -126,6 +128,7 @@ def publish(
         tables=tables,
         views={v.name: view_digest(v) for v in domain.views},
         measured=_most_telling(measure() if measure else None, parent.measured if parent else None),
+        kind=kind,
     )
     return generation if generations.publish(generation) else None
 

@@ -7,20 +7,21 @@ left is paired by key. A column that is an approximate total may differ by its r
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import duckdb
 
+from warehouse.domain import Domain
 from warehouse.duck import connect
 from warehouse.projection import Projection, ReadModel
 from warehouse.read_models.database import seen_tables, table_checksum
 from warehouse.reducers import Kind
 from warehouse.sql import columns, literal, quote
 
-TOLERANCE = 1e-9
+TOLERANCES = {"DOUBLE": 1e-9, "FLOAT": 1e-5}
 """By how much approximate totals may differ: of the greater of the two, and of 1 where both are smaller."""
 
 _MEMORY = "2GB"
@@ -109,6 +110,18 @@ def compared_tables(model: ReadModel) -> list[Compared]:
     return [own, *seen]
 
 
+def compared_published(domain: Domain, names: Iterable[str]) -> list[Compared]:
+    """Name tables of any two generations, with all their columns, whatever the domain declares today."""
+    declared = {m.name: t for m in domain.read_models for t in compared_tables(m) if t.name == m.name}
+    found = [
+        dataclasses.replace(declared[name], columns=())
+        if name in declared
+        else Compared(name=name, source=f"{{db}}.main.{quote(name)}")
+        for name in sorted(set(names))
+    ]
+    return [*found, compared_dead_letters([t.name for t in found])]
+
+
 def compared_dead_letters(models: Sequence[str], *, no_contract: bool = True) -> Compared:
     """Name the dead letters of some read models, by place, not by wording.
 
@@ -177,11 +190,14 @@ def _compare(
     every = dict.fromkeys([*ours, *theirs])
     schema = {c: (ours.get(c), theirs.get(c)) for c in every if ours.get(c) != theirs.get(c)}
     shared = [c for c in every if c not in schema]
+    if not shared or any(k in schema for k in table.key):
+        counted = _count(connection, here), _count(connection, there)
+        return TableDifference(name=table.name, rows_here=counted[0], rows_there=counted[1], schema=schema)
     sums = table_checksum(connection, here, shared), table_checksum(connection, there, shared)
     whole = TableDifference(name=table.name, rows_here=sums[0][0], rows_there=sums[1][0], schema=schema)
-    if sums[0] == sums[1] or any(k in schema for k in table.key):
+    if sums[0] == sums[1]:
         return whole if schema else None
-    pairs = _Pairs(connection, table, shared)
+    pairs = _Pairs(connection, table, {c: ours[c] for c in shared})
     pairs.make(here, there)
     found = pairs.summary(examples)
     pairs.drop()
@@ -207,12 +223,14 @@ def _count(connection: duckdb.DuckDBPyConnection, relation: str) -> int:
 class _Pairs:
     """Rows that one side only has, paired by key, in a temporary table: ``_h0, _h1, …`` beside ``_t0, _t1, …``."""
 
-    def __init__(self, connection: duckdb.DuckDBPyConnection, table: Compared, shared: Sequence[str]) -> None:
+    def __init__(self, connection: duckdb.DuckDBPyConnection, table: Compared, types: Mapping[str, str]) -> None:
         self._connection = connection
-        self._shared = list(shared)
-        self._key = [self._shared.index(c) for c in table.key or shared]
-        self._values = [i for i in range(len(shared)) if i not in self._key]
-        self._differs = [_differs(i, approximate=shared[i] in table.approximate) for i in self._values]
+        self._shared = list(types)
+        known = all(c in types for c in table.key)  # else the domain has another key by now
+        self._key = [self._shared.index(c) for c in (table.key if known else ()) or types]
+        self._values = [i for i in range(len(types)) if i not in self._key]
+        tolerances = {c: TOLERANCES.get(types[c]) for c in table.approximate if c in types}
+        self._differs = [_differs(i, tolerances.get(self._shared[i])) for i in self._values]
 
     def make(self, here: str, there: str) -> None:
         self._connection.execute(f"CREATE OR REPLACE TEMP TABLE _surplus_here AS {self._surplus(here, there, '_h')}")
@@ -272,13 +290,14 @@ class _Pairs:
             self._connection.execute(f"DROP TABLE IF EXISTS temp.{name}")
 
 
-def _differs(index: int, *, approximate: bool) -> str:
-    different = f"_h{index} IS DISTINCT FROM _t{index}"
-    if not approximate:
+def _differs(index: int, tolerance: float | None) -> str:
+    ours, theirs = f"_h{index}", f"_t{index}"
+    different = f"{ours} IS DISTINCT FROM {theirs}"
+    if tolerance is None:
         return f"({different})"
-    scale = f"greatest(1, abs(_h{index}), abs(_t{index}))"
-    near = f"coalesce(abs(_h{index} - _t{index}) <= {TOLERANCE} * {scale}, false)"
-    return f"({different} AND NOT {near})"
+    # DuckDB takes NaN for greater than all else, so that a difference of NaN would be within any tolerance of NaN.
+    near = f"abs({ours} - {theirs}) <= {tolerance} * greatest(1, abs({ours}), abs({theirs}))"
+    return f"({different} AND NOT coalesce(isfinite({ours}) AND isfinite({theirs}) AND {near}, false))"
 
 
 def in_words(difference: TableDifference, *, here: str, there: str) -> str:

@@ -10,6 +10,7 @@ import dataclasses
 import os
 import shutil
 import uuid
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,9 +19,10 @@ from typing import Any
 import orjson
 
 from event_schemas import GenerationError, ObjectNotFoundError
+from warehouse.event_log.layout import number_of
 from warehouse.object_store import ObjectStore, open_store
 
-_FILES = "files"
+FILES = "files"
 _GENERATIONS = "generations"
 CURRENT = "current.duckdb"
 
@@ -95,6 +97,8 @@ class Generation:
         tables: read model to what was published of it.
         views: view to the digest of its SQL; None in a generation that was published before views were noted.
         measured: what the last whole rebuild took, of this generation or one before it; None if none was measured.
+        kind: how it came about: ``rebuild``, ``refresh`` (nothing was rebuilt), ``stream``, ``edit``, or ``rollback``,
+            whose parent is the older one that it shows again.
     """
 
     number: int
@@ -109,6 +113,7 @@ class Generation:
     tables: dict[str, PublishedTable] = field(default_factory=dict)
     views: dict[str, str] | None = None
     measured: Measured | None = None
+    kind: str = "rebuild"
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +135,23 @@ class Generations:
 
     def all(self) -> list[Generation]:
         """Load every generation that is kept, oldest first."""
-        return [self._load(key) for key in self.store.list_from(_GENERATIONS)]
+        found = []
+        for key in self.store.list_from(_GENERATIONS):
+            with suppress(ObjectNotFoundError):  # collected since it was listed
+                found.append(self._load(key))
+        return found
+
+    def numbers(self) -> list[int]:
+        """Give the numbers of all generations that are kept, in order."""
+        return [number_of(key) for key in self.store.list_from(_GENERATIONS)]
+
+    def named_files(self) -> dict[int, frozenset[str]]:
+        """Give, a generation, the keys of all files that it needs: its own, and those that its tables started from."""
+        found = {}
+        for key in self.store.list_from(_GENERATIONS):
+            with suppress(ObjectNotFoundError):
+                found[number_of(key)] = _files_of(orjson.loads(self.store.get(key)))
+        return found
 
     def get(self, number: int) -> Generation:
         """Load one generation.
@@ -182,33 +203,42 @@ class Generations:
         """
         if Path(f"{path}.wal").exists():
             raise GenerationError(f"{path} has a write-ahead log beside it: it was not closed before publishing.")
-        key = f"{_FILES}/{uuid.uuid4()}.duckdb"
+        key = f"{FILES}/{uuid.uuid4()}.duckdb"
         path.chmod(0o444)
         self.store.put_file(key, path)
         return key, path.stat().st_size
 
     def publish(self, generation: Generation) -> bool:
-        """Make a generation the current one; False if its number is taken: its file is then deleted."""
-        data = orjson.dumps(dataclasses.asdict(generation), option=orjson.OPT_INDENT_2)
-        if not self.store.put_if_absent(_key(generation.number), data) and not self._is_ours(generation):
-            self.store.delete(generation.file)
+        """Make a generation the current one; False if its number is taken: its file is then deleted, if nobody's."""
+        if not self.claim(generation):
+            if not any(generation.file in files for files in self.named_files().values()):
+                self.store.delete(generation.file)
             return False
-        self._point()
+        self.point()
         return True
 
-    def _is_ours(self, generation: Generation) -> bool:
-        """Tell a lost answer from a lost race: the file's name is ours alone."""
-        return self._load(_key(generation.number)).file == generation.file
+    def claim(self, generation: Generation) -> bool:
+        """Create the object that makes a generation the newest; False if its number is taken."""
+        data = orjson.dumps(dataclasses.asdict(generation), option=orjson.OPT_INDENT_2)
+        key = _key(generation.number)
+        # What is there may be ours, if the answer to a write was lost: no other has the same time and file.
+        return self.store.put_if_absent(key, data) or self.store.get(key) == data
 
-    def _point(self) -> None:
+    def forget(self, number: int) -> None:
+        """Remove the object that names a generation; its file stays."""
+        self.store.delete(_key(number))
+
+    def point(self) -> None:
         """Swap the symlink ``current.duckdb`` to the newest file, on a local store."""
-        newest = self.newest()
-        if not self.store.is_local or newest is None:
+        if not self.store.is_local:
             return
         link = Path(self.store.url) / CURRENT
-        temporary = link.with_name(f".{CURRENT}-{uuid.uuid4()}")
-        os.symlink(newest.file, temporary)
-        os.replace(temporary, link)
+        shown = None
+        while (newest := self.newest()) != shown and newest is not None:  # another may have published, and been faster
+            temporary = link.with_name(f".{CURRENT}-{uuid.uuid4()}")
+            os.symlink(newest.file, temporary)
+            os.replace(temporary, link)
+            shown = newest
 
     def _load(self, key: str) -> Generation:
         try:
@@ -230,6 +260,11 @@ def _decode(values: dict[str, Any]) -> Generation:
         tables[name] = PublishedTable(**table, seed=Seed(**seed) if seed else None)
     measured = values.pop("measured", None)
     return Generation(**values, tables=tables, measured=Measured(**measured) if measured else None)
+
+
+def _files_of(document: dict[str, Any]) -> frozenset[str]:
+    seeds = (table.get("seed") for table in document["tables"].values())
+    return frozenset([document["file"], *(seed["file"] for seed in seeds if seed)])
 
 
 def _key(number: int) -> str:
