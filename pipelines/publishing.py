@@ -105,7 +105,10 @@ class Publisher:
                     models = [m for group in staged for m in group.models]
                     verified = check_cut_over(connection, log, domain, models, generations, parent, folder)
                 self.report(Progress("publish"))
-                made = publish(connection, path, log, domain, generations, parent, seeds=seeds, measure=measure)
+                kind = "rebuild" if staged else "refresh"
+                made = publish(
+                    connection, path, log, domain, generations, parent, seeds=seeds, measure=measure, kind=kind
+                )
                 return made, verified
 
 

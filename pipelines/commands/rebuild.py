@@ -131,6 +131,9 @@ def _say_nothing_to_do(call: Invocation, plan: RebuildPlan) -> None:
     if call.json:
         print_json({"generation": plan.generation, "published": False, "rebuilt": [], "behind": plan.behind})
         return
+    if plan.generation is None:
+        say(f"Nothing to rebuild: domain {call.domain.name} declares no read models.")
+        return
     say(
         f"Nothing to rebuild: generation {plan.generation} has every read model as it is declared. `--all` rebuilds "
         "them nevertheless."

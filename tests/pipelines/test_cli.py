@@ -6,6 +6,7 @@ What runs Beam, or must be seen on a real terminal, is run as a process of its o
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
 import json
 import os
@@ -21,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+import duckdb
 import pytest
 from click.testing import CliRunner, Result
 from rich.console import Console
@@ -208,6 +210,10 @@ def test_commands_that_only_look_never_import_beam(made: Path) -> None:
         ["schemas", "dry-run"],
         ["schemas", "check", "--against", str(Path(__file__).parents[2] / "event_schemas" / "orders.lock.json")],
         ["dead-letters", "list"],
+        ["plan"],
+        ["rebuild"],  # there is nothing to do
+        ["capacity"],
+        ["capacity", "--entities", "10"],
     ]
     code = f"from pipelines.cli import cli\nfor a in {looking}: cli.main([*a, '--json'], standalone_mode=False)"
     loaded = _modules_after(code, made)
@@ -582,6 +588,42 @@ def test_generations_list(call: Call, made: Path, tmp_path: Path) -> None:
     empty = ["generations", "list", "--read-models", str(tmp_path)]
     assert answer(call(*empty, "--json", folder=made)) == {"generations": []}
     assert "Nothing is published" in call(*empty, folder=made).stdout
+
+
+def test_generations_are_compared_rolled_back_and_collected(call: Call, shop: Path) -> None:
+    """A generation whose rows were changed, as a rebuild of other code would, is looked at, left, and removed."""
+    published = open_generations(str(shop / "read-models"), "orders")
+    first = published.newest()
+    assert first is not None
+    path = published.working_copy(first, shop)
+    with duckdb.connect(str(path)) as connection:
+        [(sku, on_hand)] = connection.execute("FROM (SELECT sku, on_hand FROM inventory_status) LIMIT 1").fetchall()
+        connection.execute("UPDATE inventory_status SET on_hand = on_hand + 1 WHERE sku = ?", [sku])
+    file, size = published.upload(path)
+    assert published.publish(dataclasses.replace(first, number=2, file=file, bytes=size, parent=1))
+
+    document = answer(call("generations", "diff", "1", "2", "--json", folder=shop))
+    [difference] = document["differences"]
+    example = {"key": {"sku": sku}, "a": {"on_hand": on_hand}, "b": {"on_hand": on_hand + 1}}
+    assert difference["by_column"]["on_hand"] == 1
+    assert example["a"].items() <= difference["examples"][0]["a"].items()
+    assert f"{sku}" in call("generations", "diff", "1", "2", folder=shop).stdout
+    assert "hold the same rows" in call("generations", "diff", "2", "2", folder=shop).stdout
+
+    assert answer(call("generations", "rollback", "--json", folder=shop))["shows"] == 1
+    assert "rollback to 1" in call("generations", "list", folder=shop).stdout
+    assert "Published generation 4, which is generation 2 again" in call("generations", "rollback", folder=shop).stdout
+    call("generations", "rollback", "1", folder=shop)
+
+    ages = ("--keep", "1", "--min-age", "0s")
+    assert "nothing to remove" in call("generations", "gc", folder=shop).stdout
+    planned = answer(call("generations", "gc", *ages, "--json", folder=shop))
+    assert (planned["done"], planned["generations"], planned["bytes"]) == (False, [1, 2, 3, 4], size)
+    assert "--yes does it" in call("generations", "gc", *ages, folder=shop).stdout
+    assert len(published.all()) == 5
+    assert "Removed generations: 1, 2, 3, 4; 1 object" in call("generations", "gc", *ages, "--yes", folder=shop).stdout
+    assert [g.number for g in published.all()] == [5]
+    assert "no log at" in call("generations", "gc", "--log", str(shop / "nowhere"), folder=shop).stderr
 
 
 # What runs Beam: processes of their own

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -385,6 +386,20 @@ def test_a_lag_is_no_reason_to_rebuild(folder: Path) -> None:
     Appender(the_log(folder), BASE.registry).append("stall-1", [Closed(why="sun")])
     done = call("rebuild", folder=folder)
     assert (done["published"], done["behind"]) == (False, 1)
+
+
+def test_people_are_told_why_and_what_it_takes(folder: Path) -> None:
+    """In a table and a sentence; or that there is nothing to do, and how far behind it is."""
+    where = ["--log", str(folder / "log"), "--read-models", str(folder / "read-models")]
+    shown = CliRunner().invoke(cli, ["plan", "--domain", f"{HERE}:CHANGED", *where])
+    assert shown.exit_code == 5
+    assert re.search(r"^skus +changed +80 .* handler Sold changed$", shown.stdout, re.MULTILINE)
+    assert re.search(r"^sales +new +80 .* it was never built$", shown.stdout, re.MULTILINE)
+    assert "To rebuild: 2 read models, 160 events to replay" in shown.stdout
+    Appender(the_log(folder), BASE.registry).append("stall-1", [Closed(why="sun")])
+    shown = CliRunner().invoke(cli, ["rebuild", "--domain", f"{HERE}:BASE", *where])
+    assert "Nothing to rebuild: generation 1 has every read model as it is declared." in shown.stdout
+    assert "Generation 1 is 1 event behind the log; `refold refresh` brings it forward" in shown.stdout
 
 
 def test_names_and_all_exclude_each_other(folder: Path) -> None:

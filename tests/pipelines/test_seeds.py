@@ -235,6 +235,16 @@ def test_seeded_read_models_are_reconciled(stall: Stall) -> None:
     assert (found.differences, found.skipped, found.tables) == ((), {}, SEEDED)
 
 
+def test_a_seeded_rebuild_can_be_verified(stall: Stall) -> None:
+    """It agrees with what the published rows have become by increments."""
+    stall.rebuild("AFTER", *SEEDED)
+    stall.sell()
+    done = rebuild(stall.log, f"{HERE}:AFTER", stall.url, make_options(None), verify=True)
+    assert done.verified is not None
+    assert set(done.verified.agreed) == {"sales", "paths", *SEEDED}
+    assert done.seeded == SEEDED
+
+
 def test_as_of_a_position_there_is_no_seed(stall: Stall, tmp_path: Path) -> None:
     """So that is refused, in place of rows that nobody declared."""
     with pytest.raises(UsageError, match="skus starts from a published generation"):

@@ -119,7 +119,7 @@ def publish(
         parent: the generation to follow.
         seeds: read model to what it was started from just now.
         measure: tells, when all is done, what it took; without it the parent's measurement stands.
-        kind: what made it, as :class:`~warehouse.read_models.generations.Generation` has it.
+        kind: how it came about, see :class:`Generation`.
 
     Returns:
         The new generation, or None if another publisher was first.

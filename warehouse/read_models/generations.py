@@ -97,8 +97,8 @@ class Generation:
         tables: read model to what was published of it.
         views: view to the digest of its SQL; None in a generation that was published before views were noted.
         measured: what the last whole rebuild took, of this generation or one before it; None if none was measured.
-        kind: how it came about: ``rebuild``, ``stream``, ``edit``, or ``rollback``, whose parent is the older one that
-            it shows again.
+        kind: how it came about: ``rebuild``, ``refresh`` (nothing was rebuilt), ``stream``, ``edit``, or ``rollback``,
+            whose parent is the older one that it shows again.
     """
 
     number: int
