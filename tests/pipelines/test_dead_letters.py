@@ -243,6 +243,16 @@ def test_letters_on_a_remote_store(scales: Scales) -> None:
     assert {n.key for n in published_letters(generations, newest) if n.discarded_at} == OPEN
 
 
+def test_a_lost_file_stops_no_rebuild(scales: Scales) -> None:
+    """The decisions that it held are lost with it; the rebuild is what mends the loss."""
+    scales.call("discard", "2", "4", "5", "6")
+    scales.generations.path(scales.newest).unlink()
+    with pytest.raises(BrokenEventsError, match="met 4 events"):
+        scales.rebuild("BROKEN")
+    assert scales.rebuild("BROKEN", dead_letter=True).generation.number == 3
+    assert scales.undecided() == OPEN
+
+
 def test_nothing_to_discard_where_nothing_is_published(tmp_path: Path) -> None:
     """The error says what to do."""
     result = CliRunner().invoke(
