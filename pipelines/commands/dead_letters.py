@@ -18,7 +18,9 @@ from pipelines.commands.invocation import (
 
 if TYPE_CHECKING:
     from event_schemas import RecordedEvent
+    from warehouse.event_log.log import EventLog
     from warehouse.read_models.dead_letters import DeadLetter, LetterGroup
+    from warehouse.read_models.generations import Generation
     from warehouse.read_models.retrying import Retried
 
 _NO_CONTRACT = "(fits no contract)"
@@ -42,23 +44,24 @@ def list_letters(call: Invocation, read_model: str | None, limit: int) -> None:
     Each with how many events are open and how many are discarded, and the positions of the first few.
     """
     from pipelines.commands import output
-    from pipelines.commands.published import newest_generation
-    from warehouse.read_models.dead_letters import group_letters, published_letters
+    from pipelines.commands.published import newest_generation, open_generation
+    from warehouse.read_models.dead_letters import group_letters
 
     if read_model:
         call.domain.read_model(read_model)
     generations = call.open_generations()
     newest = newest_generation(generations)
-    found = [n for n in published_letters(generations, newest) if read_model in (None, n.read_model)]
-    groups = group_letters(found)
+    with open_generation(generations, newest) as connection:
+        groups = group_letters(connection, read_model=read_model)
     shown = groups[:limit] if limit else groups
-    undecided = sum(group.events for group in groups)
+    undecided, discarded = sum(g.events for g in groups), sum(g.discarded for g in groups)
     if call.json:
         told = {"generation": newest.number, "position": newest.position, "open": undecided}
-        output.print_json({**told, "discarded": len(found) - undecided, "groups": [asdict(g) for g in shown]})
+        output.print_json({**told, "discarded": discarded, "groups": [asdict(g) for g in shown]})
         return
-    if not found:
-        output.say(f"No dead letters: generation {newest.number} applied every event up to {newest.position:,}.")
+    if not groups:
+        whose = f" of {read_model}" if read_model else ""
+        output.say(f"No dead letters{whose} in generation {newest.number}, at position {newest.position:,}.")
         return
     _print_groups(shown)
     if len(shown) < len(groups):
@@ -94,7 +97,7 @@ def show(call: Invocation, position: int) -> None:
 
     log, generations = call.open_log(), call.open_generations()
     newest = newest_generation(generations)
-    found = [letter for letter in published_letters(generations, newest) if letter.position == position]
+    found = published_letters(generations, newest, positions=[position])
     if not found:
         raise UsageError(
             f"Generation {newest.number} has no dead letter at position {position:,}. `refold dead-letters list` shows "
@@ -159,7 +162,7 @@ def retry(call: Invocation) -> None:
             f"Retrying {output.plural(len(planned.letters), 'dead letter')} rebuilds {', '.join(planned.read_models)}: "
             f"{output.plural(planned.events, 'event')} to replay."
         )
-        published = _rebuild(call, planned.read_models)
+        published = _rebuild(call, log, planned.read_models)
         after = published_letters(generations, published)
     elif planned.letters:
         output.aside("No read model could take any of these events: mend the contract first. Nothing was rebuilt.")
@@ -173,17 +176,15 @@ def retry(call: Invocation) -> None:
         raise click.exceptions.Exit(1)
 
 
-def _rebuild(call: Invocation, names: tuple[str, ...]) -> Any:
+def _rebuild(call: Invocation, log: EventLog, names: tuple[str, ...]) -> Generation:
     options = call.beam_options()
 
     from pipelines.progress import rebuild_bars
     from pipelines.rebuild import rebuild
 
+    domain, url = call.settings.domain, call.settings.read_models
     with rebuild_bars() as report:
-        settings = call.settings
-        log = call.open_log()
-        done = rebuild(log, settings.domain, settings.read_models, options, only=names, dead_letter=True, report=report)
-    return done.generation
+        return rebuild(log, domain, url, options, only=names, dead_letter=True, report=report).generation
 
 
 def _documents(letters: list[dict[str, Any]]) -> list[dict[str, Any]]:

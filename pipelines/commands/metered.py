@@ -53,7 +53,8 @@ def tell_log(metrics: Metrics, log: EventLog) -> None:
 
 def tell_generation(metrics: Metrics, log: EventLog, generations: Generations, generation: Generation) -> None:
     """Tell where a generation's read models stand, and what they go without if its file is at hand."""
-    from warehouse.read_models.dead_letters import open_counts, published_letters
+    from pipelines.commands.published import open_generation
+    from warehouse.read_models.dead_letters import count_letters
     from warehouse.read_models.lag import find_end, lag_of, standing_of
 
     end = find_end(log)
@@ -61,4 +62,5 @@ def tell_generation(metrics: Metrics, log: EventLog, generations: Generations, g
     lag = lag_of(log, end, standing_of(generation))
     metrics.read_models_at(generation.position, lag.events, lag.seconds, sorted(generation.tables))
     if generations.store.is_local:
-        metrics.dead_letters(open_counts(published_letters(generations, generation)))
+        with open_generation(generations, generation) as connection:
+            metrics.dead_letters({name: undecided for name, (undecided, _) in count_letters(connection).items()})

@@ -71,10 +71,9 @@ def look_inside(generations: Generations, generation: Generation) -> Inside:
     """
     if not generations.store.is_local:
         return Inside(generation.published_at)
-    from warehouse.read_models.dead_letters import open_counts, read_dead_letters
+    from warehouse.read_models.dead_letters import count_letters
 
     with open_generation(generations, generation) as connection:
-        letters = read_dead_letters(connection)
-        undecided = sum(open_counts(letters).values())
+        counts = count_letters(connection).values()
         updated = read_last_updated(connection) or generation.published_at
-        return Inside(updated, undecided, len(letters) - undecided)
+        return Inside(updated, sum(n for n, _ in counts), sum(n for _, n in counts))

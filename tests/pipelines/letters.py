@@ -57,6 +57,10 @@ _MENDED = "CAST(regexp_replace(printed, '[^0-9]', '', 'g') AS BIGINT)"
 BROKEN = Domain(name="letters", events=(Weighed,), read_models=(_weights(_CAST), SEEN, _LOSSES_UNKNOWN))
 HALF_MENDED = Domain(name="letters", events=(Weighed,), read_models=(_weights(_MENDED), SEEN, _LOSSES_UNKNOWN))
 MENDED = Domain(name="letters", events=(Weighed, Lost), read_models=(_weights(_MENDED), SEEN, LOSSES))
+KNOWING = Domain(name="letters", events=(Weighed, Lost), read_models=(_weights(_CAST), SEEN, _LOSSES_UNKNOWN))
+"""It knows that parcels get lost, and no read model asks for it."""
+SMALLER = Domain(name="letters", events=(Weighed,), read_models=(_weights(_CAST), SEEN))
+"""It has lost a read model."""
 
 WRITER = Registry(events=[Weighed, Lost])
 """What the service that appends knows."""

@@ -10,7 +10,7 @@ import sys
 import uuid
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,7 @@ from warehouse.read_models.catch_up import Standing, catch_up
 from warehouse.read_models.database import Checkpoint
 from warehouse.read_models.dead_letters import DeadLetter, discard, published_letters, read_dead_letters
 from warehouse.read_models.generations import Generation, Generations, open_generations
+from warehouse.read_models.retrying import plan_retry
 
 ROOT = Path(__file__).parents[2]
 DOMAINS = "tests.pipelines.letters"
@@ -243,6 +244,32 @@ def test_letters_on_a_remote_store(scales: Scales) -> None:
     assert {n.key for n in published_letters(generations, newest) if n.discarded_at} == OPEN
 
 
+def test_a_decision_that_is_killed_is_made_whole_or_not_at_all(scales: Scales) -> None:
+    """The file that it was writing is nobody's; making it again works."""
+    before, command = scales.rows(), [sys.executable, "-m", "pipelines.cli", *scales.where("BROKEN")]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    work = scales.folder / "models" / "letters" / "work"
+    with subprocess.Popen([*command, "dead-letters", "discard", "2"], env=environment) as process:
+        while process.poll() is None and not list(work.glob("*/working.duckdb")):
+            pass
+        process.kill()
+    made = {1: OPEN, 2: OPEN - {("weights", 2)}}
+    assert scales.undecided() == made[scales.newest.number]
+    assert scales.rows() == before
+    scales.call("discard", "2")
+    assert (scales.newest.number, scales.undecided()) == (2, made[2])
+
+
+def test_a_lost_file_stops_no_rebuild(scales: Scales) -> None:
+    """The decisions that it held are lost with it; the rebuild is what mends the loss."""
+    scales.call("discard", "2", "4", "5", "6")
+    scales.generations.path(scales.newest).unlink()
+    with pytest.raises(BrokenEventsError, match="met 4 events"):
+        scales.rebuild("BROKEN")
+    assert scales.rebuild("BROKEN", dead_letter=True).generation.number == 3
+    assert scales.undecided() == OPEN
+
+
 def test_nothing_to_discard_where_nothing_is_published(tmp_path: Path) -> None:
     """The error says what to do."""
     result = CliRunner().invoke(
@@ -275,3 +302,40 @@ def test_what_was_not_mended_remains(scales: Scales) -> None:
     assert {n["position"] for n in told["gone"]} == {2, 5}
     assert [(n["read_model"], n["position"]) for n in told["remaining"]] == [("", 6)]
     assert scales.undecided() == {("", 6)}
+
+
+def planned(scales: Scales, domain: str, *letters: DeadLetter) -> tuple[tuple[str, ...], int]:
+    """Plan a retry, and give the read models that it would rebuild and the events that it would replay."""
+    made = plan_retry(scales.log, load_domain(f"{DOMAINS}:{domain}"), scales.newest, letters)
+    return made.read_models, made.events
+
+
+def test_only_what_can_change_is_rebuilt(scales: Scales) -> None:
+    """For an event that fits no contract, the read models that would read its type; none if nobody knows it."""
+    misfit = DeadLetter("", 9, "parcel-1", "Weighed", 1, "printed is missing", "{}", None)
+    [lost] = [letter for letter in scales.letters() if letter.position == 6]
+    failed = DeadLetter("weights", 2, "parcel-1", "Weighed", 1, "no number", "{}", None)
+    assert planned(scales, "BROKEN", misfit) == (("weights", "seen", "losses"), 18)
+    assert planned(scales, "BROKEN", lost) == ((), 0)
+    assert planned(scales, "BROKEN", failed) == (("weights",), 6)
+    assert planned(scales, "HALF_MENDED", lost) == ((), 0)
+    assert planned(scales, "MENDED", failed) == (("weights", "losses"), 13)
+    assert planned(scales, "BROKEN", replace(failed, discarded_at=datetime(2025, 3, 1, tzinfo=UTC))) == ((), 0)
+
+
+def test_an_event_that_fits_now_and_nobody_reads(scales: Scales) -> None:
+    """Any rebuild finds that: the first read model does."""
+    [lost] = [letter for letter in scales.letters() if letter.position == 6]
+    assert planned(scales, "KNOWING", lost) == (("weights",), 6)
+    scales.rebuild("KNOWING", "weights", dead_letter=True)
+    assert scales.undecided() == OPEN - {("", 6)}
+
+
+def test_a_read_model_that_the_domain_has_lost_is_left_behind(scales: Scales) -> None:
+    """It cannot be taken over, so a retry rebuilds all of the others."""
+    failed = DeadLetter("weights", 2, "parcel-1", "Weighed", 1, "no number", "{}", None)
+    assert planned(scales, "SMALLER", failed) == (("weights", "seen"), 12)
+    assert scales.rebuild("SMALLER", "weights", "seen", dead_letter=True).generation.tables.keys() == {
+        "weights",
+        "seen",
+    }

@@ -8,7 +8,7 @@ that later rebuilds, strict ones too, pass the event over; it can be undone.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import datetime
@@ -27,9 +27,6 @@ _FIRST = 5
 
 Key = tuple[str, int]
 """Read model (empty for an event that fits no contract) and position: what a dead letter is known by."""
-
-Discarded = Mapping[Key, datetime]
-"""Which letters were discarded, and when."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,64 +78,93 @@ class LetterGroup:
     positions: tuple[int, ...]
 
 
-def read_dead_letters(connection: duckdb.DuckDBPyConnection) -> list[DeadLetter]:
+def read_dead_letters(
+    connection: duckdb.DuckDBPyConnection, *, positions: Collection[int] | None = None
+) -> list[DeadLetter]:
     """Read the dead letters of a database, by position; one published before letters could be discarded has them too.
 
     Args:
         connection: of a published file, or of a working database.
+        positions: only of these events; of all by default.
     """
-    discarded = "discarded_at" if _has_discards(connection) else "NULL::TIMESTAMPTZ"
+    wanted = "true" if positions is None else f"position IN ({', '.join(map(str, sorted(positions))) or 'NULL'})"
     rows = connection.execute(
         "SELECT read_model, position, stream_id, event_type, schema_version, reason, payload, "
-        f"epoch_us({discarded}) FROM refold.dead_letters ORDER BY position, read_model"
+        f"epoch_us(discarded_at) FROM {_letters(connection)} WHERE {wanted} ORDER BY position, read_model"
     ).fetchall()
-    return [DeadLetter(*(*row[:-1], None if row[-1] is None else from_microseconds(row[-1]))) for row in rows]
+    return [DeadLetter(*(*row[:-1], _moment(row[-1]))) for row in rows]
 
 
-def _has_discards(connection: duckdb.DuckDBPyConnection) -> bool:
-    return "discarded_at" in connection.sql("FROM refold.dead_letters").columns
+def _letters(connection: duckdb.DuckDBPyConnection) -> str:
+    """Give the table, with the column that files of refold 0.1.0 lack."""
+    if "discarded_at" in connection.sql("FROM refold.dead_letters").columns:
+        return "refold.dead_letters"
+    return "(SELECT *, NULL::TIMESTAMPTZ AS discarded_at FROM refold.dead_letters)"
 
 
-def published_letters(generations: Generations, generation: Generation) -> list[DeadLetter]:
-    """Read the dead letters of a published generation."""
+def _moment(microseconds: int | None) -> datetime | None:
+    return None if microseconds is None else from_microseconds(microseconds)
+
+
+def published_letters(
+    generations: Generations, generation: Generation, *, positions: Collection[int] | None = None
+) -> list[DeadLetter]:
+    """Read the dead letters of a published generation, all or those of some positions."""
     with closing(connect(generations.path(generation), read_only=True)) as connection:
-        return read_dead_letters(connection)
+        return read_dead_letters(connection, positions=positions)
 
 
 def published_discards(generations: Generations, generation: Generation | None, *, log_id: str) -> dict[Key, datetime]:
-    """Read which dead letters of a published generation are discarded; those of another log say nothing of this one."""
+    """Read which dead letters of a published generation are discarded; those of another log say nothing of this one.
+
+    A file that is lost or damaged has nothing to tell: a rebuild is what mends that, so it must not stop one.
+    """
     if generation is None or generation.log_id != log_id:
         return {}
-    found = published_letters(generations, generation)
-    return {letter.key: letter.discarded_at for letter in found if letter.discarded_at is not None}
+    try:
+        with closing(connect(generations.path(generation), read_only=True)) as connection:
+            rows = connection.execute(
+                f"SELECT read_model, position, epoch_us(discarded_at) FROM {_letters(connection)} "
+                "WHERE discarded_at IS NOT NULL"
+            ).fetchall()
+    except (GenerationError, duckdb.Error):
+        return {}
+    return {(name, position): from_microseconds(at) for name, position, at in rows}
 
 
-def group_letters(letters: Iterable[DeadLetter]) -> list[LetterGroup]:
-    """Group letters by read model and reason, what is most open first."""
-    groups: dict[tuple[str, str], list[DeadLetter]] = {}
-    for letter in letters:
-        groups.setdefault((letter.read_model, letter.reason), []).append(letter)
-    made = [_group(name, reason, found) for (name, reason), found in groups.items()]
-    return sorted(made, key=lambda g: (-g.events, -g.discarded, g.read_model, g.reason))
+def group_letters(connection: duckdb.DuckDBPyConnection, *, read_model: str | None = None) -> list[LetterGroup]:
+    """Group letters by read model and reason, what is most open first.
 
-
-def _group(read_model: str, reason: str, letters: Sequence[DeadLetter]) -> LetterGroup:
-    closed = sum(letter.discarded_at is not None for letter in letters)
-    first = sorted(letters, key=lambda letter: (letter.discarded_at is not None, letter.position))[:_FIRST]
-    return LetterGroup(read_model, reason, len(letters) - closed, closed, tuple(f.position for f in first))
-
-
-def open_counts(letters: Iterable[DeadLetter]) -> dict[str, int]:
-    """Count the open letters of each read model.
-
-    Example:
-        >>> open_counts([DeadLetter("sales", 7, "till-1", "Sold", 1, "no price", "{}", None)])
-        {'sales': 1}
+    Args:
+        connection: of a published file, or of a working database.
+        read_model: only its letters.
     """
-    counts: dict[str, int] = {}
-    for letter in letters:
-        counts[letter.read_model] = counts.get(letter.read_model, 0) + (letter.discarded_at is None)
-    return counts
+    rows = connection.execute(
+        f"""
+        SELECT
+            read_model,
+            reason,
+            count(*) FILTER (discarded_at IS NULL) AS undecided,
+            count(*) FILTER (discarded_at IS NOT NULL) AS discarded,
+            coalesce(min(position, {_FIRST}) FILTER (discarded_at IS NULL), []),
+            coalesce(min(position, {_FIRST}) FILTER (discarded_at IS NOT NULL), []),
+        FROM {_letters(connection)}
+        WHERE $read_model IS NULL OR read_model = $read_model
+        GROUP BY ALL
+        ORDER BY undecided DESC, discarded DESC, read_model, reason
+        """,
+        {"read_model": read_model},
+    ).fetchall()
+    return [LetterGroup(*(*row[:4], tuple([*row[4], *row[5]][:_FIRST]))) for row in rows]
+
+
+def count_letters(connection: duckdb.DuckDBPyConnection) -> dict[str, tuple[int, int]]:
+    """Count the letters of each read model: the open ones, and the discarded ones."""
+    rows = connection.execute(
+        "SELECT read_model, count(*) - count(discarded_at), count(discarded_at) "
+        f"FROM {_letters(connection)} GROUP BY 1 ORDER BY 1"
+    ).fetchall()
+    return {name: (undecided, discarded) for name, undecided, discarded in rows}
 
 
 def discard(
@@ -166,7 +192,7 @@ def discard(
                 f"Nothing is published at {generations.store.url}, so there are no dead letters. Run `refold rebuild` "
                 "first, or give another --read-models."
             )
-        letters = _chosen(published_letters(generations, newest), positions, read_model, newest)
+        letters = _chosen(published_letters(generations, newest, positions=positions), positions, read_model, newest)
         changed = [letter for letter in letters if (letter.discarded_at is not None) is undo]
         if not changed:
             return newest, []
@@ -178,7 +204,7 @@ def discard(
 def _chosen(
     letters: Sequence[DeadLetter], positions: Collection[int], read_model: str | None, newest: Generation
 ) -> list[DeadLetter]:
-    found = [n for n in letters if n.position in set(positions) and read_model in (None, n.read_model)]
+    found = [letter for letter in letters if read_model in (None, letter.read_model)]
     if missing := sorted(set(positions) - {letter.position for letter in found}):
         told = ", ".join(f"{position:,}" for position in missing)
         whose = f" of read model {read_model}" if read_model else ""
