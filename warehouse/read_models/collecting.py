@@ -90,6 +90,7 @@ def collect(generations: Generations, planned: Collected) -> int:
     Returns:
         How many bytes were freed.
     """
+    generations.point()  # a publisher that was killed may have left the link at a file that is collected now
     for number in planned.generations:
         generations.forget(number)
     named = frozenset[str]().union(*generations.named_files().values())
