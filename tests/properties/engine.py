@@ -25,6 +25,7 @@ from event_schemas.payload import to_json
 from tests.properties.domain import REFERENCES, STEPS
 from tests.properties.histories import Commit, Given, Import
 from tests.properties.reference import Folded, Stored, fold_history
+from tests.properties.reference import Step as Upcast
 from warehouse.broken import apply_unbroken
 from warehouse.contributions import Compiled, compile_model
 from warehouse.domain import Domain
@@ -316,7 +317,7 @@ def in_order(rows: list[dict[str, Any]], model: ReadModel) -> list[dict[str, Any
     return sorted(rows, key=lambda row: tuple(map(repr, (row[k] for k in model.key))))
 
 
-def expected_rows(domain: Domain, name: str, stored: Sequence[Stored]) -> Folded:
+def expected_rows(domain: Domain, name: str, stored: Sequence[Stored], steps: Sequence[Upcast] = STEPS) -> Folded:
     """Fold a history with the reference, its rows in the order in which tables are read here."""
-    folded = fold_history(stored, STEPS, REFERENCES[name])
+    folded = fold_history(stored, steps, REFERENCES[name])
     return Folded(in_order(folded.rows, domain.read_model(name)), folded.broken)

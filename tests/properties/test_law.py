@@ -7,7 +7,7 @@ Below Beam (``engine.py``), one read model at a time; ``test_law_in_beam.py`` go
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -20,8 +20,10 @@ from hypothesis import strategies as st
 from tests.properties import domain as depot
 from tests.properties.engine import Tables, Writer, expected_rows, scratch_folder, seal
 from tests.properties.histories import Commit, Follow, History, Import, Seal, histories, stored_events
+from tests.properties.reference import Step
 from warehouse.domain import Domain
 from warehouse.event_log import EventLog
+from warehouse.fingerprint import fingerprint_parts
 from warehouse.read_models import events
 from warehouse.read_models.spans import Limits, next_step
 
@@ -86,11 +88,11 @@ def world(domain: Domain, *, bucket_count: int) -> Iterator[World]:
             made.close()
 
 
-def agree(tables: Tables, history: History) -> None:
+def agree(tables: Tables, history: History, steps: Sequence[Step] = depot.STEPS) -> None:
     """Compare tables with the fold: row by row, by the checksum that is published, and in what was left out."""
     stored = stored_events(history)
     [model] = tables.domain.read_models
-    expected = expected_rows(tables.domain, model.name, stored)
+    expected = expected_rows(tables.domain, model.name, stored, steps)
     assert tables.rows(model.name) == expected.rows
     assert tables.checksum(model.name) == tables.checksum_of(model.name, expected.rows)
     assert tables.dead_letters() == {(model.name, position) for position in expected.broken} | {
@@ -152,3 +154,27 @@ def test_broken_events_are_left_out_alike(name: str, data: st.DataObject) -> Non
         rebuilt.rebuild(depot_world.log)
         rebuilt.catch_up(depot_world.log)
         agree(rebuilt, history)
+
+
+@pytest.mark.parametrize("name", ["accounts", "skus", "paths"])
+@settings(max_examples=EXAMPLES)
+@given(data=st.data())
+def test_an_upcaster_that_is_changed_later(name: str, data: st.DataObject) -> None:
+    """What was followed by the old code is seen to be stale, rebuilt by the new, and followed on: as if always new."""
+    domain, changed = domain_of(name), depot.later(name)
+    [before], [after] = domain.read_models, changed.read_models
+    assert fingerprint_parts(before, domain) != fingerprint_parts(after, changed)
+    history = data.draw(histories(before.event_types, follow=True))
+    deployed = data.draw(st.integers(0, len(history)))
+    with world(domain, bucket_count=data.draw(BUCKETS)) as depot_world:
+        followed = depot_world.tables()
+        depot_world.write([*history[:deployed], Follow()], followed)
+        agree(followed, history[:deployed])
+        depot_world.write([Seal()])
+        with scratch_folder() as folder:
+            rebuilt = Tables(Path(folder), changed)
+            rebuilt.rebuild(depot_world.log)
+            depot_world.write(history[deployed:], rebuilt)
+            go_forward(rebuilt, depot_world.log, data)
+            agree(rebuilt, history, depot.LATER_STEPS)
+            rebuilt.close()
