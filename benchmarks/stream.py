@@ -140,7 +140,12 @@ def latency_side(folder: Path, commits: int, rate: float) -> Measurement:
     with _Watch() as watch:
         thread = threading.Thread(target=watch_writer)
         thread.start()
-        _follow(folder, stop=stop, report=lambda m: turns.append(m.seconds) if m.what == "turn" else None, watch=watch)
+        _follow(
+            folder,
+            stop=stop,
+            report=lambda m: turns.append(m.seconds) if m.what == "turn" else None,
+            watch=watch,
+        )
         thread.join()
     delays = sorted(_delays(appended, watch.seen))
     return {
@@ -192,7 +197,7 @@ def idle_side(folder: Path, seconds: float) -> Measurement:
         used.append((time.process_time() - before) / seconds)
         stop.set()
 
-    _follow(folder, stop=stop, report=measure)
+    _follow(folder, stop=stop.is_set, report=measure)
     return {"idle_cpu_percent": round(used[0] * 100, 2)}
 
 
@@ -215,7 +220,7 @@ def memory_side(folder: Path, turns: int) -> Measurement:
         one = next(source)
         appender.append(one.stream_id, one.events)
 
-    _follow(folder, stop=stop, report=next_turn)
+    _follow(folder, stop=stop.is_set, report=next_turn)
     return {"turns": done, "resident_mib": resident}
 
 
@@ -223,7 +228,7 @@ def _follow(
     folder: Path,
     *,
     once: bool = False,
-    stop: threading.Event | None = None,
+    stop: Callable[[], bool] = lambda: False,
     report: Callable[[Moment], None],
     watch: _Watch | None = None,
 ) -> Streamed:

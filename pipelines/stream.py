@@ -12,7 +12,6 @@ from __future__ import annotations
 import gc
 import os
 import socket
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -109,7 +108,7 @@ def stream(
     until: int | None = None,
     publish_every: float = 10.0,
     rebuild_if_cheaper: bool = True,
-    stop: threading.Event | None = None,
+    stop: Callable[[], bool] = lambda: False,
     report: Callable[[Moment], None] = lambda _: None,
     on_open: Callable[[LiveDatabase], None] = lambda _: None,
 ) -> Streamed:
@@ -124,7 +123,7 @@ def stream(
         until: stop when the tables show this position.
         publish_every: seconds between two publishes, if anything changed; the one before must have ended.
         rebuild_if_cheaper: rebuild first when the backlog is so large that this is the shorter way.
-        stop: set by another thread or a signal's handler: the turn that runs is ended, then all is published.
+        stop: asked between turns; once it says so, all is published, and the stream ends.
         report: called with what happens.
         on_open: called with each live database that is opened, for queries from other threads.
 
@@ -133,7 +132,7 @@ def stream(
         DamagedLogError: the log misses an object; what was applied before is published.
     """
     follower = _Follower(log, domain_ref, read_models_url, options, publish_every, rebuild_if_cheaper, report, on_open)
-    return follower.run(stop or threading.Event(), once=once, until=until)
+    return follower.run(stop, once=once, until=until)
 
 
 class _Follower:
@@ -172,7 +171,7 @@ class _Follower:
         self._failed_publishes = 0
         self._events = self._number = self._broken = self._rebuilt = 0
 
-    def run(self, stop: threading.Event, *, once: bool, until: int | None) -> Streamed:
+    def run(self, stop: Callable[[], bool], *, once: bool, until: int | None) -> Streamed:
         started = time.monotonic()
         self._live = self._open()
         self._publisher.start()
@@ -180,7 +179,7 @@ class _Follower:
         gc.freeze()  # what is loaded by now stays, and need not be looked through again and again
         try:
             wait = _Wait(local=self._log.store.is_local)
-            while not stop.is_set() and (until is None or self._live.at.position < until):
+            while not stop() and (until is None or self._live.at.position < until):
                 self._take_over()
                 self._look_after_publishing()
                 step = self._next_step()
@@ -190,7 +189,7 @@ class _Follower:
                 elif once:
                     break
                 else:
-                    wait.idle(stop)
+                    wait.idle()
                 if self._heart.is_due():
                     self._beat()
             self._drain()
@@ -406,9 +405,9 @@ class _Wait:
         """A commit came."""
         self._seconds = self._shortest
 
-    def idle(self, stop: threading.Event) -> None:
+    def idle(self) -> None:
         """None came."""
-        stop.wait(self._seconds)
+        time.sleep(self._seconds)
         self._seconds = min(self._seconds * 1.5, self._longest)
 
 

@@ -230,7 +230,7 @@ def test_a_rebuild_beside_it_is_taken_over(market: Market) -> None:
         if "adopt" in told and moment.what == "turn":
             stop.set()
 
-    done = market.stream(stop_when_adopted, once=False, stop=stop)
+    done = market.stream(stop_when_adopted, once=False, stop=stop.is_set)
     assert "adopt" in told
     assert done.position == market.newest().position == market.log.head().position
     assert [g.position for g in market.generations.all()] == sorted(g.position for g in market.generations.all())
