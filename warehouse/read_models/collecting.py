@@ -113,7 +113,7 @@ def _orphans(generations: Generations, before: datetime) -> Iterator[Leftover]:
     named = frozenset[str]().union(*generations.named_files().values())
     old = {key for key in keys if key not in named and newest_of(store, [key]) < before}
     for key in sorted(old - _held(generations, old)):
-        yield leftover(store, key, "never published")
+        yield leftover(store, key, "named by no generation")
 
 
 def _staged(generations: Generations, before: datetime) -> Iterator[Leftover]:
