@@ -13,6 +13,7 @@ import dataclasses
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -123,7 +124,8 @@ def rebuild(
     kept_models(domain, log, names, newest)
     seeds = {m.name: choose_seed(m, domain, log, newest, generations) for m in models if m.seed is not None}
     publisher = Publisher(log, domain, generations, options, dead_letter, report, verify)
-    with scratch_folder(generations.store) as folder:
+    with ExitStack() as stack:
+        folder = stack.enter_context(scratch_folder(generations.store)) if seeds else Path()
         seeded = [_from_seed(domain.read_model(n), seed, generations, folder) for n, seed in seeds.items()]
         replayed = [m for m in models if m.name not in seeds]
         if replayed:

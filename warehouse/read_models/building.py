@@ -21,6 +21,7 @@ from warehouse.domain import Domain
 from warehouse.event_log.log import EventLog
 from warehouse.fingerprint import fingerprint, fingerprint_parts, view_digest
 from warehouse.object_store import ObjectStore
+from warehouse.object_store.failures import explained
 from warehouse.parsing import BrokenEvent
 from warehouse.projection import ReadModel
 from warehouse.read_models import database
@@ -175,9 +176,10 @@ def _published(
 def scratch_folder(store: ObjectStore) -> Iterator[Path]:
     """Give a folder for the working database; on a local store it lies beside the published files."""
     parent = Path(store.url) / "work" if store.is_local else None
-    if parent:
-        parent.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix="refold-", dir=parent))
+    with explained("write", str(parent or tempfile.gettempdir())):
+        if parent:
+            parent.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(prefix="refold-", dir=parent))
     try:
         yield folder
     finally:
