@@ -20,7 +20,8 @@ from warehouse.domain import Domain, load_domain
 from warehouse.event_log.log import EventLog
 from warehouse.fingerprint import fingerprint, fingerprint_parts
 from warehouse.read_models.building import StagedModels, scratch_folder
-from warehouse.read_models.comparing import TableDifference, compare_files, compared_dead_letters, compared_tables
+from warehouse.read_models.comparing import compare_files, compared_dead_letters, compared_tables
+from warehouse.read_models.differences import TableDifference
 from warehouse.read_models.generations import Generation, Generations, open_generations
 from warehouse.read_models.seeding import seed_rows
 

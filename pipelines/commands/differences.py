@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from warehouse.read_models.comparing import RowDifference, TableDifference
+    from warehouse.read_models.differences import RowDifference, TableDifference
 
 
 def as_documents(differences: Sequence[TableDifference], *, here: str, there: str) -> list[dict[str, Any]]:

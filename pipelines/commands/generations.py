@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from warehouse.event_log.leftovers import Leftover
     from warehouse.event_log.log import EventLog
     from warehouse.read_models.collecting import Collected
-    from warehouse.read_models.comparing import TableDifference
+    from warehouse.read_models.differences import TableDifference
     from warehouse.read_models.generations import Generation
 
 

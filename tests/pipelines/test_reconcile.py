@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+import uuid
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -21,7 +22,9 @@ from pipelines.runners import make_options
 from tests.pipelines.test_rebuild import HERE, MARKET, Market
 from tests.warehouse.event_log.shop import write_commit
 from warehouse.event_log import Appender, create_log
-from warehouse.read_models.comparing import RowDifference, TableDifference
+from warehouse.read_models.differences import RowDifference, TableDifference
+from warehouse.read_models.generations import open_generations
+from warehouse.read_models.rolling_back import roll_back
 
 ROOT = Path(__file__).parents[2]
 OPTIONS = make_options(None, ["--direct_running_mode=in_memory", "--direct_num_workers=1"])
@@ -160,6 +163,20 @@ def test_dead_letters_are_left_out_and_compared(tmp_path: Path) -> None:
     [found] = reconciled(market).differences
     assert (found.name, found.only_there) == ("refold.dead_letters", 1)
     assert found.examples[0].key == {"read_model": "", "position": 49}
+
+
+def test_on_a_remote_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Log, read models and what is staged lie there; the rebuilt file is local."""
+    monkeypatch.setenv("REFOLD_CACHE_DIR", str(tmp_path / "cache"))
+    root = f"memory://{uuid.uuid4().hex}"
+    log = create_log(f"{root}/log", domain_name="market", bucket_count=2)
+    Market(tmp_path, log, Appender(log, MARKET.registry)).sell()
+    url = f"{root}/read-models"
+    for verify in (False, True):
+        rebuild(log, f"{HERE}:MARKET", url, OPTIONS, verify=verify)
+    rolled = roll_back(open_generations(url, "market"))
+    found = reconcile(log, f"{HERE}:MARKET", url, OPTIONS, keep=tmp_path / "kept.duckdb")
+    assert (found.generation, found.differences) == (rolled.number, ())
 
 
 # Verified cut-over

@@ -90,6 +90,7 @@ def collect(generations: Generations, planned: Collected) -> int:
     Returns:
         How many bytes were freed.
     """
+    generations.point()  # a publisher that was killed may have left the link at a file that is collected now
     for number in planned.generations:
         generations.forget(number)
     named = frozenset[str]().union(*generations.named_files().values())
@@ -112,7 +113,7 @@ def _orphans(generations: Generations, before: datetime) -> Iterator[Leftover]:
     named = frozenset[str]().union(*generations.named_files().values())
     old = {key for key in keys if key not in named and newest_of(store, [key]) < before}
     for key in sorted(old - _held(generations, old)):
-        yield leftover(store, key, "never published")
+        yield leftover(store, key, "named by no generation")
 
 
 def _staged(generations: Generations, before: datetime) -> Iterator[Leftover]:

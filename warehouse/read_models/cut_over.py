@@ -20,13 +20,8 @@ from warehouse.fingerprint import fingerprint, fingerprint_parts
 from warehouse.projection import ReadModel
 from warehouse.read_models import database
 from warehouse.read_models.catch_up import advance
-from warehouse.read_models.comparing import (
-    TableDifference,
-    compare_databases,
-    compared_dead_letters,
-    compared_tables,
-    in_words,
-)
+from warehouse.read_models.comparing import compare_databases, compared_dead_letters, compared_tables
+from warehouse.read_models.differences import TableDifference, in_words
 from warehouse.read_models.generations import Generation, Generations
 from warehouse.sql import literal
 

@@ -10,15 +10,8 @@ import pytest
 from event_schemas import event
 from warehouse.domain import Domain
 from warehouse.projection import Projection
-from warehouse.read_models.comparing import (
-    Compared,
-    RowDifference,
-    TableDifference,
-    compare_files,
-    compared_published,
-    compared_tables,
-    in_words,
-)
+from warehouse.read_models.comparing import Compared, compare_files, compared_published, compared_tables
+from warehouse.read_models.differences import RowDifference, TableDifference, in_words
 from warehouse.reducers import count_distinct, latest, total
 
 TABLE = Compared(name="t", source="{db}.main.t", key=("k",))

@@ -196,17 +196,23 @@ def test_at_least_one_stays(generations: Generations) -> None:
 
 
 def test_shared_files_stay(generations: Generations, tmp_path: Path) -> None:
-    """A rollback needs an older generation's file, a seeded table the one that it started from."""
+    """A rollback needs an older generation's file."""
     made = [publish(generations, tmp_path, ago=LONG_AGO) for _ in range(4)]
     rolled = roll_back(generations, 1)
-    key = list(generations.store.list_from("generations"))[-1]
-    document = orjson.loads(generations.store.get(key))
-    document["tables"] = {"t": {"seed": {"generation": 2, "position": 20, "file": made[1].file}}}
     collection = planned(generations, min_age=timedelta(0))
     assert {f.key for f in collection.files} == {g.file for g in made[1:4]}
-    generations.store.put(key, orjson.dumps(document))
     collect(generations, collection)
-    assert files(generations) == {rolled.file, made[1].file}
+    assert (numbers(generations), files(generations)) == ([5], {rolled.file})
+
+
+def test_a_seeded_table_needs_the_file_that_it_started_from(generations: Generations, tmp_path: Path) -> None:
+    """Its generation names both."""
+    first, second = publish(generations, tmp_path), publish(generations, tmp_path)
+    key = list(generations.store.list_from("generations"))[-1]
+    document = orjson.loads(generations.store.get(key))
+    document["tables"] = {"t": {"seed": {"generation": 1, "position": 10, "file": first.file}}, "u": {"seed": None}}
+    generations.store.put(key, orjson.dumps(document))
+    assert generations.named_files() == {1: {first.file}, 2: {first.file, second.file}}
 
 
 def test_readers_in_other_processes_read_on(local: Generations, tmp_path: Path) -> None:
@@ -234,6 +240,17 @@ def test_asking_who_holds_a_file_drops_nobody_s_lock(local: Generations, tmp_pat
         assert held_files([path]) == {path}
         assert held_files([path]) == {path}
     assert held_files([path, tmp_path / "missing"]) == set()
+
+
+def test_the_link_never_leads_to_a_collected_file(local: Generations, tmp_path: Path) -> None:
+    """Not even where a publisher was killed before it could swap it."""
+    first, second = (publish(local, tmp_path, ago=LONG_AGO) for _ in range(2))
+    link = Path(local.store.url) / "current.duckdb"
+    link.unlink()
+    link.symlink_to(first.file)
+    collect(local, planned(local))
+    assert link.readlink() == Path(second.file)
+    assert link.exists()
 
 
 def test_leftovers_of_dead_writers(local: Generations, tmp_path: Path) -> None:
