@@ -139,10 +139,11 @@ def _doubling(most: int) -> list[int]:
 
 
 def _assumptions(rate: Rate) -> tuple[str, ...]:
-    speed = f"{round(rate.events_per_second):,} events a second with {rate.workers} workers"
+    speed = f"{rate.startup_seconds:.1f} s of start-up, then {round(rate.events_per_second):,} events a second"
+    speed += f" with {rate.workers} workers"
     share = f"{rate.serial_share:.0%} of a rebuild (loading, catching up, publishing) gets no faster with more workers"
     return (
-        f"{speed}, {'measured by the last rebuild' if rate.measured else 'a default: no large rebuild was measured'}",
+        f"{speed}, {'measured by the last rebuild' if rate.measured else 'a default: no long rebuild was measured'}",
         f"{share}, {'measured' if rate.serial_measured else 'a default'}; the rest divides evenly (Amdahl's law)",
         "seconds, bytes and rows grow as events do",
     )

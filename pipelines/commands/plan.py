@@ -95,7 +95,7 @@ def _total(made: RebuildPlan) -> str:
     if not made.to_rebuild:
         return "Nothing to replay: `refold rebuild` only publishes anew what is there."
     rate = made.rate
-    basis = "measured" if rate.measured else "assumed, since no large rebuild was measured yet"
+    basis = "measured" if rate.measured else "assumed, since no long rebuild was measured yet"
     basis += f", with {plural(rate.workers, 'worker')}"
     return (
         f"To rebuild: {plural(len(made.to_rebuild), 'read model')}, {plural(made.events, 'event')} to replay, "

@@ -282,24 +282,25 @@ def measured(folder: Path, **values: Any) -> Generation:
 
 
 def test_seconds_come_from_what_the_last_rebuild_took(built: Path) -> None:
-    """A rebuild notes it; one of few events tells the start-up, one of many the speed and the serial share."""
+    """A rebuild notes it; a short one tells the start-up, a long one the speed and the serial share."""
     noted = the_newest(built).measured
     assert noted is not None
     assert (noted.events, noted.workers) == (200, 2)
     assert 0 < (noted.serial_seconds or 0) < noted.seconds
-    small = rate_of(the_newest(built))
-    assert (small.measured, small.startup_seconds) == (False, noted.seconds)
-    assert small.events_per_second == 2 * DEFAULT_EVENTS_PER_SECOND
-    large = rate_of(measured(built, events=10_000_000, bytes_read=1, seconds=20.0, workers=4, serial_seconds=5.0))
-    assert large == Rate(
+    short = rate_of(the_newest(built))
+    assert (short.measured, short.events_per_second) == (False, 2 * DEFAULT_EVENTS_PER_SECOND)
+    assert short.seconds(noted.events) == pytest.approx(noted.seconds)
+    long = rate_of(measured(built, events=10_000_000, bytes_read=1, seconds=21.0, workers=4, serial_seconds=5.25))
+    assert long == Rate(
         events_per_second=500_000.0,
-        startup_seconds=0.0,
+        startup_seconds=1.0,
         workers=4,
         serial_share=0.25,
         measured=True,
         serial_measured=True,
     )
-    assert (large.seconds(1_000_000), large.seconds(1_000_000, 1), large.seconds(1_000_000, 8)) == (2.0, 6.5, 1.25)
+    assert (long.seconds(1_000_000), long.seconds(1_000_000, 1), long.seconds(1_000_000, 8)) == (3.0, 7.5, 2.25)
+    assert long.seconds(10_000_000) == 21.0
 
 
 def test_a_measurement_is_carried_on(folder: Path) -> None:

@@ -20,8 +20,8 @@ DEFAULT_SERIAL_SHARE = 0.2
 DEFAULT_STARTUP_SECONDS = 1.0
 DEFAULT_WORKERS = 2
 
-TELLING_EVENTS = 200_000
-"""A rebuild of fewer events is mostly start-up: what it took tells that, and not the speed."""
+TELLING_SECONDS = 10.0
+"""A rebuild that took less is mostly start-up: it tells how long that takes, and not the speed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,19 +70,24 @@ class Rate:
 def rate_of(newest: Generation | None) -> Rate:
     """Give the rate that a generation's rebuild was measured at, and defaults for what it does not tell."""
     measured = newest.measured if newest else None
-    telling = measured is not None and measured.events >= TELLING_EVENTS and measured.seconds > 0
     workers = measured.workers if measured else DEFAULT_WORKERS
-    startup = measured.seconds if measured else DEFAULT_STARTUP_SECONDS
-    serial = DEFAULT_SERIAL_SHARE
-    if measured and telling and measured.serial_seconds is not None:
-        serial = min(measured.serial_seconds / measured.seconds, 1.0)
+    if measured is None or measured.seconds < TELLING_SECONDS:
+        speed = float(DEFAULT_EVENTS_PER_SECOND * workers)
+        startup = max(measured.seconds - measured.events / speed, 0.0) if measured else DEFAULT_STARTUP_SECONDS
+        return Rate(
+            events_per_second=speed,
+            startup_seconds=startup,
+            workers=workers,
+            serial_share=DEFAULT_SERIAL_SHARE,
+            measured=False,
+            serial_measured=False,
+        )
+    serial = measured.serial_seconds
     return Rate(
-        events_per_second=measured.events / measured.seconds
-        if measured and telling
-        else float(DEFAULT_EVENTS_PER_SECOND * workers),
-        startup_seconds=0.0 if telling else startup,
+        events_per_second=max(measured.events, 1) / (measured.seconds - DEFAULT_STARTUP_SECONDS),
+        startup_seconds=DEFAULT_STARTUP_SECONDS,
         workers=workers,
-        serial_share=serial,
-        measured=telling,
-        serial_measured=bool(measured and telling and measured.serial_seconds is not None),
+        serial_share=DEFAULT_SERIAL_SHARE if serial is None else min(serial / measured.seconds, 1.0),
+        measured=True,
+        serial_measured=serial is not None,
     )
