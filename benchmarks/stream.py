@@ -142,7 +142,7 @@ def latency_side(folder: Path, commits: int, rate: float) -> Measurement:
         thread.start()
         _follow(
             folder,
-            stop=stop,
+            stop=stop.is_set,
             report=lambda m: turns.append(m.seconds) if m.what == "turn" else None,
             watch=watch,
         )
