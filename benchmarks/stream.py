@@ -2,8 +2,8 @@
 
 ``python -m benchmarks.stream --json``:
 
-- latency: a writer appends single commits at a steady rate; from the return of each append to the first query of the
-  stream's live database that shows its position, rows and checkpoint being of one transaction.
+- latency: a writer appends single commits at a steady rate; from the return of each append to the answer of the first
+  query of the stream's live database that shows its position, rows and checkpoint being of one transaction.
 - sustained: a backlog of commits that are not sealed, applied by increments to all order read models.
 - idle: the share of a core that a stream takes while nothing happens.
 - memory: resident memory after a tenth of the turns, and at the end.
@@ -23,7 +23,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import click
-import duckdb
 
 from benchmarks.sides import Measurement, measured, run_side, tell
 from pipelines.demo_history import Append, history
@@ -37,7 +36,7 @@ from warehouse.read_models.live import LiveDatabase
 DOMAIN = "orders"
 _SEED = 11
 _COMMIT = 500
-_LOOK_EVERY = 0.004
+_SHOWN = "SELECT position, (SELECT count(*) FROM order_summary WHERE status = 'paid') FROM refold.checkpoint"
 
 
 def appends(seed: int) -> Iterator[Append]:
@@ -74,51 +73,53 @@ def fill(log: EventLog, events: int, *, seed: int) -> int:
 
 def write(folder: Path, commits: int, rate: float) -> None:
     """Append single commits at a steady rate, and print position and time of each as it returned."""
-    appender = Appender(open_log(str(folder / "log")), ORDERS.registry)
+    appender, source = Appender(open_log(str(folder / "log")), ORDERS.registry), appends(_SEED + 1000)
+    first = next(source)
+    appender.append(first.stream_id, first.events)  # which reads the stream heads
     started = time.monotonic()
-    for number, one in zip(range(commits), appends(_SEED + 1000), strict=False):
+    for number, one in zip(range(commits), source, strict=False):
         time.sleep(max(started + number / rate - time.monotonic(), 0))
         done = appender.append(one.stream_id, one.events)
         print(done.last_position, time.monotonic(), flush=True)
 
 
-class _Watch:
-    """Looks at the live database from a thread of its own, as a reader in the stream's process would."""
+class _Reader:
+    """Asks the live database from a thread of its own, each time that it hears of a turn."""
 
     def __init__(self) -> None:
         self.seen: list[tuple[int, float]] = []
         self._live: LiveDatabase | None = None
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._look, daemon=True)
+        self._heard = threading.Semaphore(0)
+        self._ended = False
+        self._thread = threading.Thread(target=self._read, daemon=True)
 
-    def __enter__(self) -> _Watch:
+    def __enter__(self) -> _Reader:
         self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._stop.set()
+        self._ended = True
+        self._heard.release()
         self._thread.join()
 
     def open(self, live: LiveDatabase) -> None:
-        """Look at this one from now on."""
+        """Ask this one from now on."""
         self._live = live
 
-    def _look(self) -> None:
-        last = 0
+    def hear(self) -> None:
+        """Take the news of a turn."""
+        self._heard.release()
+
+    def _read(self) -> None:
         live, cursor = None, None
-        while not self._stop.wait(_LOOK_EVERY):
-            if self._live is not live:
+        while self._heard.acquire() and not self._ended:
+            if self._live is not live or cursor is None:
                 live = self._live
-                cursor = live.cursor() if live else None
-            if cursor is None:
-                continue
-            try:
-                position = cursor.execute("SELECT position FROM refold.checkpoint").fetchall()[0][0]
-            except duckdb.Error:  # the stream has ended
-                return
-            if position != last:
-                self.seen.append((position, time.monotonic()))
-                last = position
+                assert live is not None
+                cursor = live.cursor()
+            row = cursor.execute(_SHOWN).fetchone()
+            assert row is not None
+            self.seen.append((row[0], time.monotonic()))
 
 
 def latency_side(folder: Path, commits: int, rate: float) -> Measurement:
@@ -137,17 +138,17 @@ def latency_side(folder: Path, commits: int, rate: float) -> Measurement:
         time.sleep(1)
         stop.set()
 
-    with _Watch() as watch:
+    def take(moment: Moment) -> None:
+        if moment.what == "turn":
+            turns.append(moment.seconds)
+            reader.hear()
+
+    with _Reader() as reader:
         thread = threading.Thread(target=watch_writer)
         thread.start()
-        _follow(
-            folder,
-            stop=stop.is_set,
-            report=lambda m: turns.append(m.seconds) if m.what == "turn" else None,
-            watch=watch,
-        )
+        _follow(folder, stop=stop.is_set, report=take, reader=reader)
         thread.join()
-    delays = sorted(_delays(appended, watch.seen))
+    delays = sorted(_delays(appended, reader.seen))
     return {
         "commits": len(delays),
         "rate": round(len(appended) / (appended[-1][1] - appended[0][1])),
@@ -230,7 +231,7 @@ def _follow(
     once: bool = False,
     stop: Callable[[], bool] = lambda: False,
     report: Callable[[Moment], None],
-    watch: _Watch | None = None,
+    reader: _Reader | None = None,
 ) -> Streamed:
     return stream(
         open_log(str(folder / "log")),
@@ -241,7 +242,7 @@ def _follow(
         stop=stop,
         rebuild_if_cheaper=False,
         report=report,
-        on_open=watch.open if watch else lambda _: None,
+        on_open=reader.open if reader else lambda _: None,
     )
 
 

@@ -2,11 +2,11 @@
 
 ::
 
-    Create(slots) ── stage ──> one staged object a slot
+    slots ── stage ──> one staged object a slot
 
 What is to be done lies in staging, under a fixed name, and not in the graph: so the graph of a small turn is built once
-and run again for every turn, in this process. A turn that is worth more workers, or goes to another engine, runs as the
-staged pipelines of a rebuild do.
+and run again for every turn, in this process, and stages in memory. A turn that is worth more workers, or goes to
+another engine, runs as the staged pipelines of a rebuild do.
 """
 
 from __future__ import annotations
@@ -67,10 +67,10 @@ class Turns:
     def __init__(self, store: ObjectStore, options: PipelineOptions) -> None:
         self._store = store
         self._folder = f"staging/stream-{uuid.uuid4()}"
-        self._staging = staging = store.child(self._folder)
+        self._staging = store.child(self._folder)
         self._options = options
         self._workers = workers_of(options)
-        self._small = _KeptGraph(staging.url) if is_local(options) else None
+        self._small = _KeptGraph(f"memory://{self._folder}") if is_local(options) else None
 
     def run(self, task: Task) -> list[Staged]:
         """Run one turn, and give what its slots staged.
@@ -78,20 +78,12 @@ class Turns:
         Raises:
             RefoldError: what a worker raised, or that a worker failed otherwise.
         """
-        self._staging.put(_TASK, pickle.dumps(task))
         if len(task.spans) == 1 and self._small:
-            try:
-                self._small.run()
-            except Exception as error:
-                raise worker_error(self._staging, error) from error
-        else:
-            work = functools.partial(_stage_and_name, self._staging.url)
-            run_staged(Work(self._staging.url, range(len(task.spans)), stage=work, merge=_nothing), self._options)
-        keys = [_result(task.number, slot) for slot in range(len(task.spans))]
-        results = [pickle.loads(self._staging.get(key)) for key in keys]
-        for key in keys:
-            self._staging.delete(key)
-        return results
+            return [self._small.run(task)]
+        self._staging.put(_TASK, pickle.dumps(task))
+        work = functools.partial(_stage_and_name, self._staging.url)
+        run_staged(Work(self._staging.url, range(len(task.spans)), stage=work, merge=_nothing), self._options)
+        return [_taken(self._staging, _result(task.number, slot)) for slot in range(len(task.spans))]
 
     def close(self) -> None:
         """Remove what is staged, and give memory back."""
@@ -100,31 +92,45 @@ class Turns:
 
 
 class _KeptGraph:
-    """The graph of one slot, built once, and run in this process."""
+    """The graph of one slot, built once, and run in this process.
+
+    Args:
+        staging_url: in memory, since only this process looks at it.
+    """
 
     def __init__(self, staging_url: str) -> None:
+        self._staging = open_store(staging_url)
         here = environments.EmbeddedPythonEnvironment.default()
         self._runner = FnApiRunner(default_environment=here)
         self._options = PipelineOptions(["--direct_running_mode=in_memory", "--direct_num_workers=1"])
         pipeline = beam.Pipeline(runner=self._runner, options=self._options)
-        slots = pipeline | "Slots" >> beam.Create([0], reshuffle=False)
-        _ = slots | "Stage" >> beam.ParDo(_Slot(staging_url)).with_output_types(int)
+        _ = pipeline | "Slot" >> beam.Impulse() | "Stage" >> beam.ParDo(_OneSlot(staging_url)).with_output_types(str)
         self._graph = pipeline.to_runner_api(default_environment=here)
 
-    def run(self) -> None:
-        self._runner.run_via_runner_api(self._graph, self._options).wait_until_finish()
+    def run(self, task: Task) -> Staged:
+        self._staging.put(_TASK, pickle.dumps(task))
+        try:
+            self._runner.run_via_runner_api(self._graph, self._options).wait_until_finish()
+        except Exception as error:
+            raise worker_error(self._staging, error) from error
+        return _taken(self._staging, _result(task.number, 0))
 
 
-class _Slot(beam.DoFn):  # type: ignore[misc]
-    """Do one slot's part of the present task."""
+class _OneSlot(beam.DoFn):  # type: ignore[misc]
+    """Do all of the present task."""
 
     def __init__(self, staging_url: str) -> None:
         self._staging_url = staging_url
 
-    def process(self, slot: int) -> Iterator[int]:
-        """Stage a slot."""
-        told(self._staging_url, lambda: _stage_slot(self._staging_url, slot))
-        yield slot
+    def process(self, _impulse: bytes) -> Iterator[str]:
+        """Stage the only slot."""
+        yield told(self._staging_url, lambda: _stage_slot(self._staging_url, 0))
+
+
+def _taken(staging: ObjectStore, key: str) -> Staged:
+    staged: Staged = pickle.loads(staging.get(key))
+    staging.delete(key)
+    return staged
 
 
 def _stage_and_name(staging_url: str, slot: int) -> Iterator[Named]:

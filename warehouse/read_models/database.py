@@ -202,6 +202,8 @@ def add_dead_letters(
         broken: read model to its events; the empty name has those that no read model could take.
         discarded: read model and position of events that somebody decided to go without, and when.
     """
+    if not any(broken.values()):
+        return
     known = set(connection.execute("SELECT read_model, position FROM refold.dead_letters").fetchall())
     rows = [
         (name, b.position, b.stream_id, b.event_type, b.schema_version, b.reason, b.payload, _told(discarded, name, b))

@@ -98,11 +98,11 @@ def typed_range(
 
 
 def _parsed(connection: duckdb.DuckDBPyConnection, rows: str, registry: Registry, events: int) -> Typed:
-    """Parse events of commits, each file of which is opened once, and not once a shape."""
-    if events <= FEW:
-        return typed_few_events(connection, connection.sql(rows).to_arrow_table(), registry)
+    """Parse events of commits, each file of which is opened once, and not once a shape or once a plan."""
     name = f"_committed_{next(_names)}"
     connection.execute(f"CREATE TEMP TABLE {name} AS {rows}")
+    if events <= FEW:
+        return typed_few_events(connection, connection.sql(f"FROM {name}").to_arrow_table(), registry)
     return typed_events(connection, name, registry)
 
 
