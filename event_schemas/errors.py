@@ -18,11 +18,15 @@
     │   └── DamagedLogError
     ├── ConcurrencyError               expected_version did not hold                      (exit code 3)
     └── GenerationError                read models are missing, damaged or out of place
+        └── DisagreementError          a rebuild and the published rows differ             (exit code 4)
 
 A message says what was expected, what was found, where, and what to do.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
 
 
 class RefoldError(Exception):
@@ -116,3 +120,21 @@ def _concurrency_error(stream_id: str, expected_version: int, actual_version: in
 
 class GenerationError(RefoldError):
     """A generation of read models is missing, damaged, or cannot be published."""
+
+
+class DisagreementError(GenerationError):
+    """A rebuild and what the published rows have become by increments differ; nothing was published.
+
+    Attributes:
+        differences: one value a table that differs.
+    """
+
+    exit_code = 4
+
+    def __init__(self, message: str, differences: Sequence[Any] = ()) -> None:
+        self.differences = tuple(differences)
+        super().__init__(message)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Cross process borders with its differences."""
+        return (DisagreementError, (str(self), self.differences))

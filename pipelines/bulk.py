@@ -68,14 +68,18 @@ def finish_import(
 
 
 def _build(log_url: str, domain_ref: str, folder: str, recorded_at: str, bucket: int) -> Iterator[Named]:
-    """Build one bucket, unless an earlier run did."""
-    staging = open_store(folder)
+    """Build one bucket, unless an earlier run did, and what it wrote was not collected since."""
+    staging, log = open_store(folder), open_log(log_url)
     done = f"built/{bucket:04d}"
-    if not staging.exists(done):
-        registry = load_domain(domain_ref).registry
-        made = build_bucket(open_log(log_url), registry, Path(folder), bucket, recorded_at)
+    if not staging.exists(done) or not _is_there(log, pickle.loads(staging.get(done))):
+        made = build_bucket(log, load_domain(domain_ref).registry, Path(folder), bucket, recorded_at)
         staging.put(done, pickle.dumps(made))
     return iter(())
+
+
+def _is_there(log: EventLog, built: SealedBucket) -> bool:
+    keys = (*(s.key for s in built.segments), *(h.key for h in built.heads))
+    return all(log.store.exists(key) for key in keys)
 
 
 def _discard(log: EventLog, built: Sequence[SealedBucket]) -> None:

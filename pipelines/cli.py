@@ -6,17 +6,23 @@ from typing import Any
 
 import click
 
+from pipelines.commands.capacity import capacity
+from pipelines.commands.dead_letters import dead_letters
 from pipelines.commands.demo import demo
 from pipelines.commands.events import events
 from pipelines.commands.generations import generations
 from pipelines.commands.ingest import ingest
 from pipelines.commands.invocation import Invocation, as_epilog, common_options
+from pipelines.commands.plan import plan
 from pipelines.commands.query import query
 from pipelines.commands.rebuild import rebuild
+from pipelines.commands.reconcile import reconcile
+from pipelines.commands.refresh import refresh
 from pipelines.commands.schemas import schemas
 from pipelines.commands.seal import seal
 from pipelines.commands.status import status
 from pipelines.commands.stopping import STOPPED, end_at_once, is_interrupt, say_stopped
+from pipelines.commands.stream import stream
 
 
 class Root(click.Group):
@@ -69,7 +75,23 @@ def cli() -> None:
     """
 
 
-for _command in (demo, ingest, events, seal, schemas, rebuild, status, query, generations):
+for _command in (
+    demo,
+    ingest,
+    events,
+    seal,
+    schemas,
+    plan,
+    rebuild,
+    stream,
+    refresh,
+    reconcile,
+    status,
+    query,
+    generations,
+    dead_letters,
+    capacity,
+):
     cli.add_command(_command)
 
 

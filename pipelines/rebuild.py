@@ -9,22 +9,26 @@ staged, and goes on from there.
 
 from __future__ import annotations
 
+import dataclasses
 import time
 import uuid
-from collections.abc import Callable, Sequence
-from contextlib import closing
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
+from pathlib import Path
 
 import duckdb
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from event_schemas import EmptyLogError, GenerationError
+from event_schemas import DisagreementError, EmptyLogError
+from pipelines.publishing import Publisher
 from pipelines.replaying import (
     Plan,
     Progress,
     Replayed,
     find_plan,
     forget_plan,
+    identity_of,
     is_staged,
     replay,
     save_plan,
@@ -32,22 +36,20 @@ from pipelines.replaying import (
 )
 from pipelines.runners import workers_of
 from pipelines.seal import seal
-from warehouse.broken import refuse
+from warehouse.broken import not_discarded, refuse
 from warehouse.contributions import compile_model
-from warehouse.domain import Domain, load_domain
+from warehouse.domain import load_domain
 from warehouse.event_log.log import EventLog
-from warehouse.fingerprint import fingerprint, fingerprint_parts
 from warehouse.object_store import ObjectStore
+from warehouse.parsing import BrokenEvent
 from warehouse.projection import ReadModel
-from warehouse.read_models import database
-from warehouse.read_models.building import StagedModels, kept_models, load, publish, scratch_folder
-from warehouse.read_models.catch_up import Standing, catch_up
+from warehouse.read_models.building import StagedModels, kept_models, scratch_folder
 from warehouse.read_models.cost import replay_cost
+from warehouse.read_models.cut_over import Verified
 from warehouse.read_models.database import Checkpoint
-from warehouse.read_models.generations import Generation, Generations, open_generations
-
-_PUBLISH_ATTEMPTS = 10
-_LOADER_MEMORY = "2GB"
+from warehouse.read_models.dead_letters import published_discards
+from warehouse.read_models.generations import Generation, Generations, Measured, Seed, open_generations
+from warehouse.read_models.seeding import choose_seed, seed_rows
 
 __all__ = ["Progress", "Rebuilt", "rebuild"]
 
@@ -63,16 +65,22 @@ class Rebuilt:
         bytes_stored: bytes of all segments.
         seconds: from start to publish.
         resumed: how many staged objects an earlier, killed run had left.
-        dead_letters: how many events could not be applied.
+        dead_letters: how many events could not be applied, apart from those that somebody decided to go without.
+        names: of the read models that were rebuilt.
+        seeded: names of the read models that were started from a generation, and replayed only what came after.
+        verified: what it was compared with before it was published, if that was asked for.
     """
 
     generation: Generation
     events: int
     bytes_read: int
     bytes_stored: int
-    seconds: float
-    resumed: int
-    dead_letters: int
+    seconds: float = 0.0
+    resumed: int = 0
+    dead_letters: int = 0
+    names: tuple[str, ...] = ()
+    seeded: tuple[str, ...] = ()
+    verified: Verified | None = None
 
 
 def rebuild(
@@ -83,6 +91,7 @@ def rebuild(
     *,
     only: Sequence[str] = (),
     dead_letter: bool = False,
+    verify: bool = False,
     report: Callable[[Progress], None] = lambda _: None,
 ) -> Rebuilt:
     """Rebuild read models and publish a generation in which all stand at the head of the log.
@@ -95,6 +104,8 @@ def rebuild(
         only: names of the read models to rebuild; those that the newest generation holds beside them are taken over
             and caught up. All by default.
         dead_letter: collect events that cannot be applied in ``refold.dead_letters``, in place of stopping.
+        verify: publish only if read models declared as they were agree with the newest generation, brought to the same
+            position by increments.
         report: called with the progress, a few times a second.
 
     Raises:
@@ -102,42 +113,110 @@ def rebuild(
         BrokenEventsError: events cannot be applied; nothing was published.
         DamagedLogError: the log misses an object; nothing was published.
         GenerationError: others published all the time.
+        DisagreementError: ``verify`` found a difference; nothing was published.
     """
     started = time.perf_counter()
     domain = load_domain(domain_ref)
     names = tuple(only) or tuple(m.name for m in domain.read_models)
     models = [domain.read_model(name) for name in names]
     generations = open_generations(read_models_url, domain.name)
-    kept_models(domain, log, names, generations.newest())
-    store, identity = generations.store, _identity(log, domain, models)
-    report(Progress("seal"))
+    newest = generations.newest()
+    kept_models(domain, log, names, newest)
+    seeds = {m.name: choose_seed(m, domain, log, newest, generations) for m in models if m.seed is not None}
+    publisher = Publisher(log, domain, generations, options, dead_letter, report, verify)
+    with ExitStack() as stack:
+        folder = stack.enter_context(scratch_folder(generations.store)) if seeds else Path()
+        seeded = [_from_seed(domain.read_model(n), seed, generations, folder) for n, seed in seeds.items()]
+        replayed = [m for m in models if m.name not in seeds]
+        if replayed:
+            done = _replay(publisher, domain_ref, replayed, seeded, seeds)
+        else:
+            published, verified = publisher.publish(seeded, seeds=seeds)
+            done = Rebuilt(published, events=0, bytes_read=0, bytes_stored=0, verified=verified)
+    return dataclasses.replace(done, seconds=time.perf_counter() - started, names=names, seeded=tuple(seeds))
+
+
+def _from_seed(model: ReadModel, seed: Seed, generations: Generations, folder: Path) -> StagedModels:
+    at, path = seed_rows(model, seed, generations, folder)
+    return StagedModels([model], at, {model.name: [path]}, replayed=False)
+
+
+def _replay(
+    publisher: Publisher,
+    domain_ref: str,
+    models: Sequence[ReadModel],
+    seeded: Sequence[StagedModels],
+    seeds: Mapping[str, Seed],
+) -> Rebuilt:
+    """Replay read models through Beam, and publish them with those that were seeded."""
+    log, domain, store, options = publisher.log, publisher.domain, publisher.generations.store, publisher.options
+    identity = identity_of(log, domain, models)
+    publisher.report(Progress("seal"))
+    names = tuple(m.name for m in models)
     plan = find_plan(store, identity) or _make_plan(store, identity, log, domain_ref, names, options)
-    staging = plan.staging(store)
-    replayed = replay(staging, plan, domain, models, options, report)
-    if replayed.broken and not dead_letter:
+    staging, clock = plan.staging(store), _Clock()
+    replayed = replay(staging, plan, domain, models, options, publisher.report)
+    clock.replayed()
+    undecided = _undecided(replayed, publisher.generations, log)
+    if undecided and not publisher.dead_letter:
         forget_plan(store, identity, plan)
-        raise refuse([b for found in replayed.broken.values() for b in found], doing="The rebuild")
+        raise refuse(undecided, doing="The rebuild")
+    costs = [replay_cost(compile_model(m, domain), domain, plan.sealed.segments) for m in models]
+    bytes_read = sum(c.bytes_read for c in costs)
+    # What an earlier run had staged took none of this run's time, so a resumed one tells nothing of the speed.
+    measure = None if replayed.resumed else clock.measure(replayed.events, bytes_read, workers_of(options))
     try:
-        published = _build(log, domain, _staged(models, plan, replayed), generations, options, dead_letter, report)
+        staged = [_staged(models, plan, replayed), *seeded]
+        published, verified = publisher.publish(staged, seeds=seeds, measure=measure)
     except duckdb.IOException as error:
         raise (error if is_staged(staging) else staging_lost(staging)) from error
+    except DisagreementError:
+        forget_plan(store, identity, plan)
+        raise
     forget_plan(store, identity, plan)
-    costs = [replay_cost(compile_model(m, domain), domain, plan.sealed.segments) for m in models]
     return Rebuilt(
         generation=published,
         events=replayed.events,
-        bytes_read=sum(c.bytes_read for c in costs),
+        bytes_read=bytes_read,
         bytes_stored=costs[0].bytes_stored,
-        seconds=time.perf_counter() - started,
         resumed=replayed.resumed,
-        dead_letters=sum(map(len, replayed.broken.values())),
+        dead_letters=len(undecided),
+        verified=verified,
     )
 
 
-def _identity(log: EventLog, domain: Domain, models: Sequence[ReadModel]) -> str:
-    """Name a rebuild by what it does, so that a later run of the same finds what a killed one staged."""
-    made_by = {m.name: fingerprint(fingerprint_parts(m, domain)) for m in models}
-    return fingerprint({"log": log.log_id, "duckdb": duckdb.__version__, **made_by})
+class _Clock:
+    """Takes the time of a replay, and of what comes after it."""
+
+    def __init__(self) -> None:
+        self._started = self._replayed = time.perf_counter()
+
+    def replayed(self) -> None:
+        """Note that the replay is done."""
+        self._replayed = time.perf_counter()
+
+    def measure(self, events: int, bytes_read: int, workers: int) -> Callable[[], Measured]:
+        """Give what tells, when it is called, how long all took."""
+
+        def told() -> Measured:
+            now = time.perf_counter()
+            return Measured(
+                events=events,
+                bytes_read=bytes_read,
+                seconds=round(now - self._started, 3),
+                workers=workers,
+                serial_seconds=round(now - self._replayed, 3),
+            )
+
+        return told
+
+
+def _undecided(replayed: Replayed, generations: Generations, log: EventLog) -> list[BrokenEvent]:
+    """Give the broken events that nobody decided to go without."""
+    if not replayed.broken:
+        return []
+    discarded = published_discards(generations, generations.newest(), log_id=log.log_id)
+    return not_discarded(replayed.broken, discarded)
 
 
 def _make_plan(
@@ -163,33 +242,3 @@ def _staged(models: Sequence[ReadModel], plan: Plan, replayed: Replayed) -> Stag
     sealed = plan.sealed
     at = Checkpoint(sealed.sealed_position, sealed.sealed_commit, sealed.recorded_at)
     return StagedModels(models, at, replayed.rows, replayed.broken)
-
-
-def _build(
-    log: EventLog,
-    domain: Domain,
-    staged: StagedModels,
-    generations: Generations,
-    options: PipelineOptions,
-    dead_letter: bool,
-    report: Callable[[Progress], None],
-) -> Generation:
-    """Load, catch up and publish; and once more on top of whoever published first meanwhile."""
-    names = [m.name for m in staged.models]
-    for _ in range(_PUBLISH_ATTEMPTS):
-        parent = generations.newest()
-        kept = kept_models(domain, log, names, parent)
-        with scratch_folder(generations.store) as folder:
-            path = generations.working_copy(parent, folder) if kept and parent else folder / "working.duckdb"
-            threads = workers_of(options)
-            with closing(database.open_database(path, threads=threads, memory_limit=_LOADER_MEMORY)) as connection:
-                standing = [Standing(kept, database.get_checkpoint(connection)), Standing(staged.models, staged.at)]
-                report(Progress("load"))
-                load(connection, log, domain, staged)
-                report(Progress("catch up"))
-                catch_up(connection, log, domain, standing, dead_letter=dead_letter)
-                report(Progress("publish"))
-                generation = publish(connection, path, log, domain, generations, parent)
-        if generation is not None:
-            return generation
-    raise GenerationError(f"Others published to {generations.store.url} all the time; gave up. Run the rebuild again.")

@@ -27,8 +27,9 @@ from warehouse.broken import apply_unbroken
 from warehouse.contributions import Compiled, compile_model
 from warehouse.domain import Domain, load_domain
 from warehouse.event_log import manifest as manifests
-from warehouse.event_log.log import open_log
+from warehouse.event_log.log import EventLog, open_log
 from warehouse.event_log.manifest import Manifest
+from warehouse.fingerprint import fingerprint, fingerprint_parts
 from warehouse.object_store import ObjectStore, open_store
 from warehouse.parsing import BrokenEvent
 from warehouse.projection import Fold, ReadModel
@@ -50,7 +51,7 @@ class Progress:
     """How far a rebuild is.
 
     Attributes:
-        phase: ``seal``, ``replay``, ``load``, ``catch up`` or ``publish``.
+        phase: ``seal``, ``replay``, ``load``, ``catch up``, ``verify`` or ``publish``; ``compare`` in a reconciliation.
         done: staged objects so far.
         planned: staged objects in all.
         events: events to replay in all.
@@ -73,6 +74,7 @@ class Plan:
         models: names of the read models to rebuild.
         workers: how many the buckets are divided for; a later run that resumes may have others.
         sealed: the manifest that is replayed.
+        up_to: the last position to replay; all that is sealed by default.
     """
 
     plan_id: str
@@ -81,10 +83,18 @@ class Plan:
     models: tuple[str, ...]
     workers: int
     sealed: Manifest
+    up_to: int | None = None
 
     def staging(self, store: ObjectStore) -> ObjectStore:
         """Give the folder of what it stages."""
         return store.child(f"staging/rebuild-{self.plan_id}")
+
+
+def identity_of(log: EventLog, domain: Domain, models: Sequence[ReadModel], *, up_to: int | None = None) -> str:
+    """Name a rebuild by what it does, so that a later run of the same finds what a killed one staged."""
+    made_by = {m.name: fingerprint(fingerprint_parts(m, domain)) for m in models}
+    bound = {} if up_to is None else {"up_to": str(up_to)}
+    return fingerprint({"log": log.log_id, "duckdb": duckdb.__version__, **bound, **made_by})
 
 
 def save_plan(store: ObjectStore, identity: str, plan: Plan) -> Plan:
@@ -95,6 +105,7 @@ def save_plan(store: ObjectStore, identity: str, plan: Plan) -> Plan:
         "domain_ref": plan.domain_ref,
         "models": plan.models,
         "workers": plan.workers,
+        "up_to": plan.up_to,
         "sealed": manifests.encode(plan.sealed).decode(),
     }
     plan.staging(store).put(_PLAN, orjson.dumps(told))
@@ -314,7 +325,8 @@ def _units(staging: ObjectStore, plan: Plan, domain: Domain, models: Sequence[Re
 def _segments(plan: Plan, domain: Domain, models: Sequence[ReadModel]) -> list[manifests.Segment]:
     """Pick the segments that some read models need: their event types' shapes, and what fits no contract."""
     shapes = sources_of(domain, [t for m in models for t in m.event_types])
-    return [s for s in plan.sealed.segments if s.shape in shapes or s.raw or not domain.registry.knows(s.shape)]
+    needed = [s for s in plan.sealed.segments if s.shape in shapes or s.raw or not domain.registry.knows(s.shape)]
+    return [s for s in needed if plan.up_to is None or s.first_position + s.position_base <= plan.up_to]
 
 
 @functools.lru_cache(maxsize=8)
@@ -340,7 +352,7 @@ def _stage_models(staging: ObjectStore, unit: _Unit) -> list[Named]:
         for name in unit.models:
             compiled = compile_model(domain.read_model(name), domain)
             segments = [s for s in _segments(plan, domain, [compiled.model]) if s.bucket in unit.buckets]
-            typed = typed_segments(connection, log, domain.registry, segments)
+            typed = typed_segments(connection, log, domain.registry, segments, up_to=plan.up_to)
             path = folder / f"{name}.parquet"
             write = functools.partial(units.stage, connection, compiled, path=path)
             staged, found = apply_unbroken(connection, domain, compiled, typed.relations, write)

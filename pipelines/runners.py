@@ -66,11 +66,16 @@ def for_python(options: PipelineOptions) -> PipelineOptions:
     return changed
 
 
+def is_local(options: PipelineOptions) -> bool:
+    """Tell whether pipelines run on this machine, by the local default."""
+    return (options.view_as(StandardOptions).runner or "").lower() in _LOCAL_NAMES
+
+
 def make_runner(options: PipelineOptions) -> PipelineRunner:
     """Make the runner that options name."""
-    name = options.view_as(StandardOptions).runner or ""
-    if name.lower() in _LOCAL_NAMES:
+    if is_local(options):
         return _local_runner(options)
+    name = options.view_as(StandardOptions).runner
     return create_runner(_SHORT_NAMES.get(name.lower(), name))
 
 

@@ -59,7 +59,7 @@ class _Stage(beam.DoFn):  # type: ignore[misc]
 
     def process(self, unit: Any) -> Iterator[Named]:
         """Stage a unit, and yield what came of it."""
-        yield from _told(self._staging_url, lambda: list(self._work(unit)))
+        yield from told(self._staging_url, lambda: list(self._work(unit)))
 
 
 class _Merge(beam.DoFn):  # type: ignore[misc]
@@ -72,11 +72,11 @@ class _Merge(beam.DoFn):  # type: ignore[misc]
     def process(self, group: tuple[str, Iterable[str]]) -> Iterator[str]:
         """Merge a group; a runner that repeated a unit gives a name twice."""
         name, staged = group
-        _told(self._staging_url, lambda: self._work(name, sorted(set(staged))))
+        told(self._staging_url, lambda: self._work(name, sorted(set(staged))))
         yield name
 
 
-def _told(staging_url: str, work: Callable[[], Any]) -> Any:
+def told(staging_url: str, work: Callable[[], Any]) -> Any:
     """Run work, and leave an error of ours where the driver finds it whole, whatever the runner makes of it."""
     try:
         return work()
@@ -104,10 +104,11 @@ def run_staged(work: Work, options: PipelineOptions) -> None:
     try:
         pipeline.run().wait_until_finish()
     except Exception as error:
-        raise _worker_error(staging, error) from error
+        raise worker_error(staging, error) from error
 
 
-def _worker_error(staging: ObjectStore, error: Exception) -> Exception:
+def worker_error(staging: ObjectStore, error: Exception) -> Exception:
+    """Give what a worker raised, as far as it left word; else say that it failed."""
     for key in staging.list_from(_ERRORS):
         found = pickle.loads(staging.get(key))
         if isinstance(found, RefoldError):

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -86,6 +87,15 @@ def test_every_link_leads_somewhere(document: Path) -> None:
     for target in re.findall(r"\]\(([^)#]+)[^)]*\)", document.read_text()):
         if "://" not in target:
             assert (document.parent / target).exists(), target
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda d: str(d.relative_to(ROOT)))
+def test_every_workflow_is_yaml(document: Path) -> None:
+    """What a reader would copy into a repository can be read there, and has steps that run."""
+    for block in blocks_of(document):
+        if block.language == "yaml":
+            jobs = yaml.safe_load(block.text)["jobs"].values()
+            assert all(any("run" in step for step in job["steps"]) for job in jobs)
 
 
 def test_the_example_in_the_readme_is_short() -> None:

@@ -1,7 +1,7 @@
 """Storage: the event log, declarations of read models, and their published generations. Never imports Beam."""
 
 from warehouse.domain import Domain, load_domain
-from warehouse.event_log.append import Appended, Appender, NewEvent
+from warehouse.event_log.append import Appended, Appender, NewEvent, StreamAppend
 from warehouse.event_log.log import EventLog, create_log, open_log
 from warehouse.projection import Delete, Fold, Projection, View
 from warehouse.read_models.generations import Generation, Generations, open_generations
@@ -18,6 +18,7 @@ __all__ = [
     "Generations",
     "NewEvent",
     "Projection",
+    "StreamAppend",
     "View",
     "collect",
     "count",

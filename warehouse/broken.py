@@ -199,6 +199,18 @@ def events_at(
     return found
 
 
+def not_discarded(
+    broken: Mapping[str, Sequence[BrokenEvent]], discarded: Collection[tuple[str, int]]
+) -> list[BrokenEvent]:
+    """Give the broken events that stop a strict run: those that nobody decided to go without.
+
+    Args:
+        broken: read model to its events.
+        discarded: read model and position of those that were decided over.
+    """
+    return [b for name, found in broken.items() for b in found if (name, b.position) not in discarded]
+
+
 def refuse(broken: Sequence[BrokenEvent], *, doing: str) -> BrokenEventsError:
     """Write the error of a strict run: counts per reason, and the first examples."""
     counts = Counter(b.reason for b in broken)
@@ -210,5 +222,5 @@ def refuse(broken: Sequence[BrokenEvent], *, doing: str) -> BrokenEventsError:
     return BrokenEventsError(
         f"{doing} met {len({b.position for b in broken})} events that cannot be applied. By reason: {reasons}. First "
         f"examples: {examples}. Nothing was published. Mend the upcaster, the handler or the contract, or collect such "
-        "events with --dead-letter."
+        "events with --dead-letter; `refold dead-letters discard` then decides to go without some."
     )

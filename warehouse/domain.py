@@ -7,11 +7,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import entry_points
 
+import duckdb
+
 from event_schemas import ContractError, ProjectionError, Registry, Upcaster, UsageError
 from event_schemas.registry import Shape
 from event_schemas.upcasting import Form
-from warehouse.projection import ReadModel, View, create_table_sql, view_binds
-from warehouse.sql import scratch
+from warehouse.projection import ReadModel, View, check_seed_columns, create_table_sql, view_binds
+from warehouse.sql import first_line, quote, result_schema, scratch
 from warehouse.upcasting import compile_sql
 
 ENTRY_POINT_GROUP = "refold.domains"
@@ -84,17 +86,39 @@ class Domain:
                     )
 
     def _check_views(self) -> None:
-        if not self.views:
+        seeded = [m for m in self.read_models if m.seed is not None]
+        if not self.views and not seeded:
             return
         with scratch() as connection:
             schema = f"bind_{self.name}"
-            connection.execute(f"CREATE OR REPLACE SCHEMA {schema}")
-            connection.execute(f"USE {schema}")
-            for model in self.read_models:
-                connection.execute(create_table_sql(model))
-            for view in self.views:
-                view_binds(view, connection)
-            connection.execute(f"USE main; DROP SCHEMA {schema} CASCADE")
+            connection.execute(f"DROP SCHEMA IF EXISTS {schema} CASCADE; CREATE SCHEMA {schema}; USE {schema}")
+            try:
+                for model in self.read_models:
+                    connection.execute(create_table_sql(model))
+                for view in self.views:
+                    view_binds(view, connection)
+                for model in seeded:
+                    _check_seed(model, connection)
+            finally:
+                connection.execute(f"USE main; DROP SCHEMA {schema} CASCADE")
+
+
+def _check_seed(model: ReadModel, connection: duckdb.DuckDBPyConnection) -> None:
+    """Bind a seed against the domain's tables.
+
+    One that reads a table which the domain no longer has, or its own as it was, can be checked only when it is used.
+    """
+    assert model.seed is not None
+    connection.execute(f"ALTER TABLE {quote(model.name)} RENAME TO _itself")
+    try:
+        found = result_schema(connection, f"FROM ({model.seed}) LIMIT 0")
+    except duckdb.CatalogException:
+        return
+    except duckdb.Error as error:
+        raise ProjectionError(f"Projection {model.name}, seed: {first_line(error)}") from error
+    finally:
+        connection.execute(f"ALTER TABLE _itself RENAME TO {quote(model.name)}")
+    check_seed_columns(model, found)
 
 
 def load_domain(name: str) -> Domain:

@@ -31,6 +31,7 @@ from warehouse.replay import Replay
 from warehouse.sql import first_line
 
 _MOST_A_BUCKET = 100
+_POSITIONS = 5
 _EVENTS_A_UNIT = 500_000
 _COMMITS_A_UNIT = 2_000
 _MEMORY = "2GB"
@@ -44,11 +45,13 @@ class Reason:
         text: what does not fit, or what failed.
         events: how many events fail for it.
         first_position: of the first of them.
+        positions: of the first few; only of the first where events were counted without being read.
     """
 
     text: str
     events: int
     first_position: int
+    positions: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,9 +138,9 @@ class _Tally:
 
     def fail(self, shape: Shape, reason: Reason) -> None:
         reasons = self.reasons.setdefault(shape, {})
-        before = reasons.get(reason.text, Reason(reason.text, 0, reason.first_position))
-        first = min(before.first_position, reason.first_position)
-        reasons[reason.text] = Reason(reason.text, before.events + reason.events, first)
+        before = reasons.get(reason.text, Reason(reason.text, 0, reason.first_position, ()))
+        first = tuple(sorted({*before.positions, *reason.positions})[:_POSITIONS])
+        reasons[reason.text] = Reason(reason.text, before.events + reason.events, first[0], first)
 
     def result(self, shape: Shape, registry: Registry) -> ShapeResult:
         reasons = sorted(self.reasons.get(shape, {}).values(), key=lambda r: (-r.events, r.first_position))
@@ -176,7 +179,8 @@ def _sealed_units(log: EventLog, domain: Domain, head: Head, tally: _Tally) -> I
         else:  # typed by code that knew it, which this does not: counted without being read
             tally.count(s.shape, s.rows)
             text = f"Unknown to the domain: {s.event_type} v{s.schema_version}"
-            tally.fail(s.shape, Reason(text, s.rows, s.first_position + s.position_base))
+            first = s.first_position + s.position_base
+            tally.fail(s.shape, Reason(text, s.rows, first, (first,)))
     for bucket in sorted({s.bucket for s in segments}):
         mine = [s for s in segments if s.bucket == bucket]
         yield lambda connection, mine=mine: typed_segments(connection, log, domain.registry, mine)  # type: ignore[misc]
@@ -210,7 +214,7 @@ def _run(connection: duckdb.DuckDBPyConnection, domain: Domain, typed: Typed, ta
     for misfit in typed.broken:
         shape = (misfit.event_type, misfit.schema_version)
         tally.count(shape, 1)
-        tally.fail(shape, Reason(misfit.reason, 1, misfit.position))
+        tally.fail(shape, Reason(misfit.reason, 1, misfit.position, (misfit.position,)))
     groups: dict[Shape | Upcaster, dict[Shape, str]] = {}
     for shape, relation in typed.relations.items():
         groups.setdefault(_merger_of(shape, domain.registry) or shape, {})[shape] = relation
@@ -289,7 +293,8 @@ def _count(
         [(events,)] = connection.execute(f"SELECT count(*) FROM {relation}").fetchall()
         tally.count(shape, events)
         if failing:
-            for reason in connection.execute(
-                f"SELECT reason, count(*), min(position) FROM {relation} JOIN _failing USING (position) GROUP BY 1"
+            for text, count, first in connection.execute(
+                f"SELECT reason, count(*), min(position, {_POSITIONS}) FROM {relation} JOIN _failing USING (position) "
+                "GROUP BY 1"
             ).fetchall():
-                tally.fail(shape, Reason(*reason))
+                tally.fail(shape, Reason(text, count, first[0], tuple(first)))

@@ -34,10 +34,24 @@ def check_one_event(select: str) -> None:
             raise SqlError(
                 "a window goes over many events; a handler sees them one at a time. Partition it by position"
             )
-        if node.get("class") == "FUNCTION" and node["function_name"].lower() in _volatile():
-            raise SqlError(f"{node['function_name']}() tells something else each time; take it from the event")
+        _check_repeatable(node, instead="take it from the event")
         if node.get("type") == "SELECT_NODE" and _reads_event(node):
             _check_select(node)
+
+
+def check_repeatable(select: str) -> None:
+    """Refuse a statement over tables that would tell something else the next time.
+
+    Raises:
+        SqlError: saying what in it does.
+    """
+    for node in walk(parse(select)):
+        _check_repeatable(node, instead="take it from a table, or write it down")
+
+
+def _check_repeatable(node: dict[str, Any], *, instead: str) -> None:
+    if node.get("class") == "FUNCTION" and node["function_name"].lower() in _volatile():
+        raise SqlError(f"{node['function_name']}() tells something else each time; {instead}")
 
 
 def _check_select(node: dict[str, Any]) -> None:

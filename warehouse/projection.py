@@ -20,7 +20,7 @@ import pyarrow as pa
 
 from event_schemas import ENVELOPE, ProjectionError, event_type_of, is_event, schema_of
 from event_schemas.envelope import ENVELOPE_NAMES
-from warehouse.one_event import check_one_event
+from warehouse.one_event import check_one_event, check_repeatable
 from warehouse.reducers import Kind, Reducer
 from warehouse.sql import (
     Rewritten,
@@ -91,6 +91,9 @@ class Projection:
             the payload's fields and the envelope's. It must name every key column, and may name any columns: those
             it does not name it leaves alone. ``WHERE`` and ``unnest`` work. ``Delete("SELECT ...")`` removes the row.
         derived: further column to an SQL expression over the row, computed when it is read.
+        seed: a query over the tables and views of the newest generation that yields the key and every column. The
+            rows then stand where that generation stands, and only later events are replayed. Not for
+            ``count_distinct``, since what was seen before cannot be known.
 
     Raises:
         ProjectionError: naming the projection, the event and the column.
@@ -112,12 +115,14 @@ class Projection:
     columns: Mapping[str, Reducer]
     on: Mapping[type, str | Delete]
     derived: Mapping[str, str] = field(default_factory=dict)
+    seed: str | None = None
     handlers: tuple[Handler, ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         _check_names(self.name, self.key, self.columns, self.on)
         _check_types(self.name, self.table)
         _check_totals(self.name, self.columns)
+        _check_seed(self.name, self.seed, self.distinct_columns())
         wanted = {c: r.type for c, r in self.columns.items()}
         handlers = tuple(_compile(self.name, self.key, wanted, cls, on) for cls, on in self.on.items())
         object.__setattr__(self, "handlers", handlers)
@@ -164,6 +169,8 @@ class Fold:
         fold: ``fold(state, event) -> state``, called in position order within a key. ``state`` is a dict of
             ``columns``, or None at the start (it may be changed in place). ``event`` is a named tuple of the
             SELECT's columns without the key, with ``event_type`` as attribute. None removes the row.
+        seed: a query over the tables and views of the newest generation that yields the key and every column: the
+            states to go on from, so that only later events are folded.
 
     Attributes:
         event_columns: column that events have to its DuckDB type, the same whichever event names it.
@@ -177,6 +184,7 @@ class Fold:
     columns: Mapping[str, str]
     on: Mapping[type, str]
     fold: Callable[[Any, Any], State]
+    seed: str | None = None
     handlers: tuple[Handler, ...] = field(init=False, repr=False, compare=False)
     event_columns: Mapping[str, str] = field(init=False, repr=False, compare=False)
 
@@ -185,6 +193,7 @@ class Fold:
         if not callable(self.fold):
             raise ProjectionError(f"Fold {self.name}: fold= is no function of (state, event).")
         _check_types(self.name, self.table)
+        _check_seed(self.name, self.seed, ())
         handlers = tuple(_compile(self.name, self.key, None, cls, on) for cls, on in self.on.items())
         object.__setattr__(self, "handlers", handlers)
         object.__setattr__(self, "event_columns", _event_columns(self.name, handlers))
@@ -271,6 +280,44 @@ def _check_totals(name: str, columns: Mapping[str, Reducer]) -> None:
                     f"Projection {name}, column {column}: a total of {reducer.type} cannot be added up; use an "
                     "integer or a DECIMAL."
                 ) from error
+
+
+def _check_seed(name: str, seed: str | None, distinct: tuple[str, ...]) -> None:
+    if seed is None:
+        return
+    if distinct:
+        raise ProjectionError(
+            f"Projection {name}, column {distinct[0]}: a count_distinct cannot start from a seed, since the values "
+            "that were seen before are not known. Leave out seed=, or the column."
+        )
+    try:
+        check_repeatable(seed)
+    except SqlError as error:
+        raise ProjectionError(f"Projection {name}, seed: {first_line(error)}") from error
+
+
+def check_seed_columns(model: ReadModel, found: pa.Schema) -> None:
+    """Make sure that a seed yields exactly the columns of its read model, in types that hold the values unchanged.
+
+    Raises:
+        ProjectionError: naming the read model and the column.
+    """
+    where = f"Projection {model.name}, seed"
+    if missing := [c for c in model.table if c not in found.names]:
+        raise ProjectionError(
+            f"{where}: the query does not yield column {missing[0]!r}; it has {found.names}. A seed must give the key "
+            "and every column, since the events before it are not replayed."
+        )
+    if beyond := [c for c in found.names if c not in model.table]:
+        raise ProjectionError(f"{where}: column {beyond[0]!r} is not declared; declared are {list(model.table)}.")
+    for column, declared in model.table.items():
+        wanted = arrow_type(declared, where=f"{where}, column {column}")
+        dtype = found.field(found.get_field_index(column)).type
+        if not same_value(dtype, wanted):
+            raise ProjectionError(
+                f"{where}, column {column}: the query yields {dtype}, declared is {declared}. A value would be changed "
+                "on the way: cast it in the query, or declare another type."
+            )
 
 
 def _check_derived(model: Projection) -> None:

@@ -122,6 +122,26 @@ def empty_relation(schema: pa.Schema) -> str:
     return f"(SELECT {typed} WHERE false)"
 
 
+_HUGE = ("HUGEINT", "UHUGEINT")
+
+
+def without_huge(connection: duckdb.DuckDBPyConnection, select: str) -> str:
+    """Write a query whose 128-bit integers are decimals, such as the sum of a BIGINT.
+
+    DuckDB would write them to Parquet as doubles, and Arrow has no such type.
+
+    Args:
+        connection: where the query binds.
+        select: the query.
+    """
+    found = connection.sql(select)
+    huge = [n for n, t in zip(found.columns, found.types, strict=True) if t in _HUGE]
+    if not huge:
+        return select
+    exact = ", ".join(f"CAST({quote(n)} AS DECIMAL(38,0)) AS {quote(n)}" for n in huge)
+    return f"SELECT * REPLACE ({exact}) FROM ({select})"
+
+
 def result_schema(connection: duckdb.DuckDBPyConnection, query: str) -> pa.Schema:
     """Give the Arrow schema of a query's result, with plain booleans in place of DuckDB's lossless ``arrow.bool8``."""
     schema = connection.sql(query).to_arrow_table().schema

@@ -71,7 +71,7 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, wrap_l
         _print_plain(columns, iter(rows))
         return
     whole = list(rows)
-    table = _table(columns, whole, wrap_last=wrap_last)
+    table = make_table(columns, whole, wrap_last=wrap_last)
     console = stdout()
     needed = Measurement.get(console, console.options.update(width=_NO_END), table).minimum
     if needed <= console.width:
@@ -80,7 +80,8 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, wrap_l
         _print_records(columns, whole)
 
 
-def _table(columns: Sequence[str], rows: list[Sequence[Any]], *, wrap_last: bool) -> Table:
+def make_table(columns: Sequence[str], rows: Sequence[Sequence[Any]], *, wrap_last: bool = False) -> Table:
+    """Lay out rows for a terminal."""
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     for index, name in enumerate(columns):
         numbers = any(isinstance(row[index], int | float | Decimal) for row in rows)

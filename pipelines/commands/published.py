@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -47,12 +48,32 @@ def read_last_updated(connection: duckdb.DuckDBPyConnection) -> str | None:
     return rows[0][0].isoformat() if rows and rows[0][0] else None
 
 
-def last_updated(generations: Generations, generation: Generation) -> str:
-    """Tell when a generation's tables were brought to its position.
+@dataclass(frozen=True, slots=True)
+class Inside:
+    """What only the file of a generation tells.
 
-    A remote file would have to be fetched for that; there it is when the generation was published, just after.
+    Attributes:
+        last_updated: when its tables were brought to its position, RFC 3339.
+        undecided: how many dead letters are open; None if the file is remote, and so was not looked into.
+        discarded: how many dead letters are discarded; None likewise.
+    """
+
+    last_updated: str
+    undecided: int | None = None
+    discarded: int | None = None
+
+
+def look_inside(generations: Generations, generation: Generation) -> Inside:
+    """Look into a generation's file.
+
+    A remote file would have to be fetched for that: there the tables were updated when the generation was published,
+    just after.
     """
     if not generations.store.is_local:
-        return generation.published_at
+        return Inside(generation.published_at)
+    from warehouse.read_models.dead_letters import count_letters
+
     with open_generation(generations, generation) as connection:
-        return read_last_updated(connection) or generation.published_at
+        counts = count_letters(connection).values()
+        updated = read_last_updated(connection) or generation.published_at
+        return Inside(updated, sum(n for n, _ in counts), sum(n for _, n in counts))

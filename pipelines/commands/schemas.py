@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -11,6 +12,7 @@ from pipelines.commands.invocation import Command, Invocation, as_epilog, common
 
 if TYPE_CHECKING:
     from event_schemas import Registry
+    from event_schemas.compatibility import Compatibility, TypeVerdict
     from warehouse.dry_run import ShapeResult
 
 
@@ -44,6 +46,130 @@ def list_schemas(call: Invocation) -> None:
         for d in described
     ]
     output.print_table(("event", "becomes", "by upcaster", "fields"), rows, wrap_last=True)
+
+
+_FILE = click.option(
+    "--file",
+    "file",
+    type=click.Path(dir_okay=False, path_type=Path),
+    default=Path("event_schemas.lock.json"),
+    show_default=True,
+    help="The lock file.",
+)
+
+
+@schemas.command(name="lock", cls=Command, example="refold schemas lock\nrefold schemas lock --verify")
+@_FILE
+@click.option(
+    "--verify", is_flag=True, help="Write nothing; exit with code 1 if the file is not what would be written."
+)
+@common_options("domain")
+@pass_invocation
+def lock_schemas(call: Invocation, file: Path, verify: bool) -> None:
+    """Write every event type in every schema version to a lock file, which belongs into git.
+
+    Types, optional fields, and which upcaster leads where: what `refold schemas check` compares later.
+    """
+    from event_schemas import UsageError
+    from event_schemas.lock import lock_of, write_lock
+    from pipelines.commands import output
+
+    lock = lock_of(call.domain.registry, call.domain.name)
+    text = write_lock(lock)
+    same = file.exists() and file.read_text() == text
+    if not (same or verify):
+        try:
+            file.write_text(text)
+        except OSError as error:
+            raise UsageError(f"Cannot write the lock file {file}: {error.strerror}. Give another --file.") from error
+    if call.json:
+        output.print_json({"file": str(file), "schemas": len(lock.shapes), "changed": not same})
+    elif verify and not same:
+        output.say(f"{file} is not up to date: run `refold schemas lock`, and commit it.")
+    else:
+        said = "is up to date" if same else "was written"
+        output.say(f"{file} {said}: {output.plural(len(lock.shapes), 'schema')} of domain {lock.domain}.")
+    if verify and not same:
+        raise click.exceptions.Exit(1)
+
+
+_CHECK = """\
+refold schemas check --against main
+refold schemas check --against v1.4.0 --mode full --json"""
+
+
+@schemas.command(name="check", cls=Command, example=_CHECK)
+@click.option(
+    "--against",
+    metavar="REV|FILE",
+    help="A git revision that has the lock file at the same path, or a lock file; the --file itself by default.",
+)
+@click.option(
+    "--mode",
+    type=click.Choice(["backward", "forward", "full"]),
+    default="backward",
+    show_default=True,
+    help="What is demanded: that new code reads old data, that old code can read new data, or both.",
+)
+@_FILE
+@common_options("domain")
+@pass_invocation
+def check_schemas(call: Invocation, against: str | None, mode: str, file: Path) -> None:
+    """Judge how the contracts have changed, with a reason for each field.
+
+    Exits with code 1 if the change is not what --mode demands, or if a stored schema was changed without a new
+    schema_version, lost its upcaster, or an event type vanished with its events.
+    """
+    from event_schemas.compatibility import Mode, compare
+    from event_schemas.lock import lock_of
+    from pipelines.commands import output
+    from pipelines.locked import find_lock
+
+    found = compare(find_lock(against, file), lock_of(call.domain.registry, call.domain.name))
+    kept = found.meets(Mode(mode))
+    if call.json:
+        judged = [{"event_type": t.event_type, **_judgement(t)} for t in found.event_types]
+        told = {"against": against or str(file), "mode": mode, "verdict": found.verdict.value}
+        output.print_json({**told, "compatible": kept, "errors": len(found.errors), "event_types": judged})
+    else:
+        _print_judgement(found, mode, kept)
+    if not kept:
+        raise click.exceptions.Exit(1)
+
+
+def _judgement(judged: TypeVerdict) -> dict[str, Any]:
+    reasons = [asdict(reason) for reason in judged.reasons]
+    return {"verdict": judged.verdict.value, "before": judged.before, "after": judged.after, "reasons": reasons}
+
+
+def _print_judgement(found: Compatibility, mode: str, kept: bool) -> None:
+    from pipelines.commands import output
+
+    changed = [t for t in found.event_types if t.reasons]
+    rows = [
+        (
+            t.event_type,
+            _version(t.before),
+            _version(t.after),
+            t.verdict.value,
+            f"{'error: ' if r.error else ''}{r.what}",
+            r.text,
+        )
+        for t in changed
+        for r in t.reasons
+    ]
+    if rows:
+        output.print_table(("event", "before", "now", "verdict", "what", "why"), rows, wrap_last=True)
+    same = len(found.event_types) - len(changed)
+    output.say(
+        f"{output.plural(len(changed), 'event type')} changed, {same:,} as before. Verdict: {found.verdict.value}"
+        + (f", {output.plural(len(found.errors), 'error')}" if found.errors else "")
+        + f"; {mode} was demanded: {'kept' if kept else 'broken'}."
+    )
+
+
+def _version(number: int | None) -> str:
+    return f"v{number}" if number else ""
 
 
 @schemas.command(name="dry-run", cls=Command, example="refold schemas dry-run\nrefold schemas dry-run --json")
@@ -85,9 +211,11 @@ def _print_results(results: list[ShapeResult]) -> None:
     output.print_table(("stored event", "becomes", "events", "broken"), rows)
     for result in results:
         for reason in result.reasons:
+            more = ", …" if reason.events > len(reason.positions) else ""
+            at = ", ".join(f"{position:,}" for position in reason.positions)
             output.say(
-                f"{result.event_type} v{result.schema_version}: {output.plural(reason.events, 'event')}, the first at "
-                f"position {reason.first_position:,}: {reason.text}"
+                f"{result.event_type} v{result.schema_version}: {output.plural(reason.events, 'event')} at "
+                f"{at}{more}: {reason.text}"
             )
 
 

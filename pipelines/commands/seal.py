@@ -7,12 +7,14 @@ from dataclasses import asdict
 import click
 
 from pipelines.commands.invocation import BeamCommand, Invocation, common_options, pass_invocation
+from pipelines.commands.metered import metered, metrics_option, tell_log
 
 
 @click.command(cls=BeamCommand, example="refold seal\nrefold seal -- --direct_num_workers=4")
+@metrics_option
 @common_options("domain", "log", "runner")
 @pass_invocation
-def seal(call: Invocation) -> None:
+def seal(call: Invocation, metrics_port: int | None) -> None:
     """Turn the log's new commits into segments, which a rebuild reads many times faster.
 
     Appends go on meanwhile. A rebuild seals the log by itself; this is for doing it at another time.
@@ -23,9 +25,11 @@ def seal(call: Invocation) -> None:
     from pipelines.progress import bar
     from pipelines.seal import seal as seal_log
 
-    with bar("seal", "events") as report:
+    with metered(metrics_port) as metrics, bar("seal", "events") as report:
+        tell_log(metrics, log)
         sealed = seal_log(log, call.settings.domain, options)
         report(sealed.events, None)
+        tell_log(metrics, log)
     if call.json:
         output.print_json(asdict(sealed))
     elif sealed.commits:

@@ -9,6 +9,7 @@ import threading
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
 from multiprocessing.context import ForkContext, SpawnContext
 from multiprocessing.queues import SimpleQueue
 from pathlib import Path
@@ -93,13 +94,24 @@ def test_a_deleted_key_can_be_created_again(store: ObjectStore) -> None:
     assert store.put_if_absent("key", b"second") is True
 
 
+def test_modified(store: ObjectStore) -> None:
+    """When an object was written, and written again, to the second that some stores round to."""
+    slack = timedelta(seconds=2)
+    before = datetime.now(UTC)
+    store.put("key", b"first")
+    first = store.modified("key")
+    assert before - slack <= first <= datetime.now(UTC) + slack
+    store.put("key", b"second")
+    assert store.modified("key") >= first
+
+
 @pytest.mark.parametrize("key", ["absent", "present/below", "folder"])
 def test_no_object(store: ObjectStore, key: str) -> None:
     """An absent object is named in the error; a folder is no object, and nothing is below an object."""
     store.put("present", b"")
     store.put("folder/object", b"")
     assert not store.exists(key)
-    for read in (store.get, store.size, store.local_path):
+    for read in (store.get, store.size, store.modified, store.local_path):
         with pytest.raises(ObjectNotFoundError, match=f"no object '{key}' in {store.url}"):
             read(key)
     store.delete(key)

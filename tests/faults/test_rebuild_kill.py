@@ -26,6 +26,7 @@ from benchmarks.order_log import make_order_log
 from event_schemas import RefoldError
 from event_schemas.orders import StockAdjusted
 from pipelines.rebuild import Rebuilt, rebuild
+from pipelines.refresh import refresh
 from pipelines.runners import make_options
 from pipelines.seal import seal
 from pipelines.staged import Named, Work, run_staged
@@ -215,6 +216,17 @@ def test_a_rebuild_killed_as_it_publishes_has_published_all_or_nothing(shop: Sho
     assert (answers[0], answers[-1], set(answers)) == (before, shop.state(), {before, undisturbed.state()})
 
 
+def test_a_refresh_killed_as_it_catches_up_is_gone_on_with(shop: Shop, undisturbed: Shop) -> None:
+    """Readers have the old generation until a second run has published; nothing is applied twice."""
+    before, old = shop.state(), shop.generation()
+    code = killed_when(lambda: any(shop.published.glob("work/*/working.duckdb")), "refresh", shop.log, shop.read_models)
+    assert code == -signal.SIGKILL
+    assert (shop.generation(), shop.state()) == (old, before)
+    again = refresh(open_log(shop.log), "orders", shop.read_models, make_options(None))
+    assert (again.rebuilt, again.caught_up) == ((), SALES)
+    assert shop.rows() == undisturbed.rows()
+
+
 @pytest.fixture(scope="module")
 def unsealed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A log of sealed history, with many commits that are not sealed yet."""
@@ -310,6 +322,8 @@ def main(command: str, *arguments: str) -> None:
     """Do what this program was started for."""
     if command == "rebuild":
         rebuild(open_log(arguments[0]), "orders", arguments[1], make_options(None))
+    elif command == "refresh":
+        refresh(open_log(arguments[0]), "orders", arguments[1], make_options(None))
     elif command == "seal":
         seal(open_log(arguments[0]), "orders", make_options(None))
     elif command == "die":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+import threading
 from collections.abc import Callable
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -176,6 +177,26 @@ def test_a_stopped_import_goes_on(tmp_path: Path, log: EventLog, time: int) -> N
     assert next(p for p in seen if p.phase == "read").events >= 9 * time
     assert [e["event_id"] for e in history(log)] == [f"e{i}" for i in range(100) if i % 10 != 9]
     assert len((tmp_path / "h.jsonl.rejects.jsonl").read_text().splitlines()) == 10
+
+
+def test_a_stopped_import_whose_segments_were_collected_writes_them_anew(tmp_path: Path, log: EventLog) -> None:
+    """What `refold generations gc` took for left over is missed before anything is published."""
+    path = write(tmp_path / "h.jsonl", *rows_of(30))
+
+    def stop_when_built(progress: Progress) -> None:
+        if (
+            progress.phase == "build"
+            and progress.done == progress.total
+            and threading.current_thread() is threading.main_thread()
+        ):
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        ingest(log, REF, [path], report=stop_when_built)
+    for key in [*log.store.list_from("segments")][::2] + [*log.store.list_from("heads")][:1]:
+        log.store.delete(key)
+    assert ingest(log, REF, [path]).events == 27
+    assert verify(log, PARCELS.registry).sound
 
 
 def test_a_file_that_changed_between_runs_is_read_anew(tmp_path: Path, log: EventLog) -> None:

@@ -15,7 +15,7 @@ from uuid import UUID
 
 import pyarrow as pa
 
-from event_schemas import RecordedEvent, event, merger, upcaster
+from event_schemas import RecordedEvent, Upcaster, event, merger, upcaster
 from tests.properties.reference import Model, Step
 from warehouse.domain import Domain
 from warehouse.projection import Delete, Fold, Projection, ReadModel, View
@@ -138,6 +138,15 @@ def price_sold() -> str:
     """
 
 
+@upcaster(Sold, from_version=1, schema=SOLD_V1)
+def price_sold_anew() -> str:
+    """Say, in code that is deployed later, that old prices were half a cent off, and keep sales of nothing."""
+    return """
+        SELECT * EXCLUDE (cents), CAST(cents * 0.01 + 0.01 AS DECIMAL(18,2)) AS price, NULL AS ref, NULL AS sold_at
+        FROM event
+    """
+
+
 @upcaster("Bundled", from_version=1, schema=BUNDLED_V1, into=(Sold, Packed))
 def unbundle(bundled: RecordedEvent) -> list[Any]:
     """Split into events of two types; drop an empty bundle."""
@@ -241,6 +250,19 @@ STEPS = (
     Step.of(join_halves),
 )
 """What the upcasters mean, in Python."""
+
+
+def _sold_anew_twin(e: Any) -> list[dict[str, Any]]:
+    price = None if e.cents is None else Decimal(e.cents + 1) / 100
+    return [{"sku": e.sku, "quantity": e.quantity, "price": price, "ref": None, "sold_at": None}]
+
+
+LATER_UPCASTERS = tuple(price_sold_anew if step is price_sold else step for step in UPCASTERS)
+LATER_STEPS = tuple(
+    Step.one("depot.Sold", 1, "depot.Sold", 2, _sold_anew_twin) if step.sources == (("depot.Sold", 1),) else step
+    for step in STEPS
+)
+"""The same, but for one upcaster that was changed later."""
 
 Twin = tuple[str | Delete, Callable[[Any], list[dict[str, Any]]]]
 """A handler in SQL and in Python."""
@@ -793,9 +815,13 @@ FRAGILE_MODELS: tuple[tuple[ReadModel, Model], ...] = (
 """Read models that some events break."""
 
 
-def _domain(models: tuple[tuple[ReadModel, Model], ...], views: tuple[View, ...] = ()) -> Domain:
+def _domain(
+    models: tuple[tuple[ReadModel, Model], ...],
+    views: tuple[View, ...] = (),
+    upcasters: tuple[Upcaster, ...] = UPCASTERS,
+) -> Domain:
     return Domain(
-        name="depot", events=EVENTS, upcasters=UPCASTERS, read_models=tuple(m for m, _ in models), views=views
+        name="depot", events=EVENTS, upcasters=upcasters, read_models=tuple(m for m, _ in models), views=views
     )
 
 
@@ -808,4 +834,13 @@ REFERENCES: dict[str, Model] = {reference.name: reference for _, reference in (*
 
 def only(name: str) -> Domain:
     """Give the domain with one read model only, so that an example is quick and a failure has a name."""
-    return _domain(tuple(pair for pair in (*MODELS, *FRAGILE_MODELS) if pair[1].name == name))
+    return _domain(_pairs(name))
+
+
+def later(name: str) -> Domain:
+    """Give the same with the upcaster that was changed later."""
+    return _domain(_pairs(name), upcasters=LATER_UPCASTERS)
+
+
+def _pairs(name: str) -> tuple[tuple[ReadModel, Model], ...]:
+    return tuple(pair for pair in (*MODELS, *FRAGILE_MODELS) if pair[1].name == name)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import itertools
 import json
+import pickle
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -24,6 +25,7 @@ from event_schemas.payload import to_json
 from tests.properties.domain import REFERENCES, STEPS
 from tests.properties.histories import Commit, Given, Import
 from tests.properties.reference import Folded, Stored, fold_history
+from tests.properties.reference import Step as Upcast
 from warehouse.broken import apply_unbroken
 from warehouse.contributions import Compiled, compile_model
 from warehouse.domain import Domain
@@ -39,9 +41,11 @@ from warehouse.event_log.spool import SPOOLED, Spool, read_spool
 from warehouse.parsing import BrokenEvent, typed_events
 from warehouse.projection import ReadModel
 from warehouse.read_models import database, units
-from warehouse.read_models.catch_up import Standing, catch_up
+from warehouse.read_models.catch_up import Standing, apply_staged, catch_up
 from warehouse.read_models.database import Checkpoint
 from warehouse.read_models.events import typed_segments
+from warehouse.read_models.increment import Staged, stage
+from warehouse.read_models.spans import Step
 from warehouse.sql import columns, quote
 
 RECORDED = datetime(2024, 3, 1, tzinfo=UTC)
@@ -197,6 +201,22 @@ class Tables:
         )
         self._at = database.get_checkpoint(self.connection)
 
+    def go_forward(self, log: EventLog, step: Step) -> None:
+        """Take one step as the stream does: staged in parts, elsewhere, and then applied here."""
+        compiled = [compile_model(model, self.domain) for model in self.domain.read_models]
+        staged: list[Staged] = []
+        for part in step.parts:
+            with connect(threads=1) as worker:
+                events = part.events(worker, log, self.domain, self.domain.read_models)
+                staged.append(pickle.loads(pickle.dumps(stage(worker, self.domain, compiled, events))))
+        apply_staged(self.connection, log, self.domain, compiled, staged, step.whole, dead_letter=self.dead_letter)
+        self._at = step.whole.to
+
+    @property
+    def at(self) -> Checkpoint:
+        """Where in the log the tables stand."""
+        return self._at
+
     def rebuild(self, log: EventLog, models: Sequence[ReadModel] = ()) -> None:
         """Make tables anew from all that is sealed, as ``pipelines/rebuild.py`` does; others stay as they are."""
         sealed = log.manifest()
@@ -297,7 +317,7 @@ def in_order(rows: list[dict[str, Any]], model: ReadModel) -> list[dict[str, Any
     return sorted(rows, key=lambda row: tuple(map(repr, (row[k] for k in model.key))))
 
 
-def expected_rows(domain: Domain, name: str, stored: Sequence[Stored]) -> Folded:
+def expected_rows(domain: Domain, name: str, stored: Sequence[Stored], steps: Sequence[Upcast] = STEPS) -> Folded:
     """Fold a history with the reference, its rows in the order in which tables are read here."""
-    folded = fold_history(stored, STEPS, REFERENCES[name])
+    folded = fold_history(stored, steps, REFERENCES[name])
     return Folded(in_order(folded.rows, domain.read_model(name)), folded.broken)

@@ -7,10 +7,11 @@ Below Beam (``engine.py``), one read model at a time; ``test_law_in_beam.py`` go
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 from hypothesis import given, settings
@@ -19,10 +20,12 @@ from hypothesis import strategies as st
 from tests.properties import domain as depot
 from tests.properties.engine import Tables, Writer, expected_rows, scratch_folder, seal
 from tests.properties.histories import Commit, Follow, History, Import, Seal, histories, stored_events
+from tests.properties.reference import Step
 from warehouse.domain import Domain
 from warehouse.event_log import EventLog
-from warehouse.read_models.catch_up import advance
-from warehouse.read_models.database import Checkpoint
+from warehouse.fingerprint import fingerprint_parts
+from warehouse.read_models import events
+from warehouse.read_models.spans import Limits, next_step
 
 EXAMPLES = int(os.environ.get("REFOLD_HYPOTHESIS_EXAMPLES", "4"))
 BUCKETS = st.sampled_from([1, 2, 3, 8])
@@ -85,11 +88,11 @@ def world(domain: Domain, *, bucket_count: int) -> Iterator[World]:
             made.close()
 
 
-def agree(tables: Tables, history: History) -> None:
+def agree(tables: Tables, history: History, steps: Sequence[Step] = depot.STEPS) -> None:
     """Compare tables with the fold: row by row, by the checksum that is published, and in what was left out."""
     stored = stored_events(history)
     [model] = tables.domain.read_models
-    expected = expected_rows(tables.domain, model.name, stored)
+    expected = expected_rows(tables.domain, model.name, stored, steps)
     assert tables.rows(model.name) == expected.rows
     assert tables.checksum(model.name) == tables.checksum_of(model.name, expected.rows)
     assert tables.dead_letters() == {(model.name, position) for position in expected.broken} | {
@@ -97,44 +100,36 @@ def agree(tables: Tables, history: History) -> None:
     }
 
 
-def ranges(log: EventLog, data: st.DataObject) -> Iterator[tuple[int, Checkpoint]]:
-    """Cut a log between commits, anywhere: what to apply after, and up to where."""
-    infos = list(log.commits_after(0))
-    after = 0
-    for info in infos:
-        if info is infos[-1] or data.draw(st.booleans()):
-            yield after, Checkpoint(info.last_position, info.number, info.recorded_at.isoformat())
-            after = info.last_position
+def go_forward(tables: Tables, log: EventLog, data: st.DataObject) -> None:
+    """Go to the end of a log in steps as the stream takes them, of any size, cut for any number of workers."""
+    most = data.draw(st.integers(1, 12))
+    limits = Limits(small_events=data.draw(st.sampled_from([0, 3, 100])), most_events=most)
+    with patch.object(events, "FEW", data.draw(st.sampled_from([0, 256]))):
+        while True:
+            sealed = log.manifest() if data.draw(st.booleans()) else None
+            step = next_step(log, tables.at, workers=data.draw(st.integers(1, 3)), sealed=sealed, limits=limits)
+            if step is None:
+                return
+            tables.go_forward(log, step)
 
 
 @pytest.mark.parametrize("name", [model.name for model, _ in depot.MODELS])
 @settings(max_examples=EXAMPLES)
 @given(data=st.data())
 def test_every_way_is_the_fold(name: str, data: st.DataObject) -> None:
-    """Followed, rebuilt, rebuilt from a beginning and followed on, or applied in any ranges: the rows are the same."""
+    """Followed, rebuilt, rebuilt from a beginning and followed on, or in any steps: the rows are the same."""
     domain = domain_of(name)
     history = data.draw(histories(domain.read_models[0].event_types, follow=True))
     beginning = data.draw(st.integers(0, len(history)))
     with world(domain, bucket_count=data.draw(BUCKETS)) as depot_world:
-        followed, begun, rebuilt, ranged = (depot_world.tables(threads=data.draw(THREADS)) for _ in range(4))
+        followed, begun, rebuilt, stepped = (depot_world.tables(threads=data.draw(THREADS)) for _ in range(4))
         depot_world.write(history[:beginning], followed)
         begun.rebuild(depot_world.log)
         depot_world.write([*history[beginning:], Follow()], followed, begun)
         agree(followed, history)
         agree(begun, history)
-        for after, to in ranges(depot_world.log, data):
-            head = depot_world.log.head()
-            advance(
-                ranged.connection,
-                depot_world.log,
-                domain,
-                domain.read_models,
-                head,
-                after=after,
-                to=to,
-                dead_letter=False,
-            )
-        agree(ranged, history)
+        go_forward(stepped, depot_world.log, data)
+        agree(stepped, history)
         depot_world.write([Seal()] if data.draw(st.booleans()) else [])
         rebuilt.rebuild(depot_world.log)
         rebuilt.catch_up(depot_world.log)
@@ -152,7 +147,34 @@ def test_broken_events_are_left_out_alike(name: str, data: st.DataObject) -> Non
         followed = depot_world.tables(dead_letter=True)
         depot_world.write([*history, Follow()], followed)
         agree(followed, history)
+        stepped = depot_world.tables(dead_letter=True)
+        go_forward(stepped, depot_world.log, data)
+        agree(stepped, history)
         rebuilt = depot_world.tables(dead_letter=True)
         rebuilt.rebuild(depot_world.log)
         rebuilt.catch_up(depot_world.log)
         agree(rebuilt, history)
+
+
+@pytest.mark.parametrize("name", ["accounts", "skus", "paths"])
+@settings(max_examples=EXAMPLES)
+@given(data=st.data())
+def test_an_upcaster_that_is_changed_later(name: str, data: st.DataObject) -> None:
+    """What was followed by the old code is seen to be stale, rebuilt by the new, and followed on: as if always new."""
+    domain, changed = domain_of(name), depot.later(name)
+    [before], [after] = domain.read_models, changed.read_models
+    assert fingerprint_parts(before, domain) != fingerprint_parts(after, changed)
+    history = data.draw(histories(before.event_types, follow=True))
+    deployed = data.draw(st.integers(0, len(history)))
+    with world(domain, bucket_count=data.draw(BUCKETS)) as depot_world:
+        followed = depot_world.tables()
+        depot_world.write([*history[:deployed], Follow()], followed)
+        agree(followed, history[:deployed])
+        depot_world.write([Seal()])
+        with scratch_folder() as folder:
+            rebuilt = Tables(Path(folder), changed)
+            rebuilt.rebuild(depot_world.log)
+            depot_world.write(history[deployed:], rebuilt)
+            go_forward(rebuilt, depot_world.log, data)
+            agree(rebuilt, history, depot.LATER_STEPS)
+            rebuilt.close()

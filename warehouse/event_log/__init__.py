@@ -1,6 +1,6 @@
 """The event log: commits, stream heads, segments, sealing; appending, reading, checking and counting."""
 
-from warehouse.event_log.append import Appended, Appender, NewEvent
+from warehouse.event_log.append import Appended, Appender, NewEvent, StreamAppend
 from warehouse.event_log.findings import Finding
 from warehouse.event_log.log import EventLog, create_log, open_log
 from warehouse.event_log.reading import read_category, read_correlation, read_positions, read_stream, tail
@@ -15,6 +15,7 @@ __all__ = [
     "LogStats",
     "NewEvent",
     "ShapeStats",
+    "StreamAppend",
     "Verification",
     "create_log",
     "open_log",

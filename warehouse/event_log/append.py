@@ -68,6 +68,21 @@ class Appended:
     stream_version: int
 
 
+@dataclass(frozen=True, slots=True)
+class StreamAppend:
+    """Events for one stream, among others that go into the same commit.
+
+    Attributes:
+        stream_id: the stream.
+        events: event instances, or :class:`NewEvent`.
+        expected_version: the version the stream must stand at (0: it must be new); None: any.
+    """
+
+    stream_id: str
+    events: Sequence[object]
+    expected_version: int | None = None
+
+
 @dataclass(slots=True)
 class _Request:
     """One caller's append, waiting to be part of a commit."""
@@ -125,22 +140,52 @@ class Appender:
             PayloadError: a payload does not fit its contract; nothing was appended.
             UnknownEventTypeError: the domain does not know an event's type; nothing was appended.
         """
-        if not stream_id:
-            raise UsageError("stream_id is empty; name the stream, such as 'order-1001'.")
-        _check_text("stream_id", stream_id)
-        rows = [self._row(e if isinstance(e, NewEvent) else NewEvent(payload=e)) for e in events]
-        if not rows:
-            raise UsageError(f"Nothing to append to stream {stream_id!r}: the list of events is empty.")
-        request = _Request(stream_id, rows, expected_version)
-        with self._queue_lock:
-            self._queue.append(request)
-        with self._commit_lock:  # whoever gets it first commits for all that wait
-            if not request.done.is_set():
-                self._commit_waiting()
+        request = self._request(StreamAppend(stream_id, tuple(events), expected_version))
+        self._commit_together([request])
         if request.error is not None:
             raise request.error
         assert request.result is not None
         return request.result
+
+    def append_many(self, appends: Iterable[StreamAppend]) -> list[Appended | ConcurrencyError]:
+        """Append to many streams in one commit; each append is all or none by itself.
+
+        Args:
+            appends: what to append, in the order of their positions.
+
+        Returns:
+            For each, in order, where its events went; or why they went nowhere.
+
+        Raises:
+            PayloadError: a payload does not fit its contract; nothing was appended.
+            UnknownEventTypeError: the domain does not know an event's type; nothing was appended.
+        """
+        requests = [self._request(one) for one in appends]
+        self._commit_together(requests)
+        results: list[Appended | ConcurrencyError] = []
+        for request in requests:
+            if request.error is not None and not isinstance(request.error, ConcurrencyError):
+                raise request.error
+            results.append(request.error or request.result)  # type: ignore[arg-type]
+        return results
+
+    def _request(self, given: StreamAppend) -> _Request:
+        if not given.stream_id:
+            raise UsageError("stream_id is empty; name the stream, such as 'order-1001'.")
+        _check_text("stream_id", given.stream_id)
+        rows = [self._row(e if isinstance(e, NewEvent) else NewEvent(payload=e)) for e in given.events]
+        if not rows:
+            raise UsageError(f"Nothing to append to stream {given.stream_id!r}: the list of events is empty.")
+        return _Request(given.stream_id, rows, given.expected_version)
+
+    def _commit_together(self, requests: Sequence[_Request]) -> None:
+        if not requests:
+            return
+        with self._queue_lock:
+            self._queue += requests
+        with self._commit_lock:  # whoever gets it first commits for all that wait
+            if not requests[-1].done.is_set():
+                self._commit_waiting()
 
     def version(self, stream_id: str) -> int:
         """Tell a stream's last version, 0 if it has no events, as of the commits seen so far."""

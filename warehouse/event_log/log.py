@@ -63,6 +63,27 @@ class EventLog:
             yield info
             number += 1
 
+    def last_commit(self, after: int = 0) -> CommitInfo | None:
+        """Find the last commit without listing or reading those before it: numbers have no gaps, so it gallops.
+
+        Args:
+            after: number of a commit that is there, or was until it was deleted; none after it is deleted.
+
+        Returns:
+            Its footer, or None if there is no commit after that one.
+        """
+        last, step = after, 1
+        while self._has_commit(last + step):
+            last, step = last + step, 2 * step
+        beyond = last + step
+        while beyond - last > 1:
+            middle = (last + beyond) // 2
+            last, beyond = (middle, beyond) if self._has_commit(middle) else (last, middle)
+        return self.commit_info(last) if last > after else None
+
+    def _has_commit(self, number: int) -> bool:
+        return self.store.exists(commit_key(number))
+
     def commit_paths(self, numbers: list[int]) -> list[Path]:
         """Give local paths of commit objects, fetching remote ones side by side.
 

@@ -13,6 +13,7 @@ import shutil
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
@@ -56,6 +57,10 @@ class LocalStore(ObjectStore):
     def size(self, key: str) -> int:
         """Ask for the file's size."""
         return self.local_path(key).stat().st_size
+
+    def modified(self, key: str) -> datetime:
+        """Ask for the file's time of modification."""
+        return datetime.fromtimestamp(self.local_path(key).stat().st_mtime, UTC)
 
     def local_path(self, key: str) -> Path:
         """Return the object itself."""

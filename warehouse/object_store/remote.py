@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -22,6 +23,8 @@ Result = TypeVar("Result")
 Mode = Literal["create", "overwrite"]
 
 _EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs", "abfs": "azure", "abfss": "azure", "az": "azure"}
+
+_MODIFIED = ("LastModified", "last_modified", "mtime", "updated", "created")
 
 # A filesystem must outlive every fork: one that is dropped in a child closes its connections there, and so takes them
 # out of the epoll set that child and parent share; the parent's next request then waits until it times out.
@@ -86,6 +89,16 @@ class RemoteStore(ObjectStore):
     def size(self, key: str) -> int:
         """Ask for the object's metadata."""
         return int(self._info(key)["size"])
+
+    def modified(self, key: str) -> datetime:
+        """Ask for the object's metadata, in which each store has a name of its own for it."""
+        info = self._info(key)
+        found = next((info[name] for name in _MODIFIED if info.get(name)), None)
+        if isinstance(found, str):
+            found = datetime.fromisoformat(found)
+        if not isinstance(found, datetime):
+            return datetime.now(UTC)
+        return found if found.tzinfo else found.replace(tzinfo=UTC)
 
     def list_from(self, prefix: str, *, start_after: str = "") -> Iterator[str]:
         """List the folder whole, and leave out what comes before."""

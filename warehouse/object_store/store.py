@@ -6,6 +6,7 @@ import re
 import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import ClassVar, Self
 
@@ -100,6 +101,13 @@ class ObjectStore(ABC):
     @abstractmethod
     def size(self, key: str) -> int:
         """Return an object's length in bytes, or raise ObjectNotFoundError."""
+
+    @abstractmethod
+    def modified(self, key: str) -> datetime:
+        """Return when an object was last written, with a time zone, or raise ObjectNotFoundError.
+
+        A store that does not say gives the present: such an object is never old.
+        """
 
     @abstractmethod
     def list_from(self, prefix: str, *, start_after: str = "") -> Iterator[str]:

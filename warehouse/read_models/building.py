@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 
 import duckdb
@@ -18,13 +19,14 @@ import duckdb
 from event_schemas import GenerationError, UsageError
 from warehouse.domain import Domain
 from warehouse.event_log.log import EventLog
-from warehouse.fingerprint import fingerprint, fingerprint_parts
+from warehouse.fingerprint import fingerprint, fingerprint_parts, view_digest
 from warehouse.object_store import ObjectStore
+from warehouse.object_store.failures import explained
 from warehouse.parsing import BrokenEvent
 from warehouse.projection import ReadModel
 from warehouse.read_models import database
-from warehouse.read_models.database import Checkpoint
-from warehouse.read_models.generations import Generation, Generations, PublishedTable, now
+from warehouse.read_models.database import NOTHING_DISCARDED, Checkpoint, TableSummary
+from warehouse.read_models.generations import Generation, Generations, Measured, PublishedTable, Seed, now
 
 
 def kept_models(domain: Domain, log: EventLog, names: Sequence[str], parent: Generation | None) -> list[ReadModel]:
@@ -55,24 +57,42 @@ class StagedModels:
         at: where in the log they stand.
         rows: read model to the files of its finished rows.
         broken: read model to the events it had to go without.
+        replayed: whether all events up to there were seen for it; not so for rows of a seed.
     """
 
     models: Sequence[ReadModel]
     at: Checkpoint
     rows: Mapping[str, Sequence[Path]]
-    broken: Mapping[str, Sequence[BrokenEvent]]
+    broken: Mapping[str, Sequence[BrokenEvent]] = field(default_factory=dict)
+    replayed: bool = True
 
 
-def load(connection: duckdb.DuckDBPyConnection, log: EventLog, domain: Domain, staged: StagedModels) -> None:
-    """Fill the tables of staged read models, in one transaction."""
+def load(
+    connection: duckdb.DuckDBPyConnection,
+    log: EventLog,
+    domain: Domain,
+    staged: StagedModels,
+    *,
+    discarded: Mapping[tuple[str, int], datetime] = NOTHING_DISCARDED,
+) -> None:
+    """Fill the tables of staged read models, in one transaction.
+
+    Args:
+        connection: the working database.
+        log: the log that the rows come from.
+        domain: contracts and read models.
+        staged: what to load.
+        discarded: which broken events somebody decided to go without, and when.
+    """
     connection.execute("BEGIN")
-    database.drop_views(connection, domain)
-    connection.execute("DELETE FROM refold.dead_letters WHERE read_model = ''")
+    database.drop_views(connection)
+    if staged.replayed:
+        connection.execute("DELETE FROM refold.dead_letters WHERE read_model = ''")
     for model in staged.models:
         database.create_table(connection, model, staged.rows[model.name])
         database.set_fingerprint(connection, model, domain, staged.at.position)
         connection.execute("DELETE FROM refold.dead_letters WHERE read_model = ?", [model.name])
-    database.add_dead_letters(connection, staged.broken)
+    database.add_dead_letters(connection, staged.broken, discarded=discarded)
     database.set_checkpoint(connection, staged.at, domain_name=domain.name, log_id=log.log_id)
     connection.execute("COMMIT")
 
@@ -84,8 +104,12 @@ def publish(
     domain: Domain,
     generations: Generations,
     parent: Generation | None,
+    *,
+    seeds: Mapping[str, Seed] | None = None,
+    measure: Callable[[], Measured] | None = None,
+    kind: str = "rebuild",
 ) -> Generation | None:
-    """Finish a working database, close it, and publish it.
+    """Finish a working database, close it, and publish it; what the domain no longer declares is left behind.
 
     Args:
         connection: the working database; it is closed here.
@@ -94,21 +118,18 @@ def publish(
         domain: contracts and read models.
         generations: where to publish.
         parent: the generation to follow.
+        seeds: read model to what it was started from just now.
+        measure: tells, when all is done, what it took; without it the parent's measurement stands.
+        kind: how it came about, see :class:`Generation`.
 
     Returns:
         The new generation, or None if another publisher was first.
     """
+    database.drop_views(connection)
+    database.drop_undeclared(connection, domain)
     database.create_views(connection, domain)
     at = database.get_checkpoint(connection)
-    tables = {
-        t.name: PublishedTable(
-            fingerprint=t.fingerprint,
-            parts=fingerprint_parts(domain.read_model(t.name), domain),
-            rows=t.rows,
-            checksum=t.checksum,
-        )
-        for t in database.finish(connection, domain)
-    }
+    tables = {t.name: _published(t, domain, parent, seeds or {}) for t in database.finish(connection, domain)}
     connection.close()
     file, size = generations.upload(path)
     generation = Generation(
@@ -121,18 +142,44 @@ def publish(
         published_at=now(),
         parent=parent.number if parent else 0,
         log_id=log.log_id,
+        kind=kind,
         tables=tables,
+        views={v.name: view_digest(v) for v in domain.views},
+        measured=_most_telling(measure() if measure else None, parent.measured if parent else None),
     )
     return generation if generations.publish(generation) else None
+
+
+def _most_telling(now: Measured | None, before: Measured | None) -> Measured | None:
+    """Prefer the newer measurement, unless it is of so few events that it tells little of the speed."""
+    if now is None or (before is not None and now.events * 10 < before.events):
+        return before
+    return now
+
+
+def _published(
+    table: TableSummary, domain: Domain, parent: Generation | None, seeds: Mapping[str, Seed]
+) -> PublishedTable:
+    """Describe a table; one that was taken over keeps the seed that it was started from."""
+    before = parent.tables.get(table.name) if parent else None
+    kept = before.seed if before and before.fingerprint == table.fingerprint else None
+    return PublishedTable(
+        fingerprint=table.fingerprint,
+        parts=fingerprint_parts(domain.read_model(table.name), domain),
+        rows=table.rows,
+        checksum=table.checksum,
+        seed=seeds.get(table.name, kept),
+    )
 
 
 @contextmanager
 def scratch_folder(store: ObjectStore) -> Iterator[Path]:
     """Give a folder for the working database; on a local store it lies beside the published files."""
     parent = Path(store.url) / "work" if store.is_local else None
-    if parent:
-        parent.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix="refold-", dir=parent))
+    with explained("write", str(parent or tempfile.gettempdir())):
+        if parent:
+            parent.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(prefix="refold-", dir=parent))
     try:
         yield folder
     finally:

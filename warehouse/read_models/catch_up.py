@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import functools
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
 import duckdb
+import pyarrow as pa
 
-from warehouse.broken import refuse
-from warehouse.contributions import compile_model
+from warehouse.broken import not_discarded, refuse
+from warehouse.contributions import Compiled, compile_model
 from warehouse.domain import Domain
 from warehouse.duck import forget_temporaries
 from warehouse.event_log.log import EventLog, Head
-from warehouse.parsing import BrokenEvent, Typed
+from warehouse.parsing import BrokenEvent
 from warehouse.projection import ReadModel
-from warehouse.read_models.database import Checkpoint, add_dead_letters, set_checkpoint
-from warehouse.read_models.events import typed_range
-from warehouse.read_models.increment import Change, apply_changes, prepare_changes
-from warehouse.replay import sources_of
+from warehouse.read_models.database import NOTHING_DISCARDED, Checkpoint, add_dead_letters, set_checkpoint
+from warehouse.read_models.increment import Staged, apply_changes, prepare_changes, stage, stage_fold
+from warehouse.read_models.spans import Span
 
 _EVENTS_AN_INCREMENT = 250_000
 
@@ -42,6 +44,7 @@ def catch_up(
     standing: Sequence[Standing],
     *,
     dead_letter: bool = False,
+    discarded: Mapping[tuple[str, int], datetime] = NOTHING_DISCARDED,
 ) -> None:
     """Bring tables of a working database, wherever each stands, to the head of the log.
 
@@ -51,20 +54,21 @@ def catch_up(
         domain: contracts and upcasters.
         standing: the read models, by where they stand.
         dead_letter: keep events that cannot be applied, in place of stopping.
+        discarded: which broken events somebody decided to go without, and when; they stop nothing.
 
     Raises:
         BrokenEventsError: an event cannot be applied.
     """
+    step = functools.partial(advance, connection, log, domain, dead_letter=dead_letter, discarded=discarded)
     head = log.head()
     at = max((s.at for s in standing), key=lambda at: at.position)
     for group in standing:
         if group.models and group.at.position < at.position:
-            after = group.at.position
-            advance(connection, log, domain, group.models, head, after=after, to=at, dead_letter=dead_letter)
+            step(group.models, head, after=group.at.position, to=at)
     models = [m for group in standing for m in group.models]
     while True:
         for target in _steps(head, at):
-            advance(connection, log, domain, models, head, after=at.position, to=target, dead_letter=dead_letter)
+            step(models, head, after=at.position, to=target)
             at = target
         head = log.head()
         if head.position == at.position:
@@ -97,39 +101,61 @@ def advance(
     after: int,
     to: Checkpoint,
     dead_letter: bool,
+    discarded: Mapping[tuple[str, int], datetime] = NOTHING_DISCARDED,
 ) -> None:
     """Apply the events of ``after < position <= to.position`` and the new checkpoint in one transaction."""
-    shapes = sources_of(domain, [t for m in models for t in m.event_types])
     compiled = [compile_model(m, domain) for m in models]
+    span = Span(head, after, to)
     try:
-        typed = typed_range(connection, log, domain.registry, head, shapes=shapes, after=after, up_to=to.position)
-        changes = prepare_changes(connection, domain, compiled, typed)
-        _apply(connection, log, domain, typed, changes, to, dead_letter=dead_letter)
+        staged = stage(connection, domain, compiled, span.events(connection, log, domain, models))
+        apply_staged(connection, log, domain, compiled, [staged], span, dead_letter=dead_letter, discarded=discarded)
     finally:
         forget_temporaries(connection)
 
 
-def _apply(
+def apply_staged(
     connection: duckdb.DuckDBPyConnection,
     log: EventLog,
     domain: Domain,
-    typed: Typed,
-    changes: Sequence[Change],
-    to: Checkpoint,
+    models: Sequence[Compiled],
+    staged: Sequence[Staged],
+    span: Span,
     *,
     dead_letter: bool,
-) -> None:
-    broken: dict[str, Sequence[BrokenEvent]] = {c.compiled.model.name: c.broken for c in changes if c.broken}
-    if typed.broken:
-        broken[""] = typed.broken
-    if broken and not dead_letter:
-        raise refuse([b for found in broken.values() for b in found], doing="Catching up")
+    discarded: Mapping[tuple[str, int], datetime] = NOTHING_DISCARDED,
+) -> int:
+    """Apply what was staged of a span, and the new checkpoint, in one transaction.
+
+    Args:
+        connection: of the database, whose tables stand at ``span.after``.
+        log: the log.
+        domain: contracts and upcasters.
+        models: the read models to bring forward.
+        staged: what was staged of all events of the span, in any order.
+        span: which events.
+        dead_letter: keep events that cannot be applied, in place of stopping.
+        discarded: which broken events somebody decided to go without, and when.
+
+    Returns:
+        How many events could not be applied, each counted once a read model that it was for.
+
+    Raises:
+        BrokenEventsError: an event cannot be applied; nothing was written.
+    """
+
+    def fold_apart(compiled: Compiled) -> tuple[pa.Table | None, list[BrokenEvent]]:
+        return stage_fold(connection, domain, compiled, span.events(connection, log, domain, [compiled.model]))
+
+    changes, broken = prepare_changes(connection, models, staged, fold_apart)
+    if not dead_letter and (undecided := not_discarded(broken, discarded)):
+        raise refuse(undecided, doing="Catching up")
     connection.execute("BEGIN")
     try:
         apply_changes(connection, changes)
-        add_dead_letters(connection, broken)
-        set_checkpoint(connection, to, domain_name=domain.name, log_id=log.log_id)
+        add_dead_letters(connection, broken, discarded=discarded)
+        set_checkpoint(connection, span.to, domain_name=domain.name, log_id=log.log_id)
         connection.execute("COMMIT")
     except BaseException:
         connection.execute("ROLLBACK")
         raise
+    return sum(map(len, broken.values()))

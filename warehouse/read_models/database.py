@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
+from types import MappingProxyType
 
 import duckdb
 
@@ -47,7 +49,18 @@ CREATE TABLE IF NOT EXISTS refold.dead_letters (
     reason         VARCHAR,
     payload        VARCHAR
 );
+ALTER TABLE refold.dead_letters ADD COLUMN IF NOT EXISTS discarded_at TIMESTAMPTZ;  -- absent from files of refold 0.1.0
 """
+
+_VIEWS = """
+SELECT view_name FROM duckdb_views()
+WHERE NOT internal AND database_name = current_database() AND schema_name = 'main'
+"""
+_SEEN = """
+SELECT table_name FROM duckdb_tables()
+WHERE database_name = current_database() AND schema_name = 'refold' AND starts_with(table_name, 'seen_')
+"""
+NOTHING_DISCARDED: Mapping[tuple[str, int], datetime] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,10 +127,23 @@ def seen_tables(model: ReadModel) -> dict[str, str]:
     return {c: f"refold.{quote(f'seen_{model.name}_{c}')}" for c in model.distinct_columns()}
 
 
-def drop_views(connection: duckdb.DuckDBPyConnection, domain: Domain) -> None:
-    """Remove the domain's views, so that their tables can be made anew."""
-    for view in reversed(domain.views):
-        connection.execute(f"DROP VIEW IF EXISTS {quote(view.name)}")
+def drop_views(connection: duckdb.DuckDBPyConnection) -> None:
+    """Remove all views, also those that the domain no longer has, so that their tables can be made anew."""
+    for (name,) in connection.execute(_VIEWS).fetchall():
+        connection.execute(f"DROP VIEW IF EXISTS {quote(name)}")
+
+
+def drop_undeclared(connection: duckdb.DuckDBPyConnection, domain: Domain) -> None:
+    """Remove the tables of read models that the domain no longer declares, with what belongs to them."""
+    declared = {m.name for m in domain.read_models}
+    for name in set(tables(connection)) - declared:
+        connection.execute(f"DROP TABLE IF EXISTS {quote(name)}")
+        connection.execute("DELETE FROM refold.projections WHERE name = ?", [name])
+        connection.execute("DELETE FROM refold.dead_letters WHERE read_model = ?", [name])
+    seen = {table for m in domain.read_models for table in seen_tables(m).values()}
+    for (name,) in connection.execute(_SEEN).fetchall():
+        if f"refold.{quote(name)}" not in seen:
+            connection.execute(f"DROP TABLE refold.{quote(name)}")
 
 
 def create_views(connection: duckdb.DuckDBPyConnection, domain: Domain) -> None:
@@ -163,17 +189,34 @@ def set_fingerprint(connection: duckdb.DuckDBPyConnection, model: ReadModel, dom
     connection.execute("INSERT INTO refold.projections VALUES (?, ?, ?, NULL, NULL)", [model.name, made_by, position])
 
 
-def add_dead_letters(connection: duckdb.DuckDBPyConnection, broken: Mapping[str, Sequence[BrokenEvent]]) -> None:
-    """Keep events that could not be applied, by read model (empty name: no read model could), each once."""
+def add_dead_letters(
+    connection: duckdb.DuckDBPyConnection,
+    broken: Mapping[str, Sequence[BrokenEvent]],
+    *,
+    discarded: Mapping[tuple[str, int], datetime] = NOTHING_DISCARDED,
+) -> None:
+    """Keep events that could not be applied, each once.
+
+    Args:
+        connection: the working database.
+        broken: read model to its events; the empty name has those that no read model could take.
+        discarded: read model and position of events that somebody decided to go without, and when.
+    """
+    if not any(broken.values()):
+        return
     known = set(connection.execute("SELECT read_model, position FROM refold.dead_letters").fetchall())
     rows = [
-        (name, b.position, b.stream_id, b.event_type, b.schema_version, b.reason, b.payload)
+        (name, b.position, b.stream_id, b.event_type, b.schema_version, b.reason, b.payload, _told(discarded, name, b))
         for name, events in broken.items()
         for b in events
         if (name, b.position) not in known
     ]
     if rows:
-        connection.executemany("INSERT INTO refold.dead_letters VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
+        connection.executemany("INSERT INTO refold.dead_letters VALUES (?, ?, ?, ?, ?, ?, ?, ?)", rows)
+
+
+def _told(discarded: Mapping[tuple[str, int], datetime], read_model: str, broken: BrokenEvent) -> datetime | None:
+    return discarded.get((read_model, broken.position))
 
 
 @dataclass(frozen=True, slots=True)

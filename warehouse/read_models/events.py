@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Sequence
 
 import duckdb
@@ -14,23 +15,44 @@ from warehouse.event_log.log import EventLog, Head
 from warehouse.event_log.manifest import Segment
 from warehouse.event_log.sealing import COMMIT_COLUMNS, based
 from warehouse.event_log.segments import raw_relation, segment_relations
+from warehouse.few_events import FEW, typed_few_events
 from warehouse.parsing import Typed, typed_events
 from warehouse.sql import columns
 
+_names = itertools.count()
+
 
 def typed_segments(
-    connection: duckdb.DuckDBPyConnection, log: EventLog, registry: Registry, segments: Sequence[Segment]
+    connection: duckdb.DuckDBPyConnection,
+    log: EventLog,
+    registry: Registry,
+    segments: Sequence[Segment],
+    *,
+    up_to: int | None = None,
 ) -> Typed:
     """Give the events of segments; those of raw ones are parsed again, since a contract may know them by now.
 
     Events of a shape that no contract knows any more come out as broken ones, never as nothing.
 
+    Args:
+        connection: temporary tables are made on it.
+        log: the log.
+        registry: the contracts.
+        segments: live segments.
+        up_to: the last position to give, broken events included; all by default.
+
     Raises:
         DamagedLogError: a segment is missing or truncated.
     """
+    if up_to is not None:
+        segments = [s for s in segments if _touches(s, 0, up_to)]
     known = [s for s in segments if registry.knows(s.shape)]
     relations = segment_relations(log, known, registry)
     raw = raw_relation(log, segments, registry)
+    if up_to is not None:
+        cut = {s.shape for s in known if s.last_position + s.position_base > up_to}
+        relations = {s: _bounded(r, up_to) if s in cut else r for s, r in relations.items()}
+        raw = raw and _bounded(raw, up_to)
     if raw is None:
         return Typed(relations, ())
     parsed = typed_events(connection, raw, registry)
@@ -68,15 +90,29 @@ def typed_range(
     broken = [b for b in sealed.broken if after < b.position <= up_to]
     tail = [i for i in head.tail if i.import_id is None and i.last_position > after and i.first_position <= up_to]
     if tail:
-        parsed = typed_events(connection, f"(SELECT * FROM {_rows(log, tail)} WHERE {within})", registry)
+        rows = f"SELECT * FROM {_rows(log, tail)} WHERE {within}"
+        parsed = _parsed(connection, rows, registry, sum(info.events for info in tail))
         relations = _joined(relations, parsed.relations)
         broken += parsed.broken
     return Typed(relations, tuple(broken))
 
 
+def _parsed(connection: duckdb.DuckDBPyConnection, rows: str, registry: Registry, events: int) -> Typed:
+    """Parse events of commits, each file of which is opened once, and not once a shape or once a plan."""
+    name = f"_committed_{next(_names)}"
+    connection.execute(f"CREATE TEMP TABLE {name} AS {rows}")
+    if events <= FEW:
+        return typed_few_events(connection, connection.sql(f"FROM {name}").to_arrow_table(), registry)
+    return typed_events(connection, name, registry)
+
+
 def _all_segments(head: Head) -> list[Segment]:
     imported = [based(s, info) for info in head.tail for s in info.segments]
     return [*head.sealed.segments, *imported]
+
+
+def _bounded(relation: str, up_to: int) -> str:
+    return f"(SELECT * FROM {relation} WHERE position <= {up_to})"
 
 
 def _touches(segment: Segment, after: int, up_to: int) -> bool:

@@ -10,18 +10,55 @@ import dataclasses
 import os
 import shutil
 import uuid
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import orjson
 
 from event_schemas import GenerationError, ObjectNotFoundError
+from warehouse.event_log.layout import number_of
 from warehouse.object_store import ObjectStore, open_store
 
-_FILES = "files"
+FILES = "files"
 _GENERATIONS = "generations"
 CURRENT = "current.duckdb"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seed:
+    """Where the first rows of a read model came from, in place of the events before.
+
+    Attributes:
+        generation: the generation whose tables the seed's query read.
+        position: where in the log these stood; the read model has replayed only what came after.
+        file: key of that generation's DuckDB file, which a later rebuild of the same declaration needs again.
+    """
+
+    generation: int
+    position: int
+    file: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measured:
+    """What a rebuild took, so that the next can be foreseen.
+
+    Attributes:
+        events: how many events were replayed, each counted once a read model that reads it.
+        bytes_read: compressed bytes of the columns that were read for it.
+        seconds: from the start of the replay to the publish.
+        workers: how many replayed.
+        serial_seconds: what of the seconds no further worker makes shorter: loading, catching up, publishing.
+    """
+
+    events: int
+    bytes_read: int
+    seconds: float
+    workers: int
+    serial_seconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,12 +70,14 @@ class PublishedTable:
         parts: digest of each thing it depends on, so that a plan can say what changed.
         rows: how many rows.
         checksum: over all rows, independent of their order.
+        seed: where its first rows came from; None if it was made from the whole log.
     """
 
     fingerprint: str
     parts: dict[str, str]
     rows: int
     checksum: str
+    seed: Seed | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +95,10 @@ class Generation:
         parent: the generation it was made from; 0 for none.
         log_id: the log it was made from.
         tables: read model to what was published of it.
+        views: view to the digest of its SQL; None in a generation that was published before views were noted.
+        measured: what the last whole rebuild took, of this generation or one before it; None if none was measured.
+        kind: how it came about: ``rebuild``, ``refresh`` (nothing was rebuilt), ``stream``, ``edit``, or ``rollback``,
+            whose parent is the older one that it shows again.
     """
 
     number: int
@@ -68,6 +111,9 @@ class Generation:
     parent: int
     log_id: str
     tables: dict[str, PublishedTable] = field(default_factory=dict)
+    views: dict[str, str] | None = None
+    measured: Measured | None = None
+    kind: str = "rebuild"
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +135,27 @@ class Generations:
 
     def all(self) -> list[Generation]:
         """Load every generation that is kept, oldest first."""
-        return [self._load(key) for key in self.store.list_from(_GENERATIONS)]
+        found = []
+        for key in self.store.list_from(_GENERATIONS):
+            with suppress(ObjectNotFoundError):  # collected since it was listed
+                found.append(self._load(key))
+        return found
+
+    def numbers(self) -> list[int]:
+        """Give the numbers of all generations that are kept, in order."""
+        return [number_of(key) for key in self.store.list_from(_GENERATIONS)]
+
+    def named_files(self) -> dict[int, frozenset[str]]:
+        """Give, a generation, the keys of all files that it needs: its own, and those that its tables started from."""
+        found = {}
+        for key in self.store.list_from(_GENERATIONS):
+            with suppress(ObjectNotFoundError):
+                found[number_of(key)] = _files_of(orjson.loads(self.store.get(key)))
+        return found
+
+    def is_published(self, number: int) -> bool:
+        """Tell whether a generation is there: cheaper than to ask for the newest."""
+        return self.store.exists(_key(number))
 
     def get(self, number: int) -> Generation:
         """Load one generation.
@@ -110,12 +176,24 @@ class Generations:
         Raises:
             GenerationError: the file is gone.
         """
+        return self.file_path(generation.file, generation.number)
+
+    def file_path(self, file: str, number: int) -> Path:
+        """Give the local path of a published file, also of one whose generation is collected, for reading only.
+
+        Args:
+            file: its key.
+            number: of the generation, for the error.
+
+        Raises:
+            GenerationError: the file is gone.
+        """
         try:
-            return self.store.local_path(generation.file)
+            return self.store.local_path(file)
         except ObjectNotFoundError as error:
             raise GenerationError(
-                f"Generation {generation.number} names {self.store.url}/{generation.file}, which is missing. Publish "
-                "anew with `refold rebuild`."
+                f"Generation {number} names {self.store.url}/{file}, which is missing. Publish anew with "
+                "`refold rebuild --all`."
             ) from error
 
     def upload(self, path: Path) -> tuple[str, int]:
@@ -129,39 +207,46 @@ class Generations:
         """
         if Path(f"{path}.wal").exists():
             raise GenerationError(f"{path} has a write-ahead log beside it: it was not closed before publishing.")
-        key = f"{_FILES}/{uuid.uuid4()}.duckdb"
+        key = f"{FILES}/{uuid.uuid4()}.duckdb"
         path.chmod(0o444)
         self.store.put_file(key, path)
         return key, path.stat().st_size
 
     def publish(self, generation: Generation) -> bool:
-        """Make a generation the current one; False if its number is taken: its file is then deleted."""
-        data = orjson.dumps(dataclasses.asdict(generation), option=orjson.OPT_INDENT_2)
-        if not self.store.put_if_absent(_key(generation.number), data) and not self._is_ours(generation):
-            self.store.delete(generation.file)
+        """Make a generation the current one; False if its number is taken: its file is then deleted, if nobody's."""
+        if not self.claim(generation):
+            if not any(generation.file in files for files in self.named_files().values()):
+                self.store.delete(generation.file)
             return False
-        self._point()
+        self.point()
         return True
 
-    def _is_ours(self, generation: Generation) -> bool:
-        """Tell a lost answer from a lost race: the file's name is ours alone."""
-        return self._load(_key(generation.number)).file == generation.file
+    def claim(self, generation: Generation) -> bool:
+        """Create the object that makes a generation the newest; False if its number is taken."""
+        data = orjson.dumps(dataclasses.asdict(generation), option=orjson.OPT_INDENT_2)
+        key = _key(generation.number)
+        # What is there may be ours, if the answer to a write was lost: no other has the same time and file.
+        return self.store.put_if_absent(key, data) or self.store.get(key) == data
 
-    def _point(self) -> None:
+    def forget(self, number: int) -> None:
+        """Remove the object that names a generation; its file stays."""
+        self.store.delete(_key(number))
+
+    def point(self) -> None:
         """Swap the symlink ``current.duckdb`` to the newest file, on a local store."""
-        newest = self.newest()
-        if not self.store.is_local or newest is None:
+        if not self.store.is_local:
             return
         link = Path(self.store.url) / CURRENT
-        temporary = link.with_name(f".{CURRENT}-{uuid.uuid4()}")
-        os.symlink(newest.file, temporary)
-        os.replace(temporary, link)
+        shown = None
+        while (newest := self.newest()) != shown and newest is not None:  # another may have published, and been faster
+            temporary = link.with_name(f".{CURRENT}-{uuid.uuid4()}")
+            os.symlink(newest.file, temporary)
+            os.replace(temporary, link)
+            shown = newest
 
     def _load(self, key: str) -> Generation:
         try:
-            values = orjson.loads(self.store.get(key))
-            tables = {n: PublishedTable(**t) for n, t in values.pop("tables").items()}
-            return Generation(**values, tables=tables)
+            return _decode(orjson.loads(self.store.get(key)))
         except (ValueError, KeyError, TypeError) as error:
             raise GenerationError(f"{self.store.url}/{key} is no generation ({error}).") from error
 
@@ -170,6 +255,20 @@ class Generations:
         path = folder / "working.duckdb"
         shutil.copyfile(self.path(generation), path)
         return path
+
+
+def _decode(values: dict[str, Any]) -> Generation:
+    tables = {}
+    for name, table in values.pop("tables").items():
+        seed = table.pop("seed", None)
+        tables[name] = PublishedTable(**table, seed=Seed(**seed) if seed else None)
+    measured = values.pop("measured", None)
+    return Generation(**values, tables=tables, measured=Measured(**measured) if measured else None)
+
+
+def _files_of(document: dict[str, Any]) -> frozenset[str]:
+    seeds = (table.get("seed") for table in document["tables"].values())
+    return frozenset([document["file"], *(seed["file"] for seed in seeds if seed)])
 
 
 def _key(number: int) -> str:

@@ -25,15 +25,12 @@ from warehouse.event_log.heads import files_literal
 from warehouse.folding import FoldFailure, fold_rows, states_table
 from warehouse.projection import keyed_by_stream
 from warehouse.replay import Replay
-from warehouse.sql import literal, quote
+from warehouse.sql import literal, without_huge
 
 PARTS = 4
 """Into how many groups of keys the merging of a read model is divided."""
 
 _STAGED_ROW_GROUP = 32_768
-
-_BEYOND_PARQUET = ("HUGEINT", "UHUGEINT")
-"""Types that DuckDB would write to Parquet as doubles; the sum of a BIGINT has the first."""
 
 
 class Staging(Enum):
@@ -154,11 +151,7 @@ def _copy_states(connection: duckdb.DuckDBPyConnection, compiled: Compiled, sour
 
 
 def _copy(connection: duckdb.DuckDBPyConnection, select: str, path: Path) -> None:
-    found = connection.sql(select)
-    huge = [n for n, t in zip(found.columns, found.types, strict=True) if t in _BEYOND_PARQUET]
-    if huge:
-        exact = ", ".join(f"CAST({quote(n)} AS DECIMAL(38,0)) AS {quote(n)}" for n in huge)
-        select = f"SELECT * REPLACE ({exact}) FROM ({select})"
+    exact = without_huge(connection, select)
     connection.execute(
-        f"COPY ({select}) TO {literal(str(path))} (FORMAT parquet, COMPRESSION lz4, ROW_GROUP_SIZE {_STAGED_ROW_GROUP})"
+        f"COPY ({exact}) TO {literal(str(path))} (FORMAT parquet, COMPRESSION lz4, ROW_GROUP_SIZE {_STAGED_ROW_GROUP})"
     )

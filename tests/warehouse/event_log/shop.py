@@ -144,9 +144,11 @@ def prepare_seal(log: EventLog, registry: Registry = REGISTRY) -> Manifest:
     return sealing.next_manifest(head.sealed, head.tail, sealed)
 
 
-def bulk_import(log: EventLog, import_id: str, events: Sequence[tuple[str, Any]]) -> CommitInfo:
-    """Publish (stream, event) pairs as the segments of one bulk import, without sealing it."""
-    recorded_at = datetime.now(UTC)
+def bulk_import(
+    log: EventLog, import_id: str, events: Sequence[tuple[str, Any]], *, recorded_at: datetime | None = None
+) -> CommitInfo:
+    """Publish (stream, event) pairs as the segments of one bulk import, begun at some time, without sealing it."""
+    recorded_at = recorded_at or datetime.now(UTC)
     rows: dict[int, dict[Shape, list[dict[str, Any]]]] = {}
     versions: Counter[str] = Counter()
     for position, (stream_id, value) in enumerate(events, start=1):

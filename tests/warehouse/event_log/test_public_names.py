@@ -15,6 +15,7 @@ def test_the_public_names_are_these() -> None:
         "LogStats",
         "NewEvent",
         "ShapeStats",
+        "StreamAppend",
         "Verification",
         "create_log",
         "open_log",

@@ -1,0 +1,182 @@
+"""Compatibility of two states of a domain's contracts, with a reason for every field that differs.
+
+============  =================================================================================================
+backward      new code reads old data: every stored shape is there unchanged, and newest or with an upcaster
+forward       old code can read new data, by field name: nothing that it requires is gone or out of its range
+full          both
+none          neither
+============  =================================================================================================
+
+Backward is what a log needs, for it is never rewritten. Forward is for whoever reads events of the newest version with
+the contracts of before: consumers of the Parquet files, services that are deployed later.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from enum import Enum
+
+from event_schemas.errors import UsageError
+from event_schemas.field_changes import Reason, compare_fields
+from event_schemas.lock import Lock
+
+
+class Verdict(Enum):
+    """How compatible a change is."""
+
+    FULL = "full"
+    BACKWARD = "backward"
+    FORWARD = "forward"
+    NONE = "none"
+
+
+class Mode(Enum):
+    """What is demanded of a change."""
+
+    BACKWARD = "backward"
+    FORWARD = "forward"
+    FULL = "full"
+
+
+@dataclass(frozen=True, slots=True)
+class TypeVerdict:
+    """How compatible the change of one event type is.
+
+    Attributes:
+        event_type: which.
+        before: the schema version that was written before; None if none was.
+        after: the schema version that is written now; None for a retired or removed event type.
+        reasons: every difference; none if nothing changed.
+    """
+
+    event_type: str
+    before: int | None
+    after: int | None
+    reasons: tuple[Reason, ...]
+
+    @property
+    def verdict(self) -> Verdict:
+        """What the reasons add up to."""
+        return _verdict(self.reasons)
+
+
+@dataclass(frozen=True, slots=True)
+class Compatibility:
+    """How compatible a change of contracts is.
+
+    Attributes:
+        event_types: one verdict for each event type of either side, sorted by name.
+    """
+
+    event_types: tuple[TypeVerdict, ...]
+
+    @property
+    def verdict(self) -> Verdict:
+        """The verdict over all event types."""
+        return _verdict([r for t in self.event_types for r in t.reasons])
+
+    @property
+    def errors(self) -> tuple[tuple[str, Reason], ...]:
+        """What is wrong in any case, with its event type."""
+        return tuple((t.event_type, r) for t in self.event_types for r in t.reasons if r.error)
+
+    def meets(self, mode: Mode) -> bool:
+        """Tell whether the change may be made where ``mode`` is demanded."""
+        return not self.errors and self.verdict in (Verdict.FULL, Verdict(mode.value))
+
+
+def _verdict(reasons: Sequence[Reason]) -> Verdict:
+    backward, forward = all(r.backward for r in reasons), all(r.forward for r in reasons)
+    if backward:
+        return Verdict.FULL if forward else Verdict.BACKWARD
+    return Verdict.FORWARD if forward else Verdict.NONE
+
+
+def compare(old: Lock, new: Lock) -> Compatibility:
+    """Judge the change from one state of contracts to another.
+
+    Args:
+        old: as of before.
+        new: as of now.
+
+    Raises:
+        UsageError: they are of different domains.
+
+    Example:
+        >>> from event_schemas.lock import Field, FieldType, LockedShape
+        >>> field = Field("door", FieldType("string"), nullable=False)
+        >>> before = Lock("doors", {("DoorOpened", 1): LockedShape((field,), None)})
+        >>> compare(before, Lock("doors", {})).event_types[0].reasons[0].what
+        'removed event type'
+    """
+    if old.domain != new.domain:
+        raise UsageError(
+            f"These are contracts of different domains, {old.domain!r} and {new.domain!r}. Give --domain, or another "
+            "lock file."
+        )
+    names = sorted({*old.event_types, *new.event_types})
+    return Compatibility(tuple(_judge(name, old, new) for name in names))
+
+
+def _judge(name: str, old: Lock, new: Lock) -> TypeVerdict:
+    before, after = old.newest(name), new.newest(name)
+    reasons = (*_stored(name, old, new), *_written(name, before, after, old, new))
+    return TypeVerdict(name, before, after, reasons)
+
+
+def _stored(name: str, old: Lock, new: Lock) -> Iterator[Reason]:
+    """Look at every shape that the log may hold from before."""
+    known = new.versions(name)
+    if old.versions(name) and not known:
+        yield _error(
+            "removed event type",
+            name,
+            f"{name} is gone, and no upcaster carries its stored events into another event type: declare one with "
+            "into=, or keep the class",
+        )
+        return
+    for version in old.versions(name):
+        was, where = old.shapes[name, version], f"v{version}"
+        if version not in known:
+            text = f"{where} is stored, and no upcaster reads it any more: write the upcaster from v{version}"
+            yield _error("missing upcaster", where, text)
+            continue
+        now = new.shapes[name, version]
+        for reason in compare_fields(was.fields, now.fields):
+            text = f"{where} is stored as it was, but {reason.text}: give the new schema a schema_version of its own"
+            yield _error("unversioned change", f"{where} {reason.where}", text, forward=reason.forward)
+        if now.upcaster is None and version != new.newest(name):
+            text = f"{where} is older than v{new.newest(name)}, and no upcaster reads it: write the upcaster"
+            yield _error("missing upcaster", where, text)
+
+
+def _error(what: str, where: str, text: str, *, forward: bool = True) -> Reason:
+    return Reason(what, where, text, backward=False, forward=forward, error=True)
+
+
+def _written(name: str, before: int | None, after: int | None, old: Lock, new: Lock) -> Iterator[Reason]:
+    """Compare what is written now with what was written before."""
+    if after is None:
+        if before is not None and (step := _carrier(name, before, new)):
+            yield Reason("retired event type", name, f"{name} is retired: {step}")
+        return
+    if before is None:
+        what = "declared again" if old.versions(name) else "added event type"
+        yield Reason(what, name, f"{name} v{after} is new: nobody read it before")
+    elif after < before:
+        text = f"v{before} was written before, v{after} is now: a schema_version never goes back"
+        yield _error("older version", f"v{after}", text)
+    elif after > before:
+        step = _carrier(name, before, new)
+        for reason in compare_fields(old.shapes[name, before].fields, new.shapes[name, after].fields):
+            carried = f"; {step}" if step else ""
+            yield Reason(reason.what, reason.where, f"v{after}: {reason.text}{carried}", forward=reason.forward)
+
+
+def _carrier(name: str, version: int, new: Lock) -> str:
+    shape = new.shapes.get((name, version))
+    if shape is None or shape.upcaster is None:
+        return ""
+    into = ", ".join(f"{target} v{number}" for target, number in shape.upcaster.into)
+    return f"upcaster {shape.upcaster.name} carries v{version} to {into}"

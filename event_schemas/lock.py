@@ -1,0 +1,213 @@
+"""The lock file: all contracts of a domain as text for git, so that a change of theirs can be judged later.
+
+It holds every event type in every schema version that the log may have, with fields and types, and which upcaster leads
+from each to where. The same contracts always give the same text.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.types as pt
+
+from event_schemas.errors import UsageError
+from event_schemas.registry import Registry, Shape
+from event_schemas.upcasting import Upcaster
+
+LOCK_FORMAT = 1
+
+
+@dataclass(frozen=True, slots=True)
+class FieldType:
+    """A type: a name as Arrow writes it (``decimal128(18, 2)``), or ``list`` or ``struct`` with what is inside.
+
+    Attributes:
+        name: of the type.
+        fields: of a struct; the one element of a list.
+    """
+
+    name: str
+    fields: tuple[Field, ...] = ()
+
+    def __str__(self) -> str:
+        inside = ", ".join(f"{f.name}: {f.type}" for f in self.fields)
+        return f"{self.name}<{inside}>" if self.fields else self.name
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """A field of a payload.
+
+    Attributes:
+        name: its name.
+        type: its type.
+        nullable: whether it is optional.
+    """
+
+    name: str
+    type: FieldType
+    nullable: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """An upcaster, as far as a lock file knows it.
+
+    Attributes:
+        name: of its function.
+        form: ``sql``, ``python`` or ``merge``.
+        into: the shapes that it yields.
+    """
+
+    name: str
+    form: str
+    into: tuple[Shape, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class LockedShape:
+    """An event type in one schema version.
+
+    Attributes:
+        fields: of its payload, in declared order.
+        upcaster: what carries it on; None for the newest.
+    """
+
+    fields: tuple[Field, ...]
+    upcaster: Step | None
+
+
+@dataclass(frozen=True, slots=True)
+class Lock:
+    """The contracts of one domain.
+
+    Attributes:
+        domain: its name.
+        shapes: every shape that the log may hold.
+    """
+
+    domain: str
+    shapes: Mapping[Shape, LockedShape]
+
+    @property
+    def event_types(self) -> tuple[str, ...]:
+        """Every event type, retired ones too, sorted."""
+        return tuple(sorted({event_type for event_type, _ in self.shapes}))
+
+    def versions(self, event_type: str) -> tuple[int, ...]:
+        """Every schema version of an event type, sorted."""
+        return tuple(sorted(version for name, version in self.shapes if name == event_type))
+
+    def newest(self, event_type: str) -> int | None:
+        """The schema version that is written today; None for a retired or unknown event type."""
+        current = [v for v in self.versions(event_type) if self.shapes[event_type, v].upcaster is None]
+        return current[-1] if current else None
+
+
+def lock_of(registry: Registry, domain_name: str) -> Lock:
+    """Take down the contracts of a domain.
+
+    Example:
+        >>> from event_schemas.event import event
+        >>> @event(schema_version=1)
+        ... class DoorOpened:
+        ...     door: str
+        >>> lock_of(Registry(events=[DoorOpened]), "doors").shapes["DoorOpened", 1].fields[0].name
+        'door'
+    """
+    shapes = {}
+    for shape in registry.shapes:
+        step = registry.upcaster(shape)
+        fields = tuple(map(_field, registry.schema(*shape)))
+        shapes[shape] = LockedShape(fields, _step(registry, shape, step) if step else None)
+    return Lock(domain_name, shapes)
+
+
+def _step(registry: Registry, shape: Shape, step: Upcaster) -> Step:
+    if not step.into:
+        return Step(step.function.__name__, step.form.value, ((shape[0], shape[1] + 1),))
+    into = tuple(found for target in step.targets if (found := registry.newest(target)))
+    return Step(step.function.__name__, step.form.value, into)
+
+
+def _field(field: pa.Field) -> Field:
+    return Field(field.name, _type(field.type), field.nullable)
+
+
+def _type(dtype: pa.DataType) -> FieldType:
+    if pt.is_struct(dtype):
+        return FieldType("struct", tuple(_field(dtype.field(i)) for i in range(dtype.num_fields)))
+    if pt.is_list(dtype):
+        return FieldType("list", (_field(dtype.value_field.with_name("element")),))
+    return FieldType("uuid" if dtype == pa.uuid() else str(dtype))
+
+
+def write_lock(lock: Lock) -> str:
+    """Write a lock file."""
+    events: dict[str, Any] = {}
+    for (event_type, version), shape in sorted(lock.shapes.items()):
+        told: dict[str, Any] = {"fields": _fields_to_json(shape.fields)}
+        if shape.upcaster:
+            into = [f"{name} v{number}" for name, number in shape.upcaster.into]
+            told["upcaster"] = {"name": shape.upcaster.name, "form": shape.upcaster.form, "into": into}
+        events.setdefault(event_type, {})[str(version)] = told
+    return json.dumps({"format": LOCK_FORMAT, "domain": lock.domain, "events": events}, indent=2) + "\n"
+
+
+def _fields_to_json(fields: Iterable[Field]) -> list[dict[str, Any]]:
+    return [{"name": f.name, "type": _type_to_json(f.type), "nullable": f.nullable} for f in fields]
+
+
+def _type_to_json(type_: FieldType) -> Any:
+    return {type_.name: _fields_to_json(type_.fields)} if type_.name in ("struct", "list") else type_.name
+
+
+def read_lock(text: str, *, where: str) -> Lock:
+    """Read a lock file.
+
+    Args:
+        text: its content.
+        where: what to call it in an error.
+
+    Raises:
+        UsageError: it is no lock file, or one of another format.
+    """
+    try:
+        told = json.loads(text)
+        if told["format"] != LOCK_FORMAT:
+            raise UsageError(
+                f"{where} has lock format {told['format']}; this refold reads {LOCK_FORMAT}. Write it anew with "
+                "`refold schemas lock`, or use the refold release that wrote it."
+            )
+        shapes = {
+            (event_type, int(version)): LockedShape(_fields(shape["fields"]), _step_from_json(shape.get("upcaster")))
+            for event_type, versions in told["events"].items()
+            for version, shape in versions.items()
+        }
+        return Lock(told["domain"], shapes)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UsageError(
+            f"{where} is no lock file of event schemas ({error!r}). `refold schemas lock` writes one."
+        ) from error
+
+
+def _fields(told: list[dict[str, Any]]) -> tuple[Field, ...]:
+    return tuple(Field(f["name"], _type_from_json(f["type"]), f["nullable"]) for f in told)
+
+
+def _type_from_json(told: Any) -> FieldType:
+    if isinstance(told, str):
+        return FieldType(told)
+    [(name, fields)] = told.items()
+    return FieldType(name, _fields(fields))
+
+
+def _step_from_json(told: dict[str, Any] | None) -> Step | None:
+    if told is None:
+        return None
+    shapes = (text.rsplit(" v", 1) for text in told["into"])
+    return Step(told["name"], told["form"], tuple((name, int(version)) for name, version in shapes))

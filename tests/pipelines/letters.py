@@ -1,0 +1,66 @@
+"""A domain that cannot apply some of its events, and the same domain after it was mended."""
+
+from __future__ import annotations
+
+from event_schemas import Registry, event
+from warehouse.domain import Domain
+from warehouse.projection import Projection
+from warehouse.reducers import count, latest, total
+
+
+@event(schema_version=1)
+class Weighed:
+    """A parcel was put on a scale, which prints what it likes."""
+
+    parcel: str
+    printed: str
+
+
+@event(schema_version=1)
+class Lost:
+    """A parcel was lost; the first domain does not know that this can happen."""
+
+    parcel: str
+
+
+def _weights(grams: str) -> Projection:
+    return Projection(
+        name="weights",
+        key={"parcel": "VARCHAR"},
+        columns={"grams": total("BIGINT")},
+        on={Weighed: f"SELECT parcel, {grams} AS grams"},
+    )
+
+
+SEEN = Projection(
+    name="seen",
+    key={"parcel": "VARCHAR"},
+    columns={"times": count(), "last": latest("VARCHAR")},
+    on={Weighed: "SELECT parcel, 1 AS times, printed AS last"},
+)
+LOSSES = Projection(
+    name="losses",
+    key={"parcel": "VARCHAR"},
+    columns={"times": count()},
+    on={Weighed: "SELECT parcel, 0 AS times WHERE false", Lost: "SELECT parcel, 1 AS times"},
+)
+_LOSSES_UNKNOWN = Projection(
+    name="losses",
+    key={"parcel": "VARCHAR"},
+    columns={"times": count()},
+    on={Weighed: "SELECT parcel, 0 AS times WHERE false"},
+)
+
+_CAST = "CAST(printed AS BIGINT)"
+_MENDED = "CAST(regexp_replace(printed, '[^0-9]', '', 'g') AS BIGINT)"
+
+BROKEN = Domain(name="letters", events=(Weighed,), read_models=(_weights(_CAST), SEEN, _LOSSES_UNKNOWN))
+HALF_MENDED = Domain(name="letters", events=(Weighed,), read_models=(_weights(_MENDED), SEEN, _LOSSES_UNKNOWN))
+MENDED = Domain(name="letters", events=(Weighed, Lost), read_models=(_weights(_MENDED), SEEN, LOSSES))
+KNOWING = Domain(name="letters", events=(Weighed, Lost), read_models=(_weights(_CAST), SEEN, _LOSSES_UNKNOWN))
+"""It knows that parcels get lost, and no read model asks for it."""
+SMALLER = Domain(name="letters", events=(Weighed,), read_models=(_weights(_CAST), SEEN))
+"""It has lost a read model."""
+
+WRITER = Registry(events=[Weighed, Lost])
+"""What the service that appends knows."""

@@ -1,0 +1,341 @@
+"""Dead letters: seen, retried after the cause was mended, or decided over; never lost on the way."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import uuid
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pytest
+from click.testing import CliRunner, Result
+
+from event_schemas import BrokenEventsError, UsageError
+from pipelines.cli import cli
+from pipelines.rebuild import Rebuilt, rebuild
+from pipelines.runners import make_options
+from tests.pipelines.letters import WRITER, Lost, Weighed
+from warehouse.domain import load_domain
+from warehouse.event_log import Appender, EventLog, create_log, open_log
+from warehouse.read_models import database
+from warehouse.read_models.building import scratch_folder
+from warehouse.read_models.catch_up import Standing, catch_up
+from warehouse.read_models.database import Checkpoint
+from warehouse.read_models.dead_letters import DeadLetter, discard, published_letters, read_dead_letters
+from warehouse.read_models.generations import Generation, Generations, open_generations
+from warehouse.read_models.retrying import plan_retry
+
+ROOT = Path(__file__).parents[2]
+DOMAINS = "tests.pipelines.letters"
+OPEN = {("weights", 2), ("weights", 4), ("weights", 5), ("", 6)}
+
+
+@dataclass(frozen=True, slots=True)
+class Scales:
+    """A log, and what is published of it."""
+
+    folder: Path
+
+    @property
+    def log(self) -> EventLog:
+        """The log."""
+        return open_log(str(self.folder / "log"))
+
+    @property
+    def generations(self) -> Generations:
+        """What is published."""
+        return open_generations(str(self.folder / "models"), "letters")
+
+    @property
+    def newest(self) -> Generation:
+        """The newest generation."""
+        found = self.generations.newest()
+        assert found is not None
+        return found
+
+    def letters(self) -> list[DeadLetter]:
+        """Read the dead letters that are published."""
+        return published_letters(self.generations, self.newest)
+
+    def undecided(self) -> set[tuple[str, int]]:
+        """Name the open letters."""
+        return {n.key for n in self.letters() if n.discarded_at is None}
+
+    def rows(self) -> dict[str, list[Any]]:
+        """Read all tables."""
+        with closing(duckdb.connect(str(self.generations.path(self.newest)), read_only=True)) as connection:
+            names = ("weights", "seen", "losses")
+            return {name: connection.execute(f"FROM {name} ORDER BY ALL").fetchall() for name in names}
+
+    def rebuild(self, domain: str, *only: str, models: str = "models", dead_letter: bool = False) -> Rebuilt:
+        """Rebuild read models."""
+        options = make_options(None, ["--direct_running_mode=in_memory", "--direct_num_workers=1"])
+        url = str(self.folder / models)
+        return rebuild(self.log, f"{DOMAINS}:{domain}", url, options, only=only, dead_letter=dead_letter)
+
+    def where(self, domain: str) -> list[str]:
+        """Give the options that lead here."""
+        return [
+            *("--domain", f"{DOMAINS}:{domain}", "--log", str(self.folder / "log")),
+            *("--read-models", str(self.folder / "models")),
+        ]
+
+    def call(self, *arguments: str, domain: str = "BROKEN", code: int = 0) -> Result:
+        """Run a command that needs no Beam, in this process."""
+        result = CliRunner().invoke(cli, [*self.where(domain), "dead-letters", *arguments])
+        assert result.exit_code == code, result.output
+        return result
+
+    def answer(self, *arguments: str, domain: str = "BROKEN") -> Any:
+        """Run such a command, and parse what it answers to machines."""
+        return json.loads(self.call(*arguments, "--json", domain=domain).stdout)
+
+    def retry(self, domain: str, *, code: int) -> subprocess.CompletedProcess[str]:
+        """Run ``dead-letters retry`` as a process."""
+        command = [sys.executable, "-m", "pipelines.cli", *self.where(domain), "dead-letters", "retry", "--json"]
+        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=120)
+        assert done.returncode == code, done.stderr
+        return done
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Seven events, of which three have no number and one is of an unknown type."""
+    folder = tmp_path_factory.mktemp("letters")
+    appender = Appender(create_log(str(folder / "log"), domain_name="letters", bucket_count=2), WRITER)
+    for printed in ("10", "12 g", "14", "many 3 g", "12 g"):
+        appender.append("parcel-1", [Weighed(parcel="a", printed=printed)])
+    appender.append("parcel-2", [Lost(parcel="b")])
+    appender.append("parcel-3", [Weighed(parcel="c", printed="7")])
+    assert Scales(folder).rebuild("BROKEN", dead_letter=True).dead_letters == len(OPEN)
+    return folder
+
+
+@pytest.fixture
+def scales(original: Path, tmp_path: Path) -> Scales:
+    """A copy, to change."""
+    return Scales(Path(shutil.copytree(original, tmp_path / "scales", symlinks=True)))
+
+
+def test_letters_are_listed_by_read_model_and_reason(scales: Scales) -> None:
+    """With counts and the first positions, what is most open first."""
+    told = scales.answer("list")
+    assert (told["open"], told["discarded"]) == (4, 0)
+    groups = {(g["read_model"], tuple(g["positions"])): g["events"] for g in told["groups"]}
+    assert groups == {("weights", (2, 5)): 2, ("weights", (4,)): 1, ("", (6,)): 1}
+    assert told["groups"][0]["positions"] == [2, 5]
+    assert [g["positions"] for g in scales.answer("list", "--read-model", "weights")["groups"]] == [[2, 5], [4]]
+    shown = scales.call("list", "--limit", "1")
+    assert "'12 g'" in shown.stdout
+    assert "'many 3 g'" not in shown.stdout
+    assert "first 1 of 3 reasons" in shown.stderr
+    assert "no read model 'nope'" in scales.call("list", "--read-model", "nope", code=2).stderr
+
+
+def test_a_letter_is_shown_whole(scales: Scales) -> None:
+    """The envelope as the log has it, the reasons, and the payload as it was stored; also of an unknown type."""
+    [event] = [letter for letter in scales.letters() if letter.position == 6]
+    told = scales.answer("show", "6")
+    assert (told["event_type"], told["stream_version"], told["payload"]) == ("Lost", 1, '{"parcel":"b"}')
+    assert told["letters"] == [{"read_model": "", "reason": event.reason, "discarded_at": None}]
+    shown = scales.call("show", "4").stdout
+    for part in ("recorded_at", "parcel-1", "weights: ", "'many 3 g'", '{"parcel":"a","printed":"many 3 g"}'):
+        assert part in shown
+    assert "no dead letter at position 1" in scales.call("show", "1", code=2).stderr
+
+
+def test_a_discarded_event_stops_no_strict_rebuild(scales: Scales) -> None:
+    """It is remembered from rebuild to rebuild, of some read models and of all, until it is taken back."""
+    before = scales.rows()
+    told = scales.answer("discard", "2", "4", "5", "6")
+    assert {(n["read_model"], n["position"]) for n in told["changed"]} == OPEN
+    assert (scales.newest.number, scales.newest.parent, scales.rows()) == (2, 1, before)
+    assert scales.rebuild("BROKEN").dead_letters == 0
+    assert scales.rebuild("BROKEN", "seen").generation.number == 4
+    assert scales.rebuild("BROKEN", "weights", dead_letter=True).dead_letters == 0
+    assert {n.key for n in scales.letters()} == OPEN
+    assert (scales.undecided(), scales.rows()) == (set(), before)
+    assert "discarded at" in scales.call("show", "2").stdout
+    scales.call("discard", "--undo", "4")
+    assert scales.undecided() == {("weights", 4)}
+    with pytest.raises(BrokenEventsError, match=r"met 1 events .* position 4"):
+        scales.rebuild("BROKEN")
+
+
+def test_an_event_that_can_be_applied_is_no_letter_any_more(scales: Scales) -> None:
+    """Also if it was discarded: what was mended is shown, and the letter is gone."""
+    scales.call("discard", "2", "4", "5", "6")
+    assert scales.rebuild("MENDED").generation.number == 3
+    assert scales.letters() == []
+    assert scales.rows()["weights"] == [("a", 10 + 12 + 14 + 3 + 12), ("c", 7)]
+
+
+def test_discarding_twice_publishes_once(scales: Scales) -> None:
+    """A position without a letter changes nothing, nor one of another read model."""
+    assert scales.answer("discard", "2")["generation"] == 2
+    again = scales.answer("discard", "2")
+    assert (again["generation"], again["changed"]) == (2, [])
+    for arguments in (["2", "3"], ["2", "--read-model", "seen"]):
+        assert "no dead letter" in scales.call("discard", *arguments, code=2).stderr
+    assert scales.newest.number == 2
+
+
+def test_decisions_that_race_are_all_kept(scales: Scales) -> None:
+    """Each is made anew on top of whoever published first."""
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda position: discard(scales.generations, [position]), (2, 4, 5, 6)))
+    assert scales.undecided() == set()
+    assert [g.number for g in scales.generations.all()] == [1, 2, 3, 4, 5]
+    files = {Path(key).name for key in scales.generations.store.list_from("files")}
+    assert files == {Path(g.file).name for g in scales.generations.all()}
+
+
+def test_a_file_that_was_published_before_letters_could_be_discarded(scales: Scales) -> None:
+    """It is read as it is, and gets the column with the first decision."""
+    generations, newest = scales.generations, scales.newest
+    with scratch_folder(generations.store) as folder:
+        path = generations.working_copy(newest, folder)
+        with closing(database.open_database(path)) as connection:
+            connection.execute("ALTER TABLE refold.dead_letters DROP COLUMN discarded_at; CHECKPOINT")
+        file, size = generations.upload(path)
+    old = Generation(**{**{f: getattr(newest, f) for f in newest.__slots__}, "number": 2, "file": file, "bytes": size})
+    assert generations.publish(old)
+    assert scales.undecided() == OPEN
+    assert scales.answer("discard", "6")["generation"] == 3
+    assert scales.undecided() == OPEN - {("", 6)}
+
+
+def test_catching_up_passes_over_what_is_discarded(scales: Scales) -> None:
+    """As a rebuild does that goes on with an older plan: it stops only at what nobody decided over."""
+    domain = load_domain(f"{DOMAINS}:BROKEN")
+    decided = dict.fromkeys(OPEN, datetime(2025, 3, 1, tzinfo=UTC))
+    with closing(database.open_database(scales.folder / "private.duckdb")) as connection:
+        for model in domain.read_models:
+            database.create_table(connection, model, [])
+        standing = [Standing(domain.read_models, Checkpoint(0, 0, ""))]
+        some = {key: at for key, at in decided.items() if key != ("", 6)}
+        with pytest.raises(BrokenEventsError, match=r"met 1 events .* position 6"):
+            catch_up(connection, scales.log, domain, standing, discarded=some)
+        catch_up(connection, scales.log, domain, standing, discarded=decided)
+        assert {n.key: n.discarded_at for n in read_dead_letters(connection)} == decided
+        assert connection.execute("SELECT grams FROM weights ORDER BY ALL").fetchall() == [(7,), (24,)]
+
+
+def test_letters_on_a_remote_store(scales: Scales) -> None:
+    """Decided over and remembered there as well."""
+    url = f"memory://letters-{uuid.uuid4()}"
+    options = make_options(None, ["--direct_running_mode=in_memory", "--direct_num_workers=1"])
+    rebuild(scales.log, f"{DOMAINS}:BROKEN", url, options, dead_letter=True)
+    generations = open_generations(url, "letters")
+    discard(generations, [2, 4, 5, 6])
+    assert rebuild(scales.log, f"{DOMAINS}:BROKEN", url, options).generation.number == 3
+    newest = generations.newest()
+    assert newest is not None
+    assert {n.key for n in published_letters(generations, newest) if n.discarded_at} == OPEN
+
+
+def test_a_decision_that_is_killed_is_made_whole_or_not_at_all(scales: Scales) -> None:
+    """The file that it was writing is nobody's; making it again works."""
+    before, command = scales.rows(), [sys.executable, "-m", "pipelines.cli", *scales.where("BROKEN")]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    work = scales.folder / "models" / "letters" / "work"
+    with subprocess.Popen([*command, "dead-letters", "discard", "2"], env=environment) as process:
+        while process.poll() is None and not list(work.glob("*/working.duckdb")):
+            pass
+        process.kill()
+    made = {1: OPEN, 2: OPEN - {("weights", 2)}}
+    assert scales.undecided() == made[scales.newest.number]
+    assert scales.rows() == before
+    scales.call("discard", "2")
+    assert (scales.newest.number, scales.undecided()) == (2, made[2])
+
+
+def test_a_lost_file_stops_no_rebuild(scales: Scales) -> None:
+    """The decisions that it held are lost with it; the rebuild is what mends the loss."""
+    scales.call("discard", "2", "4", "5", "6")
+    scales.generations.path(scales.newest).unlink()
+    with pytest.raises(BrokenEventsError, match="met 4 events"):
+        scales.rebuild("BROKEN")
+    assert scales.rebuild("BROKEN", dead_letter=True).generation.number == 3
+    assert scales.undecided() == OPEN
+
+
+def test_nothing_to_discard_where_nothing_is_published(tmp_path: Path) -> None:
+    """The error says what to do."""
+    result = CliRunner().invoke(
+        cli, ["--domain", f"{DOMAINS}:BROKEN", "--read-models", str(tmp_path), "dead-letters", "discard", "1"]
+    )
+    assert result.exit_code == 1
+    assert "refold rebuild" in result.stderr
+
+
+def test_a_retry_gives_what_a_rebuild_gives(scales: Scales) -> None:
+    """All letters are gone, and the tables are those of a fresh rebuild of the mended domain."""
+    done = scales.retry("MENDED", code=0)
+    told = json.loads(done.stdout)
+    assert "Retrying 4 dead letters rebuilds weights, losses: 13 events to replay" in done.stderr
+    assert {(n["read_model"], n["position"]) for n in told["gone"]} == OPEN
+    assert (told["remaining"], told["new"], told["generation"]) == ([], [], 2)
+    retried = scales.rows()
+    fresh = scales.rebuild("MENDED", models="fresh").generation
+    assert fresh.tables == scales.newest.tables
+    with pytest.raises(UsageError, match="no dead letter"):
+        discard(scales.generations, [2])
+    assert retried["losses"] == [("b", 1)]
+
+
+def test_what_was_not_mended_remains(scales: Scales) -> None:
+    """Exit code 1, and it tells which; a discarded letter is not retried."""
+    scales.call("discard", "4")
+    told = json.loads(scales.retry("HALF_MENDED", code=1).stdout)
+    assert told["read_models"] == ["weights"]
+    assert {n["position"] for n in told["gone"]} == {2, 5}
+    assert [(n["read_model"], n["position"]) for n in told["remaining"]] == [("", 6)]
+    assert scales.undecided() == {("", 6)}
+
+
+def planned(scales: Scales, domain: str, *letters: DeadLetter) -> tuple[tuple[str, ...], int]:
+    """Plan a retry, and give the read models that it would rebuild and the events that it would replay."""
+    made = plan_retry(scales.log, load_domain(f"{DOMAINS}:{domain}"), scales.newest, letters)
+    return made.read_models, made.events
+
+
+def test_only_what_can_change_is_rebuilt(scales: Scales) -> None:
+    """For an event that fits no contract, the read models that would read its type; none if nobody knows it."""
+    misfit = DeadLetter("", 9, "parcel-1", "Weighed", 1, "printed is missing", "{}", None)
+    [lost] = [letter for letter in scales.letters() if letter.position == 6]
+    failed = DeadLetter("weights", 2, "parcel-1", "Weighed", 1, "no number", "{}", None)
+    assert planned(scales, "BROKEN", misfit) == (("weights", "seen", "losses"), 18)
+    assert planned(scales, "BROKEN", lost) == ((), 0)
+    assert planned(scales, "BROKEN", failed) == (("weights",), 6)
+    assert planned(scales, "HALF_MENDED", lost) == ((), 0)
+    assert planned(scales, "MENDED", failed) == (("weights", "losses"), 13)
+    assert planned(scales, "BROKEN", replace(failed, discarded_at=datetime(2025, 3, 1, tzinfo=UTC))) == ((), 0)
+
+
+def test_an_event_that_fits_now_and_nobody_reads(scales: Scales) -> None:
+    """Any rebuild finds that: the first read model does."""
+    [lost] = [letter for letter in scales.letters() if letter.position == 6]
+    assert planned(scales, "KNOWING", lost) == (("weights",), 6)
+    scales.rebuild("KNOWING", "weights", dead_letter=True)
+    assert scales.undecided() == OPEN - {("", 6)}
+
+
+def test_a_read_model_that_the_domain_has_lost_is_left_behind(scales: Scales) -> None:
+    """It cannot be taken over, so a retry rebuilds all of the others."""
+    failed = DeadLetter("weights", 2, "parcel-1", "Weighed", 1, "no number", "{}", None)
+    assert planned(scales, "SMALLER", failed) == (("weights", "seen"), 12)
+    assert scales.rebuild("SMALLER", "weights", "seen", dead_letter=True).generation.tables.keys() == {
+        "weights",
+        "seen",
+    }

@@ -1,0 +1,282 @@
+"""Reconciling and verified cut-over: rebuild and increments agree, and where somebody made them differ, it is told."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+import uuid
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pytest
+
+from event_schemas import DisagreementError, GenerationError, UsageError
+from pipelines.rebuild import Rebuilt, rebuild
+from pipelines.reconcile import Reconciliation, reconcile
+from pipelines.runners import make_options
+from tests.pipelines.test_rebuild import HERE, MARKET, Market
+from tests.warehouse.event_log.shop import write_commit
+from warehouse.event_log import Appender, create_log
+from warehouse.read_models.differences import RowDifference, TableDifference
+from warehouse.read_models.generations import open_generations
+from warehouse.read_models.rolling_back import roll_back
+
+ROOT = Path(__file__).parents[2]
+OPTIONS = make_options(None, ["--direct_running_mode=in_memory", "--direct_num_workers=1"])
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Market:
+    """Read models of which one was rebuilt last, and the others were brought to the same position by an increment."""
+    folder = tmp_path_factory.mktemp("reconcile")
+    log = create_log(str(folder / "log"), domain_name="market", bucket_count=4)
+    market = Market(folder, log, Appender(log, MARKET.registry))
+    market.sell()
+    market.rebuild()
+    market.sell()
+    market.rebuild("skus")
+    return market
+
+
+@pytest.fixture
+def market(template: Market, tmp_path: Path) -> Market:
+    """A copy of it, in whose log more was appended since."""
+    shutil.copytree(template.folder, tmp_path / "copy", symlinks=True)
+    log = create_log(str(tmp_path / "copy" / "log"), domain_name="market", bucket_count=4)
+    copy = Market(tmp_path / "copy", log, Appender(log, MARKET.registry))
+    copy.sell()
+    return copy
+
+
+def reconciled(market: Market, *, domain: str = "MARKET", **more: Any) -> Reconciliation:
+    """Compare the newest generation with a rebuild."""
+    return reconcile(market.log, f"{HERE}:{domain}", market.url, OPTIONS, **more)
+
+
+def verified(market: Market, *only: str, domain: str = "MARKET", dead_letter: bool = False) -> Rebuilt:
+    """Rebuild, and publish only what agrees."""
+    ref = f"{HERE}:{domain}"
+    return rebuild(market.log, ref, market.url, OPTIONS, only=only, dead_letter=dead_letter, verify=True)
+
+
+@contextmanager
+def tampering(market: Market) -> Iterator[duckdb.DuckDBPyConnection]:
+    """Open the newest published file to write into it, which nobody should."""
+    newest = market.generations.newest()
+    assert newest is not None
+    path = market.generations.path(newest)
+    path.chmod(0o644)
+    with closing(duckdb.connect(str(path))) as connection:
+        yield connection
+
+
+def numbers(market: Market) -> list[int]:
+    """Give the numbers of all generations."""
+    return [g.number for g in market.generations.all()]
+
+
+def test_increments_and_a_rebuild_agree(market: Market) -> None:
+    """At the generation's position, though the log went on; nothing is published, and nothing left lying about."""
+    found = reconciled(market)
+    assert (found.differences, found.skipped) == ((), {})
+    assert (found.generation, found.position, found.tables) == (2, 96, ("stalls", "skus", "paths"))
+    assert numbers(market) == [1, 2]
+    left = {p.suffix for p in Path(market.generations.store.url).rglob("*") if p.is_file()}
+    assert left == {".duckdb", ".json"}
+
+
+def test_a_changed_value_is_told_with_its_key_and_both_values(market: Market) -> None:
+    """And so are a row too many, and one too few."""
+    with tampering(market) as connection:
+        connection.execute("UPDATE stalls SET sold = sold + 1 WHERE stall = 'stall-3'")
+        connection.execute("DELETE FROM skus WHERE sku = 'cup'")
+        connection.execute("INSERT INTO paths VALUES ('ghost', 5)")
+    stalls, skus, paths = reconciled(market).differences
+    value = RowDifference(key={"stall": "stall-3"}, here={"sold": 41}, there={"sold": 40})
+    assert stalls == TableDifference(
+        name="stalls", rows_here=12, rows_there=12, changed=1, by_column={"sold": 1}, examples=(value,)
+    )
+    cup = RowDifference(key={"sku": "cup"}, here=None, there={"sold": 48, "stalls": 12})
+    assert skus == TableDifference(name="skus", rows_here=7, rows_there=8, only_there=1, examples=(cup,))
+    ghost = RowDifference(key={"sku": "ghost"}, here={"path": 5}, there=None)
+    assert paths == TableDifference(name="paths", rows_here=9, rows_there=8, only_here=1, examples=(ghost,))
+
+
+def test_what_a_distinct_count_has_seen_is_compared_too(market: Market) -> None:
+    """The count itself would go wrong only with a later event."""
+    with tampering(market) as connection:
+        connection.execute("DELETE FROM refold.seen_skus_stalls WHERE sku = 'cup' AND _value = 'stall-1'")
+    [found] = reconciled(market, only=["skus"]).differences
+    assert (found.name, found.only_there) == ("refold.seen_skus_stalls", 1)
+
+
+def test_only_what_was_asked_for(market: Market) -> None:
+    """What is wrong elsewhere is not looked at."""
+    with tampering(market) as connection:
+        connection.execute("UPDATE stalls SET sold = 0")
+    assert reconciled(market, only=["paths"]).differences == ()
+    assert reconciled(market, only=["stalls"], examples=2).differences[0].examples[1].key == {"stall": "stall-1"}
+
+
+def test_the_rebuilt_file_can_be_kept(market: Market, tmp_path: Path) -> None:
+    """To look into it."""
+    reconciled(market, keep=tmp_path / "rebuilt.duckdb")
+    with closing(duckdb.connect(str(tmp_path / "rebuilt.duckdb"), read_only=True)) as connection:
+        assert connection.execute("SELECT position FROM refold.checkpoint").fetchall() == [(96,)]
+    with pytest.raises(UsageError, match="is there already"):
+        reconciled(market, keep=tmp_path / "rebuilt.duckdb")
+
+
+def test_a_read_model_declared_otherwise_cannot_be_compared(market: Market) -> None:
+    """It is left out by name; if nothing else remains, that is an error."""
+    found = reconciled(market, domain="OTHERWISE")
+    assert found.tables == ("skus", "paths")
+    assert found.skipped["stalls"].startswith("it was declared otherwise")
+    with pytest.raises(UsageError, match="no read model that can be compared"):
+        reconciled(market, domain="OTHERWISE", only=["stalls"])
+
+
+def test_there_is_nothing_to_compare_with(market: Market, tmp_path: Path) -> None:
+    """Nothing published, or published from another log."""
+    with pytest.raises(GenerationError, match="Nothing is published"):
+        reconcile(market.log, f"{HERE}:MARKET", str(tmp_path / "none"), OPTIONS)
+    other = create_log(str(tmp_path / "other"), domain_name="market", bucket_count=2)
+    with pytest.raises(GenerationError, match="another log"):
+        reconcile(other, f"{HERE}:MARKET", market.url, OPTIONS)
+
+
+def test_dead_letters_are_left_out_and_compared(tmp_path: Path) -> None:
+    """Published ones are those that a rebuild meets; one that was taken away is missed."""
+    log = create_log(str(tmp_path / "log"), domain_name="market", bucket_count=2)
+    market = Market(tmp_path, log, Appender(log, MARKET.registry))
+    market.sell()
+    write_commit(log, [("stall-99", "Sold", 1, '{"sku": "cup"}')])
+    rebuild(log, f"{HERE}:MARKET", market.url, OPTIONS, dead_letter=True)
+    assert reconciled(market).differences == ()
+    with tampering(market) as connection:
+        connection.execute("DELETE FROM refold.dead_letters")
+    [found] = reconciled(market).differences
+    assert (found.name, found.only_there) == ("refold.dead_letters", 1)
+    assert found.examples[0].key == {"read_model": "", "position": 49}
+
+
+def test_on_a_remote_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Log, read models and what is staged lie there; the rebuilt file is local."""
+    monkeypatch.setenv("REFOLD_CACHE_DIR", str(tmp_path / "cache"))
+    root = f"memory://{uuid.uuid4().hex}"
+    log = create_log(f"{root}/log", domain_name="market", bucket_count=2)
+    Market(tmp_path, log, Appender(log, MARKET.registry)).sell()
+    url = f"{root}/read-models"
+    for verify in (False, True):
+        rebuild(log, f"{HERE}:MARKET", url, OPTIONS, verify=verify)
+    rolled = roll_back(open_generations(url, "market"))
+    found = reconcile(log, f"{HERE}:MARKET", url, OPTIONS, keep=tmp_path / "kept.duckdb")
+    assert (found.generation, found.differences) == (rolled.number, ())
+
+
+# Verified cut-over
+
+
+def test_what_agrees_is_published(market: Market) -> None:
+    """The parent is brought to the new position before it is compared; what is new has nothing to be compared with."""
+    rebuilt = verified(market)
+    assert rebuilt.verified is not None
+    assert (rebuilt.verified.parent, rebuilt.verified.agreed) == (2, ("stalls", "skus", "paths"))
+    assert (rebuilt.generation.number, rebuilt.generation.position) == (3, 144)
+    assert rebuilt.verified.changed == ()
+
+
+@pytest.mark.parametrize("only", [(), ("stalls",)])
+def test_what_differs_is_not_published(market: Market, only: tuple[str, ...]) -> None:
+    """Readers keep what they have, the error has the differences, and without the gate it is published after all."""
+    with tampering(market) as connection:
+        connection.execute("UPDATE stalls SET sold = sold + 1 WHERE stall = 'stall-3'")
+    with pytest.raises(DisagreementError, match=r"stall stall-3: sold 60 in the rebuild, 61 in what was") as caught:
+        verified(market, *only)
+    [difference] = caught.value.differences
+    assert difference.examples == (RowDifference(key={"stall": "stall-3"}, here={"sold": 60}, there={"sold": 61}),)
+    assert caught.value.exit_code == 4
+    assert numbers(market) == [1, 2]
+    rebuild(market.log, f"{HERE}:MARKET", market.url, OPTIONS)
+    assert numbers(market) == [1, 2, 3]
+    assert reconciled(market).differences == ()
+
+
+def test_what_is_not_rebuilt_is_not_gated(market: Market) -> None:
+    """A rebuild of one read model vouches for that one."""
+    with tampering(market) as connection:
+        connection.execute("UPDATE stalls SET sold = 0")
+    rebuilt = verified(market, "paths")
+    assert rebuilt.verified is not None
+    assert rebuilt.verified.agreed == ("paths",)
+
+
+def test_one_declared_otherwise_is_told_and_not_gated(market: Market) -> None:
+    """The others still are."""
+    rebuilt = verified(market, domain="OTHERWISE")
+    assert rebuilt.verified is not None
+    assert rebuilt.verified.agreed == ("skus", "paths")
+    [changed] = rebuilt.verified.changed
+    assert (changed.name, changed.by_column["sold"]) == ("stalls", 12)
+    with tampering(market) as connection:
+        connection.execute("UPDATE skus SET sold = 0")
+    with pytest.raises(DisagreementError, match="skus"):
+        verified(market, domain="OTHERWISE")
+
+
+def test_the_first_rebuild_has_nothing_to_be_verified_against(market: Market, tmp_path: Path) -> None:
+    """It is published."""
+    rebuilt = rebuild(market.log, f"{HERE}:MARKET", str(tmp_path / "new"), OPTIONS, verify=True)
+    assert rebuilt.verified is not None
+    assert (rebuilt.generation.number, rebuilt.verified.parent) == (1, 0)
+
+
+# The commands
+
+
+def refold(market: Market, *arguments: str, code: int) -> subprocess.CompletedProcess[str]:
+    """Run the command line as a process."""
+    settings = ["--domain", f"{HERE}:MARKET", "--log", market.log.url, "--read-models", market.url]
+    command = [sys.executable, "-m", "pipelines.cli", *settings, *arguments]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == code, done.stderr
+    return done
+
+
+def test_the_commands_tell_people_and_machines(market: Market) -> None:
+    """Exit code 4 for a difference, on stdout what it is."""
+    with tampering(market) as connection:
+        connection.execute("UPDATE stalls SET sold = NULL WHERE stall = 'stall-3'")
+    told = refold(market, "reconcile", code=4)
+    assert "A rebuild and generation 2 at position 96 differ" in told.stdout
+    assert ["stalls", "stall-3", "sold", "NULL", "40"] in [line.split() for line in told.stdout.splitlines()]
+    refused = refold(market, "rebuild", "--verify", "--json", code=4)
+    document = json.loads(refused.stdout)
+    assert document["published"] is False
+    [difference] = document["differences"]
+    expected = {"key": {"stall": "stall-3"}, "rebuilt": {"sold": 60}, "published": {"sold": None}}
+    assert difference["examples"] == [expected]
+    assert "Nothing was published" in refused.stderr
+    assert numbers(market) == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [(["--as-of", "3"], "belong together"), (["--as-of", "3", "--to", "x.duckdb", "--verify"], "nothing is")],
+)
+def test_options_that_contradict_each_other(market: Market, arguments: list[str], told: str) -> None:
+    """They are refused before anything is done."""
+    assert told in refold(market, "rebuild", *arguments, code=2).stderr
+
+
+def test_as_of_on_the_command_line(market: Market, tmp_path: Path) -> None:
+    """One JSON document says what was built."""
+    to = str(tmp_path / "then.duckdb")
+    document = json.loads(refold(market, "rebuild", "paths", "--as-of", "30", "--to", to, "--json", code=0).stdout)
+    assert (document["path"], document["position"], document["commit"]) == (to, 30, 15)
+    assert document["tables"].keys() == {"paths"}

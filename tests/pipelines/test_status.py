@@ -1,0 +1,242 @@
+"""``refold status``: lag, objectives, the live stream's heartbeat, and watching."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import pty
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from event_schemas import GenerationError
+from pipelines.cli import cli
+from pipelines.commands.durations import parse_duration
+from pipelines.rebuild import rebuild
+from pipelines.runners import make_options
+from tests.pipelines.letters import WRITER, Weighed
+from warehouse.event_log import Appender, EventLog, create_log, open_log
+from warehouse.read_models.generations import Generations, open_generations
+from warehouse.read_models.heartbeat import Heartbeat, forget_heartbeat, read_heartbeat, write_heartbeat
+from warehouse.read_models.lag import Lag, find_end, lag_of, standing_of
+
+ROOT = Path(__file__).parents[2]
+REF = "tests.pipelines.letters:BROKEN"
+
+
+@dataclass(frozen=True, slots=True)
+class Scales:
+    """A log, and two of three read models published of it."""
+
+    folder: Path
+
+    @property
+    def log(self) -> EventLog:
+        """The log."""
+        return open_log(str(self.folder / "log"))
+
+    @property
+    def generations(self) -> Generations:
+        """What is published."""
+        return open_generations(str(self.folder / "models"), "letters")
+
+    def append(self, *printed: str) -> None:
+        """Append in one commit each."""
+        for text in printed:
+            Appender(self.log, WRITER).append("parcel-1", [Weighed(parcel="a", printed=text)])
+
+    def arguments(self, *arguments: str) -> list[str]:
+        """Give the command line that looks here."""
+        where = ["--log", str(self.folder / "log"), "--read-models", str(self.folder / "models")]
+        return ["--domain", REF, *where, "status", *arguments]
+
+    def status(self, *arguments: str, code: int = 0) -> Result:
+        """Run it in this process."""
+        result = CliRunner().invoke(cli, self.arguments(*arguments))
+        assert result.exit_code == code, result.output
+        return result
+
+    def answer(self, *arguments: str) -> Any:
+        """Run it, and parse what it answers to machines."""
+        return json.loads(self.status(*arguments, "--json").stdout)
+
+    def beat(self, *, ago: float = 0.0, position: int = 2) -> Heartbeat:
+        """Write what a live stream would have said some seconds ago."""
+        info = self.log.commit_info(position)
+        assert info is not None
+        at = (datetime.now(UTC) - timedelta(seconds=ago)).isoformat()
+        recorded = info.recorded_at.isoformat()
+        said = Heartbeat(position, info.number, recorded, at, at, "scales.example", 4711, 1200, 340.5)
+        write_heartbeat(self.generations.store, said)
+        return said
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two events, of which one can be applied."""
+    folder = tmp_path_factory.mktemp("status")
+    create_log(str(folder / "log"), domain_name="letters", bucket_count=2)
+    Scales(folder).append("10", "12 g")
+    options = make_options(None, ["--direct_running_mode=in_memory", "--direct_num_workers=1"])
+    models = str(folder / "models")
+    rebuild(Scales(folder).log, REF, models, options, only=["weights", "seen"], dead_letter=True)
+    return folder
+
+
+@pytest.fixture
+def scales(original: Path, tmp_path: Path) -> Scales:
+    """A copy, to change."""
+    return Scales(Path(shutil.copytree(original, tmp_path / "scales", symlinks=True)))
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("5s", 5), ("2m", 120), ("1h", 3600), ("1h30m", 5400), ("250ms", 0.25), ("1d", 86400), ("60", 60), ("0", 0)],
+)
+def test_lengths_of_time(text: str, seconds: float) -> None:
+    """Units, several together, and plain seconds."""
+    assert parse_duration(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "5 x", "h", "-5s", "5s3", "1e3", "nan"])
+def test_what_is_no_length_of_time(scales: Scales, text: str) -> None:
+    """It is a usage error that shows how to write one."""
+    assert "write 5s, 2m, 1h30m" in scales.status(f"--max-lag={text}", code=2).stderr
+
+
+def test_each_read_model_has_its_lag(scales: Scales) -> None:
+    """Those that are published have the generation's, one that was never built has the whole log before it."""
+    scales.append("14", "15")
+    told = scales.answer()
+    lags = {m["name"]: m["lag"]["events"] for m in told["read_models"]}
+    assert lags == {"weights": 2, "seen": 2, "losses": 4}
+    assert told["lag"] == {m["name"]: m["lag"] for m in told["read_models"]}["seen"]
+    assert told["dead_letters"] == {"open": 1, "discarded": 0}
+    shown = scales.status().stdout
+    assert re.search(r"losses +not built yet", shown)
+    assert re.search(r"seen +1 +2 +2 events, ", shown)
+    assert "1 open, 0 discarded" in shown
+
+
+def test_the_lag_objective(scales: Scales) -> None:
+    """Met when all is shown, whatever the age; missed with exit code 4 when an event waits for longer."""
+    scales.status("--max-lag", "0")
+    scales.append("14")
+    scales.status("--max-lag", "1h")
+    assert "beyond --max-lag 0 s" in scales.status("--max-lag", "0s", code=4).stderr
+
+
+def test_the_idle_objective_is_one_of_its_own(scales: Scales, tmp_path: Path) -> None:
+    """It is missed when the log itself stands still, though the read models show all of it; or holds nothing."""
+    scales.status("--max-idle", "1h")
+    missed = scales.status("--max-idle", "0", "--max-lag", "0", code=4)
+    assert "idle beyond --max-idle 0 s: nothing was appended since" in missed.stderr
+    assert "--max-lag" not in missed.stderr
+    empty = Scales(tmp_path)
+    create_log(str(tmp_path / "log"), domain_name="letters", bucket_count=2)
+    assert "nothing was appended ever" in empty.status("--max-idle", "1h", code=4).stderr
+    assert "holds no events yet" in empty.status("--max-lag", "0").stdout
+
+
+def test_the_lag_in_seconds_is_exact(scales: Scales) -> None:
+    """The age of the first commit that is not shown."""
+    scales.append("14", "15")
+    first = scales.log.commit_info(3)
+    assert first is not None
+    at = standing_of(scales.generations.newest())
+    now = first.recorded_at + timedelta(seconds=90)
+    assert lag_of(scales.log, find_end(scales.log), at, now=now) == Lag(2, 90.0)
+    assert lag_of(scales.log, find_end(scales.log), at, now=first.recorded_at - timedelta(1)) == Lag(2, 0.0)
+
+
+def test_the_stream_tells_where_it_is(scales: Scales) -> None:
+    """Its own position and lag, apart from what is published; when it is silent, for how long."""
+    assert scales.answer()["stream"] is None
+    scales.append("14")
+    said = scales.beat(ago=-60)  # by a clock ahead of ours: so it is fresh, however slow this machine is
+    told = scales.answer()["stream"]
+    assert {k: v for k, v in told.items() if k in dataclasses.asdict(said)} == dataclasses.asdict(said)
+    assert (told["lag"]["events"], told["silent"]) == (1, False)
+    assert re.search(r"Stream +position 2, lag 1 event, .*1,200 events, 340 a second", scales.status().stdout)
+    scales.beat(ago=12, position=3)
+    assert scales.answer()["stream"]["silent"] is True
+    assert re.search(r"no word for \d\d s from process 4711 on scales.example", scales.status().stdout)
+    forget_heartbeat(scales.generations.store)
+    forget_heartbeat(scales.generations.store)
+    assert scales.answer()["stream"] is None
+
+
+def test_a_heartbeat_is_read_back(scales: Scales) -> None:
+    """As it was written last; what is none is an error with its place."""
+    store = scales.generations.store
+    scales.beat(ago=60)
+    said = scales.beat()
+    assert read_heartbeat(store) == said
+    store.put("live/stream.json", json.dumps({**dataclasses.asdict(said), "more": 1}).encode())
+    assert read_heartbeat(store) == said
+    for content in (b"", b"[]", b'{"position": 1}'):
+        store.put("live/stream.json", content)
+        with pytest.raises(GenerationError, match=r"live/stream\.json is no heartbeat"):
+            read_heartbeat(store)
+
+
+def test_watching_prints_a_line_a_look(scales: Scales) -> None:
+    """In a pipe; documents with --json; and objectives count for the last look."""
+    scales.append("14")
+    watched = scales.status("--watch", "--count", "3", "--interval", "0", "--max-lag", "0", code=4)
+    lines = watched.stdout.splitlines()
+    assert len(lines) == 3
+    assert re.fullmatch(r"log 3  generation 1 at 2  lag 1 event, .* s", lines[0])
+    documents = scales.status("--watch", "--count", "2", "--interval", "10ms", "--json").stdout.splitlines()
+    assert [json.loads(d)["log"]["position"] for d in documents] == [3, 3]
+    assert "--count is for --watch" in scales.status("--count", "2", code=2).stderr
+
+
+def test_ctrl_c_ends_watching(scales: Scales) -> None:
+    """Without an error, since nobody ends it otherwise."""
+    command = [sys.executable, "-m", "pipelines.cli", *scales.arguments("--watch", "--interval", "1h")]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline().startswith("log 2  generation 1 at 2  lag none")
+        process.send_signal(signal.SIGINT)
+        assert process.communicate(timeout=60) == ("", "")
+    assert process.returncode == 0
+
+
+def test_watching_on_a_terminal_stays_in_place(scales: Scales) -> None:
+    """The table is drawn over the one before."""
+    ours, theirs = pty.openpty()
+    command = [sys.executable, "-m", "pipelines.cli", *scales.arguments("--watch", "--count", "2", "--interval", "0")]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "120", "LINES": "50", "TERM": "xterm"}
+    with subprocess.Popen(command, env=environment, stdin=theirs, stdout=theirs, stderr=theirs) as process:
+        os.close(theirs)
+        seen = b"".join(_read_all(ours)).decode()
+    os.close(ours)
+    assert process.returncode == 0, seen
+    assert seen.count("Generation  1 at position 2") >= 2
+    assert "\x1b[1A" in seen, "the cursor goes up again"
+
+
+def _read_all(descriptor: int) -> Iterator[bytes]:
+    while True:
+        try:
+            part = os.read(descriptor, 65_536)
+        except OSError:  # Linux says so when the other side is closed
+            return
+        if not part:
+            return
+        yield part

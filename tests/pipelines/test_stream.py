@@ -1,0 +1,345 @@
+"""The stream: it follows, drains, takes over what others publish, and never tells less than a rebuild."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pytest
+
+from event_schemas import GenerationError, event
+from pipelines import stream as streaming
+from pipelines.rebuild import rebuild
+from pipelines.runners import make_options
+from pipelines.seal import seal
+from pipelines.stream import Moment, Streamed, stream
+from warehouse.domain import Domain
+from warehouse.event_log import Appender, EventLog, StreamAppend, create_log
+from warehouse.projection import Fold, Projection
+from warehouse.read_models.generations import Generation, Generations, open_generations
+from warehouse.read_models.heartbeat import read_heartbeat
+from warehouse.read_models.live import LiveDatabase
+from warehouse.read_models.spans import Limits
+from warehouse.reducers import count_distinct, latest, total
+
+HERE = "tests.pipelines.test_stream"
+ROOT = Path(__file__).parents[2]
+
+
+@event(schema_version=1)
+class Sold:
+    """Pieces of an article went over a stall's counter."""
+
+    sku: str
+    quantity: int
+
+
+def remember(state: dict[str, Any] | None, sold: Any) -> dict[str, Any]:
+    """Depend on the order of sales, and fail on thirteen pieces."""
+    if sold.quantity == 13:
+        raise ValueError("thirteen")
+    return {"path": ((state or {"path": 7})["path"] * 31 + sold.quantity) % 1_000_003}
+
+
+STALLS = Projection(
+    name="stalls",
+    key={"stall": "VARCHAR"},
+    columns={"sold": total("BIGINT"), "last": latest("VARCHAR")},
+    on={Sold: "SELECT stream_id AS stall, quantity AS sold, sku AS last"},
+)
+SKUS = Projection(
+    name="skus",
+    key={"sku": "VARCHAR"},
+    columns={"sold": total("BIGINT"), "stalls": count_distinct()},
+    on={Sold: "SELECT sku, quantity AS sold, stream_id AS stalls"},
+)
+PATHS = Fold(
+    name="paths",
+    key={"sku": "VARCHAR"},
+    columns={"path": "BIGINT"},
+    on={Sold: "SELECT sku, quantity"},
+    fold=remember,
+)
+MARKET = Domain(name="market", events=(Sold,), read_models=(STALLS, SKUS, PATHS))
+DOUBLED = Domain(
+    name="market",
+    events=(Sold,),
+    read_models=(
+        Projection(
+            name="stalls",
+            key={"stall": "VARCHAR"},
+            columns={"sold": total("BIGINT"), "last": latest("VARCHAR")},
+            on={Sold: "SELECT stream_id AS stall, 2 * quantity AS sold, sku AS last"},
+        ),
+        SKUS,
+        PATHS,
+    ),
+)
+OPTIONS = make_options(None, ["--direct_num_workers=2"])
+
+
+class Market:
+    """A log, and read models of it.
+
+    Args:
+        folder: where both are.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.url = str(folder / "read-models")
+        self.log: EventLog = create_log(str(folder / "log"), domain_name="market", bucket_count=4)
+        self._appender = Appender(self.log, MARKET.registry)
+        self._sold = 0
+
+    @property
+    def generations(self) -> Generations:
+        """The published read models."""
+        return open_generations(self.url, "market")
+
+    def newest(self) -> Generation:
+        """Load the newest generation."""
+        found = self.generations.newest()
+        assert found is not None
+        return found
+
+    def sell(self, commits: int = 1, *, quantity: int | None = None) -> int:
+        """Append sales, four to a commit, and tell the last position."""
+        done = 0
+        for _ in range(commits):
+            sales = []
+            for _ in range(4):
+                self._sold += 1
+                sold = Sold(sku=f"sku-{self._sold % 7}", quantity=quantity or self._sold % 12)
+                sales.append(StreamAppend(f"stall-{self._sold % 5}", [sold]))
+            [*_, last] = self._appender.append_many(sales)
+            assert not isinstance(last, Exception)
+            done = last.last_position
+        return done
+
+    def rebuild(self, domain: str = "MARKET", **options: Any) -> Generation:
+        """Rebuild everything."""
+        return rebuild(self.log, f"{HERE}:{domain}", self.url, OPTIONS, **options).generation
+
+    def stream(self, report: Callable[[Moment], None] = lambda _: None, **options: Any) -> Streamed:
+        """Follow the log."""
+        told = {"once": True, "rebuild_if_cheaper": False, **options}
+        return stream(self.log, f"{HERE}:MARKET", self.url, OPTIONS, report=report, **told)
+
+    def agrees(self) -> None:
+        """Compare what is published with a rebuild elsewhere, up to the same position."""
+        elsewhere = f"{self.url}-elsewhere"
+        made = rebuild(self.log, f"{HERE}:MARKET", elsewhere, OPTIONS, dead_letter=True).generation
+        newest = self.newest()
+        assert newest.position == made.position
+        assert {n: (t.rows, t.checksum) for n, t in newest.tables.items()} == {
+            n: (t.rows, t.checksum) for n, t in made.tables.items()
+        }
+
+    def query(self, sql: str) -> list[tuple[Any, ...]]:
+        """Ask the published file, as an analyst would."""
+        current = str(Path(self.url) / "market" / "current.duckdb")
+        with closing(duckdb.connect(current, read_only=True)) as connection:
+            return connection.execute(sql).fetchall()
+
+
+@pytest.fixture
+def market(tmp_path: Path) -> Market:
+    """A market with some sales, all published."""
+    market = Market(tmp_path)
+    market.sell(3)
+    market.rebuild()
+    return market
+
+
+def test_it_builds_what_was_never_published(tmp_path: Path) -> None:
+    """The first stream of a log needs no rebuild before it."""
+    market = Market(tmp_path)
+    position = market.sell(2)
+    done = market.stream()
+    assert (done.rebuilt, done.position, market.newest().position) == (1, position, position)
+
+
+def test_what_it_publishes_is_what_a_rebuild_would(market: Market) -> None:
+    """After many turns, a seal in between, with folds and distinct values."""
+    market.sell(5)
+    assert market.stream().events == 20
+    market.sell(5)
+    seal(market.log, f"{HERE}:MARKET", OPTIONS)
+    market.sell(5)
+    done = market.stream()
+    assert (done.events, done.rebuilt, done.dead_letters) == (40, 0, 0)
+    assert done.generation == market.newest().number == 3
+    market.agrees()
+
+
+def test_a_large_backlog_goes_through_parallel_turns(market: Market, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Commits in parts, and segments by bucket, come to the same."""
+    monkeypatch.setattr(streaming, "next_step", _small_steps(streaming.next_step))
+    market.sell(7)
+    seal(market.log, f"{HERE}:MARKET", OPTIONS)
+    market.sell(4)
+    done = market.stream()
+    assert (done.events, done.turns) == (44, 2)
+    market.agrees()
+
+
+def _small_steps(next_step: Callable[..., Any]) -> Callable[..., Any]:
+    limits = Limits(small_events=0, most_events=20)
+    return lambda *given, **named: next_step(*given, **{**named, "limits": limits})
+
+
+def test_nothing_new_publishes_nothing(market: Market) -> None:
+    """A stream that finds no events leaves no generation behind."""
+    done = market.stream()
+    assert (done.turns, done.generation, market.newest().number) == (0, 1, 1)
+
+
+def test_it_stops_at_a_position(market: Market) -> None:
+    """At the end of the commit that holds it, and no further."""
+    market.sell(1)
+    wanted = market.log.head().position
+    threading.Thread(target=market.sell, args=(3,)).start()
+    done = market.stream(once=False, until=wanted)
+    assert done.position >= wanted
+    assert market.newest().position == done.position
+
+
+def test_a_rebuild_beside_it_is_taken_over(market: Market) -> None:
+    """The stream goes on from the rebuilt read models, and loses nothing that was appended meanwhile."""
+    market.sell(2)
+    told: list[str] = []
+
+    def rebuild_once(moment: Moment) -> None:
+        told.append(moment.what)
+        if told.count("turn") == 1 and "adopt" not in told and moment.what == "turn":
+            market.rebuild()
+            market.sell(2)
+
+    stop = threading.Event()
+
+    def stop_when_adopted(moment: Moment) -> None:
+        rebuild_once(moment)
+        if "adopt" in told and moment.what == "turn":
+            stop.set()
+
+    done = market.stream(stop_when_adopted, once=False, stop=stop.is_set)
+    assert "adopt" in told
+    assert done.position == market.newest().position == market.log.head().position
+    assert [g.position for g in market.generations.all()] == sorted(g.position for g in market.generations.all())
+    market.agrees()
+
+
+def test_who_loses_the_race_for_a_number_takes_the_next(market: Market) -> None:
+    """Another generation appears between asking for a publish and publishing."""
+    market.sell(2)
+    raced: list[int] = []
+
+    def race(moment: Moment) -> None:
+        if moment.what == "drain" and not raced:
+            raced.append(market.rebuild().number)
+
+    done = market.stream(race)
+    assert raced == [2]
+    assert market.newest().number == done.generation
+    assert market.newest().position == done.position == market.log.head().position
+    market.agrees()
+
+
+def test_read_models_of_other_code_stop_it(market: Market) -> None:
+    """Its own turns would make a table that no declaration stands for."""
+    market.sell(1)
+
+    def deploy(moment: Moment) -> None:
+        if moment.what == "turn":
+            market.rebuild("DOUBLED")
+
+    with pytest.raises(GenerationError, match="stalls by another declaration than this process has"):
+        market.stream(deploy, once=False)
+    assert market.newest().number == 2
+
+
+def test_a_changed_read_model_is_rebuilt_first(market: Market) -> None:
+    """New code starts by rebuilding what it declares otherwise, and only that."""
+    market.rebuild("DOUBLED")
+    told: list[Moment] = []
+    done = market.stream(told.append)
+    assert done.rebuilt == 1
+    assert "declared otherwise than in generation 2: stalls" in told[0].text
+    market.agrees()
+
+
+def test_it_rebuilds_when_that_is_cheaper(market: Market, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It says so, with both estimates."""
+    monkeypatch.setattr(streaming, "_INCREMENTAL_RATE", 0.1)
+    market.sell(3)
+    told: list[Moment] = []
+    done = market.stream(told.append, rebuild_if_cheaper=True)
+    assert (done.rebuilt, done.events) == (1, 0)
+    assert "12 events behind: catching up would take about 120 s, a rebuild of all about " in told[0].text
+    market.agrees()
+
+
+def test_an_event_on_which_a_fold_fails_becomes_a_dead_letter(market: Market) -> None:
+    """The rest goes on, and what is left out is what a rebuild leaves out."""
+    market.sell(1)
+    market.sell(1, quantity=13)
+    market.sell(1)
+    done = market.stream()
+    assert done.dead_letters == 4
+    letters = market.query("SELECT read_model, position, event_type, reason FROM refold.dead_letters ORDER BY ALL")
+    assert [letter[:3] for letter in letters] == [("paths", p, "Sold") for p in (17, 18, 19, 20)]
+    assert "thirteen" in letters[0][3]
+    market.agrees()
+
+
+def test_its_live_database_can_be_asked_meanwhile(market: Market) -> None:
+    """Rows and position of one answer belong together."""
+    market.sell(2)
+    opened: list[LiveDatabase] = []
+    seen: list[tuple[int, int]] = []
+
+    def ask(moment: Moment) -> None:
+        if moment.what == "turn":
+            with closing(opened[-1].cursor()) as cursor:
+                sold = "(SELECT sum(sold)::BIGINT FROM stalls)"
+                seen.extend(cursor.execute(f"SELECT position, {sold} FROM refold.checkpoint").fetchall())
+
+    market.stream(ask, on_open=opened.append)
+    assert seen == market.query("SELECT position, (SELECT sum(sold)::BIGINT FROM stalls) FROM refold.checkpoint")
+    with pytest.raises(GenerationError, match="was closed"):
+        opened[-1].cursor()
+
+
+def test_it_leaves_no_file_behind(market: Market) -> None:
+    """Neither its working copy, nor what it staged, nor its heartbeat."""
+    market.sell(2)
+    beats: list[Any] = []
+    market.stream(lambda _: beats.append(read_heartbeat(market.generations.store)))
+    folder = Path(market.url) / "market"
+    assert read_heartbeat(market.generations.store) is None
+    assert not any(path.is_file() for name in ("work", "staging", "live") for path in (folder / name).rglob("*"))
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_drains_it(market: Market, number: signal.Signals) -> None:
+    """What is appended is applied and published, and the exit code says that all is well."""
+    position = market.sell(2)
+    command = [sys.executable, "-m", "pipelines.cli", "--domain", f"{HERE}:MARKET", "--log", market.log.url]
+    command += ["--read-models", market.url, "stream", "--publish-every", "0", "--no-rebuild"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment, cwd=ROOT) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if "Published generation" in line and f"position {position:,}" in line:
+                process.send_signal(number)
+        assert process.wait(timeout=60) == 0
+    assert market.newest().position == position
+    market.agrees()

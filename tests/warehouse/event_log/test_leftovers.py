@@ -1,0 +1,100 @@
+"""What dead writers left in a log is found; what belongs to its history, or to a living writer, never is."""
+
+from __future__ import annotations
+
+import os
+import time
+import uuid
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from tests.warehouse.event_log.shop import REGISTRY, prepare_seal, seal
+from warehouse.event_log import EventLog, create_log, verify
+from warehouse.event_log.leftovers import Leftover, delete_leftovers, log_leftovers
+
+DAY = timedelta(days=1)
+
+
+def age(log: EventLog, by: timedelta = 2 * DAY) -> None:
+    """Make all that is in a log look as if it had been written some time ago."""
+    then = time.time() - by.total_seconds()
+    for path in Path(log.url).rglob("*"):
+        os.utime(path, (then, then))
+
+
+def put(log: EventLog, *keys: str) -> None:
+    """Write some objects."""
+    for key in keys:
+        log.store.put(key, b"left")
+
+
+def leftovers(log: EventLog) -> list[Leftover]:
+    """Find what nobody touched for a day."""
+    return log_leftovers(log, before=datetime.now(UTC) - DAY)
+
+
+def keys(log: EventLog) -> set[str]:
+    """Name it."""
+    return {left.key for left in leftovers(log)}
+
+
+def test_a_sound_log_has_none(mixed: EventLog) -> None:
+    """Sealed, imported, in commits, and all of it sealed: everything is named, however old."""
+    age(mixed)
+    assert keys(mixed) == set()
+    seal(mixed)
+    age(mixed)
+    assert keys(mixed) == set()
+
+
+def test_replaced_segments_belong_to_older_manifests(mixed: EventLog) -> None:
+    """A rebuild that was planned on one of them may still read them."""
+    before = {s.key for s in mixed.manifest().segments}
+    seal(mixed)
+    assert before - {s.key for s in mixed.manifest().segments}, "no segment was replaced"
+    age(mixed)
+    assert keys(mixed) == set()
+
+
+def test_a_seal_that_lost_its_race_or_died(mixed: EventLog) -> None:
+    """Its segments and heads have no name, and its staged objects no reader."""
+    lost = prepare_seal(mixed)
+    put(mixed, "staging/seal-dead/gathered/0.parquet", "staging/seal-dead/manifest.json")
+    assert keys(mixed) == set(), "a seal under way is young"
+    live = {s.key for s in mixed.manifest().segments} | {s.key for i in mixed.head().tail for s in i.segments}
+    heads = {h.key for h in mixed.manifest().heads} | {h.key for i in mixed.head().tail for h in i.heads_runs}
+    age(mixed)
+    found = leftovers(mixed)
+    written = ({s.key for s in lost.segments} | {h.key for h in lost.heads}) - live - heads
+    assert written
+    assert {left.key for left in found} == written | {
+        "staging/seal-dead/gathered/0.parquet",
+        "staging/seal-dead/manifest.json",
+    }
+    assert delete_leftovers(mixed.store, found) == sum(left.bytes for left in found) > 0
+    assert verify(mixed, REGISTRY).sound
+    assert not (Path(mixed.url) / "staging" / "seal-dead").exists()
+    assert keys(mixed) == set()
+
+
+def test_while_an_import_is_under_way_no_segment_is_left_over(mixed: EventLog) -> None:
+    """It names its segments only at its end, which may be long after it wrote the first; what it stages is its own."""
+    put(mixed, "segments/event_type=Placed/schema_version=1/bucket=00/orphan.parquet", "staging/ingest-a/built/0001")
+    age(mixed)
+    assert keys(mixed) == {"segments/event_type=Placed/schema_version=1/bucket=00/orphan.parquet"}
+    put(mixed, "staging/ingest-a/built/0002")
+    assert keys(mixed) == set()
+
+
+@pytest.mark.parametrize("left", ["segments/event_type=A/schema_version=1/bucket=00/a.parquet", "heads/bucket=00/a"])
+def test_on_a_remote_store(left: str) -> None:
+    """Ages come from the store."""
+    log = create_log(f"memory://{uuid.uuid4().hex}", domain_name="shop", bucket_count=2)
+    put(log, left)
+    assert keys(log) == set()
+    [found] = log_leftovers(log, before=datetime.now(UTC) + DAY)
+    assert (found.key, found.bytes) == (left, 4)
+    delete_leftovers(log.store, [found])
+    assert not log.store.exists(left)

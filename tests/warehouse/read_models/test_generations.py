@@ -1,0 +1,327 @@
+"""Publishing, rolling back and collecting generations, beside readers in other processes."""
+
+from __future__ import annotations
+
+import dataclasses
+import uuid
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import orjson
+import pytest
+
+from event_schemas import GenerationError, UsageError
+from tests.warehouse.read_models.published import aged, publish, reading, shown
+from warehouse.object_store.store import TEMP_PREFIX
+from warehouse.read_models.collecting import Collected, collect, plan_collection
+from warehouse.read_models.generations import Generation, Generations, open_generations
+from warehouse.read_models.held import held_files
+from warehouse.read_models.rolling_back import roll_back
+
+HOUR, DAY = timedelta(hours=1), timedelta(days=1)
+LONG_AGO = 3 * DAY
+
+
+@pytest.fixture(params=["local", "memory"])
+def generations(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Generations:
+    """Read models of which nothing is published yet, on a local and on a remote store."""
+    monkeypatch.setenv("REFOLD_CACHE_DIR", str(tmp_path / "cache"))
+    local = request.param == "local"
+    return open_generations(str(tmp_path / "rm") if local else f"memory://{uuid.uuid4().hex}", "shop")
+
+
+@pytest.fixture
+def local(tmp_path: Path) -> Generations:
+    """Read models on a local store."""
+    return open_generations(str(tmp_path / "rm"), "shop")
+
+
+def numbers(generations: Generations) -> list[int]:
+    """Give the numbers that are kept."""
+    return generations.numbers()
+
+
+def planned(generations: Generations, **more: Any) -> Collected:
+    """Plan a collection that keeps the newest only, unless told otherwise."""
+    return plan_collection(generations, **{"keep": 1, "min_age": HOUR, "leftover_age": DAY, **more})
+
+
+def files(generations: Generations) -> set[str]:
+    """Name the database files that are there."""
+    return set(generations.store.list_from("files"))
+
+
+# Publishing
+
+
+def test_who_loses_the_number_never_takes_a_file_from_others(generations: Generations, tmp_path: Path) -> None:
+    """A file of its own is deleted; one that another generation names, as a rollback's, stays."""
+    first, second = publish(generations, tmp_path), publish(generations, tmp_path)
+    assert not generations.publish(dataclasses.replace(first, number=2, kind="rollback"))
+    assert files(generations) == {first.file, second.file}
+    own = generations.store.child("files")
+    own.put("own.duckdb", b"")
+    assert not generations.publish(dataclasses.replace(first, number=2, file="files/own.duckdb"))
+    assert files(generations) == {first.file, second.file}
+
+
+def test_a_lost_answer_is_no_lost_race(generations: Generations, tmp_path: Path) -> None:
+    """Who finds its own publish there has published."""
+    first = publish(generations, tmp_path)
+    assert generations.publish(first)
+    assert files(generations) == {first.file}
+
+
+def test_a_generation_of_a_former_release_has_a_kind(generations: Generations, tmp_path: Path) -> None:
+    """Its object does not name one."""
+    publish(generations, tmp_path)
+    [key] = generations.store.list_from("generations")
+    document = orjson.loads(generations.store.get(key))
+    del document["kind"]
+    generations.store.put(key, orjson.dumps(document))
+    assert generations.get(1).kind == "rebuild"
+
+
+# Rolling back
+
+
+def test_an_older_generation_is_published_again(generations: Generations, tmp_path: Path) -> None:
+    """By default the one before the newest; it names the same file, and copies nothing."""
+    first, second = publish(generations, tmp_path), publish(generations, tmp_path)
+    publish(generations, tmp_path)
+    third = roll_back(generations)
+    assert (third.number, third.kind, third.parent, third.file) == (4, "rollback", 2, second.file)
+    assert (third.position, shown(generations)) == (20, 2)
+    assert roll_back(generations, 1).file == first.file
+    assert (numbers(generations), shown(generations)) == ([1, 2, 3, 4, 5], 1)
+    assert len(files(generations)) == 3
+
+
+def test_the_link_follows(local: Generations, tmp_path: Path) -> None:
+    """Where an analyst opens ``current.duckdb``, it is the older file."""
+    first = publish(local, tmp_path)
+    publish(local, tmp_path)
+    roll_back(local)
+    assert (Path(local.store.url) / "current.duckdb").readlink() == Path(first.file)
+
+
+def test_what_cannot_be_rolled_back_to(generations: Generations, tmp_path: Path) -> None:
+    """Nothing published, nothing before, the newest itself, none of that number, and one whose file is gone."""
+    with pytest.raises(GenerationError, match="Nothing is published"):
+        roll_back(generations)
+    first = publish(generations, tmp_path)
+    with pytest.raises(GenerationError, match="the only one"):
+        roll_back(generations)
+    with pytest.raises(UsageError, match="the newest already"):
+        roll_back(generations, 1)
+    with pytest.raises(GenerationError, match="no generation 7"):
+        roll_back(generations, 7)
+    publish(generations, tmp_path)
+    generations.store.delete(first.file)
+    with pytest.raises(GenerationError, match="which is missing"):
+        roll_back(generations)
+    assert numbers(generations) == [1, 2]
+
+
+def beside(generations: Generations, act: Callable[[], object]) -> Generations:
+    """Give the same read models to one beside whom somebody acts, just before he publishes for the first time."""
+    waiting = [act]
+
+    class Beside(Generations):
+        """Where somebody else acts too."""
+
+        def claim(self, generation: Generation) -> bool:
+            """Let the other go first."""
+            if waiting:
+                waiting.pop()()
+            return super().claim(generation)
+
+    return Beside(generations.store)
+
+
+def test_who_publishes_meanwhile_is_followed(generations: Generations, tmp_path: Path) -> None:
+    """The rollback takes the next number, and keeps to the generation that was asked for."""
+    first, _ = publish(generations, tmp_path), publish(generations, tmp_path)
+    made = roll_back(beside(generations, lambda: publish(generations, tmp_path)), 1)
+    assert (made.number, made.file) == (4, first.file)
+    assert shown(generations) == 1
+
+
+def test_one_that_is_collected_at_this_moment_is_not_shown(generations: Generations, tmp_path: Path) -> None:
+    """The collector looked before the rollback published, and deletes after: then the newest is shown again."""
+    for _ in range(3):
+        publish(generations, tmp_path, ago=LONG_AGO)
+    collection = planned(generations)
+    with pytest.raises(GenerationError, match=r"collected .* at this very moment, so generation 3 stays"):
+        roll_back(beside(generations, lambda: collect(generations, collection)), 1)
+    assert shown(generations) == 3
+
+
+def test_one_that_was_rolled_back_to_meanwhile_is_not_collected(generations: Generations, tmp_path: Path) -> None:
+    """What is named is looked up once more before a file is deleted."""
+    for _ in range(3):
+        publish(generations, tmp_path, ago=LONG_AGO)
+    collection = planned(generations)
+    roll_back(generations, 1)
+    collect(generations, collection)
+    assert (numbers(generations), shown(generations)) == ([3, 4], 1)
+
+
+# Collecting
+
+
+def test_the_newest_stay_and_those_superseded_lately(generations: Generations, tmp_path: Path) -> None:
+    """How long ago one was published does not matter: somebody may have opened it until it was superseded."""
+    made = [publish(generations, tmp_path, ago=ago) for ago in (LONG_AGO, DAY, DAY / 2, HOUR / 2, HOUR / 3)]
+    for keep, gone in ((5, ()), (4, (1,)), (3, (1, 2)), (1, (1, 2))):
+        assert planned(generations, keep=keep).generations == gone
+    collection = planned(generations)
+    assert [f.key for f in collection.files] == sorted(g.file for g in made[:2])
+    assert numbers(generations) == [1, 2, 3, 4, 5], "planning removes nothing"
+    freed = collect(generations, collection)
+    assert freed == made[0].bytes + made[1].bytes
+    assert numbers(generations) == [3, 4, 5]
+    assert files(generations) == {g.file for g in made[2:]}
+    assert shown(generations) == 5
+
+
+def test_at_least_one_stays(generations: Generations) -> None:
+    """Whatever one asks for."""
+    for wrong in ({"keep": 0}, {"min_age": -HOUR}, {"leftover_age": -HOUR}):
+        with pytest.raises(UsageError):
+            planned(generations, **wrong)
+
+
+def test_shared_files_stay(generations: Generations, tmp_path: Path) -> None:
+    """A rollback needs an older generation's file."""
+    made = [publish(generations, tmp_path, ago=LONG_AGO) for _ in range(4)]
+    rolled = roll_back(generations, 1)
+    collection = planned(generations, min_age=timedelta(0))
+    assert {f.key for f in collection.files} == {g.file for g in made[1:4]}
+    collect(generations, collection)
+    assert (numbers(generations), files(generations)) == ([5], {rolled.file})
+
+
+def test_a_seeded_table_needs_the_file_that_it_started_from(generations: Generations, tmp_path: Path) -> None:
+    """Its generation names both."""
+    first, second = publish(generations, tmp_path), publish(generations, tmp_path)
+    key = list(generations.store.list_from("generations"))[-1]
+    document = orjson.loads(generations.store.get(key))
+    document["tables"] = {"t": {"seed": {"generation": 1, "position": 10, "file": first.file}}, "u": {"seed": None}}
+    generations.store.put(key, orjson.dumps(document))
+    assert generations.named_files() == {1: {first.file}, 2: {first.file, second.file}}
+
+
+def test_readers_in_other_processes_read_on(local: Generations, tmp_path: Path) -> None:
+    """Through a rollback and a collection; a generation that one has open is kept, and told, until it is closed."""
+    first, second, third = (publish(local, tmp_path, ago=LONG_AGO) for _ in range(3))
+    with reading(local.path(first), local.path(third)) as (old, new):
+        assert roll_back(local, 2).file == second.file
+        assert (old.read(), new.read()) == (1, 3)
+        collection = planned(local, min_age=timedelta(0))
+        assert (collection.held, collection.generations) == ((1, 3), (2,))
+        collect(local, collection)
+        assert numbers(local) == [1, 3, 4]
+        assert (old.read(), new.read()) == (1, 3)
+    collection = planned(local, min_age=timedelta(0))
+    assert (collection.held, collection.generations) == ((), (1, 3))
+    collect(local, collection)
+    assert files(local) == {second.file}
+    assert shown(local) == 2
+
+
+def test_asking_who_holds_a_file_drops_nobody_s_lock(local: Generations, tmp_path: Path) -> None:
+    """The sessions of the process that asks keep theirs too: closing a descriptor here would drop them."""
+    path = local.path(publish(local, tmp_path))
+    with duckdb.connect(str(path), read_only=True):
+        assert held_files([path]) == {path}
+        assert held_files([path]) == {path}
+    assert held_files([path, tmp_path / "missing"]) == set()
+
+
+def test_the_link_never_leads_to_a_collected_file(local: Generations, tmp_path: Path) -> None:
+    """Not even where a publisher was killed before it could swap it."""
+    first, second = (publish(local, tmp_path, ago=LONG_AGO) for _ in range(2))
+    link = Path(local.store.url) / "current.duckdb"
+    link.unlink()
+    link.symlink_to(first.file)
+    collect(local, planned(local))
+    assert link.readlink() == Path(second.file)
+    assert link.exists()
+
+
+def test_leftovers_of_dead_writers(local: Generations, tmp_path: Path) -> None:
+    """Unpublished files, staged objects, working folders, unfinished writes: once nobody touched them for a day."""
+    generation = publish(local, tmp_path)
+    root = Path(local.store.url)
+    left = {
+        "files/orphan.duckdb": b"orphan",
+        "staging/plans/identity": b"dead",
+        "staging/plans/lost": b"gone",
+        "staging/rebuild-dead/plan.json": b"{}",
+        "staging/rebuild-dead/staged/rows": b"rows",
+        "work/refold-dead/working.duckdb": b"half",
+        f"files/{TEMP_PREFIX}1": b"temporary",
+    }
+    alive = {
+        "staging/plans/other": b"alive",
+        "staging/rebuild-alive/plan.json": b"{}",
+        "staging/rebuild-alive/staged/rows": b"rows",
+        "work/refold-alive/working.duckdb": b"half",
+    }
+    for key, data in (left | alive).items():
+        (root / key).parent.mkdir(parents=True, exist_ok=True)
+        (root / key).write_bytes(data)
+    assert planned(local).leftovers == ()
+    for path in [root / key for key in (left | alive) if not key.endswith("alive/staged/rows")]:
+        aged(path, 2 * DAY)
+    for folder in ("work/refold-dead", "work/refold-alive"):
+        aged(root / folder, 2 * DAY)
+    (root / "work/refold-alive/spill").write_bytes(b"")
+    collection = planned(local)
+    assert {f.key for f in collection.leftovers} == set(left)
+    assert all(f.why for f in collection.leftovers)
+    assert collect(local, collection) == sum(map(len, left.values()))
+    kept = {str(p.relative_to(root)) for p in root.rglob("*") if p.is_file() and not p.is_symlink()}
+    assert kept == {*alive, "work/refold-alive/spill", generation.file, f"generations/{1:020d}.json"}
+    assert not (root / "staging/rebuild-dead").exists()
+    assert not (root / "work/refold-dead").exists()
+
+
+def test_leftovers_on_a_remote_store(generations: Generations, tmp_path: Path) -> None:
+    """Their age is what the store says."""
+    publish(generations, tmp_path)
+    generations.store.put("files/orphan.duckdb", b"orphan")
+    generations.store.put("staging/rebuild-dead/plan.json", b"{}")
+    assert planned(generations).leftovers == ()
+    collection = planned(generations, leftover_age=timedelta(0))
+    assert {f.key for f in collection.leftovers} == {"files/orphan.duckdb", "staging/rebuild-dead/plan.json"}
+    collect(generations, collection)
+    assert len(files(generations)) == 1
+
+
+def test_a_working_database_that_is_open_is_not_left_over(local: Generations, tmp_path: Path) -> None:
+    """However long ago it was touched: its writer holds a lock."""
+    publish(local, tmp_path)
+    folder = Path(local.store.url) / "work" / "refold-slow"
+    folder.mkdir(parents=True)
+    made = publish(open_generations(str(tmp_path / "other"), "shop"), tmp_path)
+    working = folder / "working.duckdb"
+    working.write_bytes((tmp_path / "other" / "shop" / made.file).read_bytes())
+    with reading(working):
+        for path in (working, folder):
+            aged(path, 2 * DAY)
+        assert planned(local).leftovers == ()
+    assert [f.key for f in planned(local).leftovers] == ["work/refold-slow/working.duckdb"]
+
+
+def test_a_gap_in_the_numbers_is_no_harm(local: Generations, tmp_path: Path) -> None:
+    """Held generations leave gaps when those after them are collected."""
+    for _ in range(3):
+        publish(local, tmp_path)
+    local.forget(2)
+    assert [g.number for g in local.all()] == [1, 3]
+    assert roll_back(local).parent == 1
