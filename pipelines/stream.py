@@ -10,39 +10,28 @@ publish too, a rebuild above all: the stream then takes over their generation, c
 from __future__ import annotations
 
 import gc
-import os
-import socket
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
 
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from event_schemas import GenerationError
+from pipelines.pace import Heart, Wait
 from pipelines.rebuild import rebuild
 from pipelines.runners import workers_of
 from pipelines.turns import Task, Turns
 from warehouse.domain import Domain, load_domain
 from warehouse.event_log.log import EventLog
+from warehouse.read_models.backlog import rebuild_first
 from warehouse.read_models.generations import Generation, Generations, open_generations
-from warehouse.read_models.heartbeat import Heartbeat, forget_heartbeat, write_heartbeat
 from warehouse.read_models.lag import Lag, LogEnd, find_end, lag_of
-from warehouse.read_models.live import LiveDatabase, check_followable, open_live, stale_models
+from warehouse.read_models.live import LiveDatabase, check_followable, open_live
 from warehouse.read_models.publishing_process import PublishingProcess
-from warehouse.read_models.rate import rate_of
 from warehouse.read_models.spans import Step, next_step
-from warehouse.replay import sources_of
-
-_INCREMENTAL_RATE = 200_000
-"""Events a second, as measured for the order read models; of rebuilds the newest generation knows more."""
-
-_WORTH_A_REBUILD = 3.0
-"""Seconds of catching up below which nobody thinks of a rebuild."""
 
 _LOOK_FOR_GENERATIONS_EVERY = 0.25
 _LOOK_FOR_SEGMENTS_EVERY = 5.0
-_HEARTBEAT_EVERY = 1.0
 _FAILED_PUBLISHES = 5
 
 
@@ -162,7 +151,7 @@ class _Follower:
         self._on_open = on_open
         self._turns = Turns(self._generations.store, options)
         self._publisher = PublishingProcess(log.url, domain_ref, read_models_url)
-        self._heart = _Heart(self._generations)
+        self._heart = Heart(self._generations)
         self._live: LiveDatabase
         self._published_position = 0
         self._published_at = time.monotonic()
@@ -178,7 +167,7 @@ class _Follower:
         gc.collect()
         gc.freeze()  # what is loaded by now stays, and need not be looked through again and again
         try:
-            wait = _Wait(local=self._log.store.is_local)
+            wait = Wait(local=self._log.store.is_local)
             while not stop() and (until is None or self._live.at.position < until):
                 self._take_over()
                 self._look_after_publishing()
@@ -212,14 +201,13 @@ class _Follower:
     def _open(self) -> LiveDatabase:
         """Open the newest generation, rebuilt before if that is needed or cheaper than catching up."""
         newest = self._generations.newest()
-        if reason := self._why_rebuild(newest):
-            self._say("rebuild", reason)
-            stale = stale_models(self._domain, newest)
-            all_of_it = newest is None or not stale or len(stale) == len(self._domain.read_models)
-            only = () if all_of_it else tuple(stale)
-            newest = rebuild(
-                self._log, self._domain_ref, self._url, self._options, only=only, dead_letter=True
-            ).generation
+        first = rebuild_first(
+            self._log, self._domain, newest, workers=self._workers, if_cheaper=self._rebuild_if_cheaper
+        )
+        if first is not None:
+            self._say("rebuild", first.reason)
+            done = rebuild(self._log, self._domain_ref, self._url, self._options, only=first.names, dead_letter=True)
+            newest = done.generation
             self._rebuilt += 1
         assert newest is not None
         return self._follow(newest)
@@ -231,39 +219,6 @@ class _Follower:
         self._live = live
         self._say("open", f"Following from position {live.at.position:,} (generation {generation.number}).")
         return live
-
-    def _why_rebuild(self, newest: Generation | None) -> str:
-        if newest is None:
-            return "Nothing is published yet: rebuilding first."
-        if newest.log_id != self._log.log_id:
-            check_followable(self._log, self._domain, newest)
-        if stale := stale_models(self._domain, newest):
-            return f"New or declared otherwise than in generation {newest.number}: {', '.join(stale)}. Rebuilding."
-        return self._why_cheaper(newest) if self._rebuild_if_cheaper else ""
-
-    def _why_cheaper(self, newest: Generation) -> str:
-        end = self._log.last_commit(newest.commit_number)
-        backlog = end.last_position - newest.position if end else 0
-        catching_up = backlog / _INCREMENTAL_RATE
-        if catching_up < _WORTH_A_REBUILD:
-            return ""
-        rebuilding = rate_of(newest).seconds(self._replayed_events(newest.position + backlog), self._workers)
-        if catching_up < rebuilding:
-            return ""
-        return (
-            f"{backlog:,} events behind: catching up would take about {catching_up:.0f} s, a rebuild of all about "
-            f"{rebuilding:.0f} s. Rebuilding."
-        )
-
-    def _replayed_events(self, position: int) -> int:
-        """Foresee how many events a rebuild replays, each counted once a read model; as the sealed ones are."""
-        sealed = self._log.manifest()
-        models = self._domain.read_models
-        if not sealed.sealed_position:
-            return position * len(models)
-        shapes = [sources_of(self._domain, m.event_types) for m in models]
-        replayed = sum(s.rows for wanted in shapes for s in sealed.segments_of(wanted))
-        return replayed * position // sealed.sealed_position
 
     def _next_step(self) -> Step | None:
         """Look for commits; now and then in the manifest too, since old commits may be deleted once they are sealed."""
@@ -388,63 +343,3 @@ class _Follower:
                 generation=live.generation.number if live else 0,
             )
         )
-
-
-class _Wait:
-    """Waiting for the next commit: short after the last, longer the longer nothing comes.
-
-    Args:
-        local: whether a look costs a system call, and not a request.
-    """
-
-    def __init__(self, *, local: bool) -> None:
-        self._shortest, self._longest = (0.002, 0.025) if local else (0.05, 1.0)
-        self._seconds = self._shortest
-
-    def reset(self) -> None:
-        """A commit came."""
-        self._seconds = self._shortest
-
-    def idle(self) -> None:
-        """None came."""
-        time.sleep(self._seconds)
-        self._seconds = min(self._seconds * 1.5, self._longest)
-
-
-class _Heart:
-    """Tells others, about once a second, that a stream is alive and where it stands."""
-
-    def __init__(self, generations: Generations) -> None:
-        self._store = generations.store
-        self._started = datetime.now(UTC).isoformat()
-        self._beat = 0.0
-        self._events = 0
-
-    def is_due(self) -> bool:
-        """Tell whether it is time."""
-        return time.monotonic() - self._beat >= _HEARTBEAT_EVERY
-
-    def beat(self, live: LiveDatabase, events: int) -> None:
-        """Write a heartbeat."""
-        now = time.monotonic()
-        since = now - self._beat
-        rate = (events - self._events) / since if self._beat else 0.0
-        self._beat, self._events = now, events
-        write_heartbeat(
-            self._store,
-            Heartbeat(
-                position=live.at.position,
-                commit_number=live.at.commit_number,
-                recorded_at=live.at.recorded_at,
-                updated_at=datetime.now(UTC).isoformat(),
-                started_at=self._started,
-                host=socket.gethostname(),
-                pid=os.getpid(),
-                events=events,
-                events_per_second=round(rate, 1),
-            ),
-        )
-
-    def stop(self) -> None:
-        """Take the heartbeat away."""
-        forget_heartbeat(self._store)

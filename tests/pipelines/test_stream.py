@@ -24,6 +24,7 @@ from pipelines.stream import Moment, Streamed, stream
 from warehouse.domain import Domain
 from warehouse.event_log import Appender, EventLog, StreamAppend, create_log
 from warehouse.projection import Fold, Projection
+from warehouse.read_models import backlog
 from warehouse.read_models.generations import Generation, Generations, open_generations
 from warehouse.read_models.heartbeat import read_heartbeat
 from warehouse.read_models.live import LiveDatabase
@@ -278,7 +279,7 @@ def test_a_changed_read_model_is_rebuilt_first(market: Market) -> None:
 
 def test_it_rebuilds_when_that_is_cheaper(market: Market, monkeypatch: pytest.MonkeyPatch) -> None:
     """It says so, with both estimates."""
-    monkeypatch.setattr(streaming, "_INCREMENTAL_RATE", 0.1)
+    monkeypatch.setattr(backlog, "INCREMENTAL_RATE", 0.1)
     market.sell(3)
     told: list[Moment] = []
     done = market.stream(told.append, rebuild_if_cheaper=True)
