@@ -85,14 +85,22 @@ class StreamAppend:
 
 @dataclass(slots=True)
 class _Request:
-    """One caller's append, waiting to be part of a commit."""
+    """One append, waiting to be part of a commit.
+
+    Its caller waits for the last of its requests: until that is answered, or is woken to make the next commit.
+    """
 
     stream_id: str
     rows: list[list[Any]]
     expected_version: int | None
-    done: threading.Event = field(default_factory=threading.Event)
+    woken: threading.Event = field(default_factory=threading.Event)
+    is_awaited: bool = False
     result: Appended | None = None
     error: BaseException | None = None
+
+    @property
+    def is_answered(self) -> bool:
+        return self.result is not None or self.error is not None
 
 
 class Appender:
@@ -121,6 +129,7 @@ class Appender:
         self._registry = registry
         self._queue: list[_Request] = []
         self._queue_lock = threading.Lock()
+        self._is_led = False
         self._commit_lock = threading.Lock()
         self._tail: dict[str, tuple[int, int]] = {}
         self._touching: dict[str, list[CommitInfo]] = {}
@@ -182,11 +191,39 @@ class Appender:
     def _commit_together(self, requests: Sequence[_Request]) -> None:
         if not requests:
             return
+        last = requests[-1]
         with self._queue_lock:
+            last.is_awaited = True
             self._queue += requests
-        with self._commit_lock:  # whoever gets it first commits for all that wait
-            if not requests[-1].done.is_set():
-                self._commit_waiting()
+            leads, self._is_led = not self._is_led, True
+        if not leads:
+            self._await(last)
+            leads = not last.is_answered
+        if leads:  # it commits for all that wait, and then has one of those who came meanwhile do so
+            try:
+                with self._commit_lock:
+                    self._commit_waiting()
+            finally:
+                self._pass_lead()
+
+    def _await(self, request: _Request) -> None:
+        try:
+            request.woken.wait()
+        except BaseException:
+            with self._queue_lock:
+                request.is_awaited = False
+                leads = request.woken.is_set() and not request.is_answered
+            if leads:
+                self._pass_lead()
+            raise
+
+    def _pass_lead(self) -> None:
+        with self._queue_lock:
+            following = next((r for r in self._queue if r.is_awaited), None)
+            if following is None:
+                self._is_led = False
+            else:
+                following.woken.set()
 
     def version(self, stream_id: str) -> int:
         """Tell a stream's last version, 0 if it has no events, as of the commits seen so far."""
@@ -264,7 +301,7 @@ class Appender:
                 raise
         finally:
             for request in requests:
-                request.done.set()
+                request.woken.set()
 
     def _commit(self, requests: Sequence[_Request]) -> None:
         if not self._loaded:
