@@ -27,6 +27,7 @@ from event_schemas.orders import (
     ReceiveStock,
     StockReceived,
 )
+from tests.properties.engine import seal
 from warehouse.command_handler import CommandHandler, CommandRequest, Handled
 from warehouse.event_log import Appender, EventLog, NewEvent, create_log, read_positions, read_stream
 from warehouse.event_log.log import open_log
@@ -358,6 +359,21 @@ def test_a_stream_that_is_known_is_not_read(
     forgetful.handle(RECEIVE, command_id="d")
     forgetful.handle(RECEIVE, command_id="e")
     assert counts == [7, 8]
+
+
+def test_sealed_history_is_read(log: EventLog, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a handler that lived through the seal, and by one that came later."""
+    old, forgetful = CommandHandler(log, ORDERS), CommandHandler(log, ORDERS, streams_kept=0)
+    for n in range(3):
+        old.handle(RECEIVE, command_id=f"a{n}")
+    forgetful.handle(RECEIVE, command_id="b")
+    seal(log, ORDERS.registry)
+    for number, handler in enumerate((old, forgetful, CommandHandler(log, ORDERS)), start=5):
+        counts = reads(handler, monkeypatch)
+        assert handler.handle(RECEIVE, command_id="a1") == Handled(2, "stock-cup", 2, 1, True)
+        answer = handler.handle(RECEIVE, command_id=f"c{number}")
+        assert answer == Handled(number, "stock-cup", number, 1, False)
+        assert sum(counts) <= 2 * number
 
 
 def test_a_remote_store_serves_as_well() -> None:
