@@ -33,6 +33,7 @@ check: .venv/dev  ## lint, types, import directions, pre-commit's configuration
 
 bench: .venv/dev  ## the benchmarks at a size for a coffee
 	$(BIN)/python -m benchmarks.append
+	$(BIN)/python -m benchmarks.commands
 	$(BIN)/python -m benchmarks.ingest
 	$(BIN)/python -m benchmarks.stream
 	$(BIN)/python -m benchmarks.rebuild --events 20000000

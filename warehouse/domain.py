@@ -1,4 +1,4 @@
-"""A domain: its events, upcasters, read models and views as one value, checked as a whole."""
+"""A domain: its events, upcasters, read models, views and deciders as one value, checked as a whole."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import entry_points
+from typing import Any
 
 import duckdb
 
 from event_schemas import ContractError, ProjectionError, Registry, Upcaster, UsageError
+from event_schemas.decider import Decider
 from event_schemas.registry import Shape
 from event_schemas.upcasting import Form
 from warehouse.projection import ReadModel, View, check_seed_columns, create_table_sql, view_binds
@@ -29,9 +31,11 @@ class Domain:
         upcasters: what carries older schema versions and retired event types to them.
         read_models: projections and folds.
         views: SQL over the read models, in the order in which they may build on each other.
+        deciders: the write side: which commands there are, and which events they lead to.
 
     Raises:
-        ContractError: events and upcasters contradict each other, or an upcaster does not bind.
+        ContractError: events and upcasters contradict each other, an upcaster does not bind, or two deciders take the
+            same command.
         ProjectionError: two read models share a name, one reads an unknown event, or a view does not bind.
 
     Example:
@@ -48,8 +52,10 @@ class Domain:
     upcasters: tuple[Upcaster, ...] = ()
     read_models: tuple[ReadModel, ...] = ()
     views: tuple[View, ...] = ()
+    deciders: tuple[Decider[Any], ...] = ()
     registry: Registry = field(init=False, repr=False, compare=False)
     upcaster_sql: Mapping[Shape, str] = field(init=False, repr=False, compare=False)
+    commands: Mapping[str, tuple[Decider[Any], type]] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if not self.name.isidentifier():
@@ -58,6 +64,7 @@ class Domain:
         object.__setattr__(self, "registry", registry)
         compiled = {u.sources[0].key: compile_sql(u, registry) for u in registry.upcasters if u.form is Form.SQL}
         object.__setattr__(self, "upcaster_sql", compiled)
+        object.__setattr__(self, "commands", self._commands())
         self._check_read_models()
         self._check_views()
 
@@ -72,6 +79,19 @@ class Domain:
                 return model
         known = ", ".join(m.name for m in self.read_models) or "none"
         raise UsageError(f"Domain {self.name} has no read model {name!r}; it has: {known}.")
+
+    def _commands(self) -> dict[str, tuple[Decider[Any], type]]:
+        """Index the commands by name."""
+        found: dict[str, tuple[Decider[Any], type]] = {}
+        for decider in self.deciders:
+            for cls in decider.commands:
+                if cls.__name__ in found:
+                    raise ContractError(
+                        f"Domain {self.name}: the deciders {found[cls.__name__][0].name} and {decider.name} both take "
+                        f"a command {cls.__name__}. A command goes to one: rename it, or take it out of one of them."
+                    )
+                found[cls.__name__] = (decider, cls)
+        return found
 
     def _check_read_models(self) -> None:
         names = [m.name for m in self.read_models] + [v.name for v in self.views]

@@ -1,5 +1,19 @@
-"""The contracts of the order domain: its events, and what carries their old versions to them."""
+"""The contracts of the order domain: events, what carries their old versions to them, commands and their deciders."""
 
+from event_schemas.orders.commands import (
+    AddItem,
+    AdjustStock,
+    CancelOrder,
+    CancelSubscription,
+    DeliverOrder,
+    PayOrder,
+    PlaceOrder,
+    ReceiveStock,
+    ShipOrder,
+    StartSubscription,
+    UpdateShippingAddress,
+)
+from event_schemas.orders.deciders import DECIDERS, ORDER, STOCK, SUBSCRIPTION
 from event_schemas.orders.events import (
     EVENTS,
     Address,
@@ -13,13 +27,24 @@ from event_schemas.orders.events import (
     ShippingAddressUpdated,
     StockAdjusted,
     StockReceived,
+    SubscriptionCancelled,
+    SubscriptionStarted,
 )
 from event_schemas.orders.upcasters import UPCASTERS
 
 __all__ = [
+    "DECIDERS",
     "EVENTS",
+    "ORDER",
+    "STOCK",
+    "SUBSCRIPTION",
     "UPCASTERS",
+    "AddItem",
     "Address",
+    "AdjustStock",
+    "CancelOrder",
+    "CancelSubscription",
+    "DeliverOrder",
     "ItemAdded",
     "OrderCancelled",
     "OrderDelivered",
@@ -27,7 +52,15 @@ __all__ = [
     "OrderPaid",
     "OrderPlaced",
     "OrderShipped",
+    "PayOrder",
+    "PlaceOrder",
+    "ReceiveStock",
+    "ShipOrder",
     "ShippingAddressUpdated",
+    "StartSubscription",
     "StockAdjusted",
     "StockReceived",
+    "SubscriptionCancelled",
+    "SubscriptionStarted",
+    "UpdateShippingAddress",
 ]

@@ -1,6 +1,7 @@
 """The events of the order domain, each in its newest schema version; ``upcasters.py`` tells what they were before.
 
-An order's events lie in the stream ``order-<id>``, those of an article's stock in ``stock-<sku>``.
+An order's events lie in the stream ``order-<id>``, those of an article's stock in ``stock-<sku>``, a subscription's in
+``subscription-<id>``.
 """
 
 from __future__ import annotations
@@ -151,6 +152,34 @@ class StockAdjusted:
     reason: str
 
 
+@event(schema_version=1)
+class SubscriptionStarted:
+    """A customer began to pay for a plan, month by month.
+
+    Attributes:
+        subscription_id: the subscription's stream.
+        customer_id: who pays.
+        plan: what for.
+        monthly_price: what a month costs.
+        currency: ISO 4217 code of the price.
+    """
+
+    subscription_id: str
+    customer_id: str
+    plan: str
+    monthly_price: Money
+    currency: str
+
+
+@event(schema_version=1)
+class SubscriptionCancelled:
+    """A subscription ended, for good: a customer who comes back starts another."""
+
+    subscription_id: str
+    customer_id: str
+    reason: str
+
+
 EVENTS: tuple[type, ...] = (
     OrderPlaced,
     ItemAdded,
@@ -161,5 +190,7 @@ EVENTS: tuple[type, ...] = (
     ShippingAddressUpdated,
     StockReceived,
     StockAdjusted,
+    SubscriptionStarted,
+    SubscriptionCancelled,
 )
 """Every event type of the domain."""

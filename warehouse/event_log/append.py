@@ -22,7 +22,7 @@ from warehouse.event_log import commit
 from warehouse.event_log.commit import CommitInfo
 from warehouse.event_log.heads import SealedHeads
 from warehouse.event_log.layout import commit_key
-from warehouse.event_log.log import EventLog
+from warehouse.event_log.log import EventLog, Head
 from warehouse.event_log.manifest import Manifest
 
 _PRUNE_TAIL_ABOVE = 100_000
@@ -85,14 +85,22 @@ class StreamAppend:
 
 @dataclass(slots=True)
 class _Request:
-    """One caller's append, waiting to be part of a commit."""
+    """One append, waiting to be part of a commit.
+
+    Its caller waits for the last of its requests: until that is answered, or is woken to make the next commit.
+    """
 
     stream_id: str
     rows: list[list[Any]]
     expected_version: int | None
-    done: threading.Event = field(default_factory=threading.Event)
+    woken: threading.Event = field(default_factory=threading.Event)
+    is_awaited: bool = False
     result: Appended | None = None
     error: BaseException | None = None
+
+    @property
+    def is_answered(self) -> bool:
+        return self.result is not None or self.error is not None
 
 
 class Appender:
@@ -121,8 +129,10 @@ class Appender:
         self._registry = registry
         self._queue: list[_Request] = []
         self._queue_lock = threading.Lock()
+        self._is_led = False
         self._commit_lock = threading.Lock()
         self._tail: dict[str, tuple[int, int]] = {}
+        self._touching: dict[str, list[CommitInfo]] = {}
         self._imports: list[CommitInfo] = []
         self._prune_above = _PRUNE_TAIL_ABOVE
         self._loaded = False
@@ -181,17 +191,70 @@ class Appender:
     def _commit_together(self, requests: Sequence[_Request]) -> None:
         if not requests:
             return
+        last = requests[-1]
         with self._queue_lock:
+            last.is_awaited = True
             self._queue += requests
-        with self._commit_lock:  # whoever gets it first commits for all that wait
-            if not requests[-1].done.is_set():
-                self._commit_waiting()
+            leads, self._is_led = not self._is_led, True
+        if not leads:
+            self._await(last)
+            leads = not last.is_answered
+        if leads:  # it commits for all that wait, and then has one of those who came meanwhile do so
+            try:
+                with self._commit_lock:
+                    self._commit_waiting()
+            finally:
+                self._pass_lead()
+
+    def _await(self, request: _Request) -> None:
+        try:
+            request.woken.wait()
+        except BaseException:
+            with self._queue_lock:
+                request.is_awaited = False
+                leads = request.woken.is_set() and not request.is_answered
+            if leads:
+                self._pass_lead()
+            raise
+
+    def _pass_lead(self) -> None:
+        with self._queue_lock:
+            following = next((r for r in self._queue if r.is_awaited), None)
+            if following is None:
+                self._is_led = False
+            else:
+                following.woken.set()
 
     def version(self, stream_id: str) -> int:
         """Tell a stream's last version, 0 if it has no events, as of the commits seen so far."""
         with self._commit_lock:
             self._catch_up()
             return self._version(stream_id)
+
+    def version_seen(self, stream_id: str) -> int:
+        """Tell a stream's last version as of the commits seen so far, without a look for newer ones.
+
+        It waits for no commit that is being written, so it may be behind by that one: append with it as
+        ``expected_version``, and a conflict tells.
+        """
+        if not self._loaded:
+            return self.version(stream_id)
+        return self._version(stream_id)
+
+    def stream_head(self, stream_id: str) -> Head:
+        """Give the end of the log as far as it holds events of one stream, without reading the other commits' footers.
+
+        Args:
+            stream_id: the stream.
+
+        Returns:
+            A head for :func:`~warehouse.event_log.reading.read_stream` alone: its tail has gaps.
+        """
+        with self._commit_lock:
+            self._catch_up()
+            sealed = self._log.manifest()
+            tail = [*self._imports, *self._touching.get(stream_id, ())]
+        return Head(sealed, tuple(sorted((i for i in tail if i.number > sealed.sealed_commit), key=lambda i: i.number)))
 
     def _row(self, given: NewEvent) -> list[Any]:
         if isinstance(given.payload, Mapping):
@@ -238,7 +301,7 @@ class Appender:
                 raise
         finally:
             for request in requests:
-                request.done.set()
+                request.woken.set()
 
     def _commit(self, requests: Sequence[_Request]) -> None:
         if not self._loaded:
@@ -310,6 +373,7 @@ class Appender:
         self._number, self._position = head.sealed.sealed_commit, head.sealed.sealed_position
         self._recorded_at = datetime.fromisoformat(head.sealed.recorded_at or "1970-01-01T00:00:00+00:00")
         self._tail.clear()
+        self._touching.clear()
         self._imports.clear()
         for info in head.tail:
             self._learn(info)
@@ -327,6 +391,7 @@ class Appender:
             self._prune([*self._imports, info] if info.import_id is not None else self._imports)
         for stream_id, version in info.heads.items():
             self._tail[stream_id] = (version, info.number)
+            self._touching.setdefault(stream_id, []).append(info)
         self._number, self._position, self._recorded_at = info.number, info.last_position, info.recorded_at
 
     def _prune(self, imports: list[CommitInfo]) -> None:
@@ -337,6 +402,8 @@ class Appender:
         runs = (*manifest.heads, *(run for info in self._imports for run in info.heads_runs))
         self._sealed = SealedHeads(self._log, Manifest(heads=runs))
         self._tail = {s: (v, n) for s, (v, n) in self._tail.items() if n > sealed}
+        kept = {s: [info for info in infos if info.number > sealed] for s, infos in self._touching.items()}
+        self._touching = {s: infos for s, infos in kept.items() if infos}
         self._prune_above = max(_PRUNE_TAIL_ABOVE, 2 * len(self._tail))
 
     def _version(self, stream_id: str) -> int:

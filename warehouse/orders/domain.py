@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from event_schemas.orders import EVENTS, UPCASTERS
+from event_schemas.orders import DECIDERS, EVENTS, UPCASTERS
 from warehouse.domain import Domain
 from warehouse.orders.projections import (
     INVENTORY_STATUS,
@@ -54,5 +54,6 @@ ORDERS = Domain(
     upcasters=UPCASTERS,
     read_models=(ORDER_SUMMARY, ORDERS_BY_CUSTOMER, REVENUE_BY_DAY, INVENTORY_STATUS, PURCHASE_COST),
     views=(REVENUE_BY_MONTH, REVENUE_DASHBOARD),
+    deciders=DECIDERS,
 )
 """Orders, customers, revenue and stock."""

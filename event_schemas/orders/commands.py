@@ -1,0 +1,116 @@
+"""The commands of the order domain; ``deciders.py`` tells what each of them leads to.
+
+Those of orders and subscriptions name the stream by its id (``order-<id>``, ``subscription-<id>``), those of stock the
+article.
+"""
+
+from __future__ import annotations
+
+from datetime import date
+from uuid import UUID
+
+from event_schemas.decider import command
+from event_schemas.orders.events import Address, Money, OrderItem, UnitCost
+
+
+@command
+class PlaceOrder:
+    """Open an order."""
+
+    order_id: str
+    customer_id: str
+    currency: str
+    deliver_on: date | None = None
+
+
+@command
+class AddItem:
+    """Put pieces of an article into an order that is not paid yet."""
+
+    order_id: str
+    sku: str
+    quantity: int
+    unit_price: Money
+
+
+@command
+class PayOrder:
+    """Pay an order in full."""
+
+    order_id: str
+    payment_id: UUID
+    amount: Money
+    method: str
+
+
+@command
+class ShipOrder:
+    """Send a parcel with some or all of what is still to be sent."""
+
+    order_id: str
+    carrier: str
+    items: list[OrderItem]
+    tracking_code: str | None = None
+
+
+@command
+class DeliverOrder:
+    """Say that the last parcel arrived."""
+
+    order_id: str
+    signed_by: str | None = None
+    left_at_door: bool
+
+
+@command
+class CancelOrder:
+    """End an order before anything of it was shipped; what was paid is given back."""
+
+    order_id: str
+    reason: str
+
+
+@command
+class UpdateShippingAddress:
+    """Say where the order goes, before anything of it was shipped."""
+
+    order_id: str
+    address: Address
+
+
+@command
+class ReceiveStock:
+    """Take in pieces of an article from a supplier."""
+
+    sku: str
+    quantity: int
+    unit_cost: UnitCost
+    best_before: date | None = None
+
+
+@command
+class AdjustStock:
+    """Put the count of an article right; a negative quantity is what is gone."""
+
+    sku: str
+    quantity: int
+    reason: str
+
+
+@command
+class StartSubscription:
+    """Begin to pay for a plan."""
+
+    subscription_id: str
+    customer_id: str
+    plan: str
+    monthly_price: Money
+    currency: str
+
+
+@command
+class CancelSubscription:
+    """End a subscription."""
+
+    subscription_id: str
+    reason: str
