@@ -11,7 +11,8 @@ from warehouse.read_models.generations import Generations
 from warehouse.read_models.heartbeat import Heartbeat, forget_heartbeat, write_heartbeat
 from warehouse.read_models.live import LiveDatabase
 
-_HEARTBEAT_EVERY = 1.0
+_HEARTBEAT_EVERY = {True: 1.0, False: 3.0}
+"""Seconds, on a local store and on a remote one, where each costs some requests."""
 
 
 class Wait:
@@ -36,7 +37,7 @@ class Wait:
 
 
 class Heart:
-    """Tells others, about once a second, that a stream is alive and where it stands."""
+    """Tells others, every second or few, that a stream is alive and where it stands."""
 
     def __init__(self, generations: Generations) -> None:
         self._store = generations.store
@@ -46,7 +47,7 @@ class Heart:
 
     def is_due(self) -> bool:
         """Tell whether it is time."""
-        return time.monotonic() - self._beat >= _HEARTBEAT_EVERY
+        return time.monotonic() - self._beat >= _HEARTBEAT_EVERY[self._store.is_local]
 
     def beat(self, live: LiveDatabase, events: int) -> None:
         """Write a heartbeat."""

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from event_schemas import GenerationError
+from event_schemas import GenerationError, UsageError
 from pipelines.pace import Heart, Wait
 from pipelines.rebuild import rebuild
 from pipelines.runners import workers_of
@@ -117,9 +117,16 @@ def stream(
         on_open: called with each live database that is opened, for queries from other threads.
 
     Raises:
+        UsageError: log or read models are in this process's memory, which the one that publishes can't see.
         GenerationError: another publisher's read models cannot be followed by this domain's code.
         DamagedLogError: the log misses an object; what was applied before is published.
     """
+    for url in (log.url, read_models_url):
+        if url.startswith("memory://"):
+            raise UsageError(
+                f"{url} is in the memory of this process, and generations are published by a process of their own. "
+                "Give a folder or a remote store, or use `refold rebuild`."
+            )
     follower = _Follower(log, domain_ref, read_models_url, options, publish_every, rebuild_if_cheaper, report, on_open)
     return follower.run(stop, once=once, until=until)
 

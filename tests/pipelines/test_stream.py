@@ -15,7 +15,7 @@ from typing import Any
 import duckdb
 import pytest
 
-from event_schemas import GenerationError, event
+from event_schemas import GenerationError, UsageError, event
 from pipelines import stream as streaming
 from pipelines.rebuild import rebuild
 from pipelines.runners import make_options
@@ -327,6 +327,12 @@ def test_it_leaves_no_file_behind(market: Market) -> None:
     folder = Path(market.url) / "market"
     assert read_heartbeat(market.generations.store) is None
     assert not any(path.is_file() for name in ("work", "staging", "live") for path in (folder / name).rglob("*"))
+
+
+def test_a_store_in_memory_is_refused(market: Market) -> None:
+    """Another process could not publish to it."""
+    with pytest.raises(UsageError, match="memory://rm is in the memory of this process"):
+        stream(market.log, f"{HERE}:MARKET", "memory://rm", OPTIONS, once=True)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
