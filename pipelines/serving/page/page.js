@@ -1,0 +1,40 @@
+// Wires the page: the standing drives it, and whenever the position moves, the plots follow.
+
+import { keepToken, pause } from "/static/api.js";
+import { byId } from "/static/dom.js";
+import { wireOrderForm } from "/static/order-form.js";
+import { loadRevenue, wireRevenue } from "/static/revenue.js";
+import { followStanding } from "/static/standing.js";
+import { loadStock, showArticles, wireStock } from "/static/stock.js";
+
+const LEAST_PAUSE_MS = 2000;
+
+let [resting, due] = [false, false];
+
+/** Loads the plots, at most once in a while, however fast the log grows. */
+const reload = async () => {
+  due = true;
+  if (resting) return;
+  [resting, due] = [true, false];
+  await Promise.all([loadRevenue(), loadStock()]);
+  await pause(LEAST_PAUSE_MS);
+  resting = false;
+  if (due) reload();
+};
+
+const wireToken = () => {
+  document.addEventListener("token-wanted", () => (byId("token-panel").hidden = false));
+  byId("token-form").addEventListener("submit", (event) => {
+    event.preventDefault();
+    keepToken(byId("token").value.trim());
+    byId("token").value = "";
+    byId("token-panel").hidden = true;
+    document.dispatchEvent(new CustomEvent("token-given"));
+  });
+};
+
+wireToken();
+wireRevenue();
+wireStock();
+wireOrderForm(showArticles);
+followStanding(reload);
