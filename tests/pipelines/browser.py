@@ -96,8 +96,8 @@ class Browser:
         self.protocol("Emulation.setEmulatedMedia", features=[scheme])
 
     def hosts(self) -> set[str]:
-        """Tell which hosts were asked for anything since the last look."""
-        return {urlsplit(url).netloc for url in self.requests()}
+        """Tell which hosts were asked for anything since the last look; ``data:`` asks none."""
+        return {urlsplit(url).netloc for url in self.requests()} - {""}
 
     def requests(self) -> list[str]:
         """Tell all requests since the last look."""

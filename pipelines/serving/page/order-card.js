@@ -15,7 +15,7 @@ export const showAccepted = (order) => {
   draw(order, { state: "processing", row: expected(order), note: "" });
 };
 
-/** Waits until the read models show the order's position, and then shows the order as they have it. */
+/** Waits until the read models show the order's position, and shows the order as they have it; false if another came first. */
 export const showOrder = async (order) => {
   watching.abort();
   const mine = (watching = new AbortController());
@@ -29,16 +29,17 @@ export const showOrder = async (order) => {
       if (status === 200) {
         const row = Array.isArray(document.data) ? document.data[0] : document.data;
         draw(order, { state: "current", row, at: document.position, after: performance.now() - order.answeredAt });
-        return;
+        return true;
       }
       note = lateness(order, document.position);
     } catch (problem) {
-      if (mine.signal.aborted) return;
+      if (mine.signal.aborted) return false;
       note = `${problem.title}. ${problem.detail} Asking again.`;
       await pause(1000);
     }
     await pause(Math.max(0, LEAST_PAUSE_MS - (performance.now() - asked)));
   }
+  return false;
 };
 
 const lateness = (order, position) =>

@@ -15,7 +15,7 @@ const value = (id) => byId(id).value.trim();
 const rows = () => Array.from(byId("items").children);
 const fieldOf = (row, name) => row.querySelector(`[data-field="${name}"]`);
 
-/** Wires the form, and calls `onArticles` with the articles of each order that was accepted. */
+/** Wires the form, and calls `onArticles` with the articles of each order that the read model shows. */
 export const wireOrderForm = (onArticles) => {
   byId("add-row").addEventListener("click", () => fieldOf(addRow(), "sku").focus());
   byId("pay").addEventListener("change", () => (byId("method").disabled = !byId("pay").checked));
@@ -97,12 +97,14 @@ const place = async (onArticles) => {
     tell(problem);
   } finally {
     lock();
-    const articles = sent.steps.filter((step) => step.name === "AddItem").map((step) => step.body.sku);
-    if (sent.version) {
-      onArticles(articles);
-      showOrder(sent);
-    }
+    if (sent.version) settle(sent, onArticles);
   }
+};
+
+/** Shows the order when the read model has it, and then its articles: not before, since a new one would not be found. */
+const settle = async (sent, onArticles) => {
+  const articles = sent.steps.filter((step) => step.name === "AddItem").map((step) => step.body.sku);
+  if ((await showOrder(sent)) && articles.length) onArticles(articles);
 };
 
 const isFilled = (row, name) => Boolean(fieldOf(row, name).value.trim());

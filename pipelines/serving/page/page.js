@@ -1,6 +1,6 @@
 // Wires the page: the standing drives it, and whenever the position moves, the plots follow.
 
-import { keepToken, pause } from "/static/api.js";
+import { keepToken, pause, request } from "/static/api.js";
 import { byId } from "/static/dom.js";
 import { wireOrderForm } from "/static/order-form.js";
 import { loadRevenue, wireRevenue } from "/static/revenue.js";
@@ -9,14 +9,22 @@ import { loadStock, showArticles, wireStock } from "/static/stock.js";
 
 const LEAST_PAUSE_MS = 2000;
 
+const isThere = (name) => !byId(`${name}-title`).parentElement.hidden;
+
 let [resting, due] = [false, false];
+
+/** Leaves out what this server does not do: another domain's has no orders, and one with --no-commands takes none. */
+const adapt = async () => {
+  const { document: api } = await request("/openapi.json");
+  for (const section of document.querySelectorAll("[data-needs]")) section.hidden = !(section.dataset.needs in api.paths);
+};
 
 /** Loads the plots, at most once in a while, however fast the log grows. */
 const reload = async () => {
   due = true;
   if (resting) return;
   [resting, due] = [true, false];
-  await Promise.all([loadRevenue(), loadStock()]);
+  await Promise.all([isThere("revenue") && loadRevenue(), isThere("stock") && loadStock()]);
   await pause(LEAST_PAUSE_MS);
   resting = false;
   if (due) reload();
@@ -37,4 +45,5 @@ wireToken();
 wireRevenue();
 wireStock();
 wireOrderForm(showArticles);
+await adapt().catch(() => null); // then all of it stays
 followStanding(reload);

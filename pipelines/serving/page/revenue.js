@@ -5,7 +5,7 @@ import { byId, element, setProblem, shape } from "/static/dom.js";
 import { count, fromCents, money, period, plural, short, toCents } from "/static/format.js";
 
 const MONTHS_SHOWN = 24;
-const HEIGHT = 240;
+const HEIGHT = 264;
 const EDGE = { top: 10, right: 2, bottom: 34, left: 44 };
 const MONTHS = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
 
@@ -19,7 +19,7 @@ const by = () => byId("revenue-by").value;
 export const wireRevenue = () => {
   const now = new Date();
   byId("revenue-from").value = iso(new Date(Date.UTC(now.getUTCFullYear(), now.getUTCMonth() + 1 - MONTHS_SHOWN, 1)));
-  byId("revenue-to").value = iso(new Date(Date.UTC(now.getUTCFullYear(), now.getUTCMonth(), now.getUTCDate() + 1)));
+  byId("revenue-to").value = iso(now);
   byId("revenue-controls").addEventListener("change", loadRevenue);
   byId("revenue-controls").addEventListener("submit", (event) => event.preventDefault());
   new ResizeObserver(draw).observe(byId("revenue-plot"));
@@ -27,10 +27,11 @@ export const wireRevenue = () => {
 
 /** Asks for the report, and draws it. */
 export const loadRevenue = async () => {
-  const [from, to] = [byId("revenue-from").value, byId("revenue-to").value];
   const asked = by();
+  const range = { from: byId("revenue-from").value, to: byId("revenue-to").value };
+  const given = Object.entries(range).filter(([, day]) => day); // an empty end is open
   try {
-    const { document } = await request(`/reports/revenue?${new URLSearchParams({ from, to, by: asked })}`);
+    const { document } = await request(`/reports/revenue?${new URLSearchParams([...given, ["by", asked]])}`);
     if (asked !== by()) return; // chosen anew in the meantime, which has asked again
     rows = document.data ?? [];
     chosen = null;
