@@ -13,7 +13,8 @@ const filled = (node, attributes, children) => {
 };
 
 /** Makes an HTML element with attributes and children; a child that is text becomes a text node. */
-export const element = (name, attributes = {}, ...children) => filled(document.createElement(name), attributes, children);
+export const element = (name, attributes = {}, ...children) =>
+  filled(document.createElement(name), attributes, children);
 
 /** Makes an SVG element. */
 export const shape = (name, attributes = {}, ...children) =>

@@ -9,7 +9,7 @@ const utcDay = new Intl.DateTimeFormat("en-GB", { day: "numeric", month: "short"
 const utcMonth = new Intl.DateTimeFormat("en-GB", { month: "long", year: "numeric", timeZone: "UTC" });
 
 export const NOTHING = "–";
-const unless = (missing, value, write) => (value === null || value === undefined || value === "" ? missing : write(value));
+const unless = (missing, value, write) => ([null, undefined, ""].includes(value) ? missing : write(value));
 
 export const count = (value) => unless(NOTHING, value, (v) => whole.format(v));
 export const money = (text, currency = "") => unless(NOTHING, text, (v) => `${cents.format(v)} ${currency}`.trim());
@@ -24,7 +24,7 @@ export const span = (seconds) => {
   if (seconds === null || seconds === undefined) return NOTHING;
   if (seconds === 0) return "0 s";
   if (seconds < 1) return `${Math.max(1, Math.round(seconds * 1000))} ms`;
-  if (seconds < 60) return `${seconds.toFixed(1)} s`;
+  if (seconds < 60) return `${Number(seconds.toFixed(1))} s`;
   if (seconds < 3600) return `${Math.floor(seconds / 60)} min`;
   if (seconds < 2 * 86400) return `${Math.floor(seconds / 3600)} h`;
   return plural(Math.floor(seconds / 86400), "day");

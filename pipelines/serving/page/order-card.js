@@ -15,7 +15,7 @@ export const showAccepted = (order) => {
   draw(order, { state: "processing", row: expected(order), note: "" });
 };
 
-/** Waits until the read models show the order's position, and shows the order as they have it; false if another came first. */
+/** Waits for the order's position, and shows the order as the read model has it; false if another order came first. */
 export const showOrder = async (order) => {
   watching.abort();
   const mine = (watching = new AbortController());
@@ -45,7 +45,8 @@ export const showOrder = async (order) => {
 const lateness = (order, position) =>
   performance.now() - order.answeredAt < PATIENCE_MS
     ? ""
-    : `The read models stand at ${count(position)}. If that does not move, nothing follows the log here: start the server with --stream.`;
+    : `The read models stand at ${count(position)}. If that does not move, nothing follows the log here: ` +
+      "start the server with --stream.";
 
 /** What the order will be when the read model is there, from the commands that were accepted. */
 const expected = ({ id, customer, currency, steps }) => {
@@ -79,12 +80,17 @@ const draw = (order, { state, row, note, at, after }) => {
     element(
       "p",
       { class: "aside" },
-      state === "current"
-        ? `As the read model has it, at position ${count(at)}.`
-        : note || "As this page expects it; the read model is not there yet.",
+      ...(state === "current"
+        ? [`As the read model has it, at position ${count(at)}. Any client reads it at `, link(order.id), "."]
+        : [note || "As this page expects it; the read model is not there yet."]),
     ),
   );
   setText(byId("order-announcement"), `${order.id}: ${state}, position ${count(order.position)}`);
+};
+
+const link = (id) => {
+  const path = `/orders/${encodeURIComponent(id)}`;
+  return element("a", { href: path }, path);
 };
 
 const facts = (row) => {
@@ -110,12 +116,13 @@ const journey = ({ steps, position }, state, after) => {
       { class: "done" },
       element("b", {}, name),
       name === "AddItem" ? ` ${count(body.quantity)} × ${body.sku} at ${money(body.unit_price)}` : null,
-      element("span", {}, `${count(at)} · ${repeated ? "done before" : span(milliseconds / 1000)}`),
+      element("span", {}, `at ${count(at)} · ${repeated ? "done before" : span(milliseconds / 1000)}`),
     ),
   );
+  const shown = () => [element("b", {}, "Shown"), element("span", {}, `${span(after / 1000)} after the answer`)];
   const last =
     state === "current"
-      ? element("li", { class: "done" }, element("b", {}, "Shown"), element("span", {}, `${span(after / 1000)} after the answer`))
+      ? element("li", { class: "done" }, ...shown())
       : element("li", { class: "waiting" }, `Waiting until position ${count(position)} is shown`);
   return element("ol", { class: "journey" }, ...lines, last);
 };

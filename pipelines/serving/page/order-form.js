@@ -1,4 +1,4 @@
-// The form that places an order: a PlaceOrder, an AddItem for each item, a PayOrder if wished, each under a key of its own.
+// The form that places an order: a PlaceOrder, an AddItem for each item, a PayOrder if wished, each under its own key.
 //
 // What was accepted is not sent again: after a refusal the rest can be corrected and sent, and after a lost answer the
 // same keys go out again, so that nothing is done twice.
@@ -9,6 +9,7 @@ import { fromCents, toCents } from "/static/format.js";
 import { showAccepted, showOrder } from "/static/order-card.js";
 
 let order;
+let busy = false;
 
 const inputs = { order_id: "order-id", customer_id: "customer-id", currency: "currency" };
 const value = (id) => byId(id).value.trim();
@@ -23,12 +24,12 @@ export const wireOrderForm = (onArticles) => {
   byId("start-anew").addEventListener("click", startAnew);
   byId("order-form").addEventListener("submit", async (event) => {
     event.preventDefault();
-    if (byId("submit").disabled) return;
-    byId("submit").disabled = true;
+    if (busy) return;
+    byId("order-form").ariaBusy = busy = true; // the button stays enabled, since one that is disabled loses the focus
     try {
       await place(onArticles);
     } finally {
-      byId("submit").disabled = false;
+      byId("order-form").ariaBusy = busy = false;
     }
   });
   startAnew();
@@ -77,13 +78,14 @@ const totalOf = (some) =>
 
 const showTotal = () => {
   const total = totalOf(rows());
-  setText(byId("total"), `${total === null ? "the total" : fromCents(total)} ${total === null ? "" : value("currency")}`.trim());
+  setText(byId("total"), total === null ? "the total" : `${fromCents(total)} ${value("currency")}`);
 };
 
 /** Sends whatever of the order was not accepted yet, in order, and shows what became of it. */
 const place = async (onArticles) => {
   if (!order?.version && order?.id !== value("order-id")) {
-    order = { id: value("order-id"), correlationId: uuid(), paymentId: uuid(), keys: new Map(), done: new Set(), steps: [] };
+    const [correlationId, paymentId] = [uuid(), uuid()];
+    order = { id: value("order-id"), correlationId, paymentId, keys: new Map(), done: new Set(), steps: [] };
   }
   byId("order-problem").replaceChildren();
   const sent = order;
@@ -101,7 +103,7 @@ const place = async (onArticles) => {
   }
 };
 
-/** Shows the order when the read model has it, and then its articles: not before, since a new one would not be found. */
+/** Shows the order when the read model has it, and its articles only then: before, a new one would not be found. */
 const settle = async (sent, onArticles) => {
   const articles = sent.steps.filter((step) => step.name === "AddItem").map((step) => step.body.sku);
   if ((await showOrder(sent)) && articles.length) onArticles(articles);
@@ -112,7 +114,8 @@ const isFilled = (row, name) => Boolean(fieldOf(row, name).value.trim());
 const stepsOf = (sent) => {
   const items = rows().filter((row) => !isDone(row) && (isFilled(row, "sku") || isFilled(row, "unit_price")));
   if (!items.every((row) => isFilled(row, "sku"))) {
-    throw new Problem({ status: 400, title: "An item has no article", detail: "Name its article, or remove the item." });
+    const [title, detail] = ["An item has no article", "Name its article, or remove the item."];
+    throw new Problem({ status: 400, title, detail });
   }
   const steps = [];
   if (!sent.done.has("placed")) {
@@ -123,7 +126,8 @@ const stepsOf = (sent) => {
   for (const row of items) {
     const [sku, quantity, price] = ["sku", "quantity", "unit_price"].map((name) => fieldOf(row, name).value.trim());
     // What is no number goes out as it is: to say so is the server's part.
-    const body = { order_id: sent.id, sku, quantity: /^-?\d+$/.test(quantity) ? Number(quantity) : quantity, unit_price: price };
+    const pieces = /^-?\d+$/.test(quantity) ? Number(quantity) : quantity;
+    const body = { order_id: sent.id, sku, quantity: pieces, unit_price: price };
     steps.push({ name: "AddItem", body, part: row });
   }
   if (byId("pay").checked && !sent.done.has("paid")) {
@@ -135,21 +139,22 @@ const stepsOf = (sent) => {
   return steps;
 };
 
-/** Sends one command; a body that changed gets a key of its own, the same body the same key again. */
+/** Sends one command; a body that changed gets another key, the same body the same key again. */
 const take = async (sent, { name, body, part }) => {
-  const signature = `${name} ${rows().indexOf(part)} ${JSON.stringify(body)}`;
-  if (!sent.keys.has(signature)) sent.keys.set(signature, uuid());
+  const text = JSON.stringify(body);
+  if (sent.keys.get(part)?.text !== text) sent.keys.set(part, { text, key: uuid() });
   const began = performance.now();
   const answer = await command(name, body, {
-    key: sent.keys.get(signature),
+    key: sent.keys.get(part).key,
     correlationId: sent.correlationId,
     expectedVersion: part === "placed" ? undefined : sent.version,
   });
   sent.done.add(part);
   sent.version = answer.stream_version;
-  sent.position = answer.position;
+  sent.position = Math.max(sent.position ?? 0, answer.position);
   sent.answeredAt = performance.now();
-  sent.steps.push({ name, body, position: answer.position, repeated: answer.repeated, milliseconds: sent.answeredAt - began });
+  const { position, repeated } = answer;
+  sent.steps.push({ name, body, position, repeated, milliseconds: sent.answeredAt - began });
   showAccepted(sent);
   await pause(0); // lets the card be drawn before the next command goes out
 };
@@ -158,7 +163,7 @@ const tell = (problem) => {
   const words = problem.isUncertain
     ? "Whether it was done is not known. Sending it again is safe: the same key goes with it, and it is done once."
     : problem.status === 409
-      ? "Somebody else changed this order in the meantime. Sending it again goes on from there."
+      ? "Somebody else, or a command whose answer got lost, changed this order. Sending it again goes on from there."
       : "";
   byId("order-problem").replaceChildren(
     element(

@@ -15,8 +15,11 @@ let [resting, due] = [false, false];
 
 /** Leaves out what this server does not do: another domain's has no orders, and one with --no-commands takes none. */
 const adapt = async () => {
-  const { document: api } = await request("/openapi.json");
-  for (const section of document.querySelectorAll("[data-needs]")) section.hidden = !(section.dataset.needs in api.paths);
+  const api = await request("/openapi.json").catch(() => null);
+  if (!api) return; // all of it stays
+  for (const section of document.querySelectorAll("[data-needs]")) {
+    section.hidden = !(section.dataset.needs in api.document.paths);
+  }
 };
 
 /** Loads the plots, at most once in a while, however fast the log grows. */
@@ -45,5 +48,6 @@ wireToken();
 wireRevenue();
 wireStock();
 wireOrderForm(showArticles);
-await adapt().catch(() => null); // then all of it stays
+document.addEventListener("token-given", adapt);
+await adapt();
 followStanding(reload);

@@ -7,6 +7,7 @@ import { count, fromCents, money, period, plural, short, toCents } from "/static
 const MONTHS_SHOWN = 24;
 const HEIGHT = 264;
 const EDGE = { top: 10, right: 2, bottom: 34, left: 44 };
+const LABEL = 32;
 const MONTHS = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
 
 let rows = [];
@@ -20,7 +21,10 @@ export const wireRevenue = () => {
   const now = new Date();
   byId("revenue-from").value = iso(new Date(Date.UTC(now.getUTCFullYear(), now.getUTCMonth() + 1 - MONTHS_SHOWN, 1)));
   byId("revenue-to").value = iso(now);
-  byId("revenue-controls").addEventListener("change", loadRevenue);
+  byId("revenue-controls").addEventListener("change", () => {
+    chosen = null;
+    loadRevenue();
+  });
   byId("revenue-controls").addEventListener("submit", (event) => event.preventDefault());
   new ResizeObserver(draw).observe(byId("revenue-plot"));
 };
@@ -34,7 +38,6 @@ export const loadRevenue = async () => {
     const { document } = await request(`/reports/revenue?${new URLSearchParams([...given, ["by", asked]])}`);
     if (asked !== by()) return; // chosen anew in the meantime, which has asked again
     rows = document.data ?? [];
-    chosen = null;
     offerCurrencies();
     draw();
     setProblem(byId("revenue-problem"), "");
@@ -64,8 +67,10 @@ const nextPeriod = (text) => {
 
 /** The chosen currency's periods without a gap: one in which nothing was paid has no row, yet takes its place. */
 const periods = () => {
-  const known = new Map(rows.filter((row) => row.currency === byId("revenue-currency").value).map((row) => [row.period, row]));
-  const [first, last] = [Array.from(known.keys()).sort().at(0), Array.from(known.keys()).sort().at(-1)];
+  const mine = rows.filter((row) => row.currency === byId("revenue-currency").value);
+  const known = new Map(mine.map((row) => [row.period, row]));
+  const days = Array.from(known.keys()).sort();
+  const [first, last] = [days.at(0), days.at(-1)];
   const all = [];
   for (let at = first; at && at <= last; at = nextPeriod(at)) {
     all.push(known.get(at) ?? { period: at, orders_paid: 0, revenue: "0", refunds: "0", net_revenue: "0" });
@@ -91,6 +96,7 @@ const draw = () => {
     readOut(all);
     return;
   }
+  if (chosen !== null && chosen >= all.length) chosen = null;
   // Lengths on a screen are the only place where an amount becomes a float.
   const most = Math.max(...all.map((row) => Number(row.revenue)));
   const least = Math.max(...all.map((row) => Number(row.refunds)));
@@ -120,7 +126,14 @@ const draw = () => {
   });
   const svg = shape(
     "svg",
-    { width, height: HEIGHT, tabindex: 0, role: "img", "aria-label": "Revenue by period; the arrow keys choose one", "aria-describedby": "revenue-readout" },
+    {
+      width,
+      height: HEIGHT,
+      tabindex: 0,
+      role: "img",
+      "aria-label": "Revenue by period; the arrow keys choose one",
+      "aria-describedby": "revenue-readout",
+    },
     ...lines,
     ...bars,
     ...ticks(all, x, slot, y(-bottom)),
@@ -140,25 +153,27 @@ const draw = () => {
   const hadFocus = plot.contains(document.activeElement);
   plot.replaceChildren(svg);
   if (hadFocus) svg.focus({ preventScroll: true });
-  if (chosen !== null && chosen >= all.length) chosen = null;
   readOut(all);
   fillTable(all);
 };
 
 /** Names of months under the bars where there is room, and the year where it begins. */
 const ticks = (all, x, slot, bottom) => {
+  const isMonthly = by() === "month";
+  const months = all
+    .map(({ period: day }, i) => ({ name: day.slice(0, 7), at: isMonthly ? x(i) + slot / 2 : x(i) }))
+    .filter((month, i, every) => i === 0 || every[i - 1].name !== month.name);
+  if (months.length > 1 && months[1].at - months[0].at < LABEL && !isMonthly) months.shift(); // the rest of a month
   const marks = [];
   let [free, year] = [0, ""];
-  all.forEach(({ period: day }, i) => {
-    const [y, m] = day.split("-");
-    const begins = i === 0 || all[i - 1].period.slice(0, 7) !== day.slice(0, 7);
-    const at = by() === "month" ? x(i) + slot / 2 : x(i);
-    if (!begins || at < free) return;
-    const anchor = by() === "month" ? "tick middle" : "tick";
+  for (const { name, at } of months) {
+    if (at < free) continue;
+    const [y, m] = name.split("-");
+    const anchor = isMonthly ? "tick middle" : "tick";
     marks.push(shape("text", { x: at, y: bottom + 15, class: anchor }, MONTHS[m - 1]));
     if (y !== year) marks.push(shape("text", { x: at, y: bottom + 30, class: `${anchor} year` }, (year = y)));
-    free = at + 32;
-  });
+    free = at + LABEL;
+  }
   return marks;
 };
 
@@ -178,10 +193,12 @@ const readOut = (all) => {
     refunds: sum("refunds"),
     net_revenue: sum("net_revenue"),
   };
-  const title = one ? period(one.period, by()) : all.length ? `${period(all[0].period, by())} to ${period(all.at(-1).period, by())}` : "";
+  const [first, last] = [all.at(0), all.at(-1)].map((row) => row && period(row.period, by()));
+  const title = one ? period(one.period, by()) : `${first} to ${last?.replace("Week", "week")}`;
+  const rest = `${title} · ${plural(told.orders_paid, "order")} paid · ${money(told.refunds)} refunded`;
   byId("revenue-readout").replaceChildren(
     element("b", {}, all.length ? `${money(told.net_revenue, currency)} net` : "\u00a0"),
-    element("span", {}, all.length ? `${title} · ${plural(told.orders_paid, "order")} paid · ${money(told.refunds)} refunded` : ""),
+    element("span", {}, all.length ? rest : ""),
   );
 };
 

@@ -82,7 +82,7 @@ const showGenerations = (generations) => {
       {},
       element("th", { scope: "row" }, count(number)),
       element("td", {}, count(position)),
-      element("td", {}, moment(at)),
+      element("td", { class: "when" }, moment(at)),
       element("td", { class: "words" }, kind ?? NOTHING),
       element("td", {}, count(held)),
     ),
@@ -107,17 +107,18 @@ const drawLag = () => {
   const top = Math.max(most, highest) * 1.2 || 1;
   const y = (seconds) => height - 1.5 - (seconds / top) * (height - 4);
   const x = (at) => width - ((Date.now() - at) / WINDOW_MS) * width;
-  const line = samples.map(({ at, seconds }, i) => `${i ? "L" : "M"}${x(at).toFixed(1)},${y(seconds).toFixed(1)}`).join("");
+  const line = `M${samples.map(({ at, seconds }) => `${x(at).toFixed(1)},${y(seconds).toFixed(1)}`).join("L")}`;
+  const label = `Lag: now ${span(samples.at(-1).seconds)}, at most ${span(highest)}`;
   plot.replaceChildren(
     shape(
       "svg",
-      { width, height, role: "img", "aria-label": `Lag: now ${span(samples.at(-1).seconds)}, at most ${span(highest)}` },
+      { width, height, role: "img", "aria-label": label },
       shape("path", { d: `M0,${height - 0.5}H${width}`, class: "axis" }),
       shape("path", { d: `M0,${y(most)}H${width}`, class: "objective" }),
       shape("text", { x: 0, y: y(most) - 5, class: "tick" }, span(most)),
       shape("path", { d: line, class: highest > most ? "lag missed" : "lag" }),
     ),
   );
-  setText(byId("objective-readout"), highest > most ? `Missed: ${span(highest)} at worst` : `Met: ${span(highest)} at worst`);
+  setText(byId("objective-readout"), `${highest > most ? "Missed" : "Met"}: ${span(highest)} at worst`);
   byId("objective-readout").classList.toggle("missed", highest > most);
 };

@@ -1,4 +1,4 @@
-// The plot of stock: a bar for each article, of what is available, reserved, or missing. Articles that were named come first.
+// The plot of stock: a bar for each article, of what is available, reserved, or missing. Those that were named come first.
 
 import { request } from "/static/api.js";
 import { byId, element, setProblem, shape } from "/static/dom.js";
@@ -39,7 +39,8 @@ export const loadStock = async () => {
     ]);
     if (mine !== asked) return;
     offer(listed);
-    draw(found.filter(Boolean), listed.filter((row) => !named.includes(row.sku)).slice(0, Math.max(SHOWN - named.length, 0)));
+    const others = listed.filter((row) => !named.includes(row.sku));
+    draw(found.filter(Boolean), others.slice(0, Math.max(SHOWN - named.length, 0)));
     const missing = named.filter((_, i) => !found[i]);
     for (const sku of missing) named.splice(named.indexOf(sku), 1);
     setProblem(byId("stock-problem"), missing.length ? `There is no article ${missing.join(", ")} in stock.` : "");
