@@ -290,6 +290,9 @@ def test_a_token_is_asked_for_kept_for_the_tab_and_used(chromium: Browser, guard
     """The field comes when the server wants a token; with it the page goes on, and does so after a reload."""
     chromium.open(f"{guarded}/")
     chromium.until(lambda: chromium.one("#token-panel").is_displayed(), "no token was asked for")
+    chromium.fill("#token", "open-barley")
+    chromium.press("#token")
+    chromium.until(lambda: "not accepted" in chromium.text("#token-note"), "a wrong token was not told")
     chromium.fill("#token", "open-sesame")
     chromium.press("#token")
     chromium.until(lambda: chromium.text("#domain") == "treasure", "the token did not help")

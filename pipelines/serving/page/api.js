@@ -57,7 +57,9 @@ export const request = async (path, { method = "GET", body, headers = {}, signal
   }
   const document_ = await answer.json().catch(() => null);
   if (answer.ok) return { status: answer.status, document: document_ ?? {} };
-  if (answer.status === 401) document.dispatchEvent(new CustomEvent("token-wanted"));
+  if (answer.status === 401 && token === sessionStorage.getItem(TOKEN)) { // else another was given in the meantime
+    document.dispatchEvent(new CustomEvent("token-wanted", { detail: { refused: Boolean(token) } }));
+  }
   throw new Problem({ title: answer.statusText || "Refused", ...document_, status: answer.status });
 };
 

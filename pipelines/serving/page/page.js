@@ -1,7 +1,7 @@
 // Wires the page: the standing drives it, and whenever the position moves, the plots follow.
 
 import { keepToken, pause, request } from "/static/api.js";
-import { byId } from "/static/dom.js";
+import { byId, setText } from "/static/dom.js";
 import { wireOrderForm } from "/static/order-form.js";
 import { loadRevenue, wireRevenue } from "/static/revenue.js";
 import { followStanding } from "/static/standing.js";
@@ -34,7 +34,11 @@ const reload = async () => {
 };
 
 const wireToken = () => {
-  document.addEventListener("token-wanted", () => (byId("token-panel").hidden = false));
+  document.addEventListener("token-wanted", ({ detail }) => {
+    byId("token-panel").hidden = false;
+    setText(byId("state"), "Waiting for a token");
+    if (detail.refused) setText(byId("token-note"), "The token that was given is not accepted here.");
+  });
   byId("token-form").addEventListener("submit", (event) => {
     event.preventDefault();
     keepToken(byId("token").value.trim());

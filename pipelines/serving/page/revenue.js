@@ -10,7 +10,7 @@ const EDGE = { top: 10, right: 2, bottom: 34, left: 44 };
 const LABEL = 32;
 const MONTHS = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
 
-let rows = [];
+let rows = null; // until the first answer
 let chosen = null;
 
 const iso = (moment) => moment.toISOString().slice(0, 10);
@@ -88,7 +88,7 @@ const roundStep = (span) => {
 const draw = () => {
   const plot = byId("revenue-plot");
   const width = plot.clientWidth;
-  if (!width) return;
+  if (!width || !rows) return;
   const all = periods();
   if (!all.length) {
     plot.replaceChildren(element("p", { class: "empty" }, "Nothing was paid in this time."));

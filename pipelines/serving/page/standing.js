@@ -10,7 +10,11 @@ const OBJECTIVE = "refold-objective";
 
 const samples = [];
 
-/** Asks for the standing once a second while the page is seen, and calls `onMove` whenever the position moved. */
+/**
+ * Asks for the standing once a second, and calls `onMove` whenever the position moved.
+ *
+ * It rests while nobody sees the page, and while a token is asked for.
+ */
 export const followStanding = (onMove) => {
   const objective = byId("objective");
   objective.value = localStorage.getItem(OBJECTIVE) ?? objective.value;
@@ -23,7 +27,7 @@ export const followStanding = (onMove) => {
 
   let shown;
   const ask = async () => {
-    if (!document.hidden) {
+    if (!document.hidden && byId("token-panel").hidden) {
       try {
         const { document: standing } = await request("/status");
         show(standing);

@@ -1,4 +1,4 @@
-// The plot of stock: a bar for each article, of what is available, reserved or missing; those that were named come first.
+// The plot of stock: a bar for each article, of what is available, reserved or missing; those named come first.
 
 import { request } from "/static/api.js";
 import { byId, element, setProblem, shape } from "/static/dom.js";
