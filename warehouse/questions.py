@@ -128,14 +128,17 @@ def _fetch(
     most: int,
 ) -> list[tuple[Any, ...]]:
     where, bindings = _among(lookup.given, values)
-    if after:
-        beyond, ends = _beyond(connection, lookup, bound, after)
-        where, bindings = f"{where} AND {beyond}", bindings + ends
     sql = f"SELECT {columns(bound.columns)} FROM {quote(lookup.table)} WHERE {where}"
     if not bound.one:
+        beyond, ends = _beyond(connection, lookup, bound, after) if after else ("true", [])
+        bindings = bindings + ends
         order = [f"{quote(lookup.newest_first)} DESC NULLS LAST"] if lookup.newest_first else []
         order += [quote(c) for c in _rest_of_key(lookup, bound)]
-        sql += f" ORDER BY {', '.join(order)} LIMIT {limit + 1 if len(values) == 1 else most}"
+        # Materialized, since DuckDB takes no index for a scan that feeds a Top N, but looks through the whole table.
+        sql = (
+            f"WITH _found AS MATERIALIZED ({sql}) FROM _found WHERE {beyond} "
+            f"ORDER BY {', '.join(order)} LIMIT {limit + 1 if len(values) == 1 else most}"
+        )
     return connection.execute(sql, bindings).fetchall()
 
 

@@ -9,8 +9,9 @@ from collections.abc import Callable
 from pipelines.commands.beam import parse_options
 from pipelines.serving.settings import ServeSettings
 from pipelines.stream import Moment, stream
+from warehouse.domain import load_domain
 from warehouse.event_log.log import EventLog
-from warehouse.queries import LiveReader
+from warehouse.queries import LiveReader, lookup_indexes
 
 _log = logging.getLogger("refold.serve")
 
@@ -59,6 +60,7 @@ class Following:
                 stop=self._told.is_set,
                 report=self._hear,
                 on_open=self._reader.adopt,
+                indexes=lookup_indexes(load_domain(self._settings.domain)),
             )
         except BaseException as error:
             self.error = error
