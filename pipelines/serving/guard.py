@@ -15,7 +15,7 @@ from starlette.types import ASGIApp, Receive, Send
 from starlette.types import Scope as AsgiScope
 
 from event_schemas import UsageError
-from pipelines.serving.bodies import check_json, read_body, replay, too_large
+from pipelines.serving.bodies import BodyMalformedError, check_json, read_body, replay, too_large
 from pipelines.serving.deadline import Deadline
 from pipelines.serving.doors import host_of, is_own_origin
 from pipelines.serving.problems import ServingError, problem, problem_of
@@ -29,8 +29,8 @@ ScopeOf = Callable[[str, str], Scope | None]
 _HEADERS = frozenset({b"authorization", b"host", b"origin", b"content-length", b"content-type", b"transfer-encoding"})
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 _MOST_DIGITS = 15
-_CLOSE = {"connection": "close"}
-"""After a refusal of a body that is still coming, so that it need not be read."""
+_MOST_DRAINED = 64 << 20
+"""A body of so many bytes is taken and thrown away after a refusal: a client that still sends reads no answer."""
 
 
 PUBLIC_RATE = "200/second"
@@ -49,7 +49,7 @@ class Limits:
             None for any number.
 
     Raises:
-        UsageError: one of them lets nothing through.
+        UsageError: one of them lets nothing through, or cannot be meant.
     """
 
     body_bytes: int = 1 << 20
@@ -61,6 +61,8 @@ class Limits:
         for name in ("body_bytes", "seconds", "in_flight"):
             if getattr(self, name) <= 0:
                 raise UsageError(f"{name} is {getattr(self, name)}; expected more than 0.")
+        if self.rate:
+            make_rates(self.rate)
 
 
 class Guard:
@@ -72,9 +74,6 @@ class Guard:
         scope_of: which scope a method and path need.
         limits: what requests may take.
         hosts: the hosts that a request may name; None for any.
-
-    Raises:
-        UsageError: the rate cannot be meant.
 
     Example:
         >>> from fastapi import FastAPI
@@ -110,6 +109,8 @@ class Guard:
         headers = {name: value for name, value in scope["headers"] if name in _HEADERS}
         refusal = self._refuse(scope, headers)
         if refusal is not None:
+            if _has_no_end(headers):
+                refusal.headers["connection"] = "close"
             await refusal(scope, receive, send)
             return
         self._in_flight += 1
@@ -121,7 +122,7 @@ class Guard:
     def _refuse(self, scope: AsgiScope, headers: dict[bytes, bytes]) -> Response | None:
         wrong = check_request_line(scope.get("raw_path") or scope["path"].encode(), scope["query_string"])
         if wrong is not None:
-            return problem(wrong[0], detail=wrong[1], code="malformed", headers=_CLOSE)
+            return problem(wrong[0], detail=wrong[1], code="malformed")
         return self._check_doors(scope, headers) or self._check_caller(scope, headers) or self._check_size(headers)
 
     def _check_doors(self, scope: AsgiScope, headers: dict[bytes, bytes]) -> Response | None:
@@ -133,7 +134,7 @@ class Guard:
         if b"origin" in headers and not is_own_origin(headers[b"origin"], host, self._hosts):
             return problem(403, detail="The request comes from a page of another origin.", code="origin")
         if scope["method"] == "POST" and _media_type(headers) != b"application/json":
-            return problem(415, detail="Send content-type: application/json.", code="media-type", headers=_CLOSE)
+            return problem(415, detail="Send content-type: application/json.", code="media-type")
         return None
 
     def _check_caller(self, scope: AsgiScope, headers: dict[bytes, bytes]) -> Response | None:
@@ -147,13 +148,13 @@ class Guard:
             seconds = self._rates.wait_for(caller)
             if seconds:
                 detail = f"At most {self._limits.rate} requests are taken. Ask again later."
-                return problem(429, detail=detail, code="rate", headers={"retry-after": str(seconds), **_CLOSE})
+                return problem(429, detail=detail, code="rate", headers={"retry-after": str(seconds)})
         if grant is None:
-            challenge = {"www-authenticate": 'Bearer realm="refold"', **_CLOSE}
+            challenge = {"www-authenticate": 'Bearer realm="refold"'}
             detail = "Send Authorization: Bearer TOKEN, with a token that is known and has not expired."
             return problem(401, detail=detail, code="token", headers=challenge)
         if not grant.allows(needed):
-            challenge = {"www-authenticate": f'Bearer error="insufficient_scope", scope="{needed}"', **_CLOSE}
+            challenge = {"www-authenticate": f'Bearer error="insufficient_scope", scope="{needed}"'}
             return problem(403, detail=f"The token lacks the scope {needed}.", code="scope", headers=challenge)
         scope.setdefault("state", {})["grant"] = grant
         return None
@@ -166,13 +167,13 @@ class Guard:
 
     def _check_size(self, headers: dict[bytes, bytes]) -> Response | None:
         if self._in_flight >= self._limits.in_flight:
-            busy = {"retry-after": "1", **_CLOSE}
+            busy = {"retry-after": "1"}
             return problem(503, detail="Too many requests are under way. Ask again.", code="busy", headers=busy)
         length = headers.get(b"content-length", b"0")
         if not length.isdigit():
-            return problem(400, detail="Content-Length is no number.", code="malformed", headers=_CLOSE)
+            return problem(400, detail="Content-Length is no number.", code="malformed")
         if len(length) > _MOST_DIGITS or int(length) > self._limits.body_bytes:
-            return problem_of(too_large(self._limits.body_bytes), headers=_CLOSE)
+            return problem_of(too_large(self._limits.body_bytes))
         return None
 
     async def _hand_on(self, scope: AsgiScope, headers: dict[bytes, bytes], receive: Receive, send: Send) -> None:
@@ -183,12 +184,20 @@ class Guard:
                 if body and _media_type(headers) == b"application/json":
                     check_json(body)
             except ServingError as error:
-                await problem_of(error, headers=_CLOSE)(scope, receive, send)
+                # More of the body may come, and nobody knows how much.
+                close = None if isinstance(error, BodyMalformedError) else {"connection": "close"}
+                await problem_of(error, headers=close)(scope, receive, send)
                 return
             if body is None:
                 return
             receive = replay(body, receive)
         await deadline.run(self._app, receive)
+
+
+def _has_no_end(headers: dict[bytes, bytes]) -> bool:
+    length = headers.get(b"content-length", b"0")
+    told = length.isdigit() and len(length) <= _MOST_DIGITS and int(length) <= _MOST_DRAINED
+    return b"transfer-encoding" in headers or not told
 
 
 def _media_type(headers: dict[bytes, bytes]) -> bytes:
