@@ -30,20 +30,6 @@ from event_schemas import (
 
 MEDIA_TYPE = "application/problem+json"
 _SHOWN = 20
-_SCHEMA = {
-    "title": "Problem",
-    "type": "object",
-    "required": ["type", "title", "status"],
-    "properties": {
-        "type": {"type": "string"},
-        "title": {"type": "string"},
-        "status": {"type": "integer"},
-        "detail": {"type": "string"},
-        "code": {"type": "string"},
-    },
-}
-"""Of RFC 9457, and ``code`` for programs; each kind of problem may have more."""
-
 _LOGGER = logging.getLogger("refold.serving")
 
 
@@ -87,23 +73,6 @@ def problem(
     members = {"type": type, "title": title or HTTPStatus(status).phrase, "status": status, "detail": detail, **extra}
     body = orjson.dumps({name: value for name, value in members.items() if value is not None})
     return Response(body, status, headers=headers, media_type=MEDIA_TYPE)
-
-
-def documented(problems: Mapping[int, str]) -> dict[int | str, dict[str, Any]]:
-    """Describe problems of a route for OpenAPI: FastAPI's ``responses``.
-
-    Args:
-        problems: status to when it comes. Any other status is described as a problem too, and FastAPI's own 422 is not.
-
-    Example:
-        >>> sorted(map(str, documented({404: "There is no such order."})))
-        ['404', 'default']
-    """
-    content = {MEDIA_TYPE: {"schema": _SCHEMA}}
-    told: dict[int | str, dict[str, Any]] = {
-        status: {"description": text, "content": content} for status, text in problems.items()
-    }
-    return {**told, "default": {"description": "Some other problem.", "content": content}}
 
 
 def install_handlers(app: FastAPI) -> None:
@@ -156,14 +125,8 @@ def problem_of(error: RefoldError, *, headers: Mapping[str, str] | None = None) 
         again = {} if error.retry_after is None else {"retry-after": str(error.retry_after)}
         return problem(error.status, detail=str(error), headers={**again, **(headers or {})}, code=error.code)
     if isinstance(error, ConcurrencyError):
-        return problem(
-            409,
-            "The stream has moved on",
-            str(error),
-            code="conflict",
-            expected_version=error.expected_version,
-            actual_version=error.actual_version,
-        )
+        versions: dict[str, Any] = {"expected_version": error.expected_version, "actual_version": error.actual_version}
+        return problem(409, "The stream has moved on", str(error), code="conflict", **versions)
     if isinstance(error, UsageError | PayloadError | ContractError):
         return problem(400, "Malformed request", str(error), code="malformed")
     _LOGGER.error("%s: %s", type(error).__name__, error)

@@ -12,7 +12,6 @@ from anyio.to_thread import run_sync
 from fastapi import APIRouter, Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from pipelines.serving.problems import documented
 from pipelines.serving.sandbox import QueryAnswer, QueryBusyError, Sandbox
 
 _MOST_SQL = 100_000
@@ -57,15 +56,15 @@ class QueryResult(BaseModel):
     last_updated: Annotated[str, Field(description="When it was published, RFC 3339.")]
 
 
-_PROBLEMS = {
-    400: "The query cannot be meant, or does something other than read.",
-    401: "A token is needed.",
-    403: "The token lacks the scope.",
-    408: "The query took too long.",
-    413: "The query needs too much memory, or the body is too large.",
-    415: "The body is not application/json.",
-    429: "Too many requests.",
-    503: "Other queries are under way, or nothing is published.",
+_PROBLEMS: dict[int | str, dict[str, Any]] = {
+    400: {"description": "The query cannot be meant, or does something other than read."},
+    401: {"description": "A token is needed."},
+    403: {"description": "The token lacks the scope."},
+    408: {"description": "The query took too long."},
+    413: {"description": "The query needs too much memory, or the body is too large."},
+    415: {"description": "The body is not application/json."},
+    429: {"description": "Too many requests."},
+    503: {"description": "Other queries are under way, or nothing is published."},
 }
 
 
@@ -82,9 +81,7 @@ def query_router(sandbox: Sandbox) -> APIRouter:
     router = APIRouter(tags=["query"])
     threads = anyio.CapacityLimiter(sandbox.limits.processes * (1 + _WAITING))
 
-    @router.post(
-        "/query", response_model=QueryResult, responses=documented(_PROBLEMS), summary="Ask the read models in SQL"
-    )
+    @router.post("/query", response_model=QueryResult, responses=_PROBLEMS, summary="Ask the read models in SQL")
     async def query(asked: Query) -> Response:
         """Run one read-only query on the newest generation, without files or network, within bounds."""
         if threads.available_tokens <= 0:

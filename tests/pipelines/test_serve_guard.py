@@ -20,6 +20,7 @@ from event_schemas import ConcurrencyError, StoreError, UsageError
 from pipelines.serving.doors import hosts_for
 from pipelines.serving.guard import Guard, Limits
 from pipelines.serving.problems import install_handlers
+from pipelines.serving.protocol import MOST_HEAD_BYTES, BoundedProtocol
 from pipelines.serving.tokens import Scope, Tokens, load_tokens
 
 READER, WRITER, KEEPER, EXPIRED = (f"{name}-wq7JpY2Vt0hZ4nUe8sKd" for name in ("read", "comm", "admi", "gone"))
@@ -102,7 +103,7 @@ def make_shop(*, tokens: Tokens = OPEN, limits: Limits = USUAL, hosts: frozenset
 def serving(shop: Shop) -> Iterator[int]:
     """Serve an application on a free port of this machine."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
-        server = uvicorn.Server(uvicorn.Config(shop.app, log_level="critical", http="httptools", loop="asyncio"))
+        server = uvicorn.Server(uvicorn.Config(shop.app, log_level="critical", http=BoundedProtocol, loop="asyncio"))
         thread = threading.Thread(target=asyncio.run, args=(server.serve(sockets=[listening]),))
         thread.start()
         try:
@@ -310,6 +311,27 @@ def test_a_request_that_takes_too_long(port: int) -> None:
     check_problem(answer, 503, "time")
     assert answer.headers["retry-after"] == "1"
     assert httpx.get(f"http://127.0.0.1:{port}/orders/order-1").status_code == 200
+
+
+def test_heads_are_bounded(port: int) -> None:
+    """A few large headers pass; headers without end are cut off, in lines or in one; and heads that come too slowly."""
+    start = b"GET /orders/a HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
+    assert ask(port, start + b"x: " + b"a" * 30_000 + b"\r\n\r\n").startswith(b"HTTP/1.1 200 ")
+    line = b"x: " + b"a" * 1_000 + b"\r\n"
+    for endless in (line * 200, b"x: " + b"a" * 200_000):
+        assert ask(port, start + endless).startswith(b"HTTP/1.1 431 ")
+    assert ask(port, b"GET /" + b"a" * (MOST_HEAD_BYTES + 1)).startswith(b"HTTP/1.1 431 ")
+
+
+def test_heads_that_come_slowly(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A connection that says nothing, or half a head, or half of a second one, is not held open for ever."""
+    monkeypatch.setattr("pipelines.serving.protocol.HEAD_SECONDS", 0.2)
+    assert ask(port, b"").startswith(b"HTTP/1.1 408 ")
+    assert ask(port, b"GET /orders/a HTTP/1.1\r\nHost: loc").startswith(b"HTTP/1.1 408 ")
+    whole = b"GET /orders/a HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    answers = ask(port, whole + whole[:20])
+    assert answers.startswith(b"HTTP/1.1 200 ")
+    assert b"HTTP/1.1 408 " in answers
 
 
 def test_half_a_body_is_not_acted_on() -> None:
