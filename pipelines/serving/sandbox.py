@@ -8,6 +8,7 @@ which gave up the means for anything else, and is killed when its time is up.
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import os
 import select
@@ -275,7 +276,7 @@ class _Process:
         assert self._process.stdin is not None
         self._asked_at = time.monotonic()
         with contextlib.suppress(BrokenPipeError):
-            self._process.stdin.write(orjson.dumps(question) + b"\n")
+            self._process.stdin.write(json.dumps(question).encode() + b"\n")  # integers of any size
             self._process.stdin.flush()
         line = self._read_line(self._asked_at + seconds)
         if line is None:

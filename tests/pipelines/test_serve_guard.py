@@ -48,12 +48,14 @@ class Shop:
         done: commands that got through, by order.
         started: set when somebody waits.
         go_on: set to let them go on.
+        thread_may_end: set to let those go on that wait in a thread.
         app: the application.
     """
 
     done: list[str] = field(default_factory=list)
     started: asyncio.Event = field(default_factory=asyncio.Event)
     go_on: asyncio.Event = field(default_factory=asyncio.Event)
+    thread_may_end: threading.Event = field(default_factory=threading.Event)
     app: FastAPI = field(default_factory=FastAPI)
 
 
@@ -77,6 +79,11 @@ def make_shop(*, tokens: Tokens = OPEN, limits: Limits = USUAL, hosts: frozenset
     async def wait() -> str:
         shop.started.set()
         await shop.go_on.wait()
+        return "done"
+
+    @shop.app.get("/work")
+    def work() -> str:
+        shop.thread_may_end.wait()
         return "done"
 
     @shop.app.get("/fails/{how}")
@@ -311,6 +318,17 @@ def test_a_request_that_takes_too_long(port: int) -> None:
     check_problem(answer, 503, "time")
     assert answer.headers["retry-after"] == "1"
     assert httpx.get(f"http://127.0.0.1:{port}/orders/order-1").status_code == 200
+
+
+def test_a_thread_that_takes_too_long() -> None:
+    """It cannot be stopped, and its caller is answered all the same."""
+    shop = make_shop(limits=Limits(seconds=0.2))
+    with serving(shop) as port:
+        try:
+            check_problem(httpx.get(f"http://127.0.0.1:{port}/work", timeout=20), 503, "time")
+            assert httpx.get(f"http://127.0.0.1:{port}/orders/order-1").status_code == 200
+        finally:
+            shop.thread_may_end.set()
 
 
 def test_heads_are_bounded(port: int) -> None:
