@@ -19,8 +19,9 @@ from event_schemas.orders import events as e
 from event_schemas.orders.events import Money, OrderItem
 
 _CURRENCY = re.compile(r"[A-Z]{3}")
-_HUGE = Decimal("1e16")
-_MOST_PIECES = 1_000_000_000
+# What read models add up over thousands of orders must fit into their columns, or nothing could follow the log any more.
+_MOST_MONEY = Decimal("1e10")
+_MOST_PIECES = 1_000_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,8 +114,8 @@ def _add_item(command: c.AddItem, state: OrderState) -> Decision:
         return Rejected("bad_quantity", f"An item has 1 to {_MOST_PIECES} pieces; found {command.quantity}.")
     if command.unit_price < 0:
         return Rejected("bad_price", f"A price is not negative; found {command.unit_price}.")
-    if state.amount + command.quantity * command.unit_price >= _HUGE:
-        return Rejected("too_much", "The order's amount would have more digits than money has here.")
+    if state.amount + command.quantity * command.unit_price >= _MOST_MONEY:
+        return Rejected("too_much", f"An order costs less than {_MOST_MONEY:,f} in all.")
     return [e.ItemAdded(sku=command.sku, quantity=command.quantity, unit_price=command.unit_price)]
 
 
@@ -222,8 +223,8 @@ def decide_stock(command: Any, state: StockState) -> Decision:
     if isinstance(command, c.ReceiveStock):
         if command.quantity <= 0:
             return Rejected("bad_quantity", f"At least one piece is received; found {command.quantity}.")
-        if command.unit_cost < 0:
-            return Rejected("bad_price", f"A cost is not negative; found {command.unit_cost}.")
+        if not 0 <= command.unit_cost < _MOST_MONEY:
+            return Rejected("bad_price", f"A piece costs 0 or more, and less than {_MOST_MONEY:,f}.")
         received = e.StockReceived(
             sku=command.sku,
             quantity=command.quantity,
