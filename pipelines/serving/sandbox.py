@@ -108,7 +108,7 @@ class QueryAnswer:
         seconds: what the query took.
         generation: the number of the generation that was asked.
         position: of the last event that it holds.
-        last_updated: when it was published, RFC 3339.
+        last_updated: when its tables were brought there, RFC 3339.
     """
 
     columns: list[str]
@@ -184,7 +184,7 @@ class Sandbox:
             **answer,
             generation=generation.number,
             position=generation.position,
-            last_updated=generation.published_at.replace("+00:00", "Z"),
+            last_updated=process.last_updated or generation.published_at.replace("+00:00", "Z"),
         )
 
     def close(self) -> None:
@@ -237,6 +237,7 @@ class _Process:
 
     Attributes:
         path: of the file that it has open.
+        last_updated: when that file's tables were brought to its position, RFC 3339; None if it does not say.
     """
 
     def __init__(self, path: Path, limits: QueryLimits) -> None:
@@ -266,6 +267,7 @@ class _Process:
             self.kill()
             _LOGGER.error("No process for queries could be started on %s: %s", path, answer or "it ended at once")
             raise QueryBusyError("No process for queries could be started; the server's log tells why.")
+        self.last_updated: str | None = answer["last_updated"]
 
     def is_fresh(self) -> bool:
         """Tell whether it lives, and will for long enough to be asked."""
