@@ -20,10 +20,10 @@ from fastapi import FastAPI
 
 from event_schemas import UsageError
 from pipelines.serving.problems import install_handlers
+from pipelines.serving.query_process import QueryLimits
 from pipelines.serving.query_route import query_router
 from pipelines.serving.sandbox import (
     QueryBusyError,
-    QueryLimits,
     QueryRefusedError,
     QueryTooLargeError,
     QueryTooSlowError,
@@ -319,7 +319,7 @@ def test_no_process_stays_behind(generations: Generations) -> None:
 
 def test_a_process_ends_itself(generations: Generations, monkeypatch: pytest.MonkeyPatch) -> None:
     """If nobody watches it any more, in the midst of a query that never looks at the clock."""
-    monkeypatch.setattr("pipelines.serving.sandbox._ALARM_AFTER", 0.1)
+    monkeypatch.setattr("pipelines.serving.query_process._ALARM_AFTER", 0.1)
     with closing(open_sandbox(generations, QueryLimits(seconds=0.1))) as sandbox:
         assert still_well(sandbox)
         [process] = sandbox._idle
