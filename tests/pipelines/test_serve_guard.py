@@ -115,7 +115,10 @@ def make_shop(*, tokens: Tokens = OPEN, limits: Limits = USUAL, hosts: frozenset
 def serving(shop: Shop) -> Iterator[int]:
     """Serve an application on a free port of this machine."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
-        server = uvicorn.Server(uvicorn.Config(shop.app, log_level="critical", http=BoundedProtocol, loop="asyncio"))
+        config = uvicorn.Config(
+            shop.app, log_level="critical", http=BoundedProtocol, loop="asyncio", timeout_graceful_shutdown=1
+        )
+        server = uvicorn.Server(config)
         thread = threading.Thread(target=asyncio.run, args=(server.serve(sockets=[listening]),))
         thread.start()
         try:
