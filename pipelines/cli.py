@@ -20,6 +20,7 @@ from pipelines.commands.reconcile import reconcile
 from pipelines.commands.refresh import refresh
 from pipelines.commands.schemas import schemas
 from pipelines.commands.seal import seal
+from pipelines.commands.serve import serve
 from pipelines.commands.status import status
 from pipelines.commands.stopping import STOPPED, end_at_once, is_interrupt, say_stopped
 from pipelines.commands.stream import stream
@@ -88,6 +89,7 @@ for _command in (
     reconcile,
     status,
     query,
+    serve,
     generations,
     dead_letters,
     capacity,

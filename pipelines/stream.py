@@ -25,6 +25,7 @@ from warehouse.domain import Domain, load_domain
 from warehouse.event_log.log import EventLog
 from warehouse.read_models.backlog import rebuild_first
 from warehouse.read_models.generations import Generation, Generations, open_generations
+from warehouse.read_models.indexes import NO_INDEXES, Indexes, check_indexes
 from warehouse.read_models.lag import Lag, LogEnd, find_end, lag_of
 from warehouse.read_models.live import LiveDatabase, check_followable, open_live
 from warehouse.read_models.publishing_process import PublishingProcess
@@ -100,6 +101,7 @@ def stream(
     stop: Callable[[], bool] = lambda: False,
     report: Callable[[Moment], None] = lambda _: None,
     on_open: Callable[[LiveDatabase], None] = lambda _: None,
+    indexes: Indexes = NO_INDEXES,
 ) -> Streamed:
     """Follow the log until told to stop, and publish what there is at the end.
 
@@ -115,9 +117,11 @@ def stream(
         stop: asked between turns; once it says so, all is published, and the stream ends.
         report: called with what happens.
         on_open: called with each live database that is opened, for queries from other threads.
+        indexes: read model to the columns that these queries look for; live databases have an index of each.
 
     Raises:
-        UsageError: log or read models are in this process's memory, which the one that publishes can't see.
+        UsageError: log or read models are in this process's memory, which the one that publishes can't see; or there is
+            no such column to make an index of.
         GenerationError: another publisher's read models cannot be followed by this domain's code.
         DamagedLogError: the log misses an object; what was applied before is published.
     """
@@ -127,7 +131,10 @@ def stream(
                 f"{url} is in the memory of this process, and generations are published by a process of their own. "
                 "Give a folder or a remote store, or use `refold rebuild`."
             )
-    follower = _Follower(log, domain_ref, read_models_url, options, publish_every, rebuild_if_cheaper, report, on_open)
+    check_indexes(indexes, load_domain(domain_ref).read_models)
+    follower = _Follower(
+        log, domain_ref, read_models_url, options, publish_every, rebuild_if_cheaper, report, on_open, indexes
+    )
     return follower.run(stop, once=once, until=until)
 
 
@@ -144,6 +151,7 @@ class _Follower:
         rebuild_if_cheaper: bool,
         report: Callable[[Moment], None],
         on_open: Callable[[LiveDatabase], None],
+        indexes: Indexes,
     ) -> None:
         self._log = log
         self._domain_ref = domain_ref
@@ -156,6 +164,7 @@ class _Follower:
         self._rebuild_if_cheaper = rebuild_if_cheaper
         self._report = report
         self._on_open = on_open
+        self._indexes = indexes
         self._turns = Turns(self._generations.store, options)
         self._publisher = PublishingProcess(log.url, domain_ref, read_models_url)
         self._heart = Heart(self._generations)
@@ -220,7 +229,9 @@ class _Follower:
         return self._follow(newest)
 
     def _follow(self, generation: Generation) -> LiveDatabase:
-        live = open_live(self._log, self._domain, self._generations, generation, threads=self._workers)
+        live = open_live(
+            self._log, self._domain, self._generations, generation, threads=self._workers, indexes=self._indexes
+        )
         self._published_position = live.at.position
         self._on_open(live)
         self._live = live

@@ -14,6 +14,7 @@ from event_schemas import ContractError, ProjectionError, Registry, Upcaster, Us
 from event_schemas.decider import Decider
 from event_schemas.registry import Shape
 from event_schemas.upcasting import Form
+from warehouse.endpoints import Bound, Endpoint, bind
 from warehouse.projection import ReadModel, View, check_seed_columns, create_table_sql, view_binds
 from warehouse.sql import first_line, quote, result_schema, scratch
 from warehouse.upcasting import compile_sql
@@ -32,11 +33,13 @@ class Domain:
         read_models: projections and folds.
         views: SQL over the read models, in the order in which they may build on each other.
         deciders: the write side: which commands there are, and which events they lead to.
+        endpoints: the query side: what is answered over HTTP.
 
     Raises:
         ContractError: events and upcasters contradict each other, an upcaster does not bind, or two deciders take the
             same command.
-        ProjectionError: two read models share a name, one reads an unknown event, or a view does not bind.
+        ProjectionError: two read models share a name, one reads an unknown event, or a view or an endpoint does
+            not bind.
 
     Example:
         >>> from event_schemas import event
@@ -53,9 +56,11 @@ class Domain:
     read_models: tuple[ReadModel, ...] = ()
     views: tuple[View, ...] = ()
     deciders: tuple[Decider[Any], ...] = ()
+    endpoints: tuple[Endpoint, ...] = ()
     registry: Registry = field(init=False, repr=False, compare=False)
     upcaster_sql: Mapping[Shape, str] = field(init=False, repr=False, compare=False)
     commands: Mapping[str, tuple[Decider[Any], type]] = field(init=False, repr=False, compare=False)
+    bound_endpoints: tuple[Bound, ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if not self.name.isidentifier():
@@ -66,7 +71,7 @@ class Domain:
         object.__setattr__(self, "upcaster_sql", compiled)
         object.__setattr__(self, "commands", self._commands())
         self._check_read_models()
-        self._check_views()
+        object.__setattr__(self, "bound_endpoints", self._bound())
 
     def read_model(self, name: str) -> ReadModel:
         """Find a read model by name.
@@ -105,10 +110,14 @@ class Domain:
                         f"domain {self.name}. Add the class to events=."
                     )
 
-    def _check_views(self) -> None:
+    def _bound(self) -> tuple[Bound, ...]:
+        """Bind views, seeds and endpoints against the empty tables."""
         seeded = [m for m in self.read_models if m.seed is not None]
-        if not self.views and not seeded:
-            return
+        if not self.views and not seeded and not self.endpoints:
+            return ()
+        paths = [e.path for e in self.endpoints]
+        if double := sorted({p for p in paths if paths.count(p) > 1}):
+            raise ProjectionError(f"Domain {self.name}: two endpoints have the path {double[0]!r}.")
         with scratch() as connection:
             schema = f"bind_{self.name}"
             connection.execute(f"DROP SCHEMA IF EXISTS {schema} CASCADE; CREATE SCHEMA {schema}; USE {schema}")
@@ -119,6 +128,8 @@ class Domain:
                     view_binds(view, connection)
                 for model in seeded:
                     _check_seed(model, connection)
+                models = {m.name: m for m in self.read_models}
+                return tuple(bind(endpoint, models, connection) for endpoint in self.endpoints)
             finally:
                 connection.execute(f"USE main; DROP SCHEMA {schema} CASCADE")
 

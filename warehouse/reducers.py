@@ -181,6 +181,13 @@ def final(reducer: Reducer, name: str, *, prefix: str = "") -> str:
     return f"CAST({value} AS {reducer.column_type})"
 
 
+def touches(reducer: Reducer, name: str) -> str:
+    """Write the condition that an increment's partial ``d`` has anything for the column."""
+    if reducer.ordered:
+        return f"d.{quote(at_column(name))} IS NOT NULL"
+    return f"d.{quote(name)} > 0" if reducer.kind is Kind.COUNT else f"d.{quote(name)} IS NOT NULL"
+
+
 def merge(reducer: Reducer, name: str) -> str:
     """Write the new value over the table's row ``t`` and the increment's partial ``d``.
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import subprocess
 import sys
 import threading
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -317,6 +318,62 @@ def test_its_live_database_can_be_asked_meanwhile(market: Market) -> None:
     assert seen == market.query("SELECT position, (SELECT sum(sold)::BIGINT FROM stalls) FROM refold.checkpoint")
     with pytest.raises(GenerationError, match="was closed"):
         opened[-1].cursor()
+
+
+def test_a_reader_finds_by_index_what_a_scan_finds(market: Market) -> None:
+    """While turns, checkpoints and publishes go on; and what is published is the same, without an index."""
+    indexes = {"stalls": ["stall", "last"], "skus": ["sku"], "paths": ["sku"]}
+    market.sell(2)
+    readers: list[_Comparing] = []
+
+    def sell_more(moment: Moment) -> None:
+        if moment.what == "turn" and moment.position < 120:
+            market.sell(1)
+
+    def follow(live: LiveDatabase) -> None:
+        with closing(live.cursor()) as cursor:
+            assert cursor.execute("SELECT count(*) FROM duckdb_indexes()").fetchall() == [(4,)]
+        readers.append(_Comparing(live))
+
+    done = market.stream(sell_more, on_open=follow, indexes=indexes, publish_every=0)
+    for reader in readers:
+        reader.thread.join()
+    assert done.position >= 120
+    assert sum(reader.compared for reader in readers) > 0
+    assert [difference for reader in readers for difference in reader.differences] == []
+    assert market.query("SELECT index_name FROM duckdb_indexes()") == []
+    market.agrees()
+
+
+class _Comparing:
+    """Asks by index and by scan in one transaction, until the database is closed."""
+
+    def __init__(self, live: LiveDatabase) -> None:
+        self.compared = 0
+        self.differences: list[Any] = []
+        self._live = live
+        self.thread = threading.Thread(target=self._compare)
+        self.thread.start()
+
+    def _compare(self) -> None:
+        asked = itertools.cycle(
+            [("stalls", "stall", f"stall-{n}") for n in range(5)] + [("stalls", "last", f"sku-{n}") for n in range(7)]
+        )
+        with suppress(GenerationError, duckdb.Error):  # the end of the stream closes the database under the reader
+            while True:
+                with closing(self._live.cursor()) as cursor:
+                    self._ask(cursor, *next(asked))
+
+    def _ask(self, cursor: duckdb.DuckDBPyConnection, table: str, column: str, value: str) -> None:
+        cursor.execute("BEGIN")
+        found = [
+            sorted(cursor.execute(f"FROM {table} WHERE {looked_for} = ?", [value]).fetchall())
+            for looked_for in (column, f"{column} || ''")
+        ]
+        cursor.execute("COMMIT")
+        self.compared += 1
+        if found[0] != found[1]:
+            self.differences.append(found)
 
 
 def test_it_leaves_no_file_behind(market: Market) -> None:

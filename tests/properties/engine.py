@@ -45,6 +45,7 @@ from warehouse.read_models.catch_up import Standing, apply_staged, catch_up
 from warehouse.read_models.database import Checkpoint
 from warehouse.read_models.events import typed_segments
 from warehouse.read_models.increment import Staged, stage
+from warehouse.read_models.indexes import NO_INDEXES, Indexes, create_indexes
 from warehouse.read_models.spans import Step
 from warehouse.sql import columns, quote
 
@@ -173,18 +174,29 @@ class Tables:
         domain: contracts, upcasters and read models.
         threads: how many threads DuckDB may use.
         dead_letter: keep broken events in place of stopping.
+        indexes: which columns have an index, as in a live database.
     """
 
-    def __init__(self, folder: Path, domain: Domain, *, threads: int = 1, dead_letter: bool = False) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        domain: Domain,
+        *,
+        threads: int = 1,
+        dead_letter: bool = False,
+        indexes: Indexes = NO_INDEXES,
+    ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.domain = domain
         self.connection = database.open_database(folder / "working.duckdb", threads=threads)
         self.dead_letter = dead_letter
+        self.indexes = indexes
         self._folder = folder
         self._at = Checkpoint(0, 0, "")
         for model in domain.read_models:
             database.create_table(self.connection, model, [])
             database.set_fingerprint(self.connection, model, domain, 0)
+        create_indexes(self.connection, indexes)
 
     def close(self) -> None:
         """Close the database."""
@@ -209,7 +221,16 @@ class Tables:
             with connect(threads=1) as worker:
                 events = part.events(worker, log, self.domain, self.domain.read_models)
                 staged.append(pickle.loads(pickle.dumps(stage(worker, self.domain, compiled, events))))
-        apply_staged(self.connection, log, self.domain, compiled, staged, step.whole, dead_letter=self.dead_letter)
+        apply_staged(
+            self.connection,
+            log,
+            self.domain,
+            compiled,
+            staged,
+            step.whole,
+            dead_letter=self.dead_letter,
+            indexes=self.indexes,
+        )
         self._at = step.whole.to
 
     @property

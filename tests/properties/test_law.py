@@ -25,6 +25,7 @@ from warehouse.domain import Domain
 from warehouse.event_log import EventLog
 from warehouse.fingerprint import fingerprint_parts
 from warehouse.read_models import events
+from warehouse.read_models.indexes import NO_INDEXES
 from warehouse.read_models.spans import Limits, next_step
 
 EXAMPLES = int(os.environ.get("REFOLD_HYPOTHESIS_EXAMPLES", "4"))
@@ -54,10 +55,12 @@ class World:
         """The log."""
         return self.writer.log
 
-    def tables(self, *, threads: int = 1, dead_letter: bool = False) -> Tables:
+    def tables(self, *, threads: int = 1, dead_letter: bool = False, indexed: bool = False) -> Tables:
         """Open empty tables."""
         folder = self._folder / f"tables-{len(self._opened)}"
-        self._opened.append(Tables(folder, self.domain, threads=threads, dead_letter=dead_letter))
+        indexes = {m.name: [c for c, t in m.table.items() if "[]" not in t] for m in self.domain.read_models}
+        given = indexes if indexed else NO_INDEXES
+        self._opened.append(Tables(folder, self.domain, threads=threads, dead_letter=dead_letter, indexes=given))
         return self._opened[-1]
 
     def write(self, history: History, *followers: Tables) -> None:
@@ -122,7 +125,8 @@ def test_every_way_is_the_fold(name: str, data: st.DataObject) -> None:
     history = data.draw(histories(domain.read_models[0].event_types, follow=True))
     beginning = data.draw(st.integers(0, len(history)))
     with world(domain, bucket_count=data.draw(BUCKETS)) as depot_world:
-        followed, begun, rebuilt, stepped = (depot_world.tables(threads=data.draw(THREADS)) for _ in range(4))
+        followed, begun, rebuilt = (depot_world.tables(threads=data.draw(THREADS)) for _ in range(3))
+        stepped = depot_world.tables(threads=data.draw(THREADS), indexed=data.draw(st.booleans()))
         depot_world.write(history[:beginning], followed)
         begun.rebuild(depot_world.log)
         depot_world.write([*history[beginning:], Follow()], followed, begun)

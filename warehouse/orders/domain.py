@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from event_schemas.orders import DECIDERS, EVENTS, UPCASTERS
 from warehouse.domain import Domain
+from warehouse.orders.endpoints import ENDPOINTS
 from warehouse.orders.projections import (
     INVENTORY_STATUS,
     ORDER_SUMMARY,
@@ -55,5 +56,6 @@ ORDERS = Domain(
     read_models=(ORDER_SUMMARY, ORDERS_BY_CUSTOMER, REVENUE_BY_DAY, INVENTORY_STATUS, PURCHASE_COST),
     views=(REVENUE_BY_MONTH, REVENUE_DASHBOARD),
     deciders=DECIDERS,
+    endpoints=ENDPOINTS,
 )
 """Orders, customers, revenue and stock."""

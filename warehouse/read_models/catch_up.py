@@ -19,6 +19,7 @@ from warehouse.parsing import BrokenEvent
 from warehouse.projection import ReadModel
 from warehouse.read_models.database import NOTHING_DISCARDED, Checkpoint, add_dead_letters, set_checkpoint
 from warehouse.read_models.increment import Staged, apply_changes, prepare_changes, stage, stage_fold
+from warehouse.read_models.indexes import NO_INDEXES, Indexes
 from warehouse.read_models.spans import Span
 
 _EVENTS_AN_INCREMENT = 250_000
@@ -123,6 +124,7 @@ def apply_staged(
     *,
     dead_letter: bool,
     discarded: Mapping[tuple[str, int], datetime] = NOTHING_DISCARDED,
+    indexes: Indexes = NO_INDEXES,
 ) -> int:
     """Apply what was staged of a span, and the new checkpoint, in one transaction.
 
@@ -135,6 +137,7 @@ def apply_staged(
         span: which events.
         dead_letter: keep events that cannot be applied, in place of stopping.
         discarded: which broken events somebody decided to go without, and when.
+        indexes: which columns have an index.
 
     Returns:
         How many events could not be applied, each counted once a read model that it was for.
@@ -151,7 +154,7 @@ def apply_staged(
         raise refuse(undecided, doing="Catching up")
     connection.execute("BEGIN")
     try:
-        apply_changes(connection, changes)
+        apply_changes(connection, changes, indexes)
         add_dead_letters(connection, broken, discarded=discarded)
         set_checkpoint(connection, span.to, domain_name=domain.name, log_id=log.log_id)
         connection.execute("COMMIT")

@@ -22,6 +22,7 @@ from warehouse.folding import FoldFailure, fold_rows, load_states, states_table
 from warehouse.parsing import BrokenEvent, Typed
 from warehouse.projection import Projection
 from warehouse.read_models.database import seen_tables
+from warehouse.read_models.indexes import NO_INDEXES, Indexes
 from warehouse.replay import Replay
 from warehouse.sql import columns, quote
 
@@ -156,13 +157,21 @@ def stage_fold(
     return apply_unbroken(connection, domain, compiled, typed.relations, contributed)
 
 
-def apply_changes(connection: duckdb.DuckDBPyConnection, changes: Iterable[Change]) -> None:
-    """Apply changes to tables, inside the caller's transaction."""
+def apply_changes(
+    connection: duckdb.DuckDBPyConnection, changes: Iterable[Change], indexes: Indexes = NO_INDEXES
+) -> None:
+    """Apply changes to tables, inside the caller's transaction.
+
+    Args:
+        connection: of the database.
+        changes: of :func:`prepare_changes`.
+        indexes: which columns have an index.
+    """
     for change in changes:
         if is_fold(change.compiled):
             _replace_states(connection, change)
         else:
-            _merge(connection, change)
+            _merge(connection, change, indexes.get(change.compiled.model.name, ()))
 
 
 def _broken(staged: Iterable[Staged]) -> dict[str, list[BrokenEvent]]:
@@ -203,7 +212,7 @@ def _replace_states(connection: duckdb.DuckDBPyConnection, change: Change) -> No
     connection.execute(f"INSERT INTO {quote(model.name)} SELECT {columns(model.table)} FROM {change.delta}")
 
 
-def _merge(connection: duckdb.DuckDBPyConnection, change: Change) -> None:
+def _merge(connection: duckdb.DuckDBPyConnection, change: Change, indexed: Sequence[str]) -> None:
     model, delta = change.compiled.model, change.delta
     assert isinstance(model, Projection)
     seen_of = seen_tables(model)
@@ -213,15 +222,30 @@ def _merge(connection: duckdb.DuckDBPyConnection, change: Change) -> None:
             connection.execute(f"DELETE FROM {table} t USING ({gone}) d WHERE {same_key(model.key, 't', 'd')}")
     if seen_of:
         delta = _only_unseen(connection, change, seen_of)
-    updates = ", ".join(f"{quote(c)} = {reducers.merge(r, c)}" for c, r in model.columns.items())
     values = [f"d.{quote(k)}" for k in model.key] + [
         reducers.final(r, c, prefix="d.") for c, r in model.columns.items()
     ]
     connection.execute(
         f"MERGE INTO {quote(model.name)} t USING {delta} d ON {same_key(model.key, 't', 'd')} "
-        + (f"WHEN MATCHED THEN UPDATE SET {updates} " if updates else "")
+        + _updates(model, [c for c in indexed if c in model.columns])
         + f"WHEN NOT MATCHED THEN INSERT ({columns(model.table)}) VALUES ({', '.join(values)})"
     )
+
+
+def _updates(model: Projection, indexed: Sequence[str]) -> str:
+    """Write what becomes of rows that are there; an indexed column is set only in rows that have something for it.
+
+    To set it, even to what it is, would move the whole row and change every index of the table.
+    """
+    sets = {c: f"{quote(c)} = {reducers.merge(r, c)}" for c, r in model.columns.items()}
+    others = [s for c, s in sets.items() if c not in indexed]
+    if not sets:
+        return ""
+    if not indexed:
+        return f"WHEN MATCHED THEN UPDATE SET {', '.join(others)} "
+    touched = " OR ".join(reducers.touches(model.columns[c], c) for c in indexed)
+    both = f"WHEN MATCHED AND ({touched}) THEN UPDATE SET {', '.join(sets.values())} "
+    return both + (f"WHEN MATCHED THEN UPDATE SET {', '.join(others)} " if others else "WHEN MATCHED THEN DO NOTHING ")
 
 
 def _only_unseen(connection: duckdb.DuckDBPyConnection, change: Change, seen_of: Mapping[str, str]) -> str:

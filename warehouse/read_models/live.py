@@ -26,6 +26,7 @@ from warehouse.read_models.catch_up import apply_staged
 from warehouse.read_models.database import Checkpoint
 from warehouse.read_models.generations import Generation, Generations
 from warehouse.read_models.increment import Staged
+from warehouse.read_models.indexes import NO_INDEXES, Indexes, check_indexes, create_indexes
 from warehouse.read_models.spans import Span
 
 _MEMORY = "2GB"
@@ -45,6 +46,7 @@ class LiveDatabase:
         at: where in the log they stand.
         path: the file; nobody else may open it.
         connection: the writer's.
+        indexes: read model to the columns that have an index, for readers that look for a few rows.
     """
 
     log: EventLog
@@ -54,6 +56,7 @@ class LiveDatabase:
     at: Checkpoint
     path: Path
     connection: duckdb.DuckDBPyConnection
+    indexes: Indexes
     _folder: tempfile.TemporaryDirectory[str]
     _open: threading.Lock = field(default_factory=threading.Lock)
     _closed: bool = False
@@ -66,7 +69,16 @@ class LiveDatabase:
             How many events could not be applied: they are in ``refold.dead_letters``.
         """
         try:
-            broken = apply_staged(self.connection, self.log, self.domain, self.models, staged, span, dead_letter=True)
+            broken = apply_staged(
+                self.connection,
+                self.log,
+                self.domain,
+                self.models,
+                staged,
+                span,
+                dead_letter=True,
+                indexes=self.indexes,
+            )
         finally:
             forget_temporaries(self.connection)
         self.at = span.to
@@ -115,7 +127,13 @@ class LiveDatabase:
 
 
 def open_live(
-    log: EventLog, domain: Domain, generations: Generations, generation: Generation, *, threads: int
+    log: EventLog,
+    domain: Domain,
+    generations: Generations,
+    generation: Generation,
+    *,
+    threads: int,
+    indexes: Indexes = NO_INDEXES,
 ) -> LiveDatabase:
     """Copy a generation, to go on from where it stands.
 
@@ -125,11 +143,14 @@ def open_live(
         generations: where it is published.
         generation: usually the newest.
         threads: how many threads a query may use.
+        indexes: read model to the columns that get an index; of those that the generation holds.
 
     Raises:
         GenerationError: its tables were made from another log, or by other declarations than the domain's.
+        UsageError: there is no such read model or column to make an index of.
     """
     check_followable(log, domain, generation)
+    check_indexes(indexes, domain.read_models)
     models = tuple(compile_model(m, domain) for m in domain.read_models if m.name in generation.tables)
     parent = Path(generations.store.url) / "work" if generations.store.is_local else None
     if parent:
@@ -138,7 +159,9 @@ def open_live(
     path = generations.working_copy(generation, Path(folder.name))
     connection = database.open_database(path, threads=threads, memory_limit=_MEMORY)
     at = database.get_checkpoint(connection)
-    return LiveDatabase(log, domain, generation, models, at, path, connection, folder)
+    held = {m.model.name: indexes[m.model.name] for m in models if m.model.name in indexes}
+    create_indexes(connection, held)
+    return LiveDatabase(log, domain, generation, models, at, path, connection, held, folder)
 
 
 def stale_models(domain: Domain, generation: Generation | None) -> list[str]:

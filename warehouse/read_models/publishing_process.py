@@ -30,6 +30,7 @@ from warehouse.event_log.log import open_log
 from warehouse.read_models.building import publish, scratch_folder
 from warehouse.read_models.database import open_database
 from warehouse.read_models.generations import Generation, open_generations
+from warehouse.read_models.indexes import without_indexes
 
 _THREADS = 1
 _MEMORY = "1GB"
@@ -166,6 +167,7 @@ def _publish(log_url: str, domain_ref: str, read_models_url: str, request: dict[
         path = folder / "published.duckdb"
         shutil.copyfile(request["database"], path)
         _answer({"copied": True})
+        path = without_indexes(path)
         connection = open_database(path, threads=_THREADS, memory_limit=_MEMORY)
         parent = generations.get(request["parent"])
         made = publish(connection, path, log, domain, generations, parent, kind="stream")

@@ -1,0 +1,171 @@
+"""Asking: questions that come while others are being answered wait, and those of one kind become one query.
+
+Under little load a question is asked at once, alone. Under much, the more questions wait, the less each costs. An
+answer is kept for as long as the read models stand where it was given, and two that ask the same share one.
+
+All of this happens in the event loop's thread, so there are no locks; queries run in a few threads of their own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import duckdb
+
+from warehouse.endpoints import Report
+from warehouse.queries import Source, Standing
+from warehouse.questions import Page, Question, answer, to_json
+
+_KEPT = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """The answer to a question.
+
+    Attributes:
+        data: JSON: a list of rows, or one row, or ``null`` if there is none.
+        found: whether there is any row.
+        after: the cursor of the next page; empty if there is none.
+        standing: where its rows stand.
+    """
+
+    data: bytes
+    found: bool
+    after: str
+    standing: Standing
+
+
+Key = tuple[Any, ...]
+
+
+class Asker:
+    """Asks a source on behalf of many requests.
+
+    Args:
+        source: a reader.
+        threads: how many queries run at once.
+        together: how many questions become one query at most.
+        report_seconds: how long a report may take.
+    """
+
+    def __init__(self, source: Source, *, threads: int = 2, together: int = 64, report_seconds: float = 10.0) -> None:
+        self._source = source
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="query")
+        self._free = threads
+        self._together = together
+        self._report_seconds = report_seconds
+        self._asked: dict[Key, asyncio.Future[Answered]] = {}
+        self._groups: OrderedDict[Key, dict[Key, Question]] = OrderedDict()
+        self._due = False
+        self._kept: dict[Key, Answered] = {}
+        self._kept_at: Standing | None = None
+
+    async def ask(self, question: Question, *, at_least: int = 0) -> Answered:
+        """Answer a question.
+
+        Args:
+            question: what is asked.
+            at_least: a position that was seen to be shown: what was asked before that must not be the answer.
+
+        Raises:
+            GenerationError: there is nothing to ask yet.
+            UsageError: the question makes no sense, by its cursor or the number of its rows.
+            duckdb.InterruptException: a report took too long.
+        """
+        key = (question.group, question.values)
+        now = self._source.standing()
+        if now is not self._kept_at:
+            self._kept.clear()
+            self._kept_at = now
+        if (kept := self._kept.get(key)) is not None:
+            return kept
+        if (asked := self._asked.get(key)) is not None:
+            answered = await asyncio.shield(asked)
+            if answered.standing.position >= at_least:
+                return answered
+        return await asyncio.shield(self._asked.get(key) or self._add(key, question))
+
+    def close(self) -> None:
+        """Answer no more."""
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def _add(self, key: Key, question: Question) -> asyncio.Future[Answered]:
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Answered] = loop.create_future()
+        self._asked[key] = future
+        self._groups.setdefault(question.group, {})[key] = question
+        if not self._due:
+            self._due = True
+            loop.call_soon(self._dispatch)  # with all that the loop has read from its sockets by now
+        return future
+
+    def _dispatch(self) -> None:
+        self._due = False
+        loop = asyncio.get_running_loop()
+        while self._free and self._groups:
+            group, waiting = self._groups.popitem(last=False)
+            keys = list(waiting)[: self._together]
+            questions = [waiting.pop(key) for key in keys]
+            if waiting:
+                self._groups[group] = waiting
+            self._free -= 1
+            running = loop.run_in_executor(self._pool, self._run, questions)
+            running.add_done_callback(partial(self._end, keys))
+
+    def _end(self, keys: Sequence[Key], done: asyncio.Future[list[Answered]]) -> None:
+        self._free += 1
+        error = None if done.cancelled() else done.exception()
+        for index, key in enumerate(keys):
+            future = self._asked.pop(key)
+            if future.done():
+                continue
+            if done.cancelled():
+                future.cancel()
+            elif error is not None:
+                future.set_exception(error)
+                future.exception()  # whoever asked may have gone: nobody else has to hear of it
+            else:
+                answered = done.result()[index]
+                future.set_result(answered)
+                if answered.standing == self._kept_at and len(self._kept) < _KEPT:
+                    self._kept[key] = answered
+        if self._groups:
+            self._dispatch()
+
+    def _run(self, questions: Sequence[Question]) -> list[Answered]:
+        def query(connection: duckdb.DuckDBPyConnection) -> list[Page]:
+            if isinstance(questions[0].bound.endpoint, Report):
+                with _within(self._report_seconds, connection):
+                    return answer(connection, questions)
+            return answer(connection, questions)
+
+        pages, standing = self._source.ask(query)
+        return [_answered(q, page, standing) for q, page in zip(questions, pages, strict=True)]
+
+
+def _answered(question: Question, page: Page, standing: Standing) -> Answered:
+    shown: Any = page.rows
+    if question.bound.one:
+        shown = page.rows[0] if page.rows else None
+    return Answered(to_json(shown), bool(page.rows), page.after, standing)
+
+
+@contextmanager
+def _within(seconds: float, connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
+    """Interrupt what takes longer."""
+    timer = threading.Timer(seconds, connection.interrupt)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()

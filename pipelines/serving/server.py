@@ -1,0 +1,72 @@
+"""The server: one uvicorn process, or a supervisor of many."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+
+import uvicorn
+from uvicorn.supervisors import Multiprocess
+
+from event_schemas import RefoldError, UsageError
+from pipelines.serving.app import create_app
+from pipelines.serving.protocol import BoundedProtocol
+from pipelines.serving.settings import ENVIRONMENT, ServeSettings
+
+_KEEP_ALIVE_SECONDS = 30
+_DRAIN_SECONDS = 30
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """Open the socket to listen on.
+
+    Raises:
+        UsageError: it cannot be had.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=2048)
+    except OSError as error:
+        raise UsageError(
+            f"Cannot listen at {host}:{port}: {error.strerror or error}. Give another --host or --port; port 0 takes "
+            "any that is free."
+        ) from error
+
+
+def run(settings: ServeSettings, listening: socket.socket, *, workers: int) -> None:
+    """Serve until told to stop.
+
+    Args:
+        settings: how to serve.
+        listening: from :func:`bind`.
+        workers: how many processes.
+
+    Raises:
+        RefoldError: it could not start, or its stream failed.
+    """
+    options = {
+        "log_level": "warning",
+        "access_log": False,
+        "server_header": False,
+        "proxy_headers": False,
+        "lifespan": "on",
+        "http": BoundedProtocol,
+        "timeout_keep_alive": _KEEP_ALIVE_SECONDS,
+        "timeout_graceful_shutdown": _DRAIN_SECONDS,
+    }
+    if workers == 1:
+        app = create_app(settings)
+        server = uvicorn.Server(uvicorn.Config(app, **options))  # type: ignore[arg-type]
+        for number in (signal.SIGINT, signal.SIGTERM):  # uvicorn raises again, at its end, what it was ended by
+            signal.signal(number, lambda *_: setattr(server, "should_exit", True))
+        server.run(sockets=[listening])
+        following = getattr(app.state, "following", None)
+        if following is not None and following.error is not None:
+            raise RefoldError(f"The stream failed: {following.error}") from following.error
+        if not server.started:
+            raise RefoldError("The server could not start; what it said above tells why.")
+        return
+    os.environ[ENVIRONMENT] = settings.dump()
+    config = uvicorn.Config("pipelines.serving.app:from_environment", factory=True, workers=workers, **options)  # type: ignore[arg-type]
+    Multiprocess(config, sockets=[listening]).run()

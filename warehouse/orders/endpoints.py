@@ -1,0 +1,52 @@
+"""What the order domain answers over HTTP."""
+
+from __future__ import annotations
+
+from warehouse.endpoints import Lookup, Parameter, Report
+
+ENDPOINTS = (
+    Lookup(path="/orders/{order_id}", table="order_summary", text="One order."),
+    Lookup(
+        path="/customers/{customer_id}/orders",
+        table="order_summary",
+        text="The orders of a customer, the newest first.",
+        newest_first="placed_at",
+    ),
+    Lookup(
+        path="/customers/{customer_id}", table="orders_by_customer", text="What a customer ordered and paid in all."
+    ),
+    Lookup(path="/products/{sku}/inventory", table="inventory_status", text="The stock of an article."),
+    Report(
+        path="/reports/revenue",
+        text="Revenue by day, week (from its Monday) or month, a currency.",
+        sql="""
+            SELECT
+                CAST(date_trunc($by, day) AS DATE) AS period,
+                currency,
+                CAST(sum(orders_paid) AS BIGINT) AS orders_paid,
+                CAST(sum(revenue) AS DECIMAL(18,2)) AS revenue,
+                CAST(sum(refunds) AS DECIMAL(18,2)) AS refunds,
+                CAST(sum(revenue - refunds) AS DECIMAL(18,2)) AS net_revenue
+            FROM revenue_by_day
+            WHERE ($from IS NULL OR day >= $from) AND ($to IS NULL OR day <= $to)
+            GROUP BY ALL
+            ORDER BY ALL
+        """,
+        parameters={
+            "from": Parameter(type="DATE", text="The first day; from the beginning by default."),
+            "to": Parameter(type="DATE", text="The last day, which counts; to the end by default."),
+            "by": Parameter(
+                type="VARCHAR", text="How long a period is.", default="day", choices=("day", "week", "month")
+            ),
+        },
+    ),
+    Report(
+        path="/reports/stock",
+        text="Articles of which the least is available.",
+        sql="FROM inventory_status ORDER BY available, sku LIMIT $limit",
+        parameters={
+            "limit": Parameter(type="BIGINT", text="How many articles.", default=20, minimum=1, maximum=1_000),
+        },
+    ),
+)
+"""Orders, customers, stock and revenue."""
