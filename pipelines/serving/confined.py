@@ -58,9 +58,10 @@ def main() -> None:
     except Exception as error:
         _say({_Endings.REFUSED: _cause(error)})
         return
+    last_updated = _read_last_updated(connection)
     ready = _ask(connection, {"sql": _ALL_KINDS, "parameters": []}, settings)  # imports all that rows ever need
     _give_up(settings["memory_bytes"])
-    _say(ready)
+    _say({**ready, "last_updated": last_updated})
     while True:
         signal.setitimer(signal.ITIMER_REAL, settings["idle_seconds"])
         line = sys.stdin.buffer.readline()
@@ -87,6 +88,16 @@ def _open(file: str, memory_bytes: int, seconds: float) -> Any:
         connection.execute(f"SET GLOBAL {name} = '{value}'")  # each query has a session of its own
     connection.execute("SET GLOBAL lock_configuration = true")
     return connection
+
+
+def _read_last_updated(connection: Any) -> Any:
+    """Read when the file's tables were brought to its position; None if the file does not say."""
+    import duckdb
+
+    with contextlib.suppress(duckdb.CatalogException):
+        row = connection.execute("SELECT last_updated FROM refold.checkpoint").fetchone()
+        return _plain(row[0]) if row and row[0] else None
+    return None
 
 
 def _give_up(memory_bytes: int) -> None:

@@ -53,7 +53,7 @@ class QueryResult(BaseModel):
     seconds: Annotated[float, Field(description="What the query took.")]
     generation: Annotated[int, Field(description="Number of the generation that was asked.")]
     position: Annotated[int, Field(description="Of the last event that it holds.")]
-    last_updated: Annotated[str, Field(description="When it was published, RFC 3339.")]
+    last_updated: Annotated[str, Field(description="When its tables were brought there, RFC 3339.")]
 
 
 _PROBLEMS: dict[int | str, dict[str, Any]] = {

@@ -7,35 +7,19 @@ which gave up the means for anything else, and is killed when its time is up.
 
 from __future__ import annotations
 
-import contextlib
-import json
-import logging
 import os
-import select
-import subprocess
-import sys
 import threading
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import orjson
-
 from event_schemas import UsageError
 from pipelines.serving.problems import ServingError
+from pipelines.serving.query_process import QueryLimits, QueryProcess
 from warehouse.read_models.generations import Generation
 
-_LOGGER = logging.getLogger("refold.serving")
-_IDLE_SECONDS = 60.0
-_KILL_AFTER = 0.5
-_ALARM_AFTER = 3.0
-"""A process ends itself so many seconds after its query should have ended, if nobody has killed it by then."""
-
-_PROGRAM = str(Path(__file__).with_name("confined.py"))
-_START_SECONDS = 20.0
-_CHUNK = 1 << 16
+_USUAL = QueryLimits()
 
 
 class QueryRefusedError(ServingError):
@@ -68,35 +52,6 @@ class QueryBusyError(ServingError):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class QueryLimits:
-    """What queries may take.
-
-    Attributes:
-        seconds: of one query.
-        rows: of one answer; further ones are left out, and the answer says so.
-        answer_bytes: of one answer's rows as JSON; likewise.
-        memory_mib: of one query, in MiB.
-        processes: how many queries run at the same time.
-        wait_seconds: how long one waits for another to end.
-
-    Raises:
-        UsageError: one of them lets nothing through.
-    """
-
-    seconds: float = 10.0
-    rows: int = 10_000
-    answer_bytes: int = 4 << 20
-    memory_mib: int = 512
-    processes: int = 2
-    wait_seconds: float = 2.0
-
-    def __post_init__(self) -> None:
-        for name in self.__slots__:
-            if getattr(self, name) <= 0:
-                raise UsageError(f"{name} is {getattr(self, name)}; expected more than 0.")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class QueryAnswer:
     """What a query yields, and where in the log it stands.
 
@@ -108,7 +63,7 @@ class QueryAnswer:
         seconds: what the query took.
         generation: the number of the generation that was asked.
         position: of the last event that it holds.
-        last_updated: when it was published, RFC 3339.
+        last_updated: when its tables were brought there, RFC 3339.
     """
 
     columns: list[str]
@@ -139,9 +94,7 @@ class Sandbox:
         ...         return sandbox.query(sql, {"month": "2026-01-01"}).rows
     """
 
-    def __init__(
-        self, path_of_newest: Callable[[], tuple[Path, Generation]], *, limits: QueryLimits = QueryLimits()
-    ) -> None:
+    def __init__(self, path_of_newest: Callable[[], tuple[Path, Generation]], *, limits: QueryLimits = _USUAL) -> None:
         if os.name != "posix":
             raise UsageError(
                 "This system cannot bound what a process may do, so there is no /query. Leave --query out."
@@ -150,7 +103,7 @@ class Sandbox:
         self._path_of_newest = path_of_newest
         self._free = threading.BoundedSemaphore(limits.processes)
         self._lock = threading.Lock()
-        self._idle: list[_Process] = []
+        self._idle: list[QueryProcess] = []
         self._closed = False
 
     def query(self, sql: str, parameters: Mapping[str, Any] | Sequence[Any] = ()) -> QueryAnswer:
@@ -172,7 +125,7 @@ class Sandbox:
             path, generation = self._path_of_newest()
             process = self._take(path)
             try:
-                answer = process.ask({"sql": sql, "parameters": parameters}, self.limits.seconds + _KILL_AFTER)
+                answer = process.query(sql, parameters)
             except BaseException:
                 process.kill()
                 raise
@@ -184,7 +137,7 @@ class Sandbox:
             **answer,
             generation=generation.number,
             position=generation.position,
-            last_updated=generation.published_at.replace("+00:00", "Z"),
+            last_updated=process.last_updated or generation.published_at.replace("+00:00", "Z"),
         )
 
     def close(self) -> None:
@@ -211,7 +164,7 @@ class Sandbox:
         if "columns" not in answer:
             raise QueryRefusedError("The query ended the process that ran it. Write it in another way.")
 
-    def _take(self, path: Path) -> _Process:
+    def _take(self, path: Path) -> QueryProcess:
         """Take a process that has this file open; end those that have an older one open."""
         with self._lock:
             idle, self._idle = self._idle, []
@@ -221,95 +174,12 @@ class Sandbox:
         for process in idle:
             if process is not taken and process not in fit:
                 process.kill()
-        return taken or _Process(path, self.limits)
+        return taken or QueryProcess(path, self.limits)
 
-    def _give_back(self, process: _Process, *, ends: bool) -> None:
+    def _give_back(self, process: QueryProcess, *, ends: bool) -> None:
         with self._lock:
             kept = not self._closed and not ends and process.is_fresh()
             if kept:
                 self._idle.append(process)
         if not kept:
             process.kill()
-
-
-class _Process:
-    """One confined process.
-
-    Attributes:
-        path: of the file that it has open.
-    """
-
-    def __init__(self, path: Path, limits: QueryLimits) -> None:
-        self.path = path
-        self._process = subprocess.Popen(
-            [sys.executable, "-I", _PROGRAM],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            env={"MALLOC_ARENA_MAX": "1"},  # a heap for each thread would count as memory that is taken
-            cwd="/",
-            start_new_session=True,  # Ctrl-C is for the server, which ends its processes itself
-        )
-        self._asked_at = time.monotonic()
-        settings = {
-            "modules": [folder for folder in sys.path if folder],
-            "file": str(path.resolve()),
-            "memory_bytes": limits.memory_mib << 20,
-            "seconds": limits.seconds,
-            "grace_seconds": _ALARM_AFTER,
-            "idle_seconds": _IDLE_SECONDS + _ALARM_AFTER,
-            "rows": limits.rows,
-            "answer_bytes": limits.answer_bytes,
-        }
-        answer = self.ask(settings, _START_SECONDS)
-        if "columns" not in answer:
-            self.kill()
-            _LOGGER.error("No process for queries could be started on %s: %s", path, answer or "it ended at once")
-            raise QueryBusyError("No process for queries could be started; the server's log tells why.")
-
-    def is_fresh(self) -> bool:
-        """Tell whether it lives, and will for long enough to be asked."""
-        return self._process.poll() is None and time.monotonic() - self._asked_at < _IDLE_SECONDS
-
-    def ask(self, question: Mapping[str, Any], seconds: float) -> dict[str, Any]:
-        """Send a line and give the answer; ``slow`` if none came in time, and nothing if the process ended."""
-        assert self._process.stdin is not None
-        self._asked_at = time.monotonic()
-        with contextlib.suppress(BrokenPipeError):
-            self._process.stdin.write(json.dumps(question).encode() + b"\n")  # integers of any size
-            self._process.stdin.flush()
-        line = self._read_line(self._asked_at + seconds)
-        if line is None:
-            self.kill()
-            return {"slow": ""}
-        if not line.endswith(b"\n"):
-            self.kill()
-            return {}
-        answer: dict[str, Any] = orjson.loads(line)
-        return answer
-
-    def _read_line(self, until: float) -> bytes | None:
-        """Read up to the end of a line or of the stream; None if it took too long."""
-        assert self._process.stdout is not None
-        descriptor = self._process.stdout.fileno()
-        poll = select.poll()
-        poll.register(descriptor, select.POLLIN)
-        line = bytearray()
-        while not line.endswith(b"\n"):
-            left = until - time.monotonic()
-            if left <= 0 or not poll.poll(left * 1000):
-                return None
-            part = os.read(descriptor, _CHUNK)
-            if not part:
-                break
-            line += part
-        return bytes(line)
-
-    def kill(self) -> None:
-        """End it at once: it has nothing to lose."""
-        self._process.kill()
-        self._process.wait()
-        for pipe in (self._process.stdin, self._process.stdout):
-            if pipe is not None:
-                with contextlib.suppress(BrokenPipeError):
-                    pipe.close()

@@ -47,12 +47,14 @@ class Shop:
     Attributes:
         done: commands that got through, by order.
         started: set when somebody waits.
+        ended: how many have waited.
         go_on: set to let them go on.
         thread_may_end: set to let those go on that wait in a thread.
         app: the application.
     """
 
     done: list[str] = field(default_factory=list)
+    ended: int = 0
     started: asyncio.Event = field(default_factory=asyncio.Event)
     go_on: asyncio.Event = field(default_factory=asyncio.Event)
     thread_may_end: threading.Event = field(default_factory=threading.Event)
@@ -78,7 +80,10 @@ def make_shop(*, tokens: Tokens = OPEN, limits: Limits = USUAL, hosts: frozenset
     @shop.app.get("/wait")
     async def wait() -> str:
         shop.started.set()
-        await shop.go_on.wait()
+        try:
+            await shop.go_on.wait()
+        finally:
+            shop.ended += 1
         return "done"
 
     @shop.app.get("/work")
@@ -110,7 +115,10 @@ def make_shop(*, tokens: Tokens = OPEN, limits: Limits = USUAL, hosts: frozenset
 def serving(shop: Shop) -> Iterator[int]:
     """Serve an application on a free port of this machine."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
-        server = uvicorn.Server(uvicorn.Config(shop.app, log_level="critical", http=BoundedProtocol, loop="asyncio"))
+        config = uvicorn.Config(
+            shop.app, log_level="critical", http=BoundedProtocol, loop="asyncio", timeout_graceful_shutdown=1
+        )
+        server = uvicorn.Server(config)
         thread = threading.Thread(target=asyncio.run, args=(server.serve(sockets=[listening]),))
         thread.start()
         try:
@@ -292,6 +300,7 @@ def test_large_bodies(port: int) -> None:
     assert told.startswith(b"HTTP/1.1 413 ")
     many_digits = ask(port, head + b"Content-Length: 10000000000000000\r\n\r\n")
     assert many_digits.startswith(b"HTTP/1.1 413 ")
+    assert b"\r\nconnection: close\r\n" in many_digits
     counted = ask(port, head + b"Transfer-Encoding: chunked\r\n\r\n" + b"20000\r\n" + b"a" * 0x20000 + b"\r\n")
     assert counted.startswith(b"HTTP/1.1 413 ")
     # No route would read it, and it is refused all the same.
@@ -312,12 +321,15 @@ def test_a_body_that_does_not_end(port: int) -> None:
     assert ask(port, head + b'Content-Length: 100\r\n\r\n{"order_id":').startswith(b"HTTP/1.1 408 ")
 
 
-def test_a_request_that_takes_too_long(port: int) -> None:
-    """It is answered when its time is up, and the server goes on."""
-    answer = httpx.get(f"http://127.0.0.1:{port}/wait", timeout=20)
-    check_problem(answer, 503, "time")
-    assert answer.headers["retry-after"] == "1"
-    assert httpx.get(f"http://127.0.0.1:{port}/orders/order-1").status_code == 200
+def test_a_request_that_takes_too_long() -> None:
+    """It is answered when its time is up, its handler is stopped, and the server goes on."""
+    shop = make_shop(limits=Limits(seconds=0.2))
+    with serving(shop) as port:
+        answer = httpx.get(f"http://127.0.0.1:{port}/wait", timeout=20)
+        check_problem(answer, 503, "time")
+        assert answer.headers["retry-after"] == "1"
+        assert httpx.get(f"http://127.0.0.1:{port}/orders/order-1").status_code == 200
+        assert shop.ended == 1
 
 
 def test_a_thread_that_takes_too_long() -> None:
