@@ -19,7 +19,7 @@ from event_schemas.orders import events as e
 from event_schemas.orders.events import Money, OrderItem
 
 _CURRENCY = re.compile(r"[A-Z]{3}")
-# What read models add up over thousands of orders must fit into their columns, or nothing could follow the log any more.
+# What read models add up over thousands of orders must fit into their columns: beyond, nothing could follow the log.
 _MOST_MONEY = Decimal("1e10")
 _MOST_PIECES = 1_000_000
 
