@@ -17,7 +17,7 @@ import orjson
 
 from event_schemas import UsageError
 from warehouse.endpoints import Bound, Lookup, Report
-from warehouse.sql import columns, first_line, quote
+from warehouse.sql import columns, quote
 
 MOST_ROWS = 10_000
 """A report that has more rows is refused."""
@@ -130,8 +130,8 @@ def _fetch(
     where, bindings = _among(lookup.given, values)
     sql = f"SELECT {columns(bound.columns)} FROM {quote(lookup.table)} WHERE {where}"
     if not bound.one:
-        beyond, texts = _beyond(lookup, bound, after) if after else ("true", [])
-        bindings = bindings + texts
+        beyond, ends = _beyond(connection, lookup, bound, after) if after else ("true", [])
+        bindings = bindings + ends
         order = [f"{quote(lookup.newest_first)} DESC NULLS LAST"] if lookup.newest_first else []
         order += [quote(c) for c in _rest_of_key(lookup, bound)]
         # Materialized, since DuckDB takes no index for a scan that feeds a Top N: it then looks through the whole table.
@@ -139,10 +139,7 @@ def _fetch(
             f"WITH _found AS MATERIALIZED ({sql}) FROM _found WHERE {beyond} "
             f"ORDER BY {', '.join(order)} LIMIT {limit + 1 if len(values) == 1 else most}"
         )
-    try:
-        return connection.execute(sql, bindings).fetchall()
-    except duckdb.ConversionException as error:
-        raise UsageError(f"The cursor {after!r} is none that a page gave: {first_line(error)}") from error
+    return connection.execute(sql, bindings).fetchall()
 
 
 def _among(given: Sequence[str], values: Sequence[tuple[Any, ...]]) -> tuple[str, list[Any]]:
@@ -154,28 +151,32 @@ def _among(given: Sequence[str], values: Sequence[tuple[Any, ...]]) -> tuple[str
     return f"({' OR '.join([f'({each})'] * len(values))})", [part for value in values for part in value]
 
 
-def _beyond(lookup: Lookup, bound: Bound, after: str) -> tuple[str, list[Any]]:
+def _beyond(connection: duckdb.DuckDBPyConnection, lookup: Lookup, bound: Bound, after: str) -> tuple[str, list[Any]]:
     """Write the condition that a row comes after the one of a cursor."""
     rest = _rest_of_key(lookup, bound)
-    largest, *key = _decoded(after, 1 + len(rest))
-    later_key = f"ROW({columns(rest)}) > ROW({', '.join(f'CAST(? AS {bound.columns[c]})' for c in rest)})"
-    if lookup.newest_first is None:
+    by = [lookup.newest_first] if lookup.newest_first else []
+    typed = ", ".join(f"CAST(? AS {bound.columns[c]})" for c in (*by, *rest))
+    parts = _decoded(after, len(by) + len(rest))
+    try:
+        [end] = connection.execute(f"SELECT {typed}", parts).fetchall()
+    except duckdb.Error as error:
+        raise _no_cursor(after) from error
+    key = list(end[len(by) :])
+    later_key = f"ROW({columns(rest)}) > ROW({', '.join('?' * len(rest))})"
+    if not by:
         return later_key, key
-    column, dtype = quote(lookup.newest_first), bound.columns[lookup.newest_first]
+    column, largest = quote(by[0]), end[0]
     if largest is None:
         return f"({column} IS NULL AND {later_key})", key
-    value = f"CAST(? AS {dtype})"
-    condition = f"({column} < {value} OR {column} IS NULL OR ({column} = {value} AND {later_key}))"
-    return condition, [largest, largest, *key]
+    return f"({column} < ? OR {column} IS NULL OR ({column} = ? AND {later_key}))", [largest, largest, *key]
 
 
 def _page(bound: Bound, lookup: Lookup, rows: list[tuple[Any, ...]], limit: int) -> Page:
     if bound.one or len(rows) <= limit:
         return Page(_named(bound.columns, rows))
     shown = _named(bound.columns, rows[:limit])
-    last = shown[-1]
-    largest = last[lookup.newest_first] if lookup.newest_first else None
-    return Page(shown, _encoded([largest, *(last[c] for c in _rest_of_key(lookup, bound))]))
+    by = [lookup.newest_first] if lookup.newest_first else []
+    return Page(shown, _encoded([shown[-1][c] for c in (*by, *_rest_of_key(lookup, bound))]))
 
 
 def _rest_of_key(lookup: Lookup, bound: Bound) -> list[str]:

@@ -13,6 +13,7 @@ from fastapi.openapi.utils import get_openapi
 
 from pipelines.serving.commanding import commanding_router
 from pipelines.serving.measuring import Measuring
+from pipelines.serving.page import page_router
 from pipelines.serving.problems import MEDIA_TYPE, install_handlers
 from pipelines.serving.reading import reading_router
 from pipelines.serving.serving import Serving
@@ -67,6 +68,7 @@ def create_app(settings: ServeSettings) -> FastAPI:
         separate_input_output_schemas=False,
     )
     install_handlers(app)
+    app.include_router(page_router())
     app.include_router(telling_router(serving))
     if settings.commands and domain.deciders:
         app.include_router(commanding_router(serving, domain))

@@ -1,0 +1,292 @@
+"""``refold serve``: what is asked and commanded over HTTP, by the process that users run."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from event_schemas.orders import AddItem, CancelOrder, PayOrder, PlaceOrder, ReceiveStock
+from pipelines.rebuild import rebuild
+from pipelines.runners import make_options
+from tests.pipelines.served import Served, served
+from warehouse.command_handler import CommandHandler, CommandRequest
+from warehouse.event_log import EventLog, create_log
+from warehouse.orders import ORDERS
+from warehouse.read_models.generations import open_generations
+
+ROUNDS = int(os.environ.get("REFOLD_TEST_READ_YOUR_WRITES", "100"))
+CUSTOMERS, ORDERS_EACH = 3, 7
+OPTIONS = make_options(None, ["--direct_num_workers=1"])
+
+
+def shop(folder: Path) -> EventLog:
+    """Make a small shop's history by commands: ``order-0`` to ``order-20``, of ``c-0`` to ``c-2`` in turn."""
+    log = create_log(str(folder / "log"), domain_name="orders", bucket_count=4)
+    commands: list[object] = [ReceiveStock(sku="cup", quantity=100, unit_cost=Decimal("1.5"))]
+    for number in range(CUSTOMERS * ORDERS_EACH):
+        order = f"order-{number}"
+        commands.append(PlaceOrder(order_id=order, customer_id=f"c-{number % CUSTOMERS}", currency="EUR"))
+        commands.append(AddItem(order_id=order, sku="cup", quantity=2, unit_price=Decimal("2.25")))
+        pay = PayOrder(order_id=order, payment_id=uuid.UUID(int=number), amount=Decimal("4.50"), method="card")
+        commands.append(pay)
+    commands.append(CancelOrder(order_id="order-0", reason="too late"))
+    handler = CommandHandler(log, ORDERS)
+    handler.handle_many(CommandRequest(command=c, command_id=str(n)) for n, c in enumerate(commands))
+    return log
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A shop whose read models are published."""
+    folder = tmp_path_factory.mktemp("shop")
+    rebuild(shop(folder), "orders", str(folder / "read-models"), OPTIONS)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def replica(folder: Path) -> Iterator[Served]:
+    """A server of what is published."""
+    with served(folder) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """A server that streams, with a shop of its own."""
+    folder = tmp_path_factory.mktemp("live")
+    shop(folder)
+    with served(folder, "--stream", "--publish-every", "0.5") as running:
+        yield running
+
+
+@pytest.fixture
+def client(replica: Served) -> Iterator[httpx.Client]:
+    """A client of the replica."""
+    with replica.client() as client:
+        yield client
+
+
+@pytest.fixture
+def at_live(live: Served) -> Iterator[httpx.Client]:
+    """A client of the one that streams."""
+    with live.client() as client:
+        yield client
+
+
+def get(client: httpx.Client, path: str, *, status: int = 200, **query: Any) -> Any:
+    """Ask, and give the document."""
+    answer = client.get(path, params=query)
+    assert answer.status_code == status, answer.text
+    wanted = "application/json" if status < 400 else "application/problem+json"
+    assert answer.headers["content-type"] == wanted
+    return answer.json()
+
+
+def post(client: httpx.Client, name: str, *, status: int = 201, key: str | None = None, **fields: Any) -> Any:
+    """Command, and give the document."""
+    headers = {"idempotency-key": key} if key else {}
+    answer = client.post(f"/commands/{name}", json=fields, headers=headers)
+    assert answer.status_code == status, answer.text
+    return answer.json()
+
+
+def test_an_order_is_found_with_position_and_lag(client: httpx.Client) -> None:
+    """One row, exact amounts as text, and where it stands."""
+    found = get(client, "/orders/order-4")
+    order = found["data"]
+    assert (order["order_id"], order["customer_id"], order["amount"], order["status"]) == (
+        "order-4",
+        "c-1",
+        "4.50",
+        "paid",
+    )
+    assert found["position"] == 65
+    assert found["lag"] == {"events": 0, "seconds": 0.0}
+    assert found["status"] == "current"
+    assert found["last_updated"].startswith("20")
+
+
+def test_pages_give_every_order_of_a_customer_once_newest_first(client: httpx.Client) -> None:
+    """Following ``next`` from page to page loses and repeats nothing."""
+    path: str | None = "/customers/c-2/orders?limit=3"
+    seen: list[str] = []
+    sizes = []
+    while path:
+        page = client.get(path).json()
+        sizes.append(len(page["data"]))
+        seen += [order["order_id"] for order in page["data"]]
+        path = page["next"]
+    assert sizes == [3, 3, 1]
+    placed = [get(client, f"/orders/{order}")["data"]["placed_at"] for order in seen]
+    assert sorted(seen) == sorted(f"order-{n}" for n in range(2, 21, 3))
+    assert placed == sorted(placed, reverse=True)
+
+
+def test_reports_and_stock_are_answered(client: httpx.Client) -> None:
+    """Revenue and refunds add up, and stock is what was received less what is reserved."""
+    [month] = get(client, "/reports/revenue", by="month")["data"]
+    assert (month["orders_paid"], month["revenue"], month["refunds"], month["net_revenue"]) == (
+        21,
+        "94.50",
+        "4.50",
+        "90.00",
+    )
+    assert get(client, "/reports/revenue", to="2001-01-01")["data"] == []
+    assert get(client, "/products/cup/inventory")["data"]["available"] == 100 - 2 * 20
+    assert get(client, "/reports/stock", limit=5)["data"][0]["sku"] == "cup"
+
+
+@pytest.mark.parametrize(
+    ("path", "query", "status"),
+    [
+        ("/orders/none", {}, 404),
+        ("/nowhere", {}, 404),
+        ("/customers/c-1/orders", {"after": "x"}, 400),
+        ("/customers/c-1/orders", {"after": "WzEsMl0"}, 400),  # [1,2]
+        ("/customers/c-1/orders", {"after": "WzFd"}, 400),  # [1]
+        ("/customers/c-1/orders", {"after": "WyJub3ciLHt9XQ"}, 400),  # ["now",{}]
+        ("/customers/c-1/orders", {"limit": 0}, 400),
+        ("/reports/revenue", {"from": "1"}, 400),
+        ("/reports/revenue", {"by": "year"}, 400),
+        ("/orders/order-1", {"min_position": -1}, 400),
+        ("/orders/order-1", {"wait": "soon"}, 400),
+    ],
+)
+def test_what_cannot_be_answered_is_told_as_a_problem(
+    client: httpx.Client, path: str, query: dict[str, Any], status: int
+) -> None:
+    """Every error is a problem document with the status in it."""
+    assert get(client, path, status=status, **query)["status"] == status
+
+
+def test_an_etag_saves_the_answer_as_long_as_nothing_changes(at_live: httpx.Client) -> None:
+    """304 for the same position, 200 for another."""
+    first = at_live.get("/orders/order-5")
+    known = {"if-none-match": first.headers["etag"]}
+    again = at_live.get("/orders/order-5", headers=known)
+    assert (again.status_code, again.content, again.headers["etag"]) == (304, b"", first.headers["etag"])
+    done = post(at_live, "ReceiveStock", sku="etag", quantity=1, unit_cost="1")
+    later = at_live.get("/orders/order-5", headers=known, params={"min_position": done["position"], "wait": "20s"})
+    assert later.status_code == 200
+    assert later.headers["etag"] != first.headers["etag"]
+
+
+def test_a_position_that_is_not_shown_yet_is_processing(client: httpx.Client) -> None:
+    """A replica answers with what it has, says so, and gives no ETag for it."""
+    answer = client.get("/orders/order-1", params={"min_position": 1_000_000, "wait": "10ms"})
+    assert (answer.status_code, answer.json()["status"]) == (202, "processing")
+    assert answer.json()["data"]["order_id"] == "order-1"
+    assert "etag" not in answer.headers
+    assert get(client, "/orders/none", status=202, min_position=1_000_000)["data"] is None
+
+
+def test_a_command_is_handled_once_and_refused_with_reasons(at_live: httpx.Client) -> None:
+    """201, the same answer again for the same key, 422 with the rule's code, 409 with the actual version, 400."""
+    order = {"order_id": "order-once", "customer_id": "c-9", "currency": "EUR"}
+    first = post(at_live, "PlaceOrder", key="k-1", **order)
+    again = post(at_live, "PlaceOrder", key="k-1", **order)
+    assert again == {**first, "repeated": True}
+    assert (first["stream_version"], first["events"], first["command_id"]) == (1, 1, "k-1")
+    assert post(at_live, "PlaceOrder", status=422, **order)["code"] == "already_placed"
+    conflict = at_live.post("/commands/CancelOrder?expected_version=9", json={"order_id": "order-once", "reason": "no"})
+    assert (conflict.status_code, conflict.json()["actual_version"]) == (409, 1)
+    assert "quantity" in post(at_live, "ReceiveStock", status=400, sku="x", quantity="many", unit_cost="1")["detail"]
+    assert post(at_live, "Unheard", status=404)["code"] == "unknown_command"
+
+
+def test_what_was_written_is_read(live: Served) -> None:
+    """A GET that waits for a command's position shows what the command did, every time, from several clients."""
+
+    def write_and_read(number: int) -> list[str]:
+        stale = []
+        with live.client() as client:
+            for turn in range(ROUNDS // 4):
+                order = f"order-{number}-{turn}"
+                done = post(client, "PlaceOrder", order_id=order, customer_id=f"mine-{number}", currency="EUR")
+                query = {"min_position": done["position"], "wait": "20s"}
+                one = client.get(f"/orders/{order}", params=query)
+                newest = client.get(f"/customers/mine-{number}/orders", params={**query, "limit": 1})
+                if one.status_code != 200 or newest.json()["data"][0]["order_id"] != order:
+                    stale.append(f"{order}: {one.status_code} {newest.text}")
+        return stale
+
+    with ThreadPoolExecutor(4) as pool:
+        assert [stale for found in pool.map(write_and_read, range(4)) for stale in found] == []
+
+
+def test_a_replica_adopts_generations_while_it_answers(folder: Path, replica: Served, client: httpx.Client) -> None:
+    """What another process publishes is answered from then on, and no request fails meanwhile."""
+    before = get(client, "/status")["read_models"]["generation"]
+    done = post(client, "PlaceOrder", order_id="order-adopted", customer_id="c-9", currency="EUR")
+    with ThreadPoolExecutor(2) as pool:
+        asking = pool.submit(_ask_until, replica, "/orders/order-adopted", done["position"])
+        rebuild_again = pool.submit(_rebuild, folder)
+        statuses = asking.result(timeout=60)
+        rebuild_again.result()
+    assert set(statuses) == {200, 202}
+    assert get(client, "/status")["read_models"]["generation"] == before + 1
+    assert open_generations(str(folder / "read-models"), "orders").numbers()[-1] == before + 1
+
+
+def _rebuild(folder: Path) -> None:
+    from warehouse.event_log import open_log
+
+    rebuild(open_log(str(folder / "log"), domain_name="orders"), "orders", str(folder / "read-models"), OPTIONS)
+
+
+def _ask_until(running: Served, path: str, position: int) -> list[int]:
+    statuses = [0]
+    with running.client() as client:
+        while statuses[-1] != 200:
+            statuses.append(client.get(path, params={"min_position": position}).status_code)
+            assert len(statuses) < 100_000
+    return statuses[1:]
+
+
+def test_the_server_tells_how_it_is_doing(client: httpx.Client) -> None:
+    """Alive, ready, where all stands, and metrics by route."""
+    assert get(client, "/healthz") == {"status": "alive"}
+    assert get(client, "/readyz") == {"status": "ready"}
+    status = get(client, "/status")
+    assert status["log"]["position"] >= status["read_models"]["position"] > 0
+    assert status["generations"][0]["number"] == status["read_models"]["generation"]
+    metrics = client.get("/metrics").text
+    assert 'refold_http_requests_total{route="/healthz",status="200"}' in metrics
+    assert "refold_served_lag_events" in metrics
+
+
+def test_a_server_without_read_models_is_alive_and_not_ready(tmp_path: Path) -> None:
+    """Questions get 503 and are told to come again, commands are taken, and what is published later is adopted."""
+    shop(tmp_path)
+    with served(tmp_path, ready=False) as running, running.client() as client:
+        assert get(client, "/healthz") == {"status": "alive"}
+        assert get(client, "/readyz", status=503)["code"] == "unavailable"
+        answer = client.get("/orders/order-1")
+        assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
+        post(client, "PlaceOrder", order_id="order-early", customer_id="c", currency="EUR")
+
+
+def test_several_workers_serve_one_port(folder: Path) -> None:
+    """All answer from the same generation."""
+    with served(folder, "--workers", "2", "--no-commands") as running, running.client() as client:
+        assert {get(client, "/orders/order-3")["data"]["order_id"] for _ in range(20)} == {"order-3"}
+        assert client.post("/commands/PlaceOrder", json={}).status_code == 404
+
+
+def test_what_streamed_is_published_when_the_server_ends(tmp_path: Path) -> None:
+    """SIGTERM drains: the last command's effect is in a generation."""
+    shop(tmp_path)
+    with served(tmp_path, "--stream", "--publish-every", "3600") as running, running.client() as client:
+        done = post(client, "PlaceOrder", order_id="order-last", customer_id="c", currency="EUR")
+        get(client, "/orders/order-last", min_position=done["position"], wait="20s")
+    newest = open_generations(str(tmp_path / "read-models"), "orders").newest()
+    assert newest is not None
+    assert newest.position == done["position"]
