@@ -14,7 +14,7 @@ from __future__ import annotations
 import hashlib
 import tempfile
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,8 +27,8 @@ from warehouse.domain import Domain
 from warehouse.duck import connect
 from warehouse.endpoints import Lookup
 from warehouse.read_models.generations import Generation, Generations
+from warehouse.read_models.indexes import create_indexes
 from warehouse.read_models.live import LiveDatabase
-from warehouse.sql import quote
 
 T = TypeVar("T")
 
@@ -261,14 +261,6 @@ class Reader:
                 folder.cleanup()
 
         return _Opened(generation, standing, Cursors(connection.cursor, end))
-
-
-def create_indexes(connection: duckdb.DuckDBPyConnection, indexes: Mapping[str, tuple[str, ...]]) -> None:
-    """Make an index for each column that rows are looked up by, if it is not there."""
-    for table, names in indexes.items():
-        for name in names:
-            index = quote(f"by_{table}_{name}")
-            connection.execute(f"CREATE INDEX IF NOT EXISTS {index} ON {quote(table)} ({quote(name)})")
 
 
 @dataclass(frozen=True, slots=True)

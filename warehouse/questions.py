@@ -145,7 +145,7 @@ def _fetch(
         bindings = bindings + ends
         order = [f"{quote(lookup.newest_first)} DESC NULLS LAST"] if lookup.newest_first else []
         order += [quote(c) for c in _rest_of_key(lookup, bound)]
-        # Materialized, since DuckDB takes no index for a scan that feeds a Top N: it would look through all rows.
+        # Materialized, since DuckDB takes no index for a scan that feeds a Top N, but looks through the whole table.
         sql = (
             f"WITH _found AS MATERIALIZED ({sql}) FROM _found WHERE {beyond} "
             f"ORDER BY {', '.join(order)} LIMIT {limit + 1 if len(values) == 1 else most}"

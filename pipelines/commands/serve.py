@@ -32,10 +32,29 @@ refold serve --workers 4 --host 0.0.0.0"""
     help="With --stream: how often a generation is published, if anything changed.",
 )
 @click.option("--no-commands", is_flag=True, help="Take no commands: serve read models only.")
+@click.option("--query", is_flag=True, help="Take SQL of analysts at POST /query: read-only, in a process of its own.")
+@click.option(
+    "--tokens",
+    type=click.Path(exists=True, dir_okay=False),
+    metavar="FILE",
+    help="Bearer tokens, beside those of REFOLD_TOKENS; without any, only this machine is served.",
+)
+@click.option("--allow-host", multiple=True, metavar="NAME", help="A further host that requests may name.")
+@click.option("--rate", metavar="RATE", help="Requests a token: 200/second; unbounded on loopback by default.")
 @common_options("domain", "log", "read_models", "runner")
 @pass_invocation
 def serve(
-    call: Invocation, host: str, port: int, workers: int, stream: bool, publish_every: float, no_commands: bool
+    call: Invocation,
+    host: str,
+    port: int,
+    workers: int,
+    stream: bool,
+    publish_every: float,
+    no_commands: bool,
+    query: bool,
+    tokens: str | None,
+    allow_host: tuple[str, ...],
+    rate: str | None,
 ) -> None:
     """Serve commands and read models over HTTP, each answer with its position and lag.
 
@@ -68,6 +87,11 @@ def serve(
         runner=call.settings.runner,
         beam_arguments=call.beam_arguments,
         commands=not no_commands,
+        query=query,
+        host=host,
+        hosts=allow_host,
+        tokens_file=tokens,
+        rate=rate,
     )
     with bind(host, port) as listening:
         at = listening.getsockname()[1]

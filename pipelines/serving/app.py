@@ -6,19 +6,25 @@ import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
 from pipelines.serving.commanding import commanding_router
+from pipelines.serving.doors import check_exposure, hosts_for, is_loopback
+from pipelines.serving.guard import PUBLIC_RATE, Guard, Limits
 from pipelines.serving.measuring import Measuring
 from pipelines.serving.page import page_router
 from pipelines.serving.problems import MEDIA_TYPE, install_handlers
+from pipelines.serving.query_route import query_router
 from pipelines.serving.reading import reading_router
+from pipelines.serving.sandbox import Sandbox
 from pipelines.serving.serving import Serving
 from pipelines.serving.settings import ServeSettings
 from pipelines.serving.telling import telling_router
+from pipelines.serving.tokens import Scope, load_tokens
 from warehouse.domain import load_domain
 
 _PROBLEM = {
@@ -33,7 +39,21 @@ _PROBLEM = {
     },
     "required": ["type", "title", "status"],
 }
-_USUAL = {"400": "The request is malformed.", "404": "There is no such thing.", "503": "Try again a little later."}
+_USUAL = {
+    "400": "The request is malformed.",
+    "401": "A token is needed.",
+    "403": "The token lacks the scope, or the request comes from a page of another origin.",
+    "404": "There is no such thing.",
+    "408": "The request took too long to come.",
+    "413": "The body is too large.",
+    "414": "The path or the query is too long.",
+    "415": "The body is not application/json.",
+    "421": "The server does not go by the host of the request.",
+    "429": "Too many requests.",
+    "503": "Try again a little later.",
+}
+_OPEN = frozenset({"/", "/healthz", "/readyz"})
+"""Anybody may ask these."""
 
 
 def create_app(settings: ServeSettings) -> FastAPI:
@@ -48,6 +68,8 @@ def create_app(settings: ServeSettings) -> FastAPI:
     def serving() -> Serving:
         return running[0]
 
+    sandbox = Sandbox(lambda: serving().newest_file()) if settings.query else None
+
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         running.append(Serving(settings, domain))
@@ -57,6 +79,8 @@ def create_app(settings: ServeSettings) -> FastAPI:
             yield
         finally:
             await serving().stop()
+            if sandbox is not None:
+                sandbox.close()
 
     app = FastAPI(
         title=f"{domain.name} on refold",
@@ -68,14 +92,32 @@ def create_app(settings: ServeSettings) -> FastAPI:
         separate_input_output_schemas=False,
     )
     install_handlers(app)
+    tokens = load_tokens(os.environ, Path(settings.tokens_file) if settings.tokens_file else None)
+    check_exposure(settings.host, tokens)
     app.include_router(page_router())
     app.include_router(telling_router(serving))
     if settings.commands and domain.deciders:
         app.include_router(commanding_router(serving, domain))
     app.include_router(reading_router(serving, domain.bound_endpoints))
+    if sandbox is not None:
+        app.include_router(query_router(sandbox))
+    app.add_middleware(
+        Guard,
+        tokens=tokens,
+        scope_of=_scope_of,
+        limits=Limits(rate=settings.rate or (None if is_loopback(settings.host) else PUBLIC_RATE)),
+        hosts=hosts_for(settings.host, tokens, settings.hosts),
+    )
     app.add_middleware(Measuring, measured=lambda: serving().measured)
     app.openapi = lambda: _document(app)  # type: ignore[method-assign]
     return app
+
+
+def _scope_of(method: str, path: str) -> Scope | None:
+    """Tell what a token must be good for."""
+    if path in _OPEN or path.startswith("/static/"):
+        return None
+    return Scope.COMMAND if path.startswith("/commands/") else Scope.READ
 
 
 def from_environment() -> FastAPI:

@@ -20,7 +20,7 @@ from warehouse.queries import Standing
 from warehouse.questions import Question, to_json
 from warehouse.read_models.lag import Lag
 
-MOST_WAIT = 30.0
+MOST_WAIT = 20.0
 """The longest that a request may wait for a position, in seconds."""
 
 _NO_CACHE = {"cache-control": "no-cache"}

@@ -11,6 +11,7 @@ from uvicorn.supervisors import Multiprocess
 
 from event_schemas import RefoldError, UsageError
 from pipelines.serving.app import create_app
+from pipelines.serving.protocol import BoundedProtocol
 from pipelines.serving.settings import ENVIRONMENT, ServeSettings
 
 _KEEP_ALIVE_SECONDS = 30
@@ -50,6 +51,7 @@ def run(settings: ServeSettings, listening: socket.socket, *, workers: int) -> N
         "server_header": False,
         "proxy_headers": False,
         "lifespan": "on",
+        "http": BoundedProtocol,
         "timeout_keep_alive": _KEEP_ALIVE_SECONDS,
         "timeout_graceful_shutdown": _DRAIN_SECONDS,
     }

@@ -7,8 +7,10 @@ import os
 import signal
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from event_schemas import GenerationError
 from pipelines.serving.asking import Asker
 from pipelines.serving.measuring import Measured
 from pipelines.serving.settings import ServeSettings
@@ -18,7 +20,7 @@ from warehouse.command_handler import CommandHandler
 from warehouse.domain import Domain
 from warehouse.event_log.log import EventLog, open_log
 from warehouse.queries import LiveReader, Reader
-from warehouse.read_models.generations import Generations, open_generations
+from warehouse.read_models.generations import Generation, Generations, open_generations
 
 if TYPE_CHECKING:
     from pipelines.serving.following import Following
@@ -91,6 +93,13 @@ class Serving:
         assert isinstance(self.source, Reader)
         if self.source.adopt():
             self.waiting.moved()
+
+    def newest_file(self) -> tuple[Path, Generation]:
+        """Give the newest generation and its file, for SQL of analysts."""
+        newest = self.generations.newest()
+        if newest is None:
+            raise GenerationError("Nothing is published yet.")
+        return self.generations.path(newest), newest
 
     def _repeat(self, local: bool, action: object, name: str) -> Repeating:
         assert callable(action)

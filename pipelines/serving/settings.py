@@ -23,6 +23,11 @@ class ServeSettings:
         runner: of the stream; None for the local default.
         beam_arguments: Beam's options for it.
         commands: whether commands are taken.
+        query: whether SQL of analysts is taken.
+        host: the address that is listened on.
+        hosts: further names that requests may ask for, such as a proxy's.
+        tokens_file: where tokens are, beside those of the environment; None for none.
+        rate: requests a token, such as ``"200/second"``; None for the default of the address.
     """
 
     domain: str
@@ -33,6 +38,11 @@ class ServeSettings:
     runner: str | None = None
     beam_arguments: tuple[str, ...] = ()
     commands: bool = True
+    query: bool = False
+    host: str = "127.0.0.1"
+    hosts: tuple[str, ...] = ()
+    tokens_file: str | None = None
+    rate: str | None = None
 
     def dump(self) -> str:
         """Write them for a worker process.
@@ -48,5 +58,5 @@ class ServeSettings:
     def load(environ: Mapping[str, str]) -> ServeSettings:
         """Read what :meth:`dump` wrote."""
         values = json.loads(environ[ENVIRONMENT])
-        values["beam_arguments"] = tuple(values["beam_arguments"])
-        return ServeSettings(**values)
+        tuples = {name: tuple(values[name]) for name in ("beam_arguments", "hosts")}
+        return ServeSettings(**{**values, **tuples})
