@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from pipelines.commands.durations import DURATION
 from pipelines.commands.invocation import BeamCommand, Invocation, common_options, pass_invocation
 
 _EXAMPLE = """\
@@ -40,6 +41,13 @@ refold serve --workers 4 --host 0.0.0.0"""
     help="Bearer tokens, beside those of REFOLD_TOKENS; without any, only this machine is served.",
 )
 @click.option("--allow-host", multiple=True, metavar="NAME", help="A further host that requests may name.")
+@click.option(
+    "--max-wait",
+    type=DURATION,
+    default=20.0,
+    metavar="DURATION",
+    help="How long a request may wait for a position; 20s by default.",
+)
 @click.option("--rate", metavar="RATE", help="Requests a token: 200/second; unbounded on loopback by default.")
 @common_options("domain", "log", "read_models", "runner")
 @pass_invocation
@@ -54,6 +62,7 @@ def serve(
     query: bool,
     tokens: str | None,
     allow_host: tuple[str, ...],
+    max_wait: float,
     rate: str | None,
 ) -> None:
     """Serve commands and read models over HTTP, each answer with its position and lag.
@@ -91,6 +100,7 @@ def serve(
         host=host,
         hosts=allow_host,
         tokens_file=tokens,
+        max_wait=max_wait,
         rate=rate,
     )
     with bind(host, port) as listening:

@@ -20,9 +20,6 @@ from warehouse.queries import Standing
 from warehouse.questions import Question, to_json
 from warehouse.read_models.lag import Lag
 
-MOST_WAIT = 20.0
-"""The longest that a request may wait for a position, in seconds."""
-
 _NO_CACHE = {"cache-control": "no-cache"}
 _MOST_IN_PAGE = 1_000
 _IN_PAGE = 50
@@ -33,7 +30,7 @@ _MIN_POSITION = Query(
 )
 _WAIT_TEXT = Query(
     pattern=rf"^{_WAIT.pattern}$",
-    description=f"How long to wait for it, such as 2s or 500ms; {MOST_WAIT:g}s at most.",
+    description="How long to wait for it, such as 2s or 500ms; the server has a bound of its own.",
 )
 
 
@@ -79,7 +76,7 @@ async def _answer(
     serving: Serving, request: Request, question: Question, min_position: int, wait: str | None
 ) -> Response:
     if min_position:
-        await serving.waiting.until(min_position, _seconds(wait))
+        await serving.waiting.until(min_position, min(_seconds(wait), serving.settings.max_wait))
     shown = serving.source.standing()
     if shown is not None and shown.position >= min_position and (known := request.headers.get("if-none-match")):
         tag = _tag(shown)
@@ -137,7 +134,7 @@ def _seconds(wait: str | None) -> float:
         return 0.0
     found = _WAIT.fullmatch(wait)
     assert found is not None
-    return min(float(found[1]) / (1000 if found[2] == "ms" else 1), MOST_WAIT)
+    return float(found[1]) / (1000 if found[2] == "ms" else 1)
 
 
 def _checks(bound: Bound) -> dict[str, Checked]:
@@ -162,7 +159,7 @@ def _signature(bound: Bound, checks: Mapping[str, Checked], *, paged: bool) -> i
     if paged:
         limit = Annotated[int, Query(ge=1, le=_MOST_IN_PAGE, description="How many rows a page has.")]
         text = "Where the page before ended: take `next`."
-        after = Annotated[str, Query(max_length=4 * MOST_LETTERS, description=text)]
+        after = Annotated[str, Query(max_length=4 * MOST_LETTERS, pattern=r"^[A-Za-z0-9_-]*$", description=text)]
         found += [_parameter("limit", limit, _IN_PAGE), _parameter("after", after, "")]
     found.append(_parameter("min_position", Annotated[POSITION, _MIN_POSITION], 0))
     found.append(_parameter("wait", Annotated[str | None, _WAIT_TEXT], None))

@@ -27,6 +27,7 @@ class ServeSettings:
         host: the address that is listened on.
         hosts: further names that requests may ask for, such as a proxy's.
         tokens_file: where tokens are, beside those of the environment; None for none.
+        max_wait: how long a request may wait for a position, in seconds.
         rate: requests a token, such as ``"200/second"``; None for the default of the address.
     """
 
@@ -42,6 +43,7 @@ class ServeSettings:
     host: str = "127.0.0.1"
     hosts: tuple[str, ...] = ()
     tokens_file: str | None = None
+    max_wait: float = 20.0
     rate: str | None = None
 
     def dump(self) -> str:

@@ -133,7 +133,10 @@ def _only(pattern: str, *, what: str) -> BeforeValidator:
     return BeforeValidator(check)
 
 
-_TEXT = Checked(Annotated[str, StringConstraints(max_length=MOST_LETTERS)])
+_PLAIN = r"^[^\x00-\x1f\x7f-\x9f/\\]*$"
+"""No control characters and no slashes: the guard refuses them in every path."""
+
+_TEXT = Checked(Annotated[str, StringConstraints(max_length=MOST_LETTERS, pattern=_PLAIN)])
 _INTEGER = _only(r"-?[0-9]{1,20}", what="a whole number")
 _CHECKED: dict[str, Checked] = {
     "DATE": Checked(Annotated[date, _only(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", what="a date such as 2025-03-01")]),
