@@ -36,6 +36,7 @@ bench: .venv/dev  ## the benchmarks at a size for a coffee
 	$(BIN)/python -m benchmarks.commands
 	$(BIN)/python -m benchmarks.ingest
 	$(BIN)/python -m benchmarks.stream
+	$(BIN)/python -m benchmarks.serve
 	$(BIN)/python -m benchmarks.rebuild --events 20000000
 	$(BIN)/python -m benchmarks.trading --events 10000000
 	$(BIN)/python -m benchmarks.trading --events 2000000 --fold

@@ -24,7 +24,7 @@ from pathlib import Path
 
 import click
 
-CONNECTIONS = 64
+CONNECTIONS = 128
 KINDS = ("order", "customer", "inventory", "revenue")
 _SCRIPT = Path(__file__).with_name("paths.lua")
 _STEPS = ("day", "week", "month")
@@ -150,7 +150,7 @@ async def _closed(load: Load) -> dict[str, float]:
 async def _open(load: Load, rate: float) -> dict[str, float]:
     chance = random.Random()
     free: asyncio.LifoQueue[Connection] = asyncio.LifoQueue()
-    for _ in range(4 * CONNECTIONS):
+    for _ in range(CONNECTIONS):
         free.put_nowait(await Connection.open(load.port))
     milliseconds: list[float] = []
     events: list[float] = []

@@ -17,6 +17,7 @@ import duckdb
 
 from event_schemas import ProjectionError
 from warehouse.projection import ReadModel
+from warehouse.reports import can_be_asked_together
 from warehouse.sql import first_line, quote
 
 _IN_PATH = re.compile(r"\{(\w+)\}")
@@ -104,6 +105,11 @@ class Report:
         """The parameters that the path names."""
         return tuple(_IN_PATH.findall(self.path))
 
+    @property
+    def types(self) -> dict[str, str]:
+        """The DuckDB types of the parameters."""
+        return {name: parameter.type for name, parameter in self.parameters.items()}
+
 
 Endpoint = Lookup | Report
 
@@ -117,12 +123,14 @@ class Bound:
         columns: column of the answer to its DuckDB type.
         key: the read model's key columns; empty for a report.
         one: whether it answers with one row.
+        together: whether many questions can become one query.
     """
 
     endpoint: Endpoint
     columns: Mapping[str, str]
     key: tuple[str, ...] = ()
     one: bool = False
+    together: bool = True
 
 
 def bind(endpoint: Endpoint, models: Mapping[str, ReadModel], connection: duckdb.DuckDBPyConnection) -> Bound:
@@ -175,7 +183,10 @@ def _bind_report(report: Report, connection: duckdb.DuckDBPyConnection) -> Bound
         raise _wrong(report, "sql= must be one SELECT")
     if unbound := statements[0].named_parameters ^ set(report.parameters):
         raise _wrong(report, f"{min(unbound)!r} is in one of sql= and parameters=, and not in the other")
-    return Bound(report, _columns(connection, report.sql, _samples(connection, report)))
+    samples = _samples(connection, report)
+    columns = _columns(connection, report.sql, samples)
+    values = tuple(samples.values())
+    return Bound(report, columns, together=can_be_asked_together(connection, report.sql, report.types, columns, values))
 
 
 def _samples(connection: duckdb.DuckDBPyConnection, report: Report) -> dict[str, Any]:

@@ -17,6 +17,7 @@ import orjson
 
 from event_schemas import UsageError
 from warehouse.endpoints import Bound, Lookup, Report
+from warehouse.reports import ask_together
 from warehouse.sql import columns, quote
 
 MOST_ROWS = 10_000
@@ -49,7 +50,7 @@ class Question:
     @property
     def group(self) -> tuple[Any, ...]:
         """What questions must have in common to be asked together."""
-        alone = self.values if isinstance(self.bound.endpoint, Report) else ()
+        alone = () if self.bound.together else self.values
         return (self.bound.endpoint.path, self.limit, self.after, alone)
 
 
@@ -74,7 +75,8 @@ def answer(connection: duckdb.DuckDBPyConnection, questions: Sequence[Question])
         questions: at least one; each has another value.
 
     Raises:
-        UsageError: a cursor is none that a page gave, or a report has more rows than :data:`MOST_ROWS`.
+        UsageError: a cursor is none that a page gave, or a report has more rows than :data:`MOST_ROWS`; which of many
+            does is not told.
 
     Example:
         >>> from warehouse.endpoints import Lookup
@@ -88,8 +90,17 @@ def answer(connection: duckdb.DuckDBPyConnection, questions: Sequence[Question])
     first = questions[0]
     endpoint = first.bound.endpoint
     if isinstance(endpoint, Report):
-        return [_report(connection, endpoint, first)] * len(questions)
+        return _reports(connection, endpoint, questions)
     return _lookup(connection, endpoint, first.bound, questions)
+
+
+def _reports(connection: duckdb.DuckDBPyConnection, report: Report, questions: Sequence[Question]) -> list[Page]:
+    if len(questions) > 1:
+        asked = [question.values for question in questions]
+        found = ask_together(connection, report.sql, report.types, asked, most=MOST_ROWS)
+        if found is not None:
+            return [Page(_named(q.bound.columns, rows)) for q, rows in zip(questions, found, strict=True)]
+    return [_report(connection, report, question) for question in questions]
 
 
 def _report(connection: duckdb.DuckDBPyConnection, report: Report, question: Question) -> Page:

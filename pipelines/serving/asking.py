@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,11 +21,14 @@ from typing import Any
 
 import duckdb
 
+from event_schemas import UsageError
 from warehouse.endpoints import Report
 from warehouse.queries import Source, Standing
 from warehouse.questions import Page, Question, answer, to_json
 
 _KEPT = 10_000
+_TOGETHER_SECONDS = 0.05
+"""How long a query of many reports may take, as far as can be told from the one before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +69,7 @@ class Asker:
         self._report_seconds = report_seconds
         self._asked: dict[Key, asyncio.Future[Answered]] = {}
         self._groups: OrderedDict[Key, dict[Key, Question]] = OrderedDict()
+        self._seconds: dict[Key, float] = {}
         self._due = False
         self._kept: dict[Key, Answered] = {}
         self._kept_at: Standing | None = None
@@ -113,7 +118,7 @@ class Asker:
         loop = asyncio.get_running_loop()
         while self._free and self._groups:
             group, waiting = self._groups.popitem(last=False)
-            keys = list(waiting)[: self._together]
+            keys = list(waiting)[: self._most(group)]
             questions = [waiting.pop(key) for key in keys]
             if waiting:
                 self._groups[group] = waiting
@@ -121,7 +126,7 @@ class Asker:
             running = loop.run_in_executor(self._pool, self._run, questions)
             running.add_done_callback(partial(self._end, keys))
 
-    def _end(self, keys: Sequence[Key], done: asyncio.Future[list[Answered]]) -> None:
+    def _end(self, keys: Sequence[Key], done: asyncio.Future[list[Answered | Exception]]) -> None:
         self._free += 1
         error = None if done.cancelled() else done.exception()
         for index, key in enumerate(keys):
@@ -135,13 +140,38 @@ class Asker:
                 future.exception()  # whoever asked may have gone: nobody else has to hear of it
             else:
                 answered = done.result()[index]
+                if isinstance(answered, Exception):
+                    future.set_exception(answered)
+                    future.exception()
+                    continue
                 future.set_result(answered)
                 if answered.standing == self._kept_at and len(self._kept) < _KEPT:
                     self._kept[key] = answered
         if self._groups:
             self._dispatch()
 
-    def _run(self, questions: Sequence[Question]) -> list[Answered]:
+    def _most(self, group: Key) -> int:
+        """Tell how many questions of a group become one query: slow reports are asked alone, or few together."""
+        if (seconds := self._seconds.get(group)) is None:
+            return self._together
+        return min(max(int(_TOGETHER_SECONDS / seconds), 1), self._together)
+
+    def _run(self, questions: Sequence[Question]) -> list[Answered | Exception]:
+        first = questions[0]
+        if not (isinstance(first.bound.endpoint, Report) and first.bound.together):
+            return [*self._ask(questions)]
+        started = time.perf_counter()
+        try:
+            found = self._ask(questions)
+        except (duckdb.Error, UsageError) as error:
+            self._seconds[first.group] = self._report_seconds
+            if len(questions) == 1:
+                return [error]
+            return [one for question in questions for one in self._run([question])]
+        self._seconds[first.group] = (time.perf_counter() - started) / len(questions)
+        return [*found]
+
+    def _ask(self, questions: Sequence[Question]) -> list[Answered]:
         def query(connection: duckdb.DuckDBPyConnection) -> list[Page]:
             if isinstance(questions[0].bound.endpoint, Report):
                 with _within(self._report_seconds, connection):

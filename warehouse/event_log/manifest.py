@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from dataclasses import dataclass
 
 import orjson
@@ -109,8 +110,9 @@ def encode(manifest: Manifest) -> bytes:
     return orjson.dumps(dataclasses.asdict(manifest))
 
 
+@functools.lru_cache(maxsize=4)
 def decode(data: bytes, *, where: str) -> Manifest:
-    """Read a manifest.
+    """Read a manifest; once, since those who follow a log ask for the newest again and again.
 
     Raises:
         DamagedLogError: it is no manifest.

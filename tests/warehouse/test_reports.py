@@ -1,0 +1,114 @@
+"""Reports asked together: each who asks gets what it would get alone, and what cannot be asked so is asked alone."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from typing import TypeVar
+
+import duckdb
+import pytest
+
+from event_schemas import UsageError
+from pipelines.serving.asking import Answered, Asker
+from warehouse.endpoints import Bound, Parameter, Report, bind
+from warehouse.queries import Standing
+from warehouse.questions import Question, answer
+
+T = TypeVar("T")
+SOLD = """
+SELECT shop, CAST(sum(pieces) AS BIGINT) AS pieces, count(*) AS sales FROM sales
+WHERE pieces >= $least AND ($shop IS NULL OR shop = $shop) GROUP BY ALL ORDER BY ALL
+"""
+LEAST = Parameter(type="BIGINT", text="The least sale that counts.", default=0)
+SHOP = Parameter(type="VARCHAR", text="One shop; all by default.")
+STANDING = Standing(1, 1, "", "", 1, "")
+
+
+@pytest.fixture
+def connection() -> Iterator[duckdb.DuckDBPyConnection]:
+    """Sales of some shops."""
+    with closing(duckdb.connect()) as made:
+        made.execute("CREATE TABLE sales AS SELECT 'shop-' || i % 7 AS shop, i % 30 AS pieces FROM range(200) r(i)")
+        yield made
+
+
+def bound(connection: duckdb.DuckDBPyConnection, sql: str, **parameters: Parameter) -> Bound:
+    """Bind a report."""
+    return bind(Report(path="/report", sql=sql, text="A report.", parameters=parameters), {}, connection)
+
+
+def test_together_is_what_it_is_alone(connection: duckdb.DuckDBPyConnection) -> None:
+    """Rows and their order, also for those who get none."""
+    report = bound(connection, SOLD, least=LEAST, shop=SHOP)
+    assert report.together
+    asked = [Question(report, (least, shop)) for least in (0, 17, 29, 99) for shop in (None, "shop-3", "none")]
+    assert len({question.group for question in asked}) == 1
+    together = answer(connection, asked)
+    assert together == [answer(connection, [question])[0] for question in asked]
+    assert [len(page.rows) for page in together] == [7, 1, 0, 7, 1, 0, 6, 1, 0, 0, 0, 0]
+
+
+@pytest.mark.parametrize(
+    ("sql", "parameters"),
+    [
+        ("SELECT shop FROM sales WHERE pieces > $least ORDER BY ALL LIMIT 3", {"least": LEAST}),
+        ("SELECT shop FROM sales WHERE pieces > $least", {"least": LEAST}),
+        ("SELECT shop, '$least' AS text FROM sales WHERE pieces > $least ORDER BY ALL", {"least": LEAST}),
+        ("SELECT shop FROM sales ORDER BY ALL", {}),
+    ],
+)
+def test_what_a_join_would_change_is_asked_alone(
+    connection: duckdb.DuckDBPyConnection, sql: str, parameters: dict[str, Parameter]
+) -> None:
+    """A limit, an order of its own, a parameter's name in a text, and what has no parameters."""
+    report = bound(connection, sql, **parameters)
+    assert not report.together
+    assert len({Question(report, (least,)).group for least in (1, 2)}) == 2
+
+
+def test_too_many_rows_are_refused_to_those_who_asked_for_them(connection: duckdb.DuckDBPyConnection) -> None:
+    """The others have their answer."""
+    report = bound(connection, "SELECT i FROM range($least) r(i) ORDER BY ALL", least=LEAST)
+    found = _ask(connection, report, 20_000, 3)
+    assert [type(one) for one in found] == [UsageError, Answered]
+
+
+def test_a_question_that_fails_harms_no_other(connection: duckdb.DuckDBPyConnection) -> None:
+    """They are asked one by one when they fail together."""
+    report = bound(connection, "SELECT CAST($shop AS INTEGER) AS number ORDER BY ALL", shop=SHOP)
+    assert report.together
+    found = _ask(connection, report, "12", "twelve", "13")
+    assert [getattr(one, "data", type(one)) for one in found] == [
+        b'[{"number":12}]',
+        duckdb.ConversionException,
+        b'[{"number":13}]',
+    ]
+
+
+class _Source:
+    """A reader of one connection, which nothing changes."""
+
+    def __init__(self, connection: duckdb.DuckDBPyConnection) -> None:
+        self._connection = connection
+
+    def standing(self) -> Standing | None:
+        return STANDING
+
+    def ask(self, query: Callable[[duckdb.DuckDBPyConnection], T]) -> tuple[T, Standing]:
+        return query(self._connection), STANDING
+
+    def close(self) -> None:
+        """There is nothing to give up."""
+
+
+def _ask(connection: duckdb.DuckDBPyConnection, report: Bound, *values: object) -> list[Answered | BaseException]:
+    async def ask() -> list[Answered | BaseException]:
+        asker = Asker(_Source(connection), threads=1)
+        asked = (asker.ask(Question(report, (value,))) for value in values)
+        found = await asyncio.gather(*asked, return_exceptions=True)
+        asker.close()
+        return [*found]
+
+    return asyncio.run(ask())
