@@ -19,13 +19,14 @@ from pipelines.serving.measuring import Measuring
 from pipelines.serving.page import page_router
 from pipelines.serving.problems import MEDIA_TYPE, install_handlers
 from pipelines.serving.query_route import query_router
-from pipelines.serving.reading import reading_router
+from pipelines.serving.reading import Reading
+from pipelines.serving.reading_document import reading_paths
 from pipelines.serving.sandbox import Sandbox
 from pipelines.serving.serving import Serving
 from pipelines.serving.settings import ServeSettings
 from pipelines.serving.telling import telling_router
 from pipelines.serving.tokens import Scope, load_tokens
-from warehouse.domain import load_domain
+from warehouse.domain import Domain, load_domain
 
 _PROBLEM = {
     "type": "object",
@@ -99,9 +100,9 @@ def create_app(settings: ServeSettings) -> FastAPI:
     app.include_router(telling_router(serving))
     if settings.commands and domain.deciders:
         app.include_router(commanding_router(serving, domain))
-    app.include_router(reading_router(serving, domain.bound_endpoints))
     if sandbox is not None:
         app.include_router(query_router(sandbox))
+    app.add_middleware(Reading, serving=serving, endpoints=domain.bound_endpoints)
     app.add_middleware(
         Guard,
         tokens=tokens,
@@ -110,7 +111,7 @@ def create_app(settings: ServeSettings) -> FastAPI:
         hosts=hosts_for(settings.host, tokens, settings.hosts),
     )
     app.add_middleware(Measuring, measured=lambda: serving().measured)
-    app.openapi = lambda: _document(app)  # type: ignore[method-assign]
+    app.openapi = lambda: _document(app, domain)  # type: ignore[method-assign]
     return app
 
 
@@ -126,10 +127,11 @@ def from_environment() -> FastAPI:
     return create_app(ServeSettings.load(os.environ))
 
 
-def _document(app: FastAPI) -> dict[str, Any]:
+def _document(app: FastAPI, domain: Domain) -> dict[str, Any]:
     """Write the API's document: FastAPI's, with errors as they are answered here."""
     if app.openapi_schema is None:
         found = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
+        found["paths"] |= reading_paths(domain.bound_endpoints)
         found.setdefault("components", {}).setdefault("schemas", {})["Problem"] = _PROBLEM
         for unused in ("HTTPValidationError", "ValidationError"):
             found["components"]["schemas"].pop(unused, None)

@@ -67,7 +67,7 @@ class Asker:
         self._free = threads
         self._together = together
         self._report_seconds = report_seconds
-        self._asked: dict[Key, asyncio.Future[Answered]] = {}
+        self._asked: dict[Key, list[asyncio.Future[Answered]]] = {}
         self._groups: OrderedDict[Key, dict[Key, Question]] = OrderedDict()
         self._seconds: dict[Key, float] = {}
         self._due = False
@@ -93,11 +93,10 @@ class Asker:
             self._kept_at = now
         if (kept := self._kept.get(key)) is not None:
             return kept
-        if (asked := self._asked.get(key)) is not None:
-            answered = await asyncio.shield(asked)
-            if answered.standing.position >= at_least:
-                return answered
-        return await asyncio.shield(self._asked.get(key) or self._add(key, question))
+        answered = await self._add(key, question)
+        if answered.standing.position < at_least:  # it was asked together with somebody who came before
+            answered = await self._add(key, question)
+        return answered
 
     def close(self) -> None:
         """Answer no more."""
@@ -106,7 +105,10 @@ class Asker:
     def _add(self, key: Key, question: Question) -> asyncio.Future[Answered]:
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Answered] = loop.create_future()
-        self._asked[key] = future
+        if (asked := self._asked.get(key)) is not None:
+            asked.append(future)
+            return future
+        self._asked[key] = [future]
         self._groups.setdefault(question.group, {})[key] = question
         if not self._due:
             self._due = True
@@ -130,23 +132,18 @@ class Asker:
         self._free += 1
         error = None if done.cancelled() else done.exception()
         for index, key in enumerate(keys):
-            future = self._asked.pop(key)
-            if future.done():
-                continue
-            if done.cancelled():
-                future.cancel()
-            elif error is not None:
-                future.set_exception(error)
-                future.exception()  # whoever asked may have gone: nobody else has to hear of it
-            else:
-                answered = done.result()[index]
-                if isinstance(answered, Exception):
-                    future.set_exception(answered)
-                    future.exception()
+            found = error or (None if done.cancelled() else done.result()[index])
+            for future in self._asked.pop(key):
+                if future.done():  # whoever asked has gone
                     continue
-                future.set_result(answered)
-                if answered.standing == self._kept_at and len(self._kept) < _KEPT:
-                    self._kept[key] = answered
+                if found is None:
+                    future.cancel()
+                elif isinstance(found, BaseException):
+                    future.set_exception(found)
+                else:
+                    future.set_result(found)
+            if isinstance(found, Answered) and found.standing == self._kept_at and len(self._kept) < _KEPT:
+                self._kept[key] = found
         if self._groups:
             self._dispatch()
 

@@ -91,8 +91,12 @@ def install_handlers(app: FastAPI) -> None:
 
 
 async def _on_invalid(_: Request, error: Exception) -> Response:
-    """Tell where a request is malformed, without repeating what it said."""
     assert isinstance(error, RequestValidationError)
+    return malformed(error)
+
+
+def malformed(error: RequestValidationError) -> Response:
+    """Tell where a request is malformed, without repeating what it said."""
     found = [{"where": ".".join(map(str, e["loc"])), "what": e["msg"]} for e in error.errors()[:_SHOWN]]
     detail = "; ".join(f"{e['where']}: {e['what']}" for e in found)
     return problem(400, "Malformed request", detail, code="malformed", errors=found)

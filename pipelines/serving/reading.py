@@ -1,200 +1,150 @@
-"""Reading: a route for each endpoint of the domain."""
+"""Reading: answers for the endpoints of the domain.
+
+They are answered before the framework is asked for a route: that takes as long as all the rest of an answer.
+"""
 
 from __future__ import annotations
 
-import inspect
 import re
-from collections.abc import Callable, Mapping
-from typing import Annotated, Any
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from urllib.parse import quote_plus, urlencode
 
 import duckdb
-from fastapi import APIRouter, Path, Query, Request, Response
+from fastapi.exceptions import RequestValidationError
+from starlette.responses import Response
+from starlette.types import ASGIApp, Receive, Scope, Send
 
+from event_schemas import RefoldError
 from pipelines.serving.asking import Answered
-from pipelines.serving.problems import problem
+from pipelines.serving.parameters import Asked, Parameters
+from pipelines.serving.problems import malformed, problem, problem_of
 from pipelines.serving.serving import Serving
-from pipelines.serving.shapes import MOST_LETTERS, POSITION, Checked, JsonSchema, check_of, row_schema
-from warehouse.endpoints import Bound, Lookup
+from warehouse.endpoints import Bound
 from warehouse.queries import Standing
-from warehouse.questions import Question, to_json
+from warehouse.questions import to_json
 from warehouse.read_models.lag import Lag
 
-_NO_CACHE = {"cache-control": "no-cache"}
-_MOST_IN_PAGE = 1_000
-_IN_PAGE = 50
-_WAIT = re.compile(r"([0-9]{1,5}(?:\.[0-9]{1,3})?)(ms|s)?")
-
-_MIN_POSITION = Query(
-    description="Answer 200 only if the rows show this position, which a command's answer gave; else 202."
-)
-_WAIT_TEXT = Query(
-    pattern=rf"^{_WAIT.pattern}$",
-    description="How long to wait for it, such as 2s or 500ms; the server has a bound of its own.",
-)
+_JSON = (b"content-type", b"application/json")
+_NO_CACHE = (b"cache-control", b"no-cache")
 
 
-def reading_router(serving: Callable[[], Serving], endpoints: tuple[Bound, ...]) -> APIRouter:
-    """Make the routes.
+@dataclass(frozen=True, slots=True)
+class _Route:
+    """Where one endpoint is asked; ``path`` is its template."""
+
+    path: str
+    pattern: re.Pattern[str]
+    parameters: Parameters
+
+
+class Reading:
+    """ASGI middleware that answers for the endpoints, and hands on everything else.
 
     Args:
+        app: takes what is not asked of an endpoint.
         serving: gives the server that runs.
-        endpoints: what it answers.
+        endpoints: what is answered.
     """
-    router = APIRouter(tags=["read models"])
-    for bound in endpoints:
-        router.add_api_route(
-            bound.endpoint.path,
-            _route(serving, bound),
-            methods=["GET"],
-            response_class=Response,
-            summary=bound.endpoint.text,
-            operation_id=re.sub(r"\W+", "_", bound.endpoint.path).strip("_"),
-            responses=_responses(bound),
-        )
-    return router
+
+    def __init__(self, app: ASGIApp, *, serving: Callable[[], Serving], endpoints: Iterable[Bound]) -> None:
+        self._app = app
+        self._serving = serving
+        self._routes = [_route(bound) for bound in endpoints]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer, or hand on."""
+        if scope["type"] == "http":
+            for route in self._routes:
+                if (found := route.pattern.fullmatch(scope["path"])) is not None:
+                    scope["route"] = route
+                    await self._answer(route, found.groupdict(), scope, receive, send)
+                    return
+        await self._app(scope, receive, send)
+
+    async def _answer(self, route: _Route, given: dict[str, str], scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["method"] != "GET":
+            refusal = problem(405, detail="Ask with GET.", headers={"allow": "GET"})
+            await refusal(scope, receive, send)
+            return
+        serving = self._serving()
+        try:
+            asked = route.parameters.read(given, scope["query_string"])
+            if await _is_known(serving, asked, scope, send):
+                return
+            answered = await serving.asker.ask(asked.question, at_least=asked.min_position)
+        except RequestValidationError as error:
+            await malformed(error)(scope, receive, send)
+        except RefoldError as error:
+            await problem_of(error)(scope, receive, send)
+        except duckdb.InterruptException:
+            refusal = problem(503, detail="The report took too long. Ask for less: a shorter range.", code="too_slow")
+            await refusal(scope, receive, send)
+        else:
+            lag = serving.watch.lag(answered.standing.position)
+            if asked.question.bound.one and not answered.found and answered.standing.position >= asked.min_position:
+                await _nothing(answered.standing, lag)(scope, receive, send)
+            else:
+                await _send(asked, answered, lag, scope, send)
 
 
-def _route(serving: Callable[[], Serving], bound: Bound) -> Callable[..., Any]:
-    """Make a route's function, with the signature that FastAPI reads."""
-    checks = _checks(bound)
-    paged = isinstance(bound.endpoint, Lookup) and not bound.one
-
-    async def read(request: Request, **given: Any) -> Response:
-        values = tuple(
-            given[f"p_{name}"] if given[f"p_{name}"] is None else check.value(given[f"p_{name}"])
-            for name, check in checks.items()
-        )
-        question = Question(bound, values, given.get("limit", 1), given.get("after", ""))
-        return await _answer(serving(), request, question, given["min_position"], given["wait"])
-
-    read.__signature__ = _signature(bound, checks, paged=paged)  # type: ignore[attr-defined]
-    return read
+def _route(bound: Bound) -> _Route:
+    path = bound.endpoint.path
+    parts = re.split(r"\{(\w+)\}", path)
+    pattern = "".join(f"(?P<{part}>[^/]+)" if index % 2 else re.escape(part) for index, part in enumerate(parts))
+    return _Route(path, re.compile(pattern, re.DOTALL), Parameters(bound))
 
 
-async def _answer(
-    serving: Serving, request: Request, question: Question, min_position: int, wait: str | None
-) -> Response:
-    if min_position:
-        await serving.waiting.until(min_position, min(_seconds(wait), serving.settings.max_wait))
+async def _is_known(serving: Serving, asked: Asked, scope: Scope, send: Send) -> bool:
+    """Wait for the position, and answer 304 if the caller knows already what is shown."""
+    if asked.min_position:
+        await serving.waiting.until(asked.min_position, min(asked.wait, serving.settings.max_wait))
+    known = next((value for name, value in scope["headers"] if name == b"if-none-match"), None)
     shown = serving.source.standing()
-    if shown is not None and shown.position >= min_position and (known := request.headers.get("if-none-match")):
-        tag = _tag(shown)
-        if tag in known:
-            return Response(status_code=304, headers={"etag": tag, **_NO_CACHE})
-    try:
-        answered = await serving.asker.ask(question, at_least=min_position)
-    except duckdb.InterruptException:
-        return problem(503, detail="The report took too long. Ask for less: a shorter range.", code="too_slow")
+    if known is None or shown is None or shown.position < asked.min_position or (tag := _tag(shown)) not in known:
+        return False
+    await send({"type": "http.response.start", "status": 304, "headers": [(b"etag", tag), _NO_CACHE]})
+    await send({"type": "http.response.body", "body": b""})
+    return True
+
+
+def _nothing(standing: Standing, lag: Lag) -> Response:
+    return problem(
+        404,
+        detail="There is no such row, at the position that the read models show.",
+        code="not_found",
+        position=standing.position,
+        last_updated=standing.last_updated,
+        lag={"events": lag.events, "seconds": lag.seconds},
+    )
+
+
+async def _send(asked: Asked, answered: Answered, lag: Lag, scope: Scope, send: Send) -> None:
     standing = answered.standing
-    lag = serving.watch.lag(standing.position)
-    processing = standing.position < min_position
-    if question.bound.one and not answered.found and not processing:
-        return problem(
-            404,
-            detail="There is no such row, at the position that the read models show.",
-            code="not_found",
-            position=standing.position,
-            last_updated=standing.last_updated,
-            lag={"events": lag.events, "seconds": lag.seconds},
-        )
-    body = _document(answered, lag, processing=processing, following=_next(request, question, answered))
-    if processing:
-        return Response(body, 202, _NO_CACHE, "application/json")
-    return Response(body, 200, {"etag": _tag(standing), **_NO_CACHE}, "application/json")
-
-
-def _document(answered: Answered, lag: Lag, *, processing: bool, following: str | None) -> bytes:
-    """Write an answer around rows that are JSON already."""
+    processing = standing.position < asked.min_position
     rest = to_json(
         {
-            "position": answered.standing.position,
-            "last_updated": answered.standing.last_updated,
+            "position": standing.position,
+            "last_updated": standing.last_updated,
             "lag": {"events": lag.events, "seconds": lag.seconds},
             "status": "processing" if processing else "current",
-            "next": following,
+            "next": _next(asked, answered, scope),
         }
     )
-    return b'{"data":' + answered.data + b"," + rest[1:]
+    body = b'{"data":' + answered.data + b"," + rest[1:]
+    headers = [_JSON, _NO_CACHE, (b"content-length", str(len(body)).encode())]
+    if not processing:
+        headers.append((b"etag", _tag(standing)))
+    await send({"type": "http.response.start", "status": 202 if processing else 200, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
 
 
-def _tag(standing: Standing) -> str:
-    return f'W/"{standing.position}-{standing.digest}"'
+def _tag(standing: Standing) -> bytes:
+    return f'W/"{standing.position}-{standing.digest}"'.encode()
 
 
-def _next(request: Request, question: Question, answered: Answered) -> str | None:
+def _next(asked: Asked, answered: Answered, scope: Scope) -> str | None:
     if not answered.after:
         return None
-    query = urlencode({"limit": question.limit, "after": answered.after}, quote_via=quote_plus)
-    return f"{request.scope['raw_path'].decode()}?{query}"
-
-
-def _seconds(wait: str | None) -> float:
-    if wait is None:
-        return 0.0
-    found = _WAIT.fullmatch(wait)
-    assert found is not None
-    return float(found[1]) / (1000 if found[2] == "ms" else 1)
-
-
-def _checks(bound: Bound) -> dict[str, Checked]:
-    """Tell how each value of a question is checked, in their order."""
-    if isinstance(bound.endpoint, Lookup):
-        return {name: check_of(bound.columns[name]) for name in bound.endpoint.given}
-    return {name: check_of(parameter.type, parameter) for name, parameter in bound.endpoint.parameters.items()}
-
-
-def _signature(bound: Bound, checks: Mapping[str, Checked], *, paged: bool) -> inspect.Signature:
-    endpoint = bound.endpoint
-    found = [_parameter("request", Request)]
-    for name, check in checks.items():
-        if name in endpoint.given:
-            found.append(_parameter(f"p_{name}", Annotated[check.annotation, Path(alias=name)]))
-        else:
-            assert not isinstance(endpoint, Lookup)
-            declared = endpoint.parameters[name]
-            annotation = check.annotation if declared.default is not None else check.annotation | None
-            query = Query(alias=name, description=declared.text)
-            found.append(_parameter(f"p_{name}", Annotated[annotation, query], declared.default))
-    if paged:
-        limit = Annotated[int, Query(ge=1, le=_MOST_IN_PAGE, description="How many rows a page has.")]
-        text = "Where the page before ended: take `next`."
-        after = Annotated[str, Query(max_length=4 * MOST_LETTERS, pattern=r"^[A-Za-z0-9_-]*$", description=text)]
-        found += [_parameter("limit", limit, _IN_PAGE), _parameter("after", after, "")]
-    found.append(_parameter("min_position", Annotated[POSITION, _MIN_POSITION], 0))
-    found.append(_parameter("wait", Annotated[str | None, _WAIT_TEXT], None))
-    return inspect.Signature(found)
-
-
-def _parameter(name: str, annotation: Any, default: Any = inspect.Parameter.empty) -> inspect.Parameter:
-    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
-
-
-def _responses(bound: Bound) -> dict[int | str, dict[str, Any]]:
-    row = row_schema(bound.columns)
-    data = {"anyOf": [row, {"type": "null"}]} if bound.one else {"type": "array", "items": row}
-    found: dict[int | str, dict[str, Any]] = {
-        200: _document_schema("What the read models show.", data, "current"),
-        202: _document_schema("What is known so far: `min_position` is not shown yet.", data, "processing"),
-        304: {"description": "Nothing has changed since the ETag."},
-    }
-    return found
-
-
-def _document_schema(text: str, data: JsonSchema, status: str) -> dict[str, Any]:
-    lag = {
-        "type": "object",
-        "description": "Events that the rows do not show yet, and the age of the oldest of them.",
-        "properties": {"events": {"type": "integer"}, "seconds": {"type": ["number", "null"]}},
-        "required": ["events", "seconds"],
-    }
-    properties = {
-        "data": data,
-        "position": {"type": "integer", "description": "Of the last event that the rows show."},
-        "last_updated": {"type": "string", "format": "date-time", "description": "When they were brought there."},
-        "lag": lag,
-        "status": {"const": status},
-        "next": {"type": ["string", "null"], "description": "Where the next page is."},
-    }
-    schema = {"type": "object", "properties": properties, "required": list(properties)}
-    return {"description": text, "content": {"application/json": {"schema": schema}}}
+    query = urlencode({"limit": asked.question.limit, "after": answered.after}, quote_via=quote_plus)
+    return f"{scope['raw_path'].decode()}?{query}"
