@@ -16,7 +16,7 @@ import tempfile
 import threading
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, TypeVar
 
@@ -272,6 +272,15 @@ class _Followed:
     cursors: Cursors
 
 
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """Where a live database stood, and at which count of its changes."""
+
+    followed: _Followed
+    changes: int
+    standing: Standing
+
+
 @dataclass(slots=True)
 class LiveReader:
     """Answers from the live database of a stream in this process.
@@ -282,8 +291,7 @@ class LiveReader:
 
     updated: Callable[[], None] = lambda: None
     _followed: _Followed | None = None
-    _standing: Standing | None = None
-    _lock: threading.Lock = field(default_factory=threading.Lock)
+    _seen: _Seen | None = None
 
     def adopt(self, live: LiveDatabase) -> None:
         """Answer from another live database from now on; give it to a stream as ``on_open``."""
@@ -294,17 +302,26 @@ class LiveReader:
         self.moved()
 
     def moved(self) -> None:
-        """Take note that the stream applied events."""
-        if self._followed is not None:
-            _, self._standing = self.ask(lambda _: None)
-            self.updated()
+        """Take note that the stream applied events; called in its thread, between its turns."""
+        followed = self._followed
+        if followed is None or (cursor := followed.cursors.take()) is None:
+            return
+        try:
+            _, standing = _in_transaction(cursor, lambda _: None, followed)
+        finally:
+            followed.cursors.give(cursor)
+        self._seen = _Seen(followed, followed.live.changes, standing)
+        self.updated()
 
     def standing(self) -> Standing | None:
         """Tell what is shown now, or a moment ago; None before the stream has opened its database."""
-        return self._standing
+        seen = self._seen
+        return seen.standing if seen else None
 
     def ask(self, query: Callable[[duckdb.DuckDBPyConnection], T]) -> tuple[T, Standing]:
-        """Run a query, in one transaction with the checkpoint.
+        """Run a query; its rows and where they stand are of one moment.
+
+        Between two turns that takes no transaction: each statement more would have to wait for Python's lock again.
 
         Raises:
             GenerationError: the stream has not opened its database yet, or has ended.
@@ -314,6 +331,11 @@ class LiveReader:
             if cursor is None:  # another was adopted a moment ago
                 continue
             try:
+                seen = self._seen
+                if seen is not None and seen.followed is followed and seen.changes == followed.live.changes:
+                    rows = query(cursor)
+                    if seen.changes == followed.live.changes:
+                        return rows, seen.standing
                 return _in_transaction(cursor, query, followed)
             finally:
                 followed.cursors.give(cursor)

@@ -61,6 +61,12 @@ class LiveDatabase:
     _open: threading.Lock = field(default_factory=threading.Lock)
     _closed: bool = False
     _held: bool = False
+    _changes: int = 0
+
+    @property
+    def changes(self) -> int:
+        """How often a change began or ended; odd while one is under way."""
+        return self._changes
 
     def apply(self, staged: Sequence[Staged], span: Span) -> int:
         """Bring all tables forward by one span, in one transaction.
@@ -68,6 +74,7 @@ class LiveDatabase:
         Returns:
             How many events could not be applied: they are in ``refold.dead_letters``.
         """
+        self._changes += 1
         try:
             broken = apply_staged(
                 self.connection,
@@ -80,6 +87,7 @@ class LiveDatabase:
                 indexes=self.indexes,
             )
         finally:
+            self._changes += 1
             forget_temporaries(self.connection)
         self.at = span.to
         return broken
