@@ -36,6 +36,7 @@ INDEXED_ROWS = 100_000
 """A read model of fewer rows is looked through: one row group of DuckDB holds them."""
 
 _MEMORY = "2GB"
+_LIST_EVERY = 10
 
 _STANDING = "SELECT position, commit_number, recorded_at, last_updated FROM refold.checkpoint"
 
@@ -50,7 +51,8 @@ class Standing:
         recorded_at: when that was recorded, RFC 3339; empty if there is none.
         last_updated: when they were brought there, RFC 3339.
         generation: the one that they are, or that they were brought forward from.
-        digest: of the declarations that made them, so that equal positions of other code can be told apart.
+        digest: of what that generation holds, so that other rows at an equal position can be told apart: made by other
+            code, or with dead letters that were retried.
     """
 
     position: int
@@ -90,8 +92,8 @@ def lookup_indexes(domain: Domain) -> dict[str, tuple[str, ...]]:
 
 
 def digest_of(generation: Generation) -> str:
-    """Tell by what declarations a generation was made, in eight letters."""
-    parts = [f"{name} {table.fingerprint}" for name, table in sorted(generation.tables.items())]
+    """Tell what a generation holds, in eight letters: other declarations or other rows make another digest."""
+    parts = [f"{name} {table.fingerprint} {table.checksum}" for name, table in sorted(generation.tables.items())]
     parts += [f"{name} {view}" for name, view in sorted((generation.views or {}).items())]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:8]
 
@@ -180,7 +182,7 @@ class Reader:
         self._indexes = lookup_indexes(domain)
         self._threads = threads
         self._opened: _Opened | None = None
-        self._closed = False
+        self._looks = 0
 
     def adopt(self) -> bool:
         """Look for a newer generation, and answer from it from now on; tell whether there was one.
@@ -191,7 +193,13 @@ class Reader:
             GenerationError: it cannot be opened; the one before is still answered from.
         """
         now = self._opened
-        if now is not None and not self._generations.is_published(now.generation.number + 1):
+        self._looks += 1
+        # Usually the next number tells. But whoever was slow finds that one collected, and has to list what there is.
+        if (
+            now is not None
+            and self._looks % _LIST_EVERY
+            and not self._generations.is_published(now.generation.number + 1)
+        ):
             return False
         newest = self._generations.newest()
         if newest is None or (now is not None and newest.number == now.generation.number):

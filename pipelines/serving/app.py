@@ -17,6 +17,7 @@ from pipelines.serving.doors import check_exposure, hosts_for, is_loopback
 from pipelines.serving.guard import PUBLIC_RATE, Guard, Limits
 from pipelines.serving.measuring import Measuring
 from pipelines.serving.page import page_router
+from pipelines.serving.parent import end_with_parent
 from pipelines.serving.problems import MEDIA_TYPE, install_handlers
 from pipelines.serving.query_route import query_router
 from pipelines.serving.reading import reading_router
@@ -122,7 +123,8 @@ def _scope_of(method: str, path: str) -> Scope | None:
 
 
 def from_environment() -> FastAPI:
-    """Make the application of a worker process."""
+    """Make the application of a worker process, which ends with its supervisor."""
+    end_with_parent()
     return create_app(ServeSettings.load(os.environ))
 
 

@@ -161,11 +161,21 @@ def _answered(question: Question, page: Page, standing: Standing) -> Answered:
 
 @contextmanager
 def _within(seconds: float, connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
-    """Interrupt what takes longer."""
-    timer = threading.Timer(seconds, connection.interrupt)
+    """Interrupt what takes longer; never what the connection does next."""
+    lock = threading.Lock()
+    ended = False
+
+    def interrupt() -> None:
+        with lock:
+            if not ended:
+                connection.interrupt()
+
+    timer = threading.Timer(seconds, interrupt)
     timer.daemon = True
     timer.start()
     try:
         yield
     finally:
         timer.cancel()
+        with lock:
+            ended = True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import inspect
 import re
 from collections.abc import Callable, Mapping
@@ -23,6 +24,7 @@ from warehouse.read_models.lag import Lag
 _NO_CACHE = {"cache-control": "no-cache"}
 _MOST_IN_PAGE = 1_000
 _IN_PAGE = 50
+_TAG = re.compile(r"\"[^\"]*\"|\*")
 _WAIT = re.compile(r"([0-9]{1,5}(?:\.[0-9]{1,3})?)(ms|s)?")
 
 _MIN_POSITION = Query(
@@ -59,6 +61,7 @@ def _route(serving: Callable[[], Serving], bound: Bound) -> Callable[..., Any]:
     """Make a route's function, with the signature that FastAPI reads."""
     checks = _checks(bound)
     paged = isinstance(bound.endpoint, Lookup) and not bound.one
+    declared = hashlib.sha256(repr((bound.endpoint, bound.columns)).encode()).hexdigest()[:8]
 
     async def read(request: Request, **given: Any) -> Response:
         values = tuple(
@@ -66,22 +69,32 @@ def _route(serving: Callable[[], Serving], bound: Bound) -> Callable[..., Any]:
             for name, check in checks.items()
         )
         question = Question(bound, values, given.get("limit", 1), given.get("after", ""))
-        return await _answer(serving(), request, question, given["min_position"], given["wait"])
+        known = _known_tags(request)
+        answer = await _answer(serving(), request, question, given["min_position"], given["wait"], known, declared)
+        if "*" in known and answer.status_code == 200:
+            return _unchanged(answer.headers["etag"])
+        return answer
 
     read.__signature__ = _signature(bound, checks, paged=paged)  # type: ignore[attr-defined]
     return read
 
 
 async def _answer(
-    serving: Serving, request: Request, question: Question, min_position: int, wait: str | None
+    serving: Serving,
+    request: Request,
+    question: Question,
+    min_position: int,
+    wait: str | None,
+    known: frozenset[str],
+    declared: str,
 ) -> Response:
     if min_position:
         await serving.waiting.until(min_position, min(_seconds(wait), serving.settings.max_wait))
     shown = serving.source.standing()
-    if shown is not None and shown.position >= min_position and (known := request.headers.get("if-none-match")):
-        tag = _tag(shown)
-        if tag in known:
-            return Response(status_code=304, headers={"etag": tag, **_NO_CACHE})
+    if known and shown is not None and shown.position >= min_position:
+        tag = _tag(shown, declared)
+        if tag.removeprefix("W/") in known:
+            return _unchanged(tag)
     try:
         answered = await serving.asker.ask(question, at_least=min_position)
     except duckdb.InterruptException:
@@ -101,7 +114,7 @@ async def _answer(
     body = _document(answered, lag, processing=processing, following=_next(request, question, answered))
     if processing:
         return Response(body, 202, _NO_CACHE, "application/json")
-    return Response(body, 200, {"etag": _tag(standing), **_NO_CACHE}, "application/json")
+    return Response(body, 200, {"etag": _tag(standing, declared), **_NO_CACHE}, "application/json")
 
 
 def _document(answered: Answered, lag: Lag, *, processing: bool, following: str | None) -> bytes:
@@ -118,8 +131,18 @@ def _document(answered: Answered, lag: Lag, *, processing: bool, following: str 
     return b'{"data":' + answered.data + b"," + rest[1:]
 
 
-def _tag(standing: Standing) -> str:
-    return f'W/"{standing.position}-{standing.digest}"'
+def _tag(standing: Standing, declared: str) -> str:
+    """Name what is shown: where it stands, what the read models hold, and how the endpoint is declared."""
+    return f'W/"{standing.position}-{standing.digest}-{declared}"'
+
+
+def _known_tags(request: Request) -> frozenset[str]:
+    """Give the tags of ``If-None-Match``, compared as RFC 9110 has it: weak or not makes no difference."""
+    return frozenset(_TAG.findall(", ".join(request.headers.getlist("if-none-match"))))
+
+
+def _unchanged(tag: str) -> Response:
+    return Response(status_code=304, headers={"etag": tag, **_NO_CACHE})
 
 
 def _next(request: Request, question: Question, answered: Answered) -> str | None:
