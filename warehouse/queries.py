@@ -12,12 +12,10 @@ that are made in a private copy: those who open the published file get it withou
 from __future__ import annotations
 
 import hashlib
-import tempfile
 import threading
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Protocol, TypeVar
 
 import duckdb
@@ -26,6 +24,7 @@ from event_schemas import GenerationError
 from warehouse.domain import Domain
 from warehouse.duck import connect
 from warehouse.endpoints import Lookup
+from warehouse.private_folder import PrivateFolder
 from warehouse.read_models.generations import Generation, Generations
 from warehouse.read_models.indexes import create_indexes
 from warehouse.read_models.live import LiveDatabase
@@ -37,6 +36,7 @@ INDEXED_ROWS = 100_000
 
 _MEMORY = "2GB"
 _LIST_EVERY = 10
+_PREFIX = "refold-serve-"
 
 _STANDING = "SELECT position, commit_number, recorded_at, last_updated FROM refold.checkpoint"
 
@@ -239,20 +239,23 @@ class Reader:
     def _open(self, generation: Generation) -> _Opened:
         wanted = {t: c for t, c in self._indexes.items() if t in generation.tables}
         large = {t: c for t, c in wanted.items() if generation.tables[t].rows >= INDEXED_ROWS}
-        folder = tempfile.TemporaryDirectory(prefix="refold-serve-", ignore_cleanup_errors=True) if large else None
+        folder = PrivateFolder(_PREFIX) if large else None
+        connection: duckdb.DuckDBPyConnection | None = None
         try:
             if folder is not None:
-                path = self._generations.working_copy(generation, Path(folder.name))
+                path = self._generations.working_copy(generation, folder.path)
                 path.chmod(0o600)
-                connection = connect(path, threads=self._threads, memory_limit=_MEMORY, temp_directory=folder.name)
+                connection = connect(path, threads=self._threads, memory_limit=_MEMORY, temp_directory=folder.path)
                 create_indexes(connection, large)
             else:
                 path = self._generations.path(generation)
                 connection = connect(path, threads=self._threads, memory_limit=_MEMORY, read_only=True)
             [[_, _, _, updated]] = connection.execute(_STANDING).fetchall()
         except BaseException:
+            if connection is not None:
+                connection.close()
             if folder is not None:
-                folder.cleanup()
+                folder.remove()
             raise
         standing = Standing(
             generation.position,
@@ -266,7 +269,7 @@ class Reader:
         def end() -> None:
             connection.close()
             if folder is not None:
-                folder.cleanup()
+                folder.remove()
 
         return _Opened(generation, standing, Cursors(connection.cursor, end))
 

@@ -85,7 +85,7 @@ def in_order(things: Sequence[Thing], owner: str) -> list[Thing]:
 def test_pages_give_every_row_once_in_order(
     connection: duckdb.DuckDBPyConnection, things: list[Thing], limit: int
 ) -> None:
-    """Whatever the size of a page; and no page but the last is short, or says that there is one more when there is not."""
+    """Whatever the size of a page: none but the last is short, and the last one says so."""
     put(connection, things)
     for owner in OWNERS:
         wanted = in_order(things, owner)
