@@ -356,10 +356,31 @@ def test_workers_end_with_a_supervisor_that_was_killed(folder: Path) -> None:
 
 def test_what_is_wrong_with_settings_is_said_once_for_all_workers(folder: Path) -> None:
     """A server for others needs tokens: many workers end with the error as one does, in place of starting for ever."""
-    command = [sys.executable, "-m", "pipelines.cli", "serve", "--port", "0", "--workers", "2", "--host", "0.0.0.0"]
-    command += ["--log", str(folder / "log"), "--read-models", str(folder / "read-models")]
-    variables = {**os.environ, "PYTHONPATH": str(ROOT)}
-    ended = subprocess.run(command, env=variables, capture_output=True, text=True, timeout=60, cwd=folder)
+    ended = _serve_by_two(folder, "orders", "--host", "0.0.0.0")
     assert ended.returncode not in (0, None)
     assert "token" in ended.stderr
     assert "Traceback" not in ended.stderr
+
+
+_GONE_FOR_WORKERS = """
+import multiprocessing, pathlib, shutil
+from warehouse.orders import ORDERS
+if multiprocessing.parent_process() is not None:
+    shutil.rmtree(pathlib.Path(__file__).parent / "log", ignore_errors=True)
+"""
+
+
+def test_workers_that_cannot_start_are_an_error(tmp_path: Path) -> None:
+    """The log is gone by the time that they open it: the exit code says that nothing was served."""
+    create_log(str(tmp_path / "log"), domain_name="orders")
+    (tmp_path / "gone.py").write_text(_GONE_FOR_WORKERS)
+    ended = _serve_by_two(tmp_path, "gone:ORDERS")
+    assert ended.returncode not in (0, None)
+    assert "A worker could not start" in ended.stderr
+
+
+def _serve_by_two(folder: Path, domain: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "pipelines.cli", "--domain", domain, "serve", "--port", "0", "--workers", "2"]
+    command += [*arguments, "--log", str(folder / "log"), "--read-models", str(folder / "read-models")]
+    variables = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{folder}"}
+    return subprocess.run(command, env=variables, capture_output=True, text=True, timeout=60, cwd=folder)
