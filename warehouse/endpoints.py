@@ -23,6 +23,10 @@ from warehouse.sql import first_line, quote
 _IN_PATH = re.compile(r"\{(\w+)\}")
 _PATH = re.compile(r"(/[a-z0-9_-]+|/\{[a-z_][a-z0-9_]*\})+")
 _RESERVED = {"min_position", "wait"}
+_LOOKED_UP_BY = re.compile(
+    r"U?(TINY|SMALL|BIG)INT|U?INTEGER|DECIMAL\(.*|VARCHAR|DATE|UUID|BOOLEAN|TIMESTAMP WITH TIME ZONE"
+)
+"""Types whose values come out of DuckDB equal to what was looked up: so rows can be told apart by whom they answer."""
 _SAMPLES: dict[str, str] = {
     "DATE": "2025-01-01",
     "TIMESTAMPTZ": "2025-01-01T00:00:00Z",
@@ -157,12 +161,15 @@ def _bind_lookup(lookup: Lookup, models: Mapping[str, ReadModel], connection: du
     model = models.get(lookup.table)
     if model is None:
         raise _wrong(lookup, f"there is no read model {lookup.table!r}; there are: {', '.join(models)}")
-    columns = _columns(connection, f"FROM {quote(lookup.table)}", {})
+    columns = _columns(connection, lookup, f"FROM {quote(lookup.table)}", {})
     if not lookup.given:
         raise _wrong(lookup, f"the path names no column of {lookup.table}; a Report can give a whole table")
     for name in (*lookup.given, *([lookup.newest_first] if lookup.newest_first else [])):
         if name not in columns:
             raise _wrong(lookup, f"{lookup.table} has no column {name!r}; it has: {', '.join(columns)}")
+    for name in lookup.given:
+        if not _LOOKED_UP_BY.fullmatch(columns[name]):
+            raise _wrong(lookup, f"rows cannot be looked up by {name!r}, a {columns[name]}; a Report can filter by it")
     one = set(model.key) <= set(lookup.given)
     return Bound(lookup, columns, tuple(model.key), one)
 
@@ -184,7 +191,7 @@ def _bind_report(report: Report, connection: duckdb.DuckDBPyConnection) -> Bound
     if unbound := statements[0].named_parameters ^ set(report.parameters):
         raise _wrong(report, f"{min(unbound)!r} is in one of sql= and parameters=, and not in the other")
     samples = _samples(connection, report)
-    columns = _columns(connection, report.sql, samples)
+    columns = _columns(connection, report, report.sql, samples)
     values = tuple(samples.values())
     return Bound(report, columns, together=can_be_asked_together(connection, report.sql, report.types, columns, values))
 
@@ -201,13 +208,15 @@ def _samples(connection: duckdb.DuckDBPyConnection, report: Report) -> dict[str,
     return samples
 
 
-def _columns(connection: duckdb.DuckDBPyConnection, sql: str, values: Mapping[str, Any]) -> dict[str, str]:
+def _columns(
+    connection: duckdb.DuckDBPyConnection, endpoint: Endpoint, sql: str, values: Mapping[str, Any]
+) -> dict[str, str]:
     try:
         connection.execute(f"FROM ({sql}) LIMIT 0", dict(values))
     except duckdb.Error as error:
-        raise ProjectionError(f"Endpoint with the SQL {' '.join(sql.split())!r}: {first_line(error)}") from error
+        raise _wrong(endpoint, first_line(error)) from error
     return {name: str(dtype) for name, dtype, *_ in connection.description or ()}
 
 
 def _wrong(endpoint: Endpoint, reason: str) -> ProjectionError:
-    return ProjectionError(f"Endpoint {endpoint.path}: {reason}.")
+    return ProjectionError(f"Endpoint {endpoint.path}: {reason.rstrip('.')}.")

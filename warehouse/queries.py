@@ -12,12 +12,10 @@ that are made in a private copy: those who open the published file get it withou
 from __future__ import annotations
 
 import hashlib
-import tempfile
 import threading
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol, TypeVar
 
 import duckdb
@@ -26,6 +24,7 @@ from event_schemas import GenerationError
 from warehouse.domain import Domain
 from warehouse.duck import connect
 from warehouse.endpoints import Lookup
+from warehouse.private_folder import PrivateFolder
 from warehouse.read_models.generations import Generation, Generations
 from warehouse.read_models.indexes import create_indexes
 from warehouse.read_models.live import LiveDatabase
@@ -36,6 +35,8 @@ INDEXED_ROWS = 100_000
 """A read model of fewer rows is looked through: one row group of DuckDB holds them."""
 
 _MEMORY = "2GB"
+_LIST_EVERY = 10
+_PREFIX = "refold-serve-"
 
 _STANDING = "SELECT position, commit_number, recorded_at, last_updated FROM refold.checkpoint"
 
@@ -50,7 +51,8 @@ class Standing:
         recorded_at: when that was recorded, RFC 3339; empty if there is none.
         last_updated: when they were brought there, RFC 3339.
         generation: the one that they are, or that they were brought forward from.
-        digest: of the declarations that made them, so that equal positions of other code can be told apart.
+        digest: of what that generation holds, so that other rows at an equal position can be told apart: made by other
+            code, or with dead letters that were retried.
     """
 
     position: int
@@ -90,8 +92,8 @@ def lookup_indexes(domain: Domain) -> dict[str, tuple[str, ...]]:
 
 
 def digest_of(generation: Generation) -> str:
-    """Tell by what declarations a generation was made, in eight letters."""
-    parts = [f"{name} {table.fingerprint}" for name, table in sorted(generation.tables.items())]
+    """Tell what a generation holds, in eight letters: other declarations or other rows make another digest."""
+    parts = [f"{name} {table.fingerprint} {table.checksum}" for name, table in sorted(generation.tables.items())]
     parts += [f"{name} {view}" for name, view in sorted((generation.views or {}).items())]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:8]
 
@@ -180,7 +182,7 @@ class Reader:
         self._indexes = lookup_indexes(domain)
         self._threads = threads
         self._opened: _Opened | None = None
-        self._closed = False
+        self._looks = 0
 
     def adopt(self) -> bool:
         """Look for a newer generation, and answer from it from now on; tell whether there was one.
@@ -191,7 +193,13 @@ class Reader:
             GenerationError: it cannot be opened; the one before is still answered from.
         """
         now = self._opened
-        if now is not None and not self._generations.is_published(now.generation.number + 1):
+        self._looks += 1
+        # Usually the next number tells. But whoever was slow finds that one collected, and has to list what there is.
+        if (
+            now is not None
+            and self._looks % _LIST_EVERY
+            and not self._generations.is_published(now.generation.number + 1)
+        ):
             return False
         newest = self._generations.newest()
         if newest is None or (now is not None and newest.number == now.generation.number):
@@ -231,20 +239,23 @@ class Reader:
     def _open(self, generation: Generation) -> _Opened:
         wanted = {t: c for t, c in self._indexes.items() if t in generation.tables}
         large = {t: c for t, c in wanted.items() if generation.tables[t].rows >= INDEXED_ROWS}
-        folder = tempfile.TemporaryDirectory(prefix="refold-serve-", ignore_cleanup_errors=True) if large else None
+        folder = PrivateFolder(_PREFIX) if large else None
+        connection: duckdb.DuckDBPyConnection | None = None
         try:
             if folder is not None:
-                path = self._generations.working_copy(generation, Path(folder.name))
+                path = self._generations.working_copy(generation, folder.path)
                 path.chmod(0o600)
-                connection = connect(path, threads=self._threads, memory_limit=_MEMORY, temp_directory=folder.name)
+                connection = connect(path, threads=self._threads, memory_limit=_MEMORY, temp_directory=folder.path)
                 create_indexes(connection, large)
             else:
                 path = self._generations.path(generation)
                 connection = connect(path, threads=self._threads, memory_limit=_MEMORY, read_only=True)
             [[_, _, _, updated]] = connection.execute(_STANDING).fetchall()
         except BaseException:
+            if connection is not None:
+                connection.close()
             if folder is not None:
-                folder.cleanup()
+                folder.remove()
             raise
         standing = Standing(
             generation.position,
@@ -258,7 +269,7 @@ class Reader:
         def end() -> None:
             connection.close()
             if folder is not None:
-                folder.cleanup()
+                folder.remove()
 
         return _Opened(generation, standing, Cursors(connection.cursor, end))
 
@@ -331,19 +342,37 @@ class LiveReader:
             if cursor is None:  # another was adopted a moment ago
                 continue
             try:
-                seen = self._seen
-                if seen is not None and seen.followed is followed and seen.changes == followed.live.changes:
-                    rows = query(cursor)
-                    if seen.changes == followed.live.changes:
-                        return rows, seen.standing
-                return _in_transaction(cursor, query, followed)
+                return self._ask(query, followed, cursor)
+            except duckdb.InterruptException:
+                raise
+            except duckdb.Error:
+                if followed is self._followed:  # else it was closed meanwhile, and another has taken its place
+                    raise
             finally:
                 followed.cursors.give(cursor)
         raise GenerationError("The stream of this server has not opened its database yet, or has ended.")
 
+    def _ask(
+        self, query: Callable[[duckdb.DuckDBPyConnection], T], followed: _Followed, cursor: duckdb.DuckDBPyConnection
+    ) -> tuple[T, Standing]:
+        seen, live = self._seen, followed.live
+        if seen is not None and seen.followed is followed and seen.changes == live.changes:
+            try:
+                rows = query(cursor)
+            except duckdb.InterruptException:
+                raise
+            except duckdb.Error:
+                if seen.changes == live.changes:
+                    raise
+            else:
+                if seen.changes == live.changes:
+                    return rows, seen.standing
+        return _in_transaction(cursor, query, followed)
+
     def close(self) -> None:
         """Answer no more."""
         followed, self._followed = self._followed, None
+        self._seen = None
         if followed is not None:
             followed.cursors.retire()
 

@@ -218,7 +218,8 @@ def _plain(value: Any) -> Any:
 
 
 def _encoded(parts: Sequence[Any]) -> str:
-    return base64.urlsafe_b64encode(to_json(parts)).decode().rstrip("=")
+    exact = [str(part) if isinstance(part, float) else part for part in parts]  # JSON has neither NaN nor infinity
+    return base64.urlsafe_b64encode(to_json(exact)).decode().rstrip("=")
 
 
 def _decoded(cursor: str, count: int) -> list[Any]:

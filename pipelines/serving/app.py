@@ -5,18 +5,22 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
+from starlette.types import ASGIApp, Receive, Send
+from starlette.types import Scope as AsgiScope
 
 from pipelines.serving.commanding import commanding_router
 from pipelines.serving.doors import check_exposure, hosts_for, is_loopback
 from pipelines.serving.guard import PUBLIC_RATE, Guard, Limits
 from pipelines.serving.measuring import Measuring
 from pipelines.serving.page import page_router
+from pipelines.serving.parent import end_with_parent
 from pipelines.serving.problems import MEDIA_TYPE, install_handlers
 from pipelines.serving.query_route import query_router
 from pipelines.serving.reading import Reading
@@ -57,7 +61,30 @@ _OPEN = frozenset({"/", "/healthz", "/readyz"})
 """Anybody may ask these."""
 
 
-def create_app(settings: ServeSettings) -> FastAPI:
+@dataclass(frozen=True, slots=True)
+class Application:
+    """All of a server process as one ASGI application.
+
+    Attributes:
+        asgi: measuring, the guard and the answers for read models, around the framework.
+        framework: has the routes of everything else.
+    """
+
+    asgi: ASGIApp
+    framework: FastAPI
+
+    async def __call__(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
+        """Answer a request."""
+        await self.asgi(scope, receive, send)
+
+    @property
+    def failure(self) -> BaseException | None:
+        """Why its stream failed; None if it did not, or there is none."""
+        following = getattr(self.framework.state, "following", None)
+        return following.error if following is not None else None
+
+
+def create_app(settings: ServeSettings) -> Application:
     """Make the application of one server process; log and read models are opened when it starts.
 
     Raises:
@@ -102,17 +129,15 @@ def create_app(settings: ServeSettings) -> FastAPI:
         app.include_router(commanding_router(serving, domain))
     if sandbox is not None:
         app.include_router(query_router(sandbox))
-    app.add_middleware(Reading, serving=serving, endpoints=domain.bound_endpoints)
-    app.add_middleware(
-        Guard,
+    app.openapi = lambda: _document(app, domain)  # type: ignore[method-assign]
+    guard = Guard(
+        Reading(app, serving=serving, endpoints=domain.bound_endpoints),
         tokens=tokens,
         scope_of=_scope_of,
         limits=Limits(rate=settings.rate or (None if is_loopback(settings.host) else PUBLIC_RATE)),
         hosts=hosts_for(settings.host, tokens, settings.hosts),
     )
-    app.add_middleware(Measuring, measured=lambda: serving().measured)
-    app.openapi = lambda: _document(app, domain)  # type: ignore[method-assign]
-    return app
+    return Application(Measuring(guard, measured=lambda: serving().measured), app)
 
 
 def _scope_of(method: str, path: str) -> Scope | None:
@@ -122,8 +147,9 @@ def _scope_of(method: str, path: str) -> Scope | None:
     return Scope.COMMAND if path.startswith("/commands/") else Scope.READ
 
 
-def from_environment() -> FastAPI:
-    """Make the application of a worker process."""
+def from_environment() -> Application:
+    """Make the application of a worker process, which ends with its supervisor."""
+    end_with_parent()
     return create_app(ServeSettings.load(os.environ))
 
 

@@ -56,7 +56,7 @@ class Asker:
 
     Args:
         source: a reader.
-        threads: how many queries run at once.
+        threads: how many queries run at once; if there are several, reports leave one to lookups, which are short.
         together: how many questions become one query at most.
         report_seconds: how long a report may take.
     """
@@ -65,6 +65,7 @@ class Asker:
         self._source = source
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="query")
         self._free = threads
+        self._free_for_reports = max(threads - 1, 1)
         self._together = together
         self._report_seconds = report_seconds
         self._asked: dict[Key, list[asyncio.Future[Answered]]] = {}
@@ -118,18 +119,28 @@ class Asker:
     def _dispatch(self) -> None:
         self._due = False
         loop = asyncio.get_running_loop()
-        while self._free and self._groups:
-            group, waiting = self._groups.popitem(last=False)
+        while self._free and (group := self._next_group()) is not None:
+            waiting = self._groups.pop(group)
             keys = list(waiting)[: self._most(group)]
             questions = [waiting.pop(key) for key in keys]
             if waiting:
                 self._groups[group] = waiting
+            report = _is_report(questions[0])
             self._free -= 1
+            self._free_for_reports -= report
             running = loop.run_in_executor(self._pool, self._run, questions)
-            running.add_done_callback(partial(self._end, keys))
+            running.add_done_callback(partial(self._end, keys, report))
 
-    def _end(self, keys: Sequence[Key], done: asyncio.Future[list[Answered | Exception]]) -> None:
+    def _next_group(self) -> Key | None:
+        """Choose the group that waits the longest, of those that may be asked now."""
+        for group, waiting in self._groups.items():
+            if self._free_for_reports or not _is_report(next(iter(waiting.values()))):
+                return group
+        return None
+
+    def _end(self, keys: Sequence[Key], report: bool, done: asyncio.Future[list[Answered | Exception]]) -> None:
         self._free += 1
+        self._free_for_reports += report
         error = None if done.cancelled() else done.exception()
         for index, key in enumerate(keys):
             found = error or (None if done.cancelled() else done.result()[index])
@@ -170,13 +181,17 @@ class Asker:
 
     def _ask(self, questions: Sequence[Question]) -> list[Answered]:
         def query(connection: duckdb.DuckDBPyConnection) -> list[Page]:
-            if isinstance(questions[0].bound.endpoint, Report):
+            if _is_report(questions[0]):
                 with _within(self._report_seconds, connection):
                     return answer(connection, questions)
             return answer(connection, questions)
 
         pages, standing = self._source.ask(query)
         return [_answered(q, page, standing) for q, page in zip(questions, pages, strict=True)]
+
+
+def _is_report(question: Question) -> bool:
+    return isinstance(question.bound.endpoint, Report)
 
 
 def _answered(question: Question, page: Page, standing: Standing) -> Answered:
@@ -188,11 +203,21 @@ def _answered(question: Question, page: Page, standing: Standing) -> Answered:
 
 @contextmanager
 def _within(seconds: float, connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
-    """Interrupt what takes longer."""
-    timer = threading.Timer(seconds, connection.interrupt)
+    """Interrupt what takes longer; never what the connection does next."""
+    lock = threading.Lock()
+    ended = False
+
+    def interrupt() -> None:
+        with lock:
+            if not ended:
+                connection.interrupt()
+
+    timer = threading.Timer(seconds, interrupt)
     timer.daemon = True
     timer.start()
     try:
         yield
     finally:
         timer.cancel()
+        with lock:
+            ended = True

@@ -137,13 +137,14 @@ def problem_of(error: RefoldError, *, headers: Mapping[str, str] | None = None) 
     if isinstance(error, GenerationError | LogError | StoreError):  # their text names places that are not the caller's
         detail = "The log or its read models cannot be reached. Try again; the server's log tells why."
         return problem(503, detail=detail, headers={"retry-after": "1"}, code="unavailable")
-    return _failed()
+    return failed()
 
 
 async def _on_unexpected(_: Request, error: Exception) -> Response:
     """Answer without internals; Starlette raises the error again, and the server logs its traceback."""
-    return _failed()
+    return failed()
 
 
-def _failed() -> Response:
+def failed() -> Response:
+    """Say that something went wrong in here, and no more."""
     return problem(500, detail="The request failed; the server's log tells why.", code="failed")

@@ -15,6 +15,43 @@ MOST_HEAD_BYTES = 1 << 16
 HEAD_SECONDS = 10.0
 
 
+class JoinedWrites:
+    """A transport that sends what is written at once together: uvicorn writes head and body of an answer apart.
+
+    Each write is a call to the kernel, and wakes the client up.
+
+    Args:
+        transport: what is written goes there.
+        loop: of the transport.
+    """
+
+    __slots__ = ("_held", "_loop", "_transport")
+
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        self._transport = transport
+        self._loop = loop
+        self._held: list[bytes] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    def write(self, data: bytes) -> None:
+        """Send soon, at the latest when whoever writes lets others run."""
+        if not self._held:
+            self._loop.call_soon(self._send)
+        self._held.append(data)
+
+    def close(self) -> None:
+        """Send what is held, and close."""
+        self._send()
+        self._transport.close()
+
+    def _send(self) -> None:
+        if self._held:
+            data, self._held = b"".join(self._held), []
+            self._transport.write(data)
+
+
 class BoundedProtocol(HttpToolsProtocol):
     """uvicorn's own protocol, with bounds on a request's head: for ``uvicorn.Config(http=BoundedProtocol)``.
 
@@ -34,6 +71,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Wait for a first request, and not for ever."""
         super().connection_made(transport)
+        self.transport = JoinedWrites(transport, self.loop)  # type: ignore[assignment]
         self._wait_for_head()
 
     def connection_lost(self, exc: Exception | None) -> None:

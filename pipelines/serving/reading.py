@@ -5,6 +5,8 @@ They are answered before the framework is asked for a route: that takes as long 
 
 from __future__ import annotations
 
+import hashlib
+import logging
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -18,24 +20,27 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from event_schemas import RefoldError
 from pipelines.serving.asking import Answered
 from pipelines.serving.parameters import Asked, Parameters
-from pipelines.serving.problems import malformed, problem, problem_of
+from pipelines.serving.problems import failed, malformed, problem, problem_of
 from pipelines.serving.serving import Serving
 from warehouse.endpoints import Bound
 from warehouse.queries import Standing
 from warehouse.questions import to_json
 from warehouse.read_models.lag import Lag
 
+_LOGGER = logging.getLogger("refold.serving")
 _JSON = (b"content-type", b"application/json")
 _NO_CACHE = (b"cache-control", b"no-cache")
+_KNOWN = re.compile(rb"\"[^\"]*\"|\*")
 
 
 @dataclass(frozen=True, slots=True)
 class _Route:
-    """Where one endpoint is asked; ``path`` is its template."""
+    """Where one endpoint is asked: ``path`` is its template, ``declared`` a digest of its declaration."""
 
     path: str
     pattern: re.Pattern[str]
     parameters: Parameters
+    declared: str
 
 
 class Reading:
@@ -70,7 +75,12 @@ class Reading:
         serving = self._serving()
         try:
             asked = route.parameters.read(given, scope["query_string"])
-            if await _is_known(serving, asked, scope, send):
+            if asked.min_position:
+                await serving.waiting.until(asked.min_position, min(asked.wait, serving.settings.max_wait))
+            known = _known_tags(scope)
+            shown = serving.source.standing() if known else None
+            if shown is not None and shown.position >= asked.min_position and _tag(route, shown)[2:] in known:
+                await _send_unchanged(_tag(route, shown), send)
                 return
             answered = await serving.asker.ask(asked.question, at_least=asked.min_position)
         except RequestValidationError as error:
@@ -80,32 +90,23 @@ class Reading:
         except duckdb.InterruptException:
             refusal = problem(503, detail="The report took too long. Ask for less: a shorter range.", code="too_slow")
             await refusal(scope, receive, send)
+        except Exception:
+            _LOGGER.exception("%s could not be answered", route.path)
+            await failed()(scope, receive, send)
         else:
             lag = serving.watch.lag(answered.standing.position)
             if asked.question.bound.one and not answered.found and answered.standing.position >= asked.min_position:
                 await _nothing(answered.standing, lag)(scope, receive, send)
             else:
-                await _send(asked, answered, lag, scope, send)
+                await _send(route, asked, answered, lag, scope, send, known=known)
 
 
 def _route(bound: Bound) -> _Route:
     path = bound.endpoint.path
     parts = re.split(r"\{(\w+)\}", path)
     pattern = "".join(f"(?P<{part}>[^/]+)" if index % 2 else re.escape(part) for index, part in enumerate(parts))
-    return _Route(path, re.compile(pattern, re.DOTALL), Parameters(bound))
-
-
-async def _is_known(serving: Serving, asked: Asked, scope: Scope, send: Send) -> bool:
-    """Wait for the position, and answer 304 if the caller knows already what is shown."""
-    if asked.min_position:
-        await serving.waiting.until(asked.min_position, min(asked.wait, serving.settings.max_wait))
-    known = next((value for name, value in scope["headers"] if name == b"if-none-match"), None)
-    shown = serving.source.standing()
-    if known is None or shown is None or shown.position < asked.min_position or (tag := _tag(shown)) not in known:
-        return False
-    await send({"type": "http.response.start", "status": 304, "headers": [(b"etag", tag), _NO_CACHE]})
-    await send({"type": "http.response.body", "body": b""})
-    return True
+    declared = hashlib.sha256(repr((bound.endpoint, bound.columns)).encode()).hexdigest()[:8]
+    return _Route(path, re.compile(pattern, re.DOTALL), Parameters(bound), declared)
 
 
 def _nothing(standing: Standing, lag: Lag) -> Response:
@@ -119,9 +120,21 @@ def _nothing(standing: Standing, lag: Lag) -> Response:
     )
 
 
-async def _send(asked: Asked, answered: Answered, lag: Lag, scope: Scope, send: Send) -> None:
+async def _send(
+    route: _Route,
+    asked: Asked,
+    answered: Answered,
+    lag: Lag,
+    scope: Scope,
+    send: Send,
+    *,
+    known: frozenset[bytes],
+) -> None:
     standing = answered.standing
     processing = standing.position < asked.min_position
+    if not processing and b"*" in known:
+        await _send_unchanged(_tag(route, standing), send)
+        return
     rest = to_json(
         {
             "position": standing.position,
@@ -134,13 +147,25 @@ async def _send(asked: Asked, answered: Answered, lag: Lag, scope: Scope, send: 
     body = b'{"data":' + answered.data + b"," + rest[1:]
     headers = [_JSON, _NO_CACHE, (b"content-length", str(len(body)).encode())]
     if not processing:
-        headers.append((b"etag", _tag(standing)))
+        headers.append((b"etag", _tag(route, standing)))
     await send({"type": "http.response.start", "status": 202 if processing else 200, "headers": headers})
     await send({"type": "http.response.body", "body": body})
 
 
-def _tag(standing: Standing) -> bytes:
-    return f'W/"{standing.position}-{standing.digest}"'.encode()
+def _tag(route: _Route, standing: Standing) -> bytes:
+    """Name what is shown: where it stands, what the read models hold, and how the endpoint is declared."""
+    return f'W/"{standing.position}-{standing.digest}-{route.declared}"'.encode()
+
+
+def _known_tags(scope: Scope) -> frozenset[bytes]:
+    """Give the tags of ``If-None-Match``, compared as RFC 9110 has it: weak or not makes no difference."""
+    values = [value for name, value in scope["headers"] if name == b"if-none-match"]
+    return frozenset(_KNOWN.findall(b", ".join(values))) if values else frozenset()
+
+
+async def _send_unchanged(tag: bytes, send: Send) -> None:
+    await send({"type": "http.response.start", "status": 304, "headers": [(b"etag", tag), _NO_CACHE]})
+    await send({"type": "http.response.body", "body": b""})
 
 
 def _next(asked: Asked, answered: Answered, scope: Scope) -> str | None:

@@ -7,6 +7,7 @@ import signal
 import socket
 
 import uvicorn
+from uvicorn.config import STARTUP_FAILURE
 from uvicorn.supervisors import Multiprocess
 
 from event_schemas import RefoldError, UsageError
@@ -55,18 +56,20 @@ def run(settings: ServeSettings, listening: socket.socket, *, workers: int) -> N
         "timeout_keep_alive": _KEEP_ALIVE_SECONDS,
         "timeout_graceful_shutdown": _DRAIN_SECONDS,
     }
+    app = create_app(settings)  # for many workers too: what is wrong with the settings is said here, once
     if workers == 1:
-        app = create_app(settings)
         server = uvicorn.Server(uvicorn.Config(app, **options))  # type: ignore[arg-type]
         for number in (signal.SIGINT, signal.SIGTERM):  # uvicorn raises again, at its end, what it was ended by
             signal.signal(number, lambda *_: setattr(server, "should_exit", True))
         server.run(sockets=[listening])
-        following = getattr(app.state, "following", None)
-        if following is not None and following.error is not None:
-            raise RefoldError(f"The stream failed: {following.error}") from following.error
+        if app.failure is not None:
+            raise RefoldError(f"The stream failed: {app.failure}") from app.failure
         if not server.started:
             raise RefoldError("The server could not start; what it said above tells why.")
         return
     os.environ[ENVIRONMENT] = settings.dump()
     config = uvicorn.Config("pipelines.serving.app:from_environment", factory=True, workers=workers, **options)  # type: ignore[arg-type]
-    Multiprocess(config, sockets=[listening]).run()
+    supervisor = Multiprocess(config, sockets=[listening])
+    supervisor.run()
+    if any(process.exitcode == STARTUP_FAILURE for process in supervisor.processes):
+        raise RefoldError("A worker could not start; what it said above tells why.")

@@ -77,15 +77,15 @@ class Serving:
             repeating.start()
 
     async def stop(self) -> None:
-        """End in order: a stream publishes what it has."""
+        """End in order: a stream publishes what it has, and so what the last commands did."""
         await asyncio.to_thread(self._stop)
 
     def _stop(self) -> None:
         for repeating in self._repeating:
             repeating.stop()
+        self.commanding.shutdown(wait=True)
         if self.following is not None:
             self.following.stop()
-        self.commanding.shutdown(wait=True)
         self.asker.close()
         self.source.close()
 

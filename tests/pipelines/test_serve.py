@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
+import sys
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+import tenacity
 
 from event_schemas.orders import AddItem, CancelOrder, PayOrder, PlaceOrder, ReceiveStock
 from pipelines.rebuild import rebuild
 from pipelines.runners import make_options
-from tests.pipelines.served import Served, served
+from tests.pipelines.served import ROOT, Served, served
 from warehouse.command_handler import CommandHandler, CommandRequest
 from warehouse.event_log import EventLog, create_log
 from warehouse.orders import ORDERS
@@ -290,3 +295,92 @@ def test_what_streamed_is_published_when_the_server_ends(tmp_path: Path) -> None
     newest = open_generations(str(tmp_path / "read-models"), "orders").newest()
     assert newest is not None
     assert newest.position == done["position"]
+
+
+@pytest.mark.parametrize(
+    ("written", "status"),
+    [
+        ("{tag}", 304),
+        ("{strong}", 304),
+        ('"other", {tag}', 304),
+        ('W/"other",{tag},"more"', 304),
+        ("*", 304),
+        ('"other"', 200),
+        ("{bare}", 200),
+        ("", 200),
+    ],
+)
+def test_tags_are_compared_as_http_says(client: httpx.Client, written: str, status: int) -> None:
+    """Weak or not, one of many, or any: 304 with the tag; a tag without its quotes is none."""
+    tag = client.get("/orders/order-5").headers["etag"]
+    strong = tag.removeprefix("W/")
+    known = written.format(tag=tag, strong=strong, bare=strong.strip('"'))
+    answer = client.get("/orders/order-5", headers={"if-none-match": known})
+    assert (answer.status_code, answer.headers["etag"]) == (status, tag)
+    assert bool(answer.content) == (status == 200)
+
+
+def test_what_is_not_there_is_not_unchanged(client: httpx.Client) -> None:
+    """``*`` means whatever there is: there is no such row, and none of another endpoint has its tag."""
+    assert client.get("/orders/none", headers={"if-none-match": "*"}).status_code == 404
+    processing = client.get("/orders/order-5?min_position=1000000", headers={"if-none-match": "*"})
+    assert processing.status_code == 202
+    other = client.get("/reports/stock").headers["etag"]
+    assert client.get("/orders/order-5", headers={"if-none-match": other}).status_code == 200
+
+
+def _ended(pids: set[int]) -> bool:
+    """Tell whether processes are gone; one that nobody has waited for yet is."""
+    states = []
+    for pid in pids:
+        with suppress(FileNotFoundError, ProcessLookupError):
+            states.append(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0])
+    return set(states) <= {"Z"}
+
+
+def test_workers_end_with_a_supervisor_that_was_killed(folder: Path) -> None:
+    """Otherwise they would hold the port, and answer from it for ever."""
+    with served(folder, "--workers", "2", "--no-commands", code=-signal.SIGKILL) as running:
+        tasks = Path(f"/proc/{running.process.pid}/task")
+        workers = {int(pid) for children in tasks.glob("*/children") for pid in children.read_text().split()}
+        assert len(workers) >= 2
+        running.process.kill()
+        tenacity.Retrying(
+            stop=tenacity.stop_after_delay(30),
+            wait=tenacity.wait_fixed(0.05),
+            retry=tenacity.retry_if_result(lambda ended: not ended),
+        )(_ended, workers)
+    with pytest.raises(httpx.TransportError):
+        httpx.get(f"{running.url}/healthz")
+
+
+def test_what_is_wrong_with_settings_is_said_once_for_all_workers(folder: Path) -> None:
+    """A server for others needs tokens: many workers end with the error as one does, in place of starting for ever."""
+    ended = _serve_by_two(folder, "orders", "--host", "0.0.0.0")
+    assert ended.returncode not in (0, None)
+    assert "token" in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+_GONE_FOR_WORKERS = """
+import multiprocessing, pathlib, shutil
+from warehouse.orders import ORDERS
+if multiprocessing.parent_process() is not None:
+    shutil.rmtree(pathlib.Path(__file__).parent / "log", ignore_errors=True)
+"""
+
+
+def test_workers_that_cannot_start_are_an_error(tmp_path: Path) -> None:
+    """The log is gone by the time that they open it: the exit code says that nothing was served."""
+    create_log(str(tmp_path / "log"), domain_name="orders")
+    (tmp_path / "gone.py").write_text(_GONE_FOR_WORKERS)
+    ended = _serve_by_two(tmp_path, "gone:ORDERS")
+    assert ended.returncode not in (0, None)
+    assert "A worker could not start" in ended.stderr
+
+
+def _serve_by_two(folder: Path, domain: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "pipelines.cli", "--domain", domain, "serve", "--port", "0", "--workers", "2"]
+    command += [*arguments, "--log", str(folder / "log"), "--read-models", str(folder / "read-models")]
+    variables = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{folder}"}
+    return subprocess.run(command, env=variables, capture_output=True, text=True, timeout=60, cwd=folder)

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import tempfile
 import threading
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -68,26 +68,34 @@ class LiveDatabase:
         """How often a change began or ended; odd while one is under way."""
         return self._changes
 
+    @contextmanager
+    def changing(self) -> Iterator[None]:
+        """Change rows in this block only, so that readers know."""
+        self._changes += 1
+        try:
+            yield
+        finally:
+            self._changes += 1
+
     def apply(self, staged: Sequence[Staged], span: Span) -> int:
         """Bring all tables forward by one span, in one transaction.
 
         Returns:
             How many events could not be applied: they are in ``refold.dead_letters``.
         """
-        self._changes += 1
         try:
-            broken = apply_staged(
-                self.connection,
-                self.log,
-                self.domain,
-                self.models,
-                staged,
-                span,
-                dead_letter=True,
-                indexes=self.indexes,
-            )
+            with self.changing():
+                broken = apply_staged(
+                    self.connection,
+                    self.log,
+                    self.domain,
+                    self.models,
+                    staged,
+                    span,
+                    dead_letter=True,
+                    indexes=self.indexes,
+                )
         finally:
-            self._changes += 1
             forget_temporaries(self.connection)
         self.at = span.to
         return broken

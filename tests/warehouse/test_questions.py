@@ -1,0 +1,225 @@
+"""Questions of one group, asked alone and together, over tables with gaps and ties."""
+
+from __future__ import annotations
+
+import base64
+import itertools
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import duckdb
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from event_schemas import UsageError
+from warehouse import questions
+from warehouse.duck import connect
+from warehouse.endpoints import Bound, Lookup, Report
+from warehouse.questions import Page, Question, answer, to_json
+
+OWNERS = ("ann", "bob", "eve")
+COLUMNS = {"owner": "VARCHAR", "id": "INTEGER", "part": "VARCHAR", "seen": "BIGINT"}
+NEWEST = Bound(
+    Lookup(path="/of/{owner}", table="things", text="Things.", newest_first="seen"),
+    COLUMNS,
+    key=("owner", "id", "part"),
+)
+PLAIN = Bound(Lookup(path="/by/{owner}", table="things", text="Things."), COLUMNS, key=("owner", "id", "part"))
+ONE = Bound(
+    Lookup(path="/{id}/{part}/{owner}", table="things", text="One thing."),
+    COLUMNS,
+    key=("owner", "id", "part"),
+    one=True,
+)
+
+Thing = tuple[str, int, str, int | None]
+THINGS = st.lists(
+    st.tuples(
+        st.sampled_from(OWNERS),
+        st.integers(0, 3),
+        st.sampled_from(("", "a", "B", "ä")),
+        st.none() | st.integers(0, 2),  # few, so that many are equal
+    ),
+    unique_by=lambda thing: thing[:3],
+    max_size=24,
+)
+
+
+@pytest.fixture(scope="module")
+def connection() -> Iterator[duckdb.DuckDBPyConnection]:
+    """A database with an empty table."""
+    with connect(threads=1) as connection:
+        connection.execute("CREATE TABLE things (owner VARCHAR, id INTEGER, part VARCHAR, seen BIGINT)")
+        yield connection
+
+
+def put(connection: duckdb.DuckDBPyConnection, things: Sequence[Thing]) -> None:
+    """Make the table hold these, and nothing else."""
+    connection.execute("DELETE FROM things")
+    if things:
+        connection.execute(
+            f"INSERT INTO things VALUES {', '.join(['(?, ?, ?, ?)'] * len(things))}", [v for t in things for v in t]
+        )
+
+
+def paged(connection: duckdb.DuckDBPyConnection, bound: Bound, limit: int, *values: Any) -> Iterator[Page]:
+    """Follow the cursors from the first page to the last."""
+    page = Page([], "")
+    for number in itertools.count():
+        if number and not page.after:
+            return
+        [page] = answer(connection, [Question(bound, values, limit, page.after)])
+        yield page
+
+
+def in_order(things: Sequence[Thing], owner: str) -> list[Thing]:
+    """Give an owner's as they must come: newest first, those without a time last, equal ones by the key."""
+    mine = [t for t in things if t[0] == owner]
+    return sorted(mine, key=lambda t: (t[3] is None, -(t[3] or 0), t[1], t[2].encode()))
+
+
+@given(things=THINGS, limit=st.integers(1, 9))
+def test_pages_give_every_row_once_in_order(
+    connection: duckdb.DuckDBPyConnection, things: list[Thing], limit: int
+) -> None:
+    """Whatever the size of a page: none but the last is short, and the last one says so."""
+    put(connection, things)
+    for owner in OWNERS:
+        wanted = in_order(things, owner)
+        pages = list(paged(connection, NEWEST, limit, owner))
+        assert [tuple(row.values()) for page in pages for row in page.rows] == wanted
+        assert [len(page.rows) for page in pages[:-1]] == [limit] * (len(pages) - 1)
+        assert len(pages) == max(math.ceil(len(wanted) / limit), 1)
+        by_key = [tuple(row.values()) for page in paged(connection, PLAIN, limit, owner) for row in page.rows]
+        assert by_key == sorted(wanted, key=lambda t: (t[1], t[2].encode()))
+
+
+@given(things=THINGS, limit=st.integers(1, 5), spare=st.integers(1, 8))
+def test_questions_asked_together_get_what_each_gets_alone(
+    connection: duckdb.DuckDBPyConnection, things: list[Thing], limit: int, spare: int
+) -> None:
+    """Also if one has so many rows that others would be cut off, and on later pages."""
+    put(connection, things)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(questions, "_SPARE_ROWS", spare)
+        for bound in (NEWEST, PLAIN):
+            cursors = ["", *[page.after for page in paged(connection, bound, limit, "ann") if page.after]]
+            for after in cursors:
+                asked = [Question(bound, (owner,), limit, after) for owner in (*OWNERS, "nobody")]
+                assert answer(connection, asked) == [page for q in asked for page in answer(connection, [q])]
+
+
+def test_one_with_many_rows_leaves_the_others_theirs(
+    connection: duckdb.DuckDBPyConnection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All of the rows that were fetched are one owner's, and the other is asked for again."""
+    monkeypatch.setattr(questions, "_SPARE_ROWS", 1)
+    put(connection, [("ann", number, "", 2) for number in range(20)] + [("bob", 1, "", None)])
+    ann, bob = answer(connection, [Question(NEWEST, ("ann",), 2), Question(NEWEST, ("bob",), 2)])
+    assert ([row["id"] for row in ann.rows], [row["id"] for row in bob.rows]) == ([0, 1], [1])
+    assert (bool(ann.after), bool(bob.after)) == (True, False)
+
+
+def test_composite_keys_are_looked_up_together(connection: duckdb.DuckDBPyConnection) -> None:
+    """Each question gets the row of its own values, not one of values that others ask for."""
+    put(connection, [("ann", 1, "a", 1), ("ann", 2, "B", 2), ("bob", 1, "B", 3)])
+    values = [(1, "a", "ann"), (1, "B", "bob"), (1, "a", "bob"), (2, "B", "ann"), (2, "a", "ann")]
+    found = answer(connection, [Question(ONE, value) for value in values])
+    assert [[row["seen"] for row in page.rows] for page in found] == [[1], [3], [], [2], []]
+
+
+def cursor(*parts: Any) -> str:
+    """Make a cursor up."""
+    return base64.urlsafe_b64encode(orjson.dumps(parts)).decode().rstrip("=")
+
+
+@pytest.mark.parametrize(
+    "after",
+    [
+        "x",
+        "====",
+        "no base64",
+        "ä",
+        base64.urlsafe_b64encode(b"{}").decode(),
+        base64.urlsafe_b64encode(b"[1,2").decode(),
+        cursor(),
+        cursor(1, 1),
+        cursor(1, 1, "a", 1),
+        cursor(1, "one", "a"),
+        cursor("now()", 1, "a"),
+        cursor(1, 2**40, "a"),
+        cursor(1, [1], "a"),
+        cursor(1, {}, "a"),
+        cursor(2**63, 1, "a"),
+    ],
+)
+def test_a_cursor_that_no_page_gave_is_refused(connection: duckdb.DuckDBPyConnection, after: str) -> None:
+    """It is an error of who asks, never one of the database."""
+    put(connection, [("ann", 1, "a", 1)])
+    with pytest.raises(UsageError, match="is none that a page gave"):
+        answer(connection, [Question(NEWEST, ("ann",), 1, after)])
+
+
+@pytest.mark.parametrize(
+    ("dtype", "newest", "oldest"),
+    [
+        ("DOUBLE", "'nan'", "'-inf'"),
+        ("DOUBLE", "'inf'", "0.1"),
+        ("FLOAT", "0.3", "0.1"),
+        ("HUGEINT", "170141183460469231731687303715884105727", "-1"),
+        ("DECIMAL(38,9)", "12345678901234567890123456789.000000001", "12345678901234567890123456789"),
+        ("TIMESTAMPTZ", "'2026-01-01 00:00:00.000002+00'", "'2026-01-01 00:00:00.000001+00'"),
+        ("DATE", "'2026-01-02'", "'2026-01-01'"),
+        ("UUID", "'ffffffff-0000-0000-0000-000000000000'", "'00000000-0000-0000-0000-000000000000'"),
+        ("BOOLEAN", "true", "false"),
+        ("VARCHAR", "'ß'", "'a\"'"),
+    ],
+)
+def test_pages_go_by_a_column_of_any_type(dtype: str, newest: str, oldest: str) -> None:
+    """A cursor holds its value exactly, so that no row is lost or given twice."""
+    with connect(threads=1) as connection:
+        connection.execute(f"CREATE TABLE t (owner VARCHAR, id INTEGER, seen {dtype})")
+        times = [newest, oldest, "NULL"]
+        rows = [f"('ann', {id}, CAST({seen} AS {dtype}))" for id, seen in enumerate(times * 2)]
+        connection.execute(f"INSERT INTO t VALUES {', '.join(rows)}")
+        types = {name: str(t) for name, t, *_ in connection.execute("FROM t").description}
+        lookup = Lookup(path="/t/{owner}", table="t", text="Rows.", newest_first="seen")
+        pages = paged(connection, Bound(lookup, types, key=("owner", "id")), 1, "ann")
+        assert [row["id"] for page in pages for row in page.rows] == [0, 3, 1, 4, 2, 5]
+
+
+def test_values_are_written_without_loss(connection: duckdb.DuckDBPyConnection) -> None:
+    """Integers of 128 bits and decimals as text, times in UTC, bytes as base64, nothing as null."""
+    sql = (
+        "SELECT $wide::HUGEINT AS wide, 0.10::DECIMAL(38,20) AS exact, '2026-03-01 01:30:00+02'::TIMESTAMPTZ AS seen, "
+        "DATE '2026-03-01' AS day, '\\xFF'::BLOB AS bytes, NULL::HUGEINT AS nothing, [1.5, NULL] AS list"
+    )
+    types = {name: str(t) for name, t, *_ in connection.execute(sql, {"wide": 1}).description}
+    report = Report(path="/report", sql=sql, text="A report.", parameters={"wide": None})  # type: ignore[dict-item]
+    [page] = answer(connection, [Question(Bound(report, types), (2**100,))])
+    assert orjson.loads(to_json(page.rows)) == [
+        {
+            "wide": str(2**100),
+            "exact": "0.10000000000000000000",
+            "seen": "2026-02-28T23:30:00Z",
+            "day": "2026-03-01",
+            "bytes": "/w==",
+            "nothing": None,
+            "list": ["1.5", None],
+        }
+    ]
+
+
+def test_a_report_with_too_many_rows_is_refused(
+    connection: duckdb.DuckDBPyConnection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As many as are allowed are answered; one more is an error that says what to do."""
+    monkeypatch.setattr(questions, "MOST_ROWS", 3)
+    bound = Bound(Report(path="/r", sql="SELECT range AS n FROM range($n)", text="R."), {"n": "BIGINT"})
+    with_n = Bound(Report(path="/r", sql=bound.endpoint.sql, text="R.", parameters={"n": None}), {"n": "BIGINT"})  # type: ignore[union-attr,dict-item]
+    assert len(answer(connection, [Question(with_n, (3,))])[0].rows) == 3
+    with pytest.raises(UsageError, match=r"more than 3 rows\. Ask for less"):
+        answer(connection, [Question(with_n, (4,))])
