@@ -24,7 +24,7 @@ from pathlib import Path
 
 import click
 
-CONNECTIONS = 128
+CONNECTIONS = 256
 KINDS = ("order", "customer", "inventory", "revenue")
 _SCRIPT = Path(__file__).with_name("paths.lua")
 _STEPS = ("day", "week", "month")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -57,6 +58,7 @@ _USUAL = {
     "429": "Too many requests.",
     "503": "Try again a little later.",
 }
+_COLLECT_AFTER = 50_000
 _OPEN = frozenset({"/", "/healthz", "/readyz"})
 """Anybody may ask these."""
 
@@ -103,6 +105,8 @@ def create_app(settings: ServeSettings) -> Application:
         running.append(Serving(settings, domain))
         serving().start()
         app.state.following = serving().following
+        gc.freeze()  # requests make no cycles: what is here now need not be looked through again and again
+        gc.set_threshold(_COLLECT_AFTER)
         try:
             yield
         finally:

@@ -54,7 +54,7 @@ class Limits:
 
     body_bytes: int = 1 << 20
     seconds: float = 30.0
-    in_flight: int = 256
+    in_flight: int = 512
     rate: str | None = None
 
     def __post_init__(self) -> None:
