@@ -209,7 +209,7 @@ def _shape(new: NewEvent) -> tuple[str, int]:
 
 def _rows(domain: Domain, model: ReadModel, commits: Sequence[Sequence[StreamAppend]]) -> dict[Any, dict[str, Any]]:
     """Fold commits one after the other, each as an increment, and read the table."""
-    alone = dataclasses.replace(domain, read_models=(model,), views=())
+    alone = dataclasses.replace(domain, read_models=(model,), views=(), endpoints=())
     with tempfile.TemporaryDirectory(prefix="refold-given-") as folder:
         log = create_log(f"{folder}/log", domain_name=domain.name, bucket_count=1)
         appender = Appender(log, domain.registry)

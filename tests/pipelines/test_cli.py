@@ -145,6 +145,7 @@ def test_the_commands_are_those_of_the_design() -> None:
     leaves = {" ".join(path) for path, command in COMMANDS if not isinstance(command, click.Group)}
     assert leaves == {
         *("demo", "ingest", "seal", "plan", "rebuild", "refresh", "reconcile", "capacity", "status", "query", "stream"),
+        "serve",
         *("events tail", "events stream", "events trace", "events stats", "events verify"),
         *("schemas list", "schemas lock", "schemas check", "schemas dry-run"),
         *("generations list", "generations diff", "generations rollback", "generations gc"),

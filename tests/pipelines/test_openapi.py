@@ -22,7 +22,7 @@ from pipelines.rebuild import rebuild
 from tests.pipelines.served import Served, served
 from tests.pipelines.test_serve import OPTIONS, shop
 
-EXAMPLES = int(os.environ.get("REFOLD_TEST_OPENAPI_EXAMPLES", "15"))
+EXAMPLES = int(os.environ.get("REFOLD_TEST_OPENAPI_EXAMPLES", "8"))
 
 
 @pytest.fixture(scope="module")
