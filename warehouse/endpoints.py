@@ -22,6 +22,7 @@ from warehouse.sql import first_line, quote
 
 _IN_PATH = re.compile(r"\{(\w+)\}")
 _PATH = re.compile(r"(/[a-z0-9_-]+|/\{[a-z_][a-z0-9_]*\})+")
+_TAKEN = frozenset({"benchmark", "commands", "healthz", "metrics", "query", "readyz", "static", "status"})
 _RESERVED = {"min_position", "wait"}
 _LOOKED_UP_BY = re.compile(
     r"U?(TINY|SMALL|BIG)INT|U?INTEGER|DECIMAL\(.*|VARCHAR|DATE|UUID|BOOLEAN|TIMESTAMP WITH TIME ZONE"
@@ -150,6 +151,8 @@ def bind(endpoint: Endpoint, models: Mapping[str, ReadModel], connection: duckdb
     """
     if not _PATH.fullmatch(endpoint.path):
         raise _wrong(endpoint, "the path must be made of /words and /{names} in lower case")
+    if endpoint.path.split("/")[1] in _TAKEN:
+        raise _wrong(endpoint, f"paths below {', '.join(sorted(f'/{name}' for name in _TAKEN))} are the server's own")
     return (
         _bind_lookup(endpoint, models, connection)
         if isinstance(endpoint, Lookup)

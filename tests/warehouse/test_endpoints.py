@@ -54,6 +54,7 @@ def given(dtype: str = "INTEGER", **options: object) -> Parameter:
 @pytest.mark.parametrize(
     ("endpoint", "why"),
     [
+        (lookup(path="/status/{shelf}"), "are the server's own"),
         (lookup(path="shelves/{shelf}"), "/words and /{names} in lower case"),
         (lookup(path="/Shelves/{shelf}"), "/words and /{names} in lower case"),
         (lookup(path="/shelves/{shelf}/"), "/words and /{names} in lower case"),
