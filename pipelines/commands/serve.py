@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import click
 
 from pipelines.commands.durations import DURATION
@@ -104,6 +106,6 @@ def serve(
         rate=rate,
     )
     with bind(host, port) as listening:
-        at = listening.getsockname()[1]
-        output.aside(f"Serving {call.domain.name} at http://{f'[{host}]' if ':' in host else host}:{at}")
-        run(settings, listening, workers=workers)
+        place = f"{f'[{host}]' if ':' in host else host}:{listening.getsockname()[1]}"
+        begin = partial(output.aside, f"Serving {call.domain.name} at http://{place}")
+        run(settings, listening, workers=workers, begin=begin)

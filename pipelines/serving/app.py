@@ -59,6 +59,7 @@ _USUAL = {
     "503": "Try again a little later.",
 }
 _COLLECT_AFTER = 50_000
+_ANSWER_SECONDS = 10.0
 _OPEN = frozenset({"/", "/healthz", "/readyz"})
 """Anybody may ask these."""
 
@@ -138,7 +139,10 @@ def create_app(settings: ServeSettings) -> Application:
         Reading(app, serving=serving, endpoints=domain.bound_endpoints),
         tokens=tokens,
         scope_of=_scope_of,
-        limits=Limits(rate=settings.rate or (None if is_loopback(settings.host) else PUBLIC_RATE)),
+        limits=Limits(
+            rate=settings.rate or (None if is_loopback(settings.host) else PUBLIC_RATE),
+            seconds=max(Limits().seconds, settings.max_wait + _ANSWER_SECONDS),
+        ),
         hosts=hosts_for(settings.host, tokens, settings.hosts),
     )
     return Application(Measuring(guard, measured=lambda: serving().measured), app)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+from collections.abc import Callable
 
 import uvicorn
 from uvicorn.config import STARTUP_FAILURE
@@ -35,13 +36,14 @@ def bind(host: str, port: int) -> socket.socket:
         ) from error
 
 
-def run(settings: ServeSettings, listening: socket.socket, *, workers: int) -> None:
+def run(settings: ServeSettings, listening: socket.socket, *, workers: int, begin: Callable[[], None]) -> None:
     """Serve until told to stop.
 
     Args:
         settings: how to serve.
         listening: from :func:`bind`.
         workers: how many processes.
+        begin: called when the settings are found good, just before requests are taken.
 
     Raises:
         RefoldError: it could not start, or its stream failed.
@@ -57,6 +59,7 @@ def run(settings: ServeSettings, listening: socket.socket, *, workers: int) -> N
         "timeout_graceful_shutdown": _DRAIN_SECONDS,
     }
     app = create_app(settings)  # for many workers too: what is wrong with the settings is said here, once
+    begin()
     if workers == 1:
         server = uvicorn.Server(uvicorn.Config(app, **options))  # type: ignore[arg-type]
         for number in (signal.SIGINT, signal.SIGTERM):  # uvicorn raises again, at its end, what it was ended by
