@@ -150,8 +150,6 @@ async def _closed(load: Load) -> dict[str, float]:
 async def _open(load: Load, rate: float) -> dict[str, float]:
     chance = random.Random()
     free: asyncio.LifoQueue[Connection] = asyncio.LifoQueue()
-    for _ in range(CONNECTIONS):
-        free.put_nowait(await Connection.open(load.port))
     milliseconds: list[float] = []
     events: list[float] = []
     ages: list[float] = []
@@ -159,7 +157,8 @@ async def _open(load: Load, rate: float) -> dict[str, float]:
 
     async def one(due: float, path: str) -> None:
         nonlocal refused
-        connection = await free.get()
+        # Opened as they are needed: the server hangs up on a connection that says nothing for ten seconds.
+        connection = await Connection.open(load.port) if free.empty() else free.get_nowait()
         status, body = await connection.get(path)
         milliseconds.append((time.monotonic() - due) * 1000)
         free.put_nowait(connection)
