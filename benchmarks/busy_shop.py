@@ -18,7 +18,7 @@ from pathlib import Path
 import click
 
 from benchmarks.order_log import make_order_log
-from event_schemas.orders import (
+from refold.event_schemas.orders import (
     Address,
     ItemAdded,
     OrderDelivered,
@@ -27,9 +27,9 @@ from event_schemas.orders import (
     ShippingAddressUpdated,
     StockReceived,
 )
-from warehouse.event_log.append import Appender, StreamAppend
-from warehouse.event_log.log import EventLog, open_log
-from warehouse.orders import ORDERS
+from refold.warehouse.event_log.append import Appender, StreamAppend
+from refold.warehouse.event_log.log import EventLog, open_log
+from refold.warehouse.orders import ORDERS
 
 CUSTOMERS_A_HUNDRED_ORDERS = 20
 SKUS = 10_000

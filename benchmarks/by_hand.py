@@ -10,7 +10,7 @@ from pathlib import Path
 
 import duckdb
 
-from warehouse.orders.projections import moving_average_cost
+from refold.warehouse.orders.projections import moving_average_cost
 
 _SOURCES = """
 CREATE MACRO segments(event_type, version) AS TABLE

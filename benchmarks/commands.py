@@ -16,9 +16,9 @@ from pathlib import Path
 import click
 
 from benchmarks.sides import peak_memory_mib, tell
-from event_schemas.orders import AddItem, PayOrder, PlaceOrder
-from warehouse import create_log, load_domain
-from warehouse.command_handler import CommandHandler, Handled
+from refold.event_schemas.orders import AddItem, PayOrder, PlaceOrder
+from refold.warehouse import create_log, load_domain
+from refold.warehouse.commands.handler import CommandHandler, Handled
 
 PRICE = Decimal("2.50")
 

@@ -18,10 +18,10 @@ from pathlib import Path
 import click
 
 from benchmarks.sides import Measurement, measured, run_side, tell
-from pipelines.ingest import ingest
-from pipelines.runners import make_options
-from warehouse.duck import connect
-from warehouse.event_log import create_log
+from refold.pipelines.beam.runners import make_options
+from refold.pipelines.ingest.ingest import ingest
+from refold.warehouse.engine.connections import connect
+from refold.warehouse.event_log import create_log
 
 _BUCKETS = 64
 

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import duckdb
 
-from event_schemas.registry import Shape
-from pipelines.bulk import finish_import
-from warehouse.duck import connect
-from warehouse.event_log.bulk import Spool
-from warehouse.event_log.log import EventLog, create_log
-from warehouse.orders import ORDERS
+from refold.event_schemas.registry import Shape
+from refold.pipelines.ingest.spooled_segments import finish_import
+from refold.warehouse.engine.connections import connect
+from refold.warehouse.event_log.bulk_import.bulk_segments import Spool
+from refold.warehouse.event_log.log import EventLog, create_log
+from refold.warehouse.orders import ORDERS
 
 DOMAIN = "orders"
 _ORDERS_A_CHUNK = 100_000

@@ -15,7 +15,7 @@ import click
 
 from benchmarks.order_log import DOMAIN, make_order_log
 from benchmarks.sides import Measurement, comparison, differences, measured, rebuild_side, run_side, tell
-from warehouse.orders import ORDERS
+from refold.warehouse.orders import ORDERS
 
 
 def _by_hand_side(folder: Path, workers: int) -> Measurement:

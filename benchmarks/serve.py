@@ -36,8 +36,8 @@ import duckdb
 from benchmarks.busy_shop import make_shop
 from benchmarks.http_load import KINDS, Load, closed_loop, open_loop, path_of
 from benchmarks.sides import Measurement, tell
-from pipelines.rebuild import rebuild
-from pipelines.runners import make_options
+from refold.pipelines.beam.runners import make_options
+from refold.pipelines.rebuild.rebuild import rebuild
 
 DOMAIN = "orders"
 _OPEN_RATE = 300
@@ -81,7 +81,7 @@ class Server:
 
 def _refold(folder: Path, *command: str) -> list[str]:
     stores = ["--log", str(folder / "log"), "--read-models", str(folder / "read-models")]
-    return [sys.executable, "-m", "pipelines.cli", "--domain", DOMAIN, *stores, *command]
+    return [sys.executable, "-m", "refold", "--domain", DOMAIN, *stores, *command]
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from typing import Any
 
 import duckdb
 
-from warehouse.projection import ReadModel
+from refold.warehouse.declarations.projection import ReadModel
 
 Measurement = dict[str, Any]
 
@@ -40,9 +40,9 @@ def peak_memory_mib() -> int:
 
 def rebuild_side(folder: Path, domain_ref: str, workers: int, only: Sequence[str] = ()) -> Measurement:
     """Rebuild with refold, and note when each phase began."""
-    from pipelines.rebuild import rebuild
-    from pipelines.runners import make_options
-    from warehouse.event_log.log import open_log
+    from refold.pipelines.beam.runners import make_options
+    from refold.pipelines.rebuild.rebuild import rebuild
+    from refold.warehouse.event_log.log import open_log
 
     started = time.perf_counter()
     phases: dict[str, float] = {}

@@ -25,13 +25,19 @@ from pathlib import Path
 import click
 
 from benchmarks.sides import Measurement, measured, run_side, tell
-from pipelines.demo_history import Append, history
-from pipelines.rebuild import rebuild
-from pipelines.runners import make_options
-from pipelines.stream import Moment, Streamed, stream
-from warehouse.event_log import Appender, EventLog, StreamAppend, create_log, open_log
-from warehouse.orders import ORDERS
-from warehouse.read_models.live import LiveDatabase
+from refold.pipelines.beam.runners import make_options
+from refold.pipelines.demo.order_history import Append, history
+from refold.pipelines.rebuild.rebuild import rebuild
+from refold.pipelines.stream.stream import Moment, Streamed, stream
+from refold.warehouse.event_log import (
+    Appender,
+    EventLog,
+    StreamAppend,
+    create_log,
+    open_log,
+)
+from refold.warehouse.orders import ORDERS
+from refold.warehouse.read_models.live.live_database import LiveDatabase
 
 DOMAIN = "orders"
 _SEED = 11

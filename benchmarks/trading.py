@@ -18,8 +18,8 @@ import pyarrow as pa
 
 from benchmarks.sides import Measurement, comparison, differences, measured, rebuild_side, run_side, tell
 from benchmarks.trading_log import DOMAIN, make_trading_log
-from warehouse.trading import TRADING
-from warehouse.trading.projections import average_cost
+from refold.warehouse.trading import TRADING
+from refold.warehouse.trading.projections import average_cost
 
 _SUMMARY = "trader_performance_summary"
 _FOLD = "average_cost_positions"

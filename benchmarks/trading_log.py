@@ -5,12 +5,12 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from event_schemas.registry import Shape
-from pipelines.bulk import finish_import
-from warehouse.duck import connect
-from warehouse.event_log.bulk import Spool
-from warehouse.event_log.log import EventLog, create_log
-from warehouse.trading import TRADING
+from refold.event_schemas.registry import Shape
+from refold.pipelines.ingest.spooled_segments import finish_import
+from refold.warehouse.engine.connections import connect
+from refold.warehouse.event_log.bulk_import.bulk_segments import Spool
+from refold.warehouse.event_log.log import EventLog, create_log
+from refold.warehouse.trading import TRADING
 
 DOMAIN = "trading"
 _MEAN_SESSION = 350

@@ -1,7 +1,7 @@
 """Event contracts: what an event looks like, in every version it ever had. Pure: no I/O."""
 
-from event_schemas.envelope import ENVELOPE, RecordedEvent
-from event_schemas.errors import (
+from refold.event_schemas.envelope import ENVELOPE, RecordedEvent
+from refold.event_schemas.errors import (
     BrokenEventsError,
     ConcurrencyError,
     ContractError,
@@ -20,10 +20,16 @@ from event_schemas.errors import (
     UnknownSchemaVersionError,
     UsageError,
 )
-from event_schemas.event import event, event_type_of, is_event, schema_of, schema_version_of
-from event_schemas.payload import canonical_json
-from event_schemas.registry import Registry
-from event_schemas.upcasting import Upcaster, merger, upcaster
+from refold.event_schemas.event import (
+    event,
+    event_type_of,
+    is_event,
+    schema_of,
+    schema_version_of,
+)
+from refold.event_schemas.payload import canonical_json
+from refold.event_schemas.registry import Registry
+from refold.event_schemas.upcasting import Upcaster, merger, upcaster
 
 __all__ = [
     "ENVELOPE",

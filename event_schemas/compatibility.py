@@ -17,9 +17,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
-from event_schemas.errors import UsageError
-from event_schemas.field_changes import Reason, compare_fields
-from event_schemas.lock import Lock
+from refold.event_schemas.errors import UsageError
+from refold.event_schemas.field_changes import Reason, compare_fields
+from refold.event_schemas.lock import Lock
 
 
 class Verdict(Enum):
@@ -104,7 +104,7 @@ def compare(old: Lock, new: Lock) -> Compatibility:
         UsageError: they are of different domains.
 
     Example:
-        >>> from event_schemas.lock import Field, FieldType, LockedShape
+        >>> from refold.event_schemas.lock import Field, FieldType, LockedShape
         >>> field = Field("door", FieldType("string"), nullable=False)
         >>> before = Lock("doors", {("DoorOpened", 1): LockedShape((field,), None)})
         >>> compare(before, Lock("doors", {})).event_types[0].reasons[0].what

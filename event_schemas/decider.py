@@ -13,10 +13,10 @@ from typing import Any, Generic, TypeVar, dataclass_transform
 
 import pyarrow as pa
 
-from event_schemas.errors import ContractError, PayloadError
-from event_schemas.event import dataclass_schema
-from event_schemas.payload import from_json, to_json
-from event_schemas.values import instance_of
+from refold.event_schemas.errors import ContractError, PayloadError
+from refold.event_schemas.event import dataclass_schema
+from refold.event_schemas.payload import from_json, to_json
+from refold.event_schemas.values import instance_of
 
 T = TypeVar("T")
 S = TypeVar("S")
@@ -92,7 +92,7 @@ def command_from_json(cls: type[T], values: Mapping[str, Any]) -> T:
         OpenDoor(door='front')
         >>> command_from_json(OpenDoor, {"door": 7})
         Traceback (most recent call last):
-        event_schemas.errors.PayloadError: Command OpenDoor: door: expected string, found 7. Nothing was done.
+        refold.event_schemas.errors.PayloadError: Command OpenDoor: door: expected string, found 7. Nothing was done.
     """
     schema = command_schema(cls)
     try:
@@ -155,7 +155,7 @@ class Decider(Generic[S]):
         ContractError: a command class is none, or the state is a dataclass with a field that has no Arrow type.
 
     Example:
-        >>> from event_schemas.event import event
+        >>> from refold.event_schemas.event import event
         >>> @event(schema_version=1)
         ... class DoorOpened:
         ...     door: str

@@ -13,8 +13,8 @@ from typing import Any, TypeVar, dataclass_transform
 
 import pyarrow as pa
 
-from event_schemas.envelope import ENVELOPE_NAMES, UTC_MICROSECONDS
-from event_schemas.errors import ContractError
+from refold.event_schemas.envelope import ENVELOPE_NAMES, UTC_MICROSECONDS
+from refold.event_schemas.errors import ContractError
 
 T = TypeVar("T")
 

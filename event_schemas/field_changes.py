@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from event_schemas.lock import Field
+from refold.event_schemas.lock import Field
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,9 +14,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.types as pt
 
-from event_schemas.errors import UsageError
-from event_schemas.registry import Registry, Shape
-from event_schemas.upcasting import Upcaster
+from refold.event_schemas.errors import UsageError
+from refold.event_schemas.registry import Registry, Shape
+from refold.event_schemas.upcasting import Upcaster
 
 LOCK_FORMAT = 1
 
@@ -112,7 +112,7 @@ def lock_of(registry: Registry, domain_name: str) -> Lock:
     """Take down the contracts of a domain.
 
     Example:
-        >>> from event_schemas.event import event
+        >>> from refold.event_schemas.event import event
         >>> @event(schema_version=1)
         ... class DoorOpened:
         ...     door: str

@@ -18,7 +18,7 @@ import orjson
 import pyarrow as pa
 import pyarrow.types as pt
 
-from event_schemas.errors import PayloadError
+from refold.event_schemas.errors import PayloadError
 
 Converter = Callable[[Any, str], Any]
 

@@ -6,9 +6,14 @@ from collections.abc import Iterable, Mapping
 
 import pyarrow as pa
 
-from event_schemas.errors import ContractError, UnknownEventTypeError, UnknownSchemaVersionError
-from event_schemas.event import event_type_of, is_event, schema_of, schema_version_of
-from event_schemas.upcasting import Upcaster
+from refold.event_schemas.errors import ContractError, UnknownEventTypeError, UnknownSchemaVersionError
+from refold.event_schemas.event import (
+    event_type_of,
+    is_event,
+    schema_of,
+    schema_version_of,
+)
+from refold.event_schemas.upcasting import Upcaster
 
 Shape = tuple[str, int]
 """An event type in one schema version."""
@@ -25,7 +30,7 @@ class Registry:
         ContractError: two contracts for one shape, a gap in a chain, or an upcaster that leads nowhere.
 
     Example:
-        >>> from event_schemas.event import event
+        >>> from refold.event_schemas.event import event
         >>> @event(schema_version=1)
         ... class OrderShipped:
         ...     order_id: str

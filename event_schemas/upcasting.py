@@ -18,9 +18,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from event_schemas.envelope import RecordedEvent
-from event_schemas.errors import ContractError
-from event_schemas.event import check_field_names, event_type_of, is_event
+from refold.event_schemas.envelope import RecordedEvent
+from refold.event_schemas.errors import ContractError
+from refold.event_schemas.event import check_field_names, event_type_of, is_event
 
 
 class Form(Enum):
@@ -103,7 +103,7 @@ def upcaster(
             schema version.
 
     The decorated function takes no argument and returns SQL, or takes a
-    :class:`~event_schemas.envelope.RecordedEvent` and returns a list, of event instances or of mappings that are
+    :class:`~refold.event_schemas.envelope.RecordedEvent` and returns a list, of event instances or of mappings that are
     the payload of the next schema version.
 
     Raises:

@@ -17,10 +17,10 @@ def instance_of(cls: type[T], values: Mapping[str, Any]) -> T:
 
     Args:
         cls: a dataclass whose annotations have Arrow types, such as an event.
-        values: field name to value, as :func:`event_schemas.payload.from_json` gives them.
+        values: field name to value, as :func:`refold.event_schemas.payload.from_json` gives them.
 
     Example:
-        >>> from event_schemas.orders import Address, ShippingAddressUpdated
+        >>> from refold.event_schemas.orders import Address, ShippingAddressUpdated
         >>> instance_of(ShippingAddressUpdated, {"address": {"street": "Hafen 1", "city": "Ulm"}}).address.city
         'Ulm'
     """

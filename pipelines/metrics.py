@@ -14,10 +14,10 @@ from wsgiref.simple_server import WSGIServer
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
 
-from event_schemas import UsageError
+from refold.event_schemas import UsageError
 
 if TYPE_CHECKING:
-    from pipelines.replaying import Progress
+    from refold.pipelines.rebuild.replay import Progress
 
 _TURN_BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 

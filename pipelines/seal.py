@@ -10,15 +10,15 @@ from dataclasses import dataclass
 
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from event_schemas import RefoldError
-from pipelines.staged import Named, Work, run_staged
-from warehouse.domain import load_domain
-from warehouse.event_log import manifest as manifests
-from warehouse.event_log.commit import CommitInfo
-from warehouse.event_log.log import EventLog, Head, open_log
-from warehouse.event_log.manifest import Manifest
-from warehouse.event_log.sealing import gather, next_manifest, seal_bucket
-from warehouse.object_store import open_store
+from refold.event_schemas import RefoldError
+from refold.pipelines.beam.staged import Named, Work, run_staged
+from refold.warehouse.declarations.domain import load_domain
+from refold.warehouse.event_log import manifest as manifests
+from refold.warehouse.event_log.commit import CommitInfo
+from refold.warehouse.event_log.log import EventLog, Head, open_log
+from refold.warehouse.event_log.manifest import Manifest
+from refold.warehouse.event_log.seal import gather, next_manifest, seal_bucket
+from refold.warehouse.object_store import open_store
 
 _EVENTS_A_UNIT = 500_000
 _COMMITS_A_UNIT = 2_000

@@ -1,11 +1,30 @@
 """Storage: the event log, declarations of read models, and their published generations. Never imports Beam."""
 
-from warehouse.domain import Domain, load_domain
-from warehouse.event_log.append import Appended, Appender, NewEvent, StreamAppend
-from warehouse.event_log.log import EventLog, create_log, open_log
-from warehouse.projection import Delete, Fold, Projection, View
-from warehouse.read_models.generations import Generation, Generations, open_generations
-from warehouse.reducers import collect, count, count_distinct, first, latest, maximum, minimum, total
+from refold.warehouse.declarations.domain import Domain, load_domain
+from refold.warehouse.declarations.projection import (
+    Delete,
+    Fold,
+    Projection,
+    View,
+)
+from refold.warehouse.declarations.reducers import (
+    collect,
+    count,
+    count_distinct,
+    first,
+    latest,
+    maximum,
+    minimum,
+    total,
+)
+from refold.warehouse.event_log.append import (
+    Appended,
+    Appender,
+    NewEvent,
+    StreamAppend,
+)
+from refold.warehouse.event_log.log import EventLog, create_log, open_log
+from refold.warehouse.read_models.generations.generations import Generation, Generations, open_generations
 
 __all__ = [
     "Appended",

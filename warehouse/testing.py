@@ -16,17 +16,22 @@ from typing import Any
 
 import orjson
 
-from event_schemas import RecordedEvent, UsageError, event_type_of, schema_version_of
-from event_schemas.decider import Decision, Rejected
-from event_schemas.payload import from_json, to_json
-from warehouse.domain import Domain
-from warehouse.event_log.append import Appender, NewEvent, StreamAppend
-from warehouse.event_log.log import create_log
-from warehouse.newest import newest_events
-from warehouse.projection import ReadModel
-from warehouse.read_models import database
-from warehouse.read_models.catch_up import Standing, catch_up
-from warehouse.sql import columns, quote
+from refold.event_schemas import (
+    RecordedEvent,
+    UsageError,
+    event_type_of,
+    schema_version_of,
+)
+from refold.event_schemas.decider import Decision, Rejected
+from refold.event_schemas.payload import from_json, to_json
+from refold.warehouse.declarations.domain import Domain
+from refold.warehouse.declarations.projection import ReadModel
+from refold.warehouse.engine.sql import columns, quote
+from refold.warehouse.event_log.append import Appender, NewEvent, StreamAppend
+from refold.warehouse.event_log.log import create_log
+from refold.warehouse.read_models import database
+from refold.warehouse.read_models.increments.catch_up import Standing, catch_up
+from refold.warehouse.replay.newest_version import newest_events
 
 FIRST_MOMENT = datetime(2026, 1, 1, tzinfo=UTC)
 """When the first given event occurred, unless it says so itself; each later one a second after."""
@@ -42,12 +47,12 @@ def scenarios(domain: Domain) -> Callable[..., Given]:
 
     Returns:
         A function of the events that were recorded before, in order, and of ``stream_id``, the stream of those that do
-        not say. Each is an event instance, a :class:`~warehouse.event_log.append.NewEvent`, or a
-        :class:`~warehouse.event_log.append.StreamAppend` for another stream, whose events come in one commit.
+        not say. Each is an event instance, a :class:`~refold.warehouse.event_log.append.NewEvent`, or a
+        :class:`~refold.warehouse.event_log.append.StreamAppend` for another stream, whose events come in one commit.
 
     Example:
-        >>> from event_schemas.orders import OrderPlaced, PlaceOrder
-        >>> from warehouse.orders.domain import ORDERS
+        >>> from refold.event_schemas.orders import OrderPlaced, PlaceOrder
+        >>> from refold.warehouse.orders.domain import ORDERS
         >>> given = scenarios(ORDERS)
         >>> placed = OrderPlaced(order_id="order-1", customer_id="c1", currency="EUR", deliver_on=None)
         >>> place = PlaceOrder(order_id="order-1", customer_id="c1", currency="EUR")

@@ -1,6 +1,6 @@
 """The contracts of the order domain: events, what carries their old versions to them, commands and their deciders."""
 
-from event_schemas.orders.commands import (
+from refold.event_schemas.orders.commands import (
     AddItem,
     AdjustStock,
     CancelOrder,
@@ -13,8 +13,13 @@ from event_schemas.orders.commands import (
     StartSubscription,
     UpdateShippingAddress,
 )
-from event_schemas.orders.deciders import DECIDERS, ORDER, STOCK, SUBSCRIPTION
-from event_schemas.orders.events import (
+from refold.event_schemas.orders.deciders import (
+    DECIDERS,
+    ORDER,
+    STOCK,
+    SUBSCRIPTION,
+)
+from refold.event_schemas.orders.events import (
     EVENTS,
     Address,
     ItemAdded,
@@ -30,7 +35,7 @@ from event_schemas.orders.events import (
     SubscriptionCancelled,
     SubscriptionStarted,
 )
-from event_schemas.orders.upcasters import UPCASTERS
+from refold.event_schemas.orders.upcasters import UPCASTERS
 
 __all__ = [
     "DECIDERS",

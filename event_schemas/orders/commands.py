@@ -9,8 +9,13 @@ from __future__ import annotations
 from datetime import date
 from uuid import UUID
 
-from event_schemas.decider import command
-from event_schemas.orders.events import Address, Money, OrderItem, UnitCost
+from refold.event_schemas.decider import command
+from refold.event_schemas.orders.events import (
+    Address,
+    Money,
+    OrderItem,
+    UnitCost,
+)
 
 
 @command

@@ -13,10 +13,10 @@ from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import Any
 
-from event_schemas.decider import Decider, Decision, Rejected
-from event_schemas.orders import commands as c
-from event_schemas.orders import events as e
-from event_schemas.orders.events import Money, OrderItem
+from refold.event_schemas.decider import Decider, Decision, Rejected
+from refold.event_schemas.orders import commands as c
+from refold.event_schemas.orders import events as e
+from refold.event_schemas.orders.events import Money, OrderItem
 
 _CURRENCY = re.compile(r"[A-Z]{3}")
 # What read models add up over thousands of orders must fit into their columns: beyond, nothing could follow the log.

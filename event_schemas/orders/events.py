@@ -14,7 +14,7 @@ from uuid import UUID
 
 import pyarrow as pa
 
-from event_schemas.event import event
+from refold.event_schemas.event import event
 
 Money = Annotated[Decimal, pa.decimal128(18, 2)]
 UnitCost = Annotated[Decimal, pa.decimal128(18, 4)]

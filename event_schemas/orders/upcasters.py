@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-from event_schemas.envelope import RecordedEvent
-from event_schemas.errors import PayloadError
-from event_schemas.orders.events import (
+from refold.event_schemas.envelope import RecordedEvent
+from refold.event_schemas.errors import PayloadError
+from refold.event_schemas.orders.events import (
     Address,
     ItemAdded,
     OrderPlaced,
@@ -14,7 +14,7 @@ from event_schemas.orders.events import (
     ShippingAddressUpdated,
     StockAdjusted,
 )
-from event_schemas.upcasting import Upcaster, merger, upcaster
+from refold.event_schemas.upcasting import Upcaster, merger, upcaster
 
 
 def _required(*fields: tuple[str, pa.DataType]) -> list[pa.Field]:

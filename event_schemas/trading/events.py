@@ -10,7 +10,7 @@ from typing import Annotated
 
 import pyarrow as pa
 
-from event_schemas.event import event
+from refold.event_schemas.event import event
 
 Money = Annotated[Decimal, pa.decimal128(18, 2)]
 Price = Annotated[Decimal, pa.decimal128(18, 4)]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-from event_schemas.trading.events import TradeExecuted
-from event_schemas.upcasting import Upcaster, upcaster
+from refold.event_schemas.trading.events import TradeExecuted
+from refold.event_schemas.upcasting import Upcaster, upcaster
 
 TRADE_EXECUTED_V1 = pa.schema(
     [

@@ -16,22 +16,22 @@ from fastapi.openapi.utils import get_openapi
 from starlette.types import ASGIApp, Receive, Send
 from starlette.types import Scope as AsgiScope
 
-from pipelines.serving.commanding import commanding_router
-from pipelines.serving.doors import check_exposure, hosts_for, is_loopback
-from pipelines.serving.guard import PUBLIC_RATE, Guard, Limits
-from pipelines.serving.measuring import Measuring
-from pipelines.serving.page import page_router
-from pipelines.serving.parent import end_with_parent
-from pipelines.serving.problems import MEDIA_TYPE, install_handlers
-from pipelines.serving.query_route import query_router
-from pipelines.serving.reading import Reading
-from pipelines.serving.reading_document import reading_paths
-from pipelines.serving.sandbox import Sandbox
-from pipelines.serving.serving import Serving
-from pipelines.serving.settings import ServeSettings
-from pipelines.serving.telling import telling_router
-from pipelines.serving.tokens import Scope, load_tokens
-from warehouse.domain import Domain, load_domain
+from refold.pipelines.serving.command_routes import commanding_router
+from refold.pipelines.serving.http.guard import PUBLIC_RATE, Guard, Limits
+from refold.pipelines.serving.http.host_policy import check_exposure, hosts_for, is_loopback
+from refold.pipelines.serving.http.problems import MEDIA_TYPE, install_handlers
+from refold.pipelines.serving.http.tokens import Scope, load_tokens
+from refold.pipelines.serving.page import page_router
+from refold.pipelines.serving.parent import end_with_parent
+from refold.pipelines.serving.reads.openapi import reading_paths
+from refold.pipelines.serving.reads.read_routes import Reading
+from refold.pipelines.serving.sandbox.query_route import query_router
+from refold.pipelines.serving.sandbox.sandbox_pool import Sandbox
+from refold.pipelines.serving.serve_metrics import Measuring
+from refold.pipelines.serving.serving import Serving
+from refold.pipelines.serving.settings import ServeSettings
+from refold.pipelines.serving.status_routes import telling_router
+from refold.warehouse.declarations.domain import Domain, load_domain
 
 _PROBLEM = {
     "type": "object",

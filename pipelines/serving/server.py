@@ -11,10 +11,10 @@ import uvicorn
 from uvicorn.config import STARTUP_FAILURE
 from uvicorn.supervisors import Multiprocess
 
-from event_schemas import RefoldError, UsageError
-from pipelines.serving.app import create_app
-from pipelines.serving.protocol import BoundedProtocol
-from pipelines.serving.settings import ENVIRONMENT, ServeSettings
+from refold.event_schemas import RefoldError, UsageError
+from refold.pipelines.serving.app import create_app
+from refold.pipelines.serving.http.protocol import BoundedProtocol
+from refold.pipelines.serving.settings import ENVIRONMENT, ServeSettings
 
 _KEEP_ALIVE_SECONDS = 30
 _DRAIN_SECONDS = 30
@@ -71,7 +71,7 @@ def run(settings: ServeSettings, listening: socket.socket, *, workers: int, begi
             raise RefoldError("The server could not start; what it said above tells why.")
         return
     os.environ[ENVIRONMENT] = settings.dump()
-    config = uvicorn.Config("pipelines.serving.app:from_environment", factory=True, workers=workers, **options)  # type: ignore[arg-type]
+    config = uvicorn.Config("refold.pipelines.serving.app:from_environment", factory=True, workers=workers, **options)  # type: ignore[arg-type]
     supervisor = Multiprocess(config, sockets=[listening])
     supervisor.run()
     if any(process.exitcode == STARTUP_FAILURE for process in supervisor.processes):

@@ -10,20 +10,20 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from event_schemas import GenerationError
-from pipelines.serving.asking import Asker
-from pipelines.serving.measuring import Measured
-from pipelines.serving.settings import ServeSettings
-from pipelines.serving.waiting import Waiting
-from pipelines.serving.watching import LogWatch, Repeating
-from warehouse.command_handler import CommandHandler
-from warehouse.domain import Domain
-from warehouse.event_log.log import EventLog, open_log
-from warehouse.queries import LiveReader, Reader
-from warehouse.read_models.generations import Generation, Generations, open_generations
+from refold.event_schemas import GenerationError
+from refold.pipelines.serving.log_tail import LogWatch, Repeating
+from refold.pipelines.serving.reads.position_wait import Waiting
+from refold.pipelines.serving.reads.query_batcher import Asker
+from refold.pipelines.serving.serve_metrics import Measured
+from refold.pipelines.serving.settings import ServeSettings
+from refold.warehouse.commands.handler import CommandHandler
+from refold.warehouse.declarations.domain import Domain
+from refold.warehouse.event_log.log import EventLog, open_log
+from refold.warehouse.queries.readers import LiveReader, Reader
+from refold.warehouse.read_models.generations.generations import Generation, Generations, open_generations
 
 if TYPE_CHECKING:
-    from pipelines.serving.following import Following
+    from refold.pipelines.serving.stream_thread import Following
 
 _LOOK_LOCAL, _LOOK_REMOTE = 0.1, 1.0
 _COMMANDS_AT_ONCE = 32
@@ -65,7 +65,7 @@ class Serving:
     def start(self) -> None:
         """Begin to follow what is published, or the log itself."""
         if isinstance(self.source, LiveReader):
-            from pipelines.serving.following import Following
+            from refold.pipelines.serving.stream_thread import Following
 
             self.source.updated = self.waiting.moved
             self.following = Following(self.settings, self.log, self.source, on_failure=_stop_process)

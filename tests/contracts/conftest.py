@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from refold.warehouse.object_store import ObjectStore, open_store
 from tests.contracts.s3_servers import BUCKET, localbucket_server, moto_server, use_s3
-from warehouse.object_store import ObjectStore, open_store
 
 
 @pytest.fixture(scope="session")

@@ -11,10 +11,10 @@ from contextlib import contextmanager
 
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from pipelines import replaying
-from pipelines.rebuild import rebuild
-from pipelines.runners import make_options
-from warehouse.event_log import open_log
+from refold.pipelines.beam.runners import make_options
+from refold.pipelines.rebuild import replay as replaying
+from refold.pipelines.rebuild.rebuild import rebuild
+from refold.warehouse.event_log import open_log
 
 
 @contextmanager

@@ -16,8 +16,8 @@ from pathlib import Path
 
 import pytest
 
-from event_schemas.errors import ObjectNotFoundError, UsageError
-from warehouse.object_store import ObjectStore, open_store
+from refold.event_schemas.errors import ObjectNotFoundError, UsageError
+from refold.warehouse.object_store import ObjectStore, open_store
 
 SPAWN, FORK = multiprocessing.get_context("spawn"), multiprocessing.get_context("fork")
 ODD_KEYS = [

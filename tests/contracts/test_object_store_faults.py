@@ -14,9 +14,9 @@ from pathlib import Path
 import fsspec.asyn
 import pytest
 
-from event_schemas.errors import ObjectNotFoundError, StoreError, StoreNotConditionalError
+from refold.event_schemas.errors import ObjectNotFoundError, StoreError, StoreNotConditionalError
+from refold.warehouse.object_store import ObjectStore, open_store
 from tests.contracts.s3_servers import BUCKET, Faults, faulty_proxy, use_s3
-from warehouse.object_store import ObjectStore, open_store
 
 
 @pytest.fixture
@@ -162,6 +162,8 @@ def test_nothing_answers(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_missing_package() -> None:
     """Without s3fs the user is told what to install."""
-    script = "import sys; sys.modules['s3fs'] = None; import warehouse.object_store as o; o.open_store('s3://bucket')"
+    script = (
+        "import sys; sys.modules['s3fs'] = None; import refold.warehouse.object_store as o; o.open_store('s3://bucket')"
+    )
     failed = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert "StoreError: s3:// needs a package that is not installed: pip install 'refold[s3]'" in failed.stderr

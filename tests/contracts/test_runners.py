@@ -18,14 +18,14 @@ from typing import Any
 import duckdb
 import pytest
 
-from pipelines.demo_history import Append, history
-from warehouse.event_log import Appender, create_log, open_log
-from warehouse.orders import ORDERS
-from warehouse.read_models import database
-from warehouse.read_models.catch_up import Standing, catch_up
-from warehouse.read_models.database import Checkpoint
-from warehouse.read_models.generations import open_generations
-from warehouse.replay import sources_of
+from refold.pipelines.demo.order_history import Append, history
+from refold.warehouse.event_log import Appender, create_log, open_log
+from refold.warehouse.orders import ORDERS
+from refold.warehouse.read_models import database
+from refold.warehouse.read_models.database import Checkpoint
+from refold.warehouse.read_models.generations.generations import open_generations
+from refold.warehouse.read_models.increments.catch_up import Standing, catch_up
+from refold.warehouse.replay.history import sources_of
 
 ROOT = Path(__file__).parents[2]
 LONGEST = 120

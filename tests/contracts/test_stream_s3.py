@@ -6,13 +6,13 @@ import uuid
 
 import pytest
 
-from event_schemas.orders import StockAdjusted, StockReceived
-from pipelines.reconcile import reconcile
-from pipelines.runners import make_options
-from pipelines.stream import stream
+from refold.event_schemas.orders import StockAdjusted, StockReceived
+from refold.pipelines.beam.runners import make_options
+from refold.pipelines.rebuild.reconcile import reconcile
+from refold.pipelines.stream.stream import stream
+from refold.warehouse import Appender, create_log, open_generations
+from refold.warehouse.orders import ORDERS
 from tests.contracts.s3_servers import BUCKET, use_s3
-from warehouse import Appender, create_log, open_generations
-from warehouse.orders import ORDERS
 
 
 def test_it_follows_and_publishes(localbucket: str, monkeypatch: pytest.MonkeyPatch) -> None:

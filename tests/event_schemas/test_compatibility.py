@@ -14,11 +14,31 @@ import pyarrow as pa
 import pytest
 from click.testing import CliRunner, Result
 
-from event_schemas import Registry, UsageError, event, merger, upcaster
-from event_schemas.compatibility import Compatibility, Mode, Verdict, compare
-from event_schemas.lock import Field, FieldType, Lock, LockedShape, Step, lock_of, read_lock, write_lock
-from pipelines.cli import cli
-from warehouse.domain import load_domain
+from refold.event_schemas import (
+    Registry,
+    UsageError,
+    event,
+    merger,
+    upcaster,
+)
+from refold.event_schemas.compatibility import (
+    Compatibility,
+    Mode,
+    Verdict,
+    compare,
+)
+from refold.event_schemas.lock import (
+    Field,
+    FieldType,
+    Lock,
+    LockedShape,
+    Step,
+    lock_of,
+    read_lock,
+    write_lock,
+)
+from refold.pipelines.cli.main import cli
+from refold.warehouse.declarations.domain import load_domain
 
 ROOT = Path(__file__).parents[2]
 

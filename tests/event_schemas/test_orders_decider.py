@@ -9,9 +9,9 @@ from uuid import UUID
 
 import pytest
 
-from event_schemas import PayloadError
-from event_schemas.decider import Decider, Rejected, command_from_json
-from event_schemas.orders import (
+from refold.event_schemas import PayloadError
+from refold.event_schemas.decider import Decider, Rejected, command_from_json
+from refold.event_schemas.orders import (
     DECIDERS,
     ORDER,
     STOCK,

@@ -10,12 +10,12 @@ import duckdb
 import pyarrow as pa
 import pytest
 
-from event_schemas import PayloadError, RecordedEvent
-from event_schemas.orders import Address, ShippingAddressUpdated, StockAdjusted
-from event_schemas.orders.upcasters import join_address, split_move
-from warehouse.duck import connect
-from warehouse.orders import ORDERS
-from warehouse.upcasting import event_relation_schema
+from refold.event_schemas import PayloadError, RecordedEvent
+from refold.event_schemas.orders import Address, ShippingAddressUpdated, StockAdjusted
+from refold.event_schemas.orders.upcasters import join_address, split_move
+from refold.warehouse.declarations.upcaster_sql import event_relation_schema
+from refold.warehouse.engine.connections import connect
+from refold.warehouse.orders import ORDERS
 
 NOON = datetime(2024, 5, 1, 12, tzinfo=UTC)
 

@@ -10,10 +10,15 @@ from typing import Annotated, Any
 
 import pyarrow as pa
 
-from event_schemas import event
-from warehouse.domain import Domain
-from warehouse.projection import Fold, Projection, ReadModel, View
-from warehouse.reducers import latest, total
+from refold.event_schemas import event
+from refold.warehouse.declarations.domain import Domain
+from refold.warehouse.declarations.projection import (
+    Fold,
+    Projection,
+    ReadModel,
+    View,
+)
+from refold.warehouse.declarations.reducers import latest, total
 
 DEADLY = "REFOLD_TEST_DEADLY"
 """Names a file; whoever folds an event while it is there removes it and dies."""

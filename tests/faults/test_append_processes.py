@@ -16,8 +16,15 @@ from typing import Any
 
 import pytest
 
-from event_schemas import ConcurrencyError, Registry, event
-from warehouse.event_log import Appender, NewEvent, create_log, open_log, read_positions, verify
+from refold.event_schemas import ConcurrencyError, Registry, event
+from refold.warehouse.event_log import (
+    Appender,
+    NewEvent,
+    create_log,
+    open_log,
+    read_positions,
+)
+from refold.warehouse.event_log.verification import verify
 
 WORKERS = 8
 KILLED_AFTER = {1: 3, 3: 12, 5: 20}

@@ -14,7 +14,7 @@ from typing import Any
 import duckdb
 import pytest
 
-from event_schemas import (
+from refold.event_schemas import (
     BrokenEventsError,
     DamagedLogError,
     EmptyLogError,
@@ -29,13 +29,21 @@ from event_schemas import (
     schema_of,
     upcaster,
 )
-from pipelines.rebuild import Rebuilt, rebuild
-from pipelines.runners import make_options
-from pipelines.seal import seal
+from refold.pipelines.beam.runners import make_options
+from refold.pipelines.rebuild.rebuild import Rebuilt, rebuild
+from refold.pipelines.seal import seal
+from refold.warehouse.event_log import (
+    Appender,
+    EventLog,
+    NewEvent,
+    create_log,
+    open_log,
+    read_positions,
+)
+from refold.warehouse.event_log.verification import verify
+from refold.warehouse.read_models.generations.generations import Generation, open_generations
 from tests.faults import fragile
 from tests.faults.fragile import SHOP, Money, Noted, Opened, Sold
-from warehouse.event_log import Appender, EventLog, NewEvent, create_log, open_log, read_positions, verify
-from warehouse.read_models.generations import Generation, open_generations
 
 DOMAINS = "tests.faults.fragile"
 TILLS = 3

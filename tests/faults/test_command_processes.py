@@ -18,11 +18,17 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from event_schemas import RecordedEvent
-from event_schemas.orders import ReceiveStock
-from warehouse.command_handler import CommandHandler, Handled
-from warehouse.event_log import EventLog, create_log, open_log, read_positions, verify
-from warehouse.orders.domain import ORDERS
+from refold.event_schemas import RecordedEvent
+from refold.event_schemas.orders import ReceiveStock
+from refold.warehouse.commands.handler import CommandHandler, Handled
+from refold.warehouse.event_log import (
+    EventLog,
+    create_log,
+    open_log,
+    read_positions,
+)
+from refold.warehouse.event_log.verification import verify
+from refold.warehouse.orders.domain import ORDERS
 
 COMMANDS = int(os.environ.get("REFOLD_TEST_COMMANDS", "400"))
 """How many different commands."""

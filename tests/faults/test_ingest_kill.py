@@ -17,10 +17,16 @@ from typing import Any
 
 import pytest
 
-from pipelines.ingest import Limits, ingest
+from refold.pipelines.ingest.ingest import Limits, ingest
+from refold.warehouse.event_log import (
+    Appender,
+    EventLog,
+    create_log,
+    open_log,
+)
+from refold.warehouse.event_log.verification import verify
 from tests.pipelines.imports import history, lines, row
 from tests.pipelines.parcels import PARCELS, REF, Lost
-from warehouse.event_log import Appender, EventLog, create_log, open_log, verify
 
 ROWS = 2_000
 LIMITS = Limits(chunk_rows=125, commit_events=75)

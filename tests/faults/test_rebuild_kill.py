@@ -23,17 +23,18 @@ import duckdb
 import pytest
 
 from benchmarks.order_log import make_order_log
-from event_schemas import RefoldError
-from event_schemas.orders import StockAdjusted
-from pipelines.rebuild import Rebuilt, rebuild
-from pipelines.refresh import refresh
-from pipelines.runners import make_options
-from pipelines.seal import seal
-from pipelines.staged import Named, Work, run_staged
-from warehouse.event_log import Appender, open_log, verify
-from warehouse.object_store.store import TEMP_PREFIX
-from warehouse.orders import ORDERS
-from warehouse.read_models.generations import Generation, open_generations
+from refold.event_schemas import RefoldError
+from refold.event_schemas.orders import StockAdjusted
+from refold.pipelines.beam.runners import make_options
+from refold.pipelines.beam.staged import Named, Work, run_staged
+from refold.pipelines.rebuild.rebuild import Rebuilt, rebuild
+from refold.pipelines.rebuild.refresh import refresh
+from refold.pipelines.seal import seal
+from refold.warehouse.event_log import Appender, open_log
+from refold.warehouse.event_log.verification import verify
+from refold.warehouse.object_store.store import TEMP_PREFIX
+from refold.warehouse.orders import ORDERS
+from refold.warehouse.read_models.generations.generations import Generation, open_generations
 
 EVENTS = 30_000
 SALES = 40

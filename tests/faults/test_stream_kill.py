@@ -17,12 +17,13 @@ from time import monotonic
 
 import pytest
 
-from pipelines.reconcile import reconcile
-from pipelines.runners import make_options
-from pipelines.stream import stream
-from warehouse.event_log import Appender, create_log, open_log, verify
-from warehouse.orders import ORDERS
-from warehouse.read_models.generations import open_generations
+from refold.pipelines.beam.runners import make_options
+from refold.pipelines.rebuild.reconcile import reconcile
+from refold.pipelines.stream.stream import stream
+from refold.warehouse.event_log import Appender, create_log, open_log
+from refold.warehouse.event_log.verification import verify
+from refold.warehouse.orders import ORDERS
+from refold.warehouse.read_models.generations.generations import open_generations
 
 ROOT = Path(__file__).parents[2]
 KILLS = int(os.environ.get("REFOLD_KILLS", "4"))
@@ -74,7 +75,7 @@ class Chaos:
             self.kill(name)
 
     def _started(self, arguments: list[str]) -> subprocess.Popen[bytes]:
-        command = [sys.executable, "-m", "pipelines.cli", "--domain", "orders", *arguments]
+        command = [sys.executable, "-m", "refold", "--domain", "orders", *arguments]
         command += ["--log", str(self._folder / "log"), "--read-models", str(self._folder / "read-models")]
         environment = {**os.environ, "PYTHONPATH": str(ROOT)}
         return subprocess.Popen(
@@ -140,7 +141,7 @@ def test_nothing_is_lost_or_applied_twice(folder: Path) -> None:
 
 def append(appender: Appender, first: int, count: int) -> Iterator[int]:
     """Append orders and stock, a commit each."""
-    from pipelines.demo_history import history
+    from refold.pipelines.demo.order_history import history
 
     done = []
     for round_ in history(10 * count, seed=first):

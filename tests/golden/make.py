@@ -16,15 +16,21 @@ from unittest.mock import patch
 
 import orjson
 
-from pipelines.ingest import ingest
-from pipelines.rebuild import rebuild
-from pipelines.runners import make_options
+from refold.pipelines.beam.runners import make_options
+from refold.pipelines.ingest.ingest import ingest
+from refold.pipelines.rebuild.rebuild import rebuild
+from refold.warehouse.declarations.domain import load_domain
+from refold.warehouse.event_log import (
+    Appender,
+    EventLog,
+    create_log,
+    open_log,
+    read_positions,
+)
+from refold.warehouse.event_log.append import NewEvent
+from refold.warehouse.read_models.generations.generations import open_generations
 from tests.golden.histories import HISTORIES, Told
 from tests.golden.reading import PACKED, event_lines, pack, table_lines, unpack, write_lines
-from warehouse.domain import load_domain
-from warehouse.event_log import Appender, EventLog, create_log, open_log, read_positions
-from warehouse.event_log.append import NewEvent
-from warehouse.read_models.generations import open_generations
 
 HERE = Path(__file__).parent
 IN_MEMORY = ["--direct_running_mode=in_memory", "--direct_num_workers=1"]
@@ -40,7 +46,9 @@ def make(frozen: Path, domain_name: str) -> None:
         _append(log, history.sealed)
         _import(log, history.sealed_import)
         write_lines(frozen / "published.jsonl", rebuilt_lines(folder, domain_name, "read-models"))
-        with patch("pipelines.bulk.seal"):  # as if killed once its commit was there: the import stays in the tail
+        with patch(
+            "refold.pipelines.ingest.spooled_segments.seal"
+        ):  # as if killed once its commit was there: the import stays in the tail
             _import(log, history.tail_import)
         _append(log, history.tail)
         write_lines(frozen / "events.jsonl", event_lines(read_positions(log, domain.registry, 0)))

@@ -12,7 +12,7 @@ from typing import Any
 import duckdb
 import orjson
 
-from event_schemas import RecordedEvent
+from refold.event_schemas import RecordedEvent
 
 PACKED = "files.tar.xz"
 """The log and the read models of a set."""

@@ -9,12 +9,18 @@ import duckdb
 import orjson
 import pytest
 
-from pipelines.rebuild import rebuild
-from pipelines.runners import make_options
+from refold.pipelines.beam.runners import make_options
+from refold.pipelines.rebuild.rebuild import rebuild
+from refold.warehouse.declarations.domain import Domain, load_domain
+from refold.warehouse.event_log import (
+    EventLog,
+    open_log,
+    read_positions,
+    read_stream,
+)
+from refold.warehouse.event_log.verification import verify
+from refold.warehouse.read_models.generations.generations import open_generations
 from tests.golden.reading import PACKED, event_lines, read_lines, table_lines, unpack
-from warehouse.domain import Domain, load_domain
-from warehouse.event_log import EventLog, open_log, read_positions, read_stream, verify
-from warehouse.read_models.generations import open_generations
 
 HERE = Path(__file__).parent
 SETS = sorted(path.parent.relative_to(HERE).as_posix() for path in HERE.glob("*/*/events.jsonl"))

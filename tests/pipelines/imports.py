@@ -12,14 +12,14 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipelines.ingest import ColumnMapping, Limits
-from pipelines.ingesting.mapping import CLOUDEVENTS, OWN
-from pipelines.ingesting.reading import Reading, read_into
-from pipelines.ingesting.rejects import RejectFile
-from pipelines.ingesting.sources import inspect
+from refold.pipelines.ingest.file_reader import Reading, read_into
+from refold.pipelines.ingest.ingest import ColumnMapping, Limits
+from refold.pipelines.ingest.mapping import CLOUDEVENTS, OWN
+from refold.pipelines.ingest.rejects import RejectFile
+from refold.pipelines.ingest.sources import inspect
+from refold.warehouse.event_log import EventLog, read_positions
+from refold.warehouse.event_log.bulk_import.spool import Spool, read_spool
 from tests.pipelines.parcels import PARCELS
-from warehouse.event_log import EventLog, read_positions
-from warehouse.event_log.spool import Spool, read_spool
 
 BUCKETS = 4
 TIME = "2024-05-01T12:00:00Z"

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from event_schemas import Registry, event
-from warehouse.domain import Domain
-from warehouse.projection import Projection
-from warehouse.reducers import count, latest, total
+from refold.event_schemas import Registry, event
+from refold.warehouse.declarations.domain import Domain
+from refold.warehouse.declarations.projection import Projection
+from refold.warehouse.declarations.reducers import count, latest, total
 
 
 @event(schema_version=1)

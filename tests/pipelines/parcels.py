@@ -10,10 +10,10 @@ from uuid import UUID
 
 import pyarrow as pa
 
-from event_schemas import event, upcaster
-from warehouse.domain import Domain
-from warehouse.projection import Projection
-from warehouse.reducers import count, latest, total
+from refold.event_schemas import event, upcaster
+from refold.warehouse.declarations.domain import Domain
+from refold.warehouse.declarations.projection import Projection
+from refold.warehouse.declarations.reducers import count, latest, total
 
 REF = "tests.pipelines.parcels:PARCELS"
 Money = Annotated[Decimal, pa.decimal128(18, 2)]

@@ -57,7 +57,7 @@ def served(
         ready: wait until read models can be served.
         code: the exit code it must end with.
     """
-    command = [sys.executable, "-m", "pipelines.cli", "--domain", domain, "serve", "--port", "0", *arguments]
+    command = [sys.executable, "-m", "refold", "--domain", domain, "serve", "--port", "0", *arguments]
     command += ["--log", str(folder / "log"), "--read-models", str(folder / "read-models")]
     variables = {**os.environ, "PYTHONPATH": str(ROOT), **(environment or {})}
     with subprocess.Popen(command, env=variables, stderr=subprocess.PIPE, text=True, cwd=folder) as process:

@@ -16,15 +16,15 @@ from typing import Any
 import duckdb
 import pytest
 
-from event_schemas import BrokenEventsError, EmptyLogError, UsageError
-from pipelines.as_of import AsOf, rebuild_as_of
-from pipelines.replaying import Progress
-from pipelines.runners import make_options
+from refold.event_schemas import BrokenEventsError, EmptyLogError, UsageError
+from refold.pipelines.beam.runners import make_options
+from refold.pipelines.rebuild.as_of import AsOf, rebuild_as_of
+from refold.pipelines.rebuild.replay import Progress
+from refold.warehouse.event_log import Appender, EventLog, create_log
+from refold.warehouse.event_log.layout import commit_key
+from refold.warehouse.event_log.reads.seek import find_moment, find_place, find_position
 from tests.pipelines.test_rebuild import HERE, MARKET, Market, at
 from tests.warehouse.event_log.shop import REGISTRY, Placed, bulk_import, seal, write_commit
-from warehouse.event_log import Appender, EventLog, create_log
-from warehouse.event_log.layout import commit_key
-from warehouse.event_log.seeking import find_moment, find_place, find_position
 
 OPTIONS = make_options(None, ["--direct_running_mode=in_memory", "--direct_num_workers=1"])
 PLACED = Placed(customer="c1", currency="EUR")

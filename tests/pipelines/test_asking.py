@@ -13,12 +13,17 @@ import duckdb
 import orjson
 import pytest
 
-from event_schemas import UsageError
-from pipelines.serving.asking import Answered, Asker
-from warehouse.duck import connect
-from warehouse.endpoints import Bound, Lookup, Parameter, Report
-from warehouse.queries import Standing
-from warehouse.questions import Question
+from refold.event_schemas import UsageError
+from refold.pipelines.serving.reads.query_batcher import Answered, Asker
+from refold.warehouse.declarations.endpoints import (
+    Bound,
+    Lookup,
+    Parameter,
+    Report,
+)
+from refold.warehouse.engine.connections import connect
+from refold.warehouse.queries.questions import Question
+from refold.warehouse.queries.readers import Standing
 
 T = TypeVar("T")
 SECONDS = 30

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from benchmarks.order_log import DOMAIN, make_order_log
-from pipelines.rebuild import rebuild
-from pipelines.runners import make_options
-from warehouse.contributions import compile_model
-from warehouse.event_log.log import EventLog
-from warehouse.orders import ORDERS
-from warehouse.read_models.cost import columns_read
+from refold.pipelines.beam.runners import make_options
+from refold.pipelines.rebuild.rebuild import rebuild
+from refold.warehouse.event_log.log import EventLog
+from refold.warehouse.orders import ORDERS
+from refold.warehouse.read_models.planning.cost import columns_read
+from refold.warehouse.replay.contributions import compile_model
 
 EVENTS = 400_000
 

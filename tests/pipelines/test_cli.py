@@ -27,20 +27,25 @@ import pytest
 from click.testing import CliRunner, Result
 from rich.console import Console
 
-from event_schemas import ConcurrencyError, UsageError
-from event_schemas.orders import StockReceived
-from pipelines.cli import cli
-from pipelines.commands.beam import parse_options
-from pipelines.commands.invocation import Invocation
-from pipelines.ingest import Progress as IngestProgress
-from pipelines.progress import bar, ingest_bars, rebuild_bars, replay_text
-from pipelines.rebuild import Progress as RebuildProgress
-from warehouse.event_log.append import Appender, NewEvent
-from warehouse.event_log.layout import commit_key
-from warehouse.event_log.log import EventLog, open_log
-from warehouse.orders import ORDERS
-from warehouse.read_models.generations import open_generations
-from warehouse.read_models.lag import find_end, lag_of, standing_of
+from refold.event_schemas import ConcurrencyError, UsageError
+from refold.event_schemas.orders import StockReceived
+from refold.pipelines.cli.main import cli
+from refold.pipelines.cli.progress import (
+    bar,
+    ingest_bars,
+    rebuild_bars,
+    replay_text,
+)
+from refold.pipelines.cli.support.beam_options import parse_options
+from refold.pipelines.cli.support.invocation import Invocation
+from refold.pipelines.ingest.ingest import Progress as IngestProgress
+from refold.pipelines.rebuild.rebuild import Progress as RebuildProgress
+from refold.warehouse.event_log.append import Appender, NewEvent
+from refold.warehouse.event_log.layout import commit_key
+from refold.warehouse.event_log.log import EventLog, open_log
+from refold.warehouse.orders import ORDERS
+from refold.warehouse.read_models.generations.generations import open_generations
+from refold.warehouse.read_models.lag import find_end, lag_of, standing_of
 
 EVENTS = 300
 RECEIVED = StockReceived(sku="cup", quantity=3, unit_cost="1.5", best_before=None)
@@ -51,7 +56,7 @@ RECEIVED = StockReceived(sku="cup", quantity=3, unit_cost="1.5", best_before=Non
 
 def refold(*arguments: str, folder: Path, code: int = 0) -> subprocess.CompletedProcess[str]:
     """Run the command line as a process, in a folder, in a pipe."""
-    command = [sys.executable, "-m", "pipelines.cli", *arguments]
+    command = [sys.executable, "-m", "refold", *arguments]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode == code, done.stderr
     return done
@@ -60,7 +65,7 @@ def refold(*arguments: str, folder: Path, code: int = 0) -> subprocess.Completed
 def on_terminal(*arguments: str, folder: Path) -> str:
     """Run the command line on a terminal of 120 columns, and give all that appears there."""
     ours, theirs = pty.openpty()
-    command = [sys.executable, "-m", "pipelines.cli", *arguments]
+    command = [sys.executable, "-m", "refold", *arguments]
     environment = {**os.environ, "COLUMNS": "120", "LINES": "50", "TERM": "xterm"}
     with subprocess.Popen(command, cwd=folder, env=environment, stdin=theirs, stdout=theirs, stderr=theirs) as process:
         os.close(theirs)
@@ -188,7 +193,7 @@ def _modules_after(code: str, folder: Path) -> set[str]:
 
 def test_help_imports_nothing_heavy(tmp_path: Path) -> None:
     """So it answers at once."""
-    code = "from pipelines.cli import cli\ncli.main(['--help'], standalone_mode=False)"
+    code = "from refold.pipelines.cli.main import cli\ncli.main(['--help'], standalone_mode=False)"
     loaded = _modules_after(code, tmp_path)
     assert "click" in loaded
     assert loaded.isdisjoint({"apache_beam", "duckdb", "pyarrow", "rich", "event_schemas", "warehouse"})
@@ -216,7 +221,10 @@ def test_commands_that_only_look_never_import_beam(made: Path) -> None:
         ["capacity"],
         ["capacity", "--entities", "10"],
     ]
-    code = f"from pipelines.cli import cli\nfor a in {looking}: cli.main([*a, '--json'], standalone_mode=False)"
+    code = (
+        "from refold.pipelines.cli.main import cli\n"
+        f"for a in {looking}: cli.main([*a, '--json'], standalone_mode=False)"
+    )
     loaded = _modules_after(code, made)
     assert "duckdb" in loaded
     assert "apache_beam" not in loaded
@@ -306,8 +314,8 @@ def test_a_domain_in_the_current_folder_is_found_by_its_path(tmp_path: Path) -> 
     package = tmp_path / "my_shop"
     package.mkdir()
     (package / "domain.py").write_text(
-        "from event_schemas import event\n"
-        "from warehouse.domain import Domain\n"
+        "from refold.event_schemas import event\n"
+        "from refold.warehouse.declarations.domain import Domain\n"
         "@event(schema_version=1)\n"
         "class DoorOpened:\n"
         "    door: str\n"
@@ -513,7 +521,7 @@ def test_trace_follows_a_correlation(call: Call, made: Path) -> None:
 
 def test_tail_follows_new_commits_until_ctrl_c(shop: Path) -> None:
     """Each event is one JSON document on a line; Ctrl-C is how it ends, not an error."""
-    command = [sys.executable, "-m", "pipelines.cli", "events", "tail", "-n", "1", "--follow", "--json"]
+    command = [sys.executable, "-m", "refold", "events", "tail", "-n", "1", "--follow", "--json"]
     with subprocess.Popen(command, cwd=shop, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert process.stderr is not None
@@ -703,7 +711,7 @@ def test_nothing_of_beam_is_heard_from_worker_processes(shop: Path) -> None:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_rebuild_that_is_stopped_leaves_what_was_published(shop: Path, number: signal.Signals) -> None:
     """One word, the exit code of Ctrl-C, and no scratch file; the next run publishes."""
-    command = [sys.executable, "-m", "pipelines.cli", "rebuild", "inventory_status"]
+    command = [sys.executable, "-m", "refold", "rebuild", "inventory_status"]
     staging = shop / "read-models" / "orders" / "staging"
     with subprocess.Popen(command, cwd=shop, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         while not list(staging.glob("*/plan.json")):

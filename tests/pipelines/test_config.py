@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from event_schemas import UsageError
-from pipelines.config import Settings, load_settings
+from refold.event_schemas import UsageError
+from refold.pipelines.cli.config import Settings, load_settings
 
 
 def write(path: Path, text: str) -> Path:

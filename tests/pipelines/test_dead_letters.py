@@ -19,20 +19,30 @@ import duckdb
 import pytest
 from click.testing import CliRunner, Result
 
-from event_schemas import BrokenEventsError, UsageError
-from pipelines.cli import cli
-from pipelines.rebuild import Rebuilt, rebuild
-from pipelines.runners import make_options
+from refold.event_schemas import BrokenEventsError, UsageError
+from refold.pipelines.beam.runners import make_options
+from refold.pipelines.cli.main import cli
+from refold.pipelines.rebuild.rebuild import Rebuilt, rebuild
+from refold.warehouse.declarations.domain import load_domain
+from refold.warehouse.event_log import (
+    Appender,
+    EventLog,
+    create_log,
+    open_log,
+)
+from refold.warehouse.read_models import database
+from refold.warehouse.read_models.database import Checkpoint
+from refold.warehouse.read_models.dead_letters.dead_letters import (
+    DeadLetter,
+    discard,
+    published_letters,
+    read_dead_letters,
+)
+from refold.warehouse.read_models.dead_letters.retry import plan_retry
+from refold.warehouse.read_models.generations.build import scratch_folder
+from refold.warehouse.read_models.generations.generations import Generation, Generations, open_generations
+from refold.warehouse.read_models.increments.catch_up import Standing, catch_up
 from tests.pipelines.letters import WRITER, Lost, Weighed
-from warehouse.domain import load_domain
-from warehouse.event_log import Appender, EventLog, create_log, open_log
-from warehouse.read_models import database
-from warehouse.read_models.building import scratch_folder
-from warehouse.read_models.catch_up import Standing, catch_up
-from warehouse.read_models.database import Checkpoint
-from warehouse.read_models.dead_letters import DeadLetter, discard, published_letters, read_dead_letters
-from warehouse.read_models.generations import Generation, Generations, open_generations
-from warehouse.read_models.retrying import plan_retry
 
 ROOT = Path(__file__).parents[2]
 DOMAINS = "tests.pipelines.letters"
@@ -101,7 +111,7 @@ class Scales:
 
     def retry(self, domain: str, *, code: int) -> subprocess.CompletedProcess[str]:
         """Run ``dead-letters retry`` as a process."""
-        command = [sys.executable, "-m", "pipelines.cli", *self.where(domain), "dead-letters", "retry", "--json"]
+        command = [sys.executable, "-m", "refold", *self.where(domain), "dead-letters", "retry", "--json"]
         environment = {**os.environ, "PYTHONPATH": str(ROOT)}
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=120)
         assert done.returncode == code, done.stderr
@@ -246,7 +256,7 @@ def test_letters_on_a_remote_store(scales: Scales) -> None:
 
 def test_a_decision_that_is_killed_is_made_whole_or_not_at_all(scales: Scales) -> None:
     """The file that it was writing is nobody's; making it again works."""
-    before, command = scales.rows(), [sys.executable, "-m", "pipelines.cli", *scales.where("BROKEN")]
+    before, command = scales.rows(), [sys.executable, "-m", "refold", *scales.where("BROKEN")]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     work = scales.folder / "models" / "letters" / "work"
     with subprocess.Popen([*command, "dead-letters", "discard", "2"], env=environment) as process:

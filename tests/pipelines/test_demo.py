@@ -12,13 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from event_schemas import LogError, UsageError
-from pipelines.demo import Demo, make_history, prepare
-from pipelines.demo_history import Append, history
-from warehouse.event_log.append import NewEvent
-from warehouse.event_log.log import open_log
-from warehouse.event_log.reading import read_positions
-from warehouse.orders import ORDERS
+from refold.event_schemas import LogError, UsageError
+from refold.pipelines.demo.demo import Demo, make_history, prepare
+from refold.pipelines.demo.order_history import Append, history
+from refold.warehouse.event_log.append import NewEvent
+from refold.warehouse.event_log.log import open_log
+from refold.warehouse.event_log.reads.read import read_positions
+from refold.warehouse.orders import ORDERS
 
 SIZES = [(100, 1), (1_000, 2), (6_000, 3)]
 
@@ -198,7 +198,7 @@ def test_the_command_makes_rebuilds_and_shows_and_does_so_again(tmp_path: Path) 
     """The second run keeps the history and publishes the next generation; what it shows stays the same."""
 
     def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "pipelines.cli", "demo", *arguments]
+        command = [sys.executable, "-m", "refold", "demo", *arguments]
         return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=120)
 
     first = run("--events", "200")

@@ -7,11 +7,18 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from event_schemas import BrokenEventsError, event
-from pipelines.rebuild import rebuild
-from pipelines.runners import make_options
-from pipelines.seal import seal
-from warehouse import Appender, Domain, EventLog, Projection, count, create_log
+from refold.event_schemas import BrokenEventsError, event
+from refold.pipelines.beam.runners import make_options
+from refold.pipelines.rebuild.rebuild import rebuild
+from refold.pipelines.seal import seal
+from refold.warehouse import (
+    Appender,
+    Domain,
+    EventLog,
+    Projection,
+    count,
+    create_log,
+)
 
 
 @event(schema_version=1)

@@ -17,13 +17,19 @@ import fsspec
 import pytest
 from filelock import FileLock
 
-from event_schemas import PayloadError, UsageError
-from pipelines.ingest import Ingested, Limits, Progress, ingest
-from pipelines.rebuild import rebuild
-from pipelines.runners import make_options
+from refold.event_schemas import PayloadError, UsageError
+from refold.pipelines.beam.runners import make_options
+from refold.pipelines.ingest.ingest import (
+    Ingested,
+    Limits,
+    Progress,
+    ingest,
+)
+from refold.pipelines.rebuild.rebuild import rebuild
+from refold.warehouse.event_log import Appender, EventLog, create_log
+from refold.warehouse.event_log.verification import verify
 from tests.pipelines.imports import TIME, history, lines, row, write_parquet
 from tests.pipelines.parcels import PARCELS, REF, Lost
-from warehouse.event_log import Appender, EventLog, create_log, verify
 
 SMALL = Limits(chunk_rows=10, commit_events=8)
 

@@ -15,9 +15,9 @@ import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from event_schemas import PayloadError, UsageError
-from event_schemas.payload import canonical_json, from_json
-from pipelines.ingest import Limits
+from refold.event_schemas import PayloadError, UsageError
+from refold.event_schemas.payload import canonical_json, from_json
+from refold.pipelines.ingest.ingest import Limits
 from tests.pipelines.imports import TIME, lines, payloads, read, row
 from tests.pipelines.parcels import PARCELS
 

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from event_schemas import UsageError
-from pipelines.ingest import ColumnMapping, read_mapping
-from pipelines.ingesting.mapping import Source, TypeName
+from refold.event_schemas import UsageError
+from refold.pipelines.ingest.ingest import ColumnMapping, read_mapping
+from refold.pipelines.ingest.mapping import Source, TypeName
 from tests.pipelines.imports import TIME, lines, payloads, read
 
 FULL = """
@@ -200,7 +200,7 @@ def test_a_mapping_that_is_not_there_is_refused(tmp_path: Path) -> None:
 
 def test_the_example_in_the_docstring_is_a_mapping(tmp_path: Path) -> None:
     """What the module shows is what it takes."""
-    from pipelines.ingesting import mapping
+    from refold.pipelines.ingest import mapping
 
     example = (mapping.__doc__ or "").split("::", 1)[1]
     assert tomllib.loads(example)["payload"] == "data"

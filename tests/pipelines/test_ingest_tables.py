@@ -11,9 +11,9 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from event_schemas import UsageError
-from pipelines.ingest import ColumnMapping, Limits
-from pipelines.ingesting.mapping import OWN, Source
+from refold.event_schemas import UsageError
+from refold.pipelines.ingest.ingest import ColumnMapping, Limits
+from refold.pipelines.ingest.mapping import OWN, Source
 from tests.pipelines.imports import TIME, payloads, read, row, write_parquet
 
 NOON = datetime(2024, 5, 1, 12, tzinfo=UTC)

@@ -14,14 +14,14 @@ from urllib.request import urlopen
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from event_schemas import UsageError
-from pipelines.commands.metered import metered, tell_generation
-from pipelines.metrics import Metrics, serve_metrics
-from pipelines.rebuild import Progress, rebuild
-from pipelines.runners import make_options
+from refold.event_schemas import UsageError
+from refold.pipelines.beam.runners import make_options
+from refold.pipelines.cli.support.metered import metered, tell_generation
+from refold.pipelines.metrics import Metrics, serve_metrics
+from refold.pipelines.rebuild.rebuild import Progress, rebuild
+from refold.warehouse.event_log import Appender, EventLog, create_log
+from refold.warehouse.read_models.generations.generations import open_generations
 from tests.pipelines.letters import WRITER, Weighed
-from warehouse.event_log import Appender, EventLog, create_log
-from warehouse.read_models.generations import open_generations
 
 ROOT = Path(__file__).parents[2]
 REF = "tests.pipelines.letters:MENDED"
@@ -137,7 +137,7 @@ def test_a_command_tells_where_its_metrics_are(capsys: pytest.CaptureFixture[str
 def run(*arguments: str, code: int = 0) -> subprocess.CompletedProcess[str]:
     """Run the command line as a process."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-m", "pipelines.cli", "--domain", REF, *arguments]
+    command = [sys.executable, "-m", "refold", "--domain", REF, *arguments]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == code, done.stderr
     return done

@@ -18,7 +18,7 @@ from openapi_spec_validator import validate
 from schemathesis import GenerationMode
 from schemathesis.specs.openapi.checks import positive_data_acceptance
 
-from pipelines.rebuild import rebuild
+from refold.pipelines.rebuild.rebuild import rebuild
 from tests.pipelines.served import Served, served
 from tests.pipelines.test_serve import OPTIONS, shop
 

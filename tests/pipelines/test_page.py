@@ -22,7 +22,7 @@ import uvicorn
 from fastapi import FastAPI, Header, Response
 from fastapi.responses import JSONResponse
 
-from pipelines.serving.page import page_router
+from refold.pipelines.serving.page import page_router
 from tests.pipelines.browser import MISSING, Browser, browser
 
 ROOT = Path(__file__).parents[2]
@@ -54,7 +54,7 @@ window.fetch = async (path, options) => {
 
 def refold(*arguments: str) -> list[str]:
     """Make a command line."""
-    return [sys.executable, "-m", "pipelines.cli", *arguments]
+    return [sys.executable, "-m", "refold", *arguments]
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
-from pipelines.serving.page import page_files, page_router
+from refold.pipelines.serving.page import page_files, page_router
 
 Ask = Callable[..., httpx.Response]
 

@@ -18,20 +18,35 @@ import pyarrow as pa
 import pytest
 from click.testing import CliRunner
 
-from event_schemas import Upcaster, event, upcaster
-from pipelines.cli import cli
-from pipelines.rebuild import rebuild
-from pipelines.runners import make_options
-from pipelines.seal import seal
-from warehouse.domain import Domain
-from warehouse.event_log import Appender, EventLog, create_log
-from warehouse.event_log.append import NewEvent
-from warehouse.event_log.log import open_log
-from warehouse.projection import Fold, Projection, ReadModel, View
-from warehouse.read_models.generations import Generation, Generations, Measured, open_generations
-from warehouse.read_models.planning import RebuildPlan, Verdict, plan_rebuild
-from warehouse.read_models.rate import DEFAULT_EVENTS_PER_SECOND, Rate, rate_of
-from warehouse.reducers import count, latest, maximum, total
+from refold.event_schemas import Upcaster, event, upcaster
+from refold.pipelines.beam.runners import make_options
+from refold.pipelines.cli.main import cli
+from refold.pipelines.rebuild.rebuild import rebuild
+from refold.pipelines.seal import seal
+from refold.warehouse.declarations.domain import Domain
+from refold.warehouse.declarations.projection import (
+    Fold,
+    Projection,
+    ReadModel,
+    View,
+)
+from refold.warehouse.declarations.reducers import (
+    count,
+    latest,
+    maximum,
+    total,
+)
+from refold.warehouse.event_log import Appender, EventLog, create_log
+from refold.warehouse.event_log.append import NewEvent
+from refold.warehouse.event_log.log import open_log
+from refold.warehouse.read_models.generations.generations import (
+    Generation,
+    Generations,
+    Measured,
+    open_generations,
+)
+from refold.warehouse.read_models.planning.plan import RebuildPlan, Verdict, plan_rebuild
+from refold.warehouse.read_models.planning.rate import DEFAULT_EVENTS_PER_SECOND, Rate, rate_of
 
 HERE = "tests.pipelines.test_plan"
 
@@ -321,7 +336,7 @@ def refold(*arguments: str, folder: Path, domain: str = f"{HERE}:BASE", code: in
     """Run the command line as a process, and give its JSON document."""
     root = Path(__file__).parents[2]
     environment = {**os.environ, "PYTHONPATH": f"{root}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"}
-    command = [sys.executable, "-m", "pipelines.cli", *arguments, *_settings(folder, domain)]
+    command = [sys.executable, "-m", "refold", *arguments, *_settings(folder, domain)]
     done = subprocess.run(
         command, cwd=folder, env=environment, capture_output=True, text=True, check=False, timeout=120
     )
@@ -411,8 +426,8 @@ def test_names_and_all_exclude_each_other(folder: Path) -> None:
 DESK = '''
 """A support desk."""
 import pyarrow as pa
-from event_schemas import event, upcaster
-from warehouse import Domain, Fold, Projection, latest
+from refold.event_schemas import event, upcaster
+from refold.warehouse import Domain, Fold, Projection, latest
 
 
 @event(schema_version=2)
@@ -459,7 +474,7 @@ def test_format_comments_and_docstrings_are_no_change(tmp_path: Path) -> None:
         "payload": {"customer": "ada"},
     }
     (tmp_path / "t.jsonl").write_text(json.dumps({**row, "occurred_at": "2026-01-05T09:00:00Z"}))
-    ingest = [sys.executable, "-m", "pipelines.cli", "--domain", "desk:DESK", "--log", "log", "ingest", "t.jsonl"]
+    ingest = [sys.executable, "-m", "refold", "--domain", "desk:DESK", "--log", "log", "ingest", "t.jsonl"]
     subprocess.run(ingest, cwd=tmp_path, check=True, capture_output=True, timeout=120)
     refold("rebuild", folder=tmp_path, domain="desk:DESK")
     (tmp_path / "desk.py").write_text(LAID_OUT)

@@ -12,20 +12,25 @@ from typing import Any
 import duckdb
 import pytest
 
-from event_schemas import GenerationError, RefoldError, UsageError, event
-from event_schemas.orders import StockAdjusted
-from pipelines.rebuild import Progress, Rebuilt, rebuild
-from pipelines.runners import make_options
-from pipelines.seal import seal
-from warehouse.domain import Domain
-from warehouse.event_log import Appender, EventLog, create_log
-from warehouse.orders import ORDERS
-from warehouse.projection import Fold, Projection, ReadModel, View
-from warehouse.read_models import database
-from warehouse.read_models.catch_up import Standing, catch_up
-from warehouse.read_models.database import Checkpoint
-from warehouse.read_models.generations import Generations, open_generations
-from warehouse.reducers import count_distinct, latest, total
+from refold.event_schemas import GenerationError, RefoldError, UsageError, event
+from refold.event_schemas.orders import StockAdjusted
+from refold.pipelines.beam.runners import make_options
+from refold.pipelines.rebuild.rebuild import Progress, Rebuilt, rebuild
+from refold.pipelines.seal import seal
+from refold.warehouse.declarations.domain import Domain
+from refold.warehouse.declarations.projection import (
+    Fold,
+    Projection,
+    ReadModel,
+    View,
+)
+from refold.warehouse.declarations.reducers import count_distinct, latest, total
+from refold.warehouse.event_log import Appender, EventLog, create_log
+from refold.warehouse.orders import ORDERS
+from refold.warehouse.read_models import database
+from refold.warehouse.read_models.database import Checkpoint
+from refold.warehouse.read_models.generations.generations import Generations, open_generations
+from refold.warehouse.read_models.increments.catch_up import Standing, catch_up
 
 HERE = "tests.pipelines.test_rebuild"
 

@@ -15,16 +15,16 @@ from typing import Any
 import duckdb
 import pytest
 
-from event_schemas import DisagreementError, GenerationError, UsageError
-from pipelines.rebuild import Rebuilt, rebuild
-from pipelines.reconcile import Reconciliation, reconcile
-from pipelines.runners import make_options
+from refold.event_schemas import DisagreementError, GenerationError, UsageError
+from refold.pipelines.beam.runners import make_options
+from refold.pipelines.rebuild.rebuild import Rebuilt, rebuild
+from refold.pipelines.rebuild.reconcile import Reconciliation, reconcile
+from refold.warehouse.event_log import Appender, create_log
+from refold.warehouse.read_models.comparison.differences import RowDifference, TableDifference
+from refold.warehouse.read_models.generations.generations import open_generations
+from refold.warehouse.read_models.generations.rollback import roll_back
 from tests.pipelines.test_rebuild import HERE, MARKET, Market
 from tests.warehouse.event_log.shop import write_commit
-from warehouse.event_log import Appender, create_log
-from warehouse.read_models.differences import RowDifference, TableDifference
-from warehouse.read_models.generations import open_generations
-from warehouse.read_models.rolling_back import roll_back
 
 ROOT = Path(__file__).parents[2]
 OPTIONS = make_options(None, ["--direct_running_mode=in_memory", "--direct_num_workers=1"])
@@ -242,7 +242,7 @@ def test_the_first_rebuild_has_nothing_to_be_verified_against(market: Market, tm
 def refold(market: Market, *arguments: str, code: int) -> subprocess.CompletedProcess[str]:
     """Run the command line as a process."""
     settings = ["--domain", f"{HERE}:MARKET", "--log", market.log.url, "--read-models", market.url]
-    command = [sys.executable, "-m", "pipelines.cli", *settings, *arguments]
+    command = [sys.executable, "-m", "refold", *settings, *arguments]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode == code, done.stderr
     return done

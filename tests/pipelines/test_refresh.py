@@ -16,16 +16,16 @@ from typing import Any
 import duckdb
 import pytest
 
-from event_schemas import EmptyLogError, GenerationError
-from event_schemas.orders import StockReceived
-from pipelines import refresh as refreshing
-from pipelines.publishing import republish
-from pipelines.refresh import Refreshed, refresh
-from pipelines.runners import make_options
-from warehouse.event_log import Appender, create_log
-from warehouse.event_log.log import open_log
-from warehouse.orders import ORDERS
-from warehouse.read_models.generations import Generation, Generations, open_generations
+from refold.event_schemas import EmptyLogError, GenerationError
+from refold.event_schemas.orders import StockReceived
+from refold.pipelines.beam.runners import make_options
+from refold.pipelines.rebuild import refresh as refreshing
+from refold.pipelines.rebuild.publish import republish
+from refold.pipelines.rebuild.refresh import Refreshed, refresh
+from refold.warehouse.event_log import Appender, create_log
+from refold.warehouse.event_log.log import open_log
+from refold.warehouse.orders import ORDERS
+from refold.warehouse.read_models.generations.generations import Generation, Generations, open_generations
 
 RECEIVED = StockReceived(sku="cup", quantity=3, unit_cost="1.5", best_before=None)
 
@@ -140,7 +140,7 @@ def run(*arguments: str, folder: Path, code: int) -> Any:
     """Run the command as a process, and give its report."""
     root = Path(__file__).parents[2]
     environment = {**os.environ, "PYTHONPATH": f"{root}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"}
-    command = [sys.executable, "-m", "pipelines.cli", "refresh", "--json", *arguments]
+    command = [sys.executable, "-m", "refold", "refresh", "--json", *arguments]
     command += ["--log", "log", "--read-models", "read-models"]
     done = subprocess.run(
         command, cwd=folder, env=environment, capture_output=True, text=True, check=False, timeout=120

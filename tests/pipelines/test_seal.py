@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pipelines.runners import make_options
-from pipelines.seal import _discard, seal
+from refold.pipelines.beam.runners import make_options
+from refold.pipelines.seal import _discard, seal
+from refold.warehouse.event_log import Appender, create_log, read_positions
+from refold.warehouse.event_log.seal import publish
+from refold.warehouse.event_log.verification import verify
 from tests.warehouse.event_log.shop import REGISTRY, Closed, added, bulk_import, prepare_seal
-from warehouse.event_log import Appender, create_log, read_positions, verify
-from warehouse.event_log.sealing import publish
 
 
 def test_the_loser_of_a_race_keeps_a_bulk_import(tmp_path: Path) -> None:

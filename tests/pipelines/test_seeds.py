@@ -12,17 +12,32 @@ from typing import Any
 import duckdb
 import pytest
 
-from event_schemas import GenerationError, ProjectionError, UsageError, event
-from pipelines.as_of import rebuild_as_of
-from pipelines.rebuild import Rebuilt, rebuild
-from pipelines.reconcile import reconcile
-from pipelines.runners import make_options
-from warehouse.domain import Domain
-from warehouse.event_log import Appender, EventLog, create_log
-from warehouse.projection import Fold, Projection, ReadModel, View
-from warehouse.read_models.generations import Generation, Generations, Seed, open_generations
-from warehouse.read_models.planning import plan_rebuild
-from warehouse.reducers import count, count_distinct, latest, total
+from refold.event_schemas import GenerationError, ProjectionError, UsageError, event
+from refold.pipelines.beam.runners import make_options
+from refold.pipelines.rebuild.as_of import rebuild_as_of
+from refold.pipelines.rebuild.rebuild import Rebuilt, rebuild
+from refold.pipelines.rebuild.reconcile import reconcile
+from refold.warehouse.declarations.domain import Domain
+from refold.warehouse.declarations.projection import (
+    Fold,
+    Projection,
+    ReadModel,
+    View,
+)
+from refold.warehouse.declarations.reducers import (
+    count,
+    count_distinct,
+    latest,
+    total,
+)
+from refold.warehouse.event_log import Appender, EventLog, create_log
+from refold.warehouse.read_models.generations.generations import (
+    Generation,
+    Generations,
+    Seed,
+    open_generations,
+)
+from refold.warehouse.read_models.planning.plan import plan_rebuild
 
 HERE = "tests.pipelines.test_seeds"
 

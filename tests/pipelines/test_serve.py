@@ -18,14 +18,20 @@ import httpx
 import pytest
 import tenacity
 
-from event_schemas.orders import AddItem, CancelOrder, PayOrder, PlaceOrder, ReceiveStock
-from pipelines.rebuild import rebuild
-from pipelines.runners import make_options
+from refold.event_schemas.orders import (
+    AddItem,
+    CancelOrder,
+    PayOrder,
+    PlaceOrder,
+    ReceiveStock,
+)
+from refold.pipelines.beam.runners import make_options
+from refold.pipelines.rebuild.rebuild import rebuild
+from refold.warehouse.commands.handler import CommandHandler, CommandRequest
+from refold.warehouse.event_log import EventLog, create_log
+from refold.warehouse.orders import ORDERS
+from refold.warehouse.read_models.generations.generations import open_generations
 from tests.pipelines.served import ROOT, Served, served
-from warehouse.command_handler import CommandHandler, CommandRequest
-from warehouse.event_log import EventLog, create_log
-from warehouse.orders import ORDERS
-from warehouse.read_models.generations import open_generations
 
 ROUNDS = int(os.environ.get("REFOLD_TEST_READ_YOUR_WRITES", "100"))
 CUSTOMERS, ORDERS_EACH = 3, 7
@@ -242,7 +248,7 @@ def test_a_replica_adopts_generations_while_it_answers(folder: Path, replica: Se
 
 
 def _rebuild(folder: Path) -> None:
-    from warehouse.event_log import open_log
+    from refold.warehouse.event_log import open_log
 
     rebuild(open_log(str(folder / "log"), domain_name="orders"), "orders", str(folder / "read-models"), OPTIONS)
 
@@ -364,7 +370,7 @@ def test_what_is_wrong_with_settings_is_said_once_for_all_workers(folder: Path) 
 
 _GONE_FOR_WORKERS = """
 import multiprocessing, pathlib, shutil
-from warehouse.orders import ORDERS
+from refold.warehouse.orders import ORDERS
 if multiprocessing.parent_process() is not None:
     shutil.rmtree(pathlib.Path(__file__).parent / "log", ignore_errors=True)
 """
@@ -380,7 +386,7 @@ def test_workers_that_cannot_start_are_an_error(tmp_path: Path) -> None:
 
 
 def _serve_by_two(folder: Path, domain: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "pipelines.cli", "--domain", domain, "serve", "--port", "0", "--workers", "2"]
+    command = [sys.executable, "-m", "refold", "--domain", domain, "serve", "--port", "0", "--workers", "2"]
     command += [*arguments, "--log", str(folder / "log"), "--read-models", str(folder / "read-models")]
     variables = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{folder}"}
     return subprocess.run(command, env=variables, capture_output=True, text=True, timeout=60, cwd=folder)

@@ -16,12 +16,12 @@ import uvicorn
 from fastapi import FastAPI, Request
 from pydantic import BaseModel
 
-from event_schemas import ConcurrencyError, StoreError, UsageError
-from pipelines.serving.doors import hosts_for
-from pipelines.serving.guard import Guard, Limits
-from pipelines.serving.problems import install_handlers
-from pipelines.serving.protocol import MOST_HEAD_BYTES, BoundedProtocol
-from pipelines.serving.tokens import Scope, Tokens, load_tokens
+from refold.event_schemas import ConcurrencyError, StoreError, UsageError
+from refold.pipelines.serving.http.guard import Guard, Limits
+from refold.pipelines.serving.http.host_policy import hosts_for
+from refold.pipelines.serving.http.problems import install_handlers
+from refold.pipelines.serving.http.protocol import MOST_HEAD_BYTES, BoundedProtocol
+from refold.pipelines.serving.http.tokens import Scope, Tokens, load_tokens
 
 READER, WRITER, KEEPER, EXPIRED = (f"{name}-wq7JpY2Vt0hZ4nUe8sKd" for name in ("read", "comm", "admi", "gone"))
 TOKENS = load_tokens(
@@ -355,7 +355,7 @@ def test_heads_are_bounded(port: int) -> None:
 
 def test_heads_that_come_slowly(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """A connection that says nothing, or half a head, or half of a second one, is not held open for ever."""
-    monkeypatch.setattr("pipelines.serving.protocol.HEAD_SECONDS", 0.2)
+    monkeypatch.setattr("refold.pipelines.serving.http.protocol.HEAD_SECONDS", 0.2)
     assert ask(port, b"").startswith(b"HTTP/1.1 408 ")
     assert ask(port, b"GET /orders/a HTTP/1.1\r\nHost: loc").startswith(b"HTTP/1.1 408 ")
     whole = b"GET /orders/a HTTP/1.1\r\nHost: localhost\r\n\r\n"

@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
-from pipelines.rebuild import rebuild
+from refold.pipelines.rebuild.rebuild import rebuild
 from tests.pipelines.hostile import HOSTILE, KEEPER, READER, TOKENS, WRITER, send
 from tests.pipelines.served import ROOT, Served, served
 from tests.pipelines.test_serve import OPTIONS, shop
@@ -111,7 +111,7 @@ def test_too_many_requests_are_told_to_come_again(folder: Path) -> None:
 
 def test_without_tokens_others_are_not_served(folder: Path) -> None:
     """The command says what to do, and listens to nobody."""
-    command = [sys.executable, "-m", "pipelines.cli", "serve", "--host", "0.0.0.0", "--port", "0"]
+    command = [sys.executable, "-m", "refold", "serve", "--host", "0.0.0.0", "--port", "0"]
     command += ["--log", str(folder / "log"), "--read-models", str(folder / "read-models")]
     done = run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == 2

@@ -19,19 +19,19 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
-from event_schemas import UsageError
-from pipelines.serving.problems import install_handlers
-from pipelines.serving.query_process import QueryLimits
-from pipelines.serving.query_route import query_router
-from pipelines.serving.sandbox import (
+from refold.event_schemas import UsageError
+from refold.pipelines.serving.http.problems import install_handlers
+from refold.pipelines.serving.sandbox.query_route import query_router
+from refold.pipelines.serving.sandbox.sandbox_pool import (
     QueryBusyError,
     QueryRefusedError,
     QueryTooLargeError,
     QueryTooSlowError,
     Sandbox,
 )
+from refold.pipelines.serving.sandbox.sandbox_process import QueryLimits
+from refold.warehouse.read_models.generations.generations import Generations, open_generations
 from tests.warehouse.read_models.published import publish
-from warehouse.read_models.generations import Generations, open_generations
 
 LIMITS = QueryLimits(seconds=1, rows=100, answer_bytes=100_000, memory_mib=128, processes=1, wait_seconds=20)
 
@@ -252,7 +252,7 @@ def test_the_process_knows_nothing(monkeypatch: pytest.MonkeyPatch, generations:
 _ESCAPED = """
 import errno, os, socket, sys
 sys.path.insert(0, {folder!r})
-from pipelines.serving import confined
+from refold.pipelines.serving import confined
 confined._give_up(1 << 30)
 for attempt in (lambda: open("/etc/passwd"), socket.socket, os.pipe):
     try:
@@ -331,7 +331,7 @@ def test_no_process_stays_behind(generations: Generations) -> None:
 
 def test_a_process_ends_itself(generations: Generations, monkeypatch: pytest.MonkeyPatch) -> None:
     """If nobody watches it any more, in the midst of a query that never looks at the clock."""
-    monkeypatch.setattr("pipelines.serving.query_process._ALARM_AFTER", 0.1)
+    monkeypatch.setattr("refold.pipelines.serving.sandbox.sandbox_process._ALARM_AFTER", 0.1)
     with closing(open_sandbox(generations, QueryLimits(seconds=0.1))) as sandbox:
         assert still_well(sandbox)
         [process] = sandbox._idle

@@ -8,9 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from event_schemas import UsageError
-from pipelines.serving.doors import check_exposure, host_of, hosts_for, is_own_origin
-from pipelines.serving.tokens import Scope, Tokens, load_tokens
+from refold.event_schemas import UsageError
+from refold.pipelines.serving.http.host_policy import (
+    check_exposure,
+    host_of,
+    hosts_for,
+    is_own_origin,
+)
+from refold.pipelines.serving.http.tokens import Scope, Tokens, load_tokens
 
 SECRET = "wq7JpY2Vt0hZ4nUe8sKd1A"
 OTHER = "Rk3mT9xLb6Qf5vWc0zHg2D"

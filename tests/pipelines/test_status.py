@@ -20,16 +20,31 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from event_schemas import GenerationError
-from pipelines.cli import cli
-from pipelines.commands.durations import parse_duration
-from pipelines.rebuild import rebuild
-from pipelines.runners import make_options
+from refold.event_schemas import GenerationError
+from refold.pipelines.beam.runners import make_options
+from refold.pipelines.cli.main import cli
+from refold.pipelines.cli.support.durations import parse_duration
+from refold.pipelines.rebuild.rebuild import rebuild
+from refold.warehouse.event_log import (
+    Appender,
+    EventLog,
+    create_log,
+    open_log,
+)
+from refold.warehouse.read_models.generations.generations import Generations, open_generations
+from refold.warehouse.read_models.lag import (
+    Lag,
+    find_end,
+    lag_of,
+    standing_of,
+)
+from refold.warehouse.read_models.live.heartbeat import (
+    Heartbeat,
+    forget_heartbeat,
+    read_heartbeat,
+    write_heartbeat,
+)
 from tests.pipelines.letters import WRITER, Weighed
-from warehouse.event_log import Appender, EventLog, create_log, open_log
-from warehouse.read_models.generations import Generations, open_generations
-from warehouse.read_models.heartbeat import Heartbeat, forget_heartbeat, read_heartbeat, write_heartbeat
-from warehouse.read_models.lag import Lag, find_end, lag_of, standing_of
 
 ROOT = Path(__file__).parents[2]
 REF = "tests.pipelines.letters:BROKEN"
@@ -205,7 +220,7 @@ def test_watching_prints_a_line_a_look(scales: Scales) -> None:
 
 def test_ctrl_c_ends_watching(scales: Scales) -> None:
     """Without an error, since nobody ends it otherwise."""
-    command = [sys.executable, "-m", "pipelines.cli", *scales.arguments("--watch", "--interval", "1h")]
+    command = [sys.executable, "-m", "refold", *scales.arguments("--watch", "--interval", "1h")]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     with subprocess.Popen(
         command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -220,7 +235,7 @@ def test_ctrl_c_ends_watching(scales: Scales) -> None:
 def test_watching_on_a_terminal_stays_in_place(scales: Scales) -> None:
     """The table is drawn over the one before."""
     ours, theirs = pty.openpty()
-    command = [sys.executable, "-m", "pipelines.cli", *scales.arguments("--watch", "--count", "2", "--interval", "0")]
+    command = [sys.executable, "-m", "refold", *scales.arguments("--watch", "--count", "2", "--interval", "0")]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "120", "LINES": "50", "TERM": "xterm"}
     with subprocess.Popen(command, env=environment, stdin=theirs, stdout=theirs, stderr=theirs) as process:
         os.close(theirs)

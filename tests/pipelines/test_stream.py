@@ -16,21 +16,26 @@ from typing import Any
 import duckdb
 import pytest
 
-from event_schemas import GenerationError, UsageError, event
-from pipelines import stream as streaming
-from pipelines.rebuild import rebuild
-from pipelines.runners import make_options
-from pipelines.seal import seal
-from pipelines.stream import Moment, Streamed, stream
-from warehouse.domain import Domain
-from warehouse.event_log import Appender, EventLog, StreamAppend, create_log
-from warehouse.projection import Fold, Projection
-from warehouse.read_models import backlog
-from warehouse.read_models.generations import Generation, Generations, open_generations
-from warehouse.read_models.heartbeat import read_heartbeat
-from warehouse.read_models.live import LiveDatabase
-from warehouse.read_models.spans import Limits
-from warehouse.reducers import count_distinct, latest, total
+from refold.event_schemas import GenerationError, UsageError, event
+from refold.pipelines.beam.runners import make_options
+from refold.pipelines.rebuild.rebuild import rebuild
+from refold.pipelines.seal import seal
+from refold.pipelines.stream import stream as streaming
+from refold.pipelines.stream.stream import Moment, Streamed, stream
+from refold.warehouse.declarations.domain import Domain
+from refold.warehouse.declarations.projection import Fold, Projection
+from refold.warehouse.declarations.reducers import count_distinct, latest, total
+from refold.warehouse.event_log import (
+    Appender,
+    EventLog,
+    StreamAppend,
+    create_log,
+)
+from refold.warehouse.read_models.generations.generations import Generation, Generations, open_generations
+from refold.warehouse.read_models.increments.spans import Limits
+from refold.warehouse.read_models.live.heartbeat import read_heartbeat
+from refold.warehouse.read_models.live.live_database import LiveDatabase
+from refold.warehouse.read_models.planning import backlog
 
 HERE = "tests.pipelines.test_stream"
 ROOT = Path(__file__).parents[2]
@@ -396,7 +401,7 @@ def test_a_store_in_memory_is_refused(market: Market) -> None:
 def test_a_signal_drains_it(market: Market, number: signal.Signals) -> None:
     """What is appended is applied and published, and the exit code says that all is well."""
     position = market.sell(2)
-    command = [sys.executable, "-m", "pipelines.cli", "--domain", f"{HERE}:MARKET", "--log", market.log.url]
+    command = [sys.executable, "-m", "refold", "--domain", f"{HERE}:MARKET", "--log", market.log.url]
     command += ["--read-models", market.url, "stream", "--publish-every", "0", "--no-rebuild"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment, cwd=ROOT) as process:

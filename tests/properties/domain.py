@@ -15,11 +15,33 @@ from uuid import UUID
 
 import pyarrow as pa
 
-from event_schemas import RecordedEvent, Upcaster, event, merger, upcaster
+from refold.event_schemas import (
+    RecordedEvent,
+    Upcaster,
+    event,
+    merger,
+    upcaster,
+)
+from refold.warehouse.declarations.domain import Domain
+from refold.warehouse.declarations.projection import (
+    Delete,
+    Fold,
+    Projection,
+    ReadModel,
+    View,
+)
+from refold.warehouse.declarations.reducers import (
+    Reducer,
+    collect,
+    count,
+    count_distinct,
+    first,
+    latest,
+    maximum,
+    minimum,
+    total,
+)
 from tests.properties.reference import Model, Step
-from warehouse.domain import Domain
-from warehouse.projection import Delete, Fold, Projection, ReadModel, View
-from warehouse.reducers import Reducer, collect, count, count_distinct, first, latest, maximum, minimum, total
 
 POISON = "poison"
 UNLUCKY = 13

@@ -20,34 +20,40 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
-from event_schemas import Registry
-from event_schemas.payload import to_json
+from refold.event_schemas import Registry
+from refold.event_schemas.payload import to_json
+from refold.warehouse.declarations.domain import Domain
+from refold.warehouse.declarations.projection import ReadModel
+from refold.warehouse.engine.connections import connect
+from refold.warehouse.engine.sql import columns, quote
+from refold.warehouse.event_log import commit as commits
+from refold.warehouse.event_log.bulk_import.bulk_segments import build_bucket, publish_import
+from refold.warehouse.event_log.bulk_import.spool import SPOOLED, Spool, read_spool
+from refold.warehouse.event_log.commit import COMMIT_SCHEMA, CommitInfo
+from refold.warehouse.event_log.layout import commit_key
+from refold.warehouse.event_log.log import EventLog, create_log
+from refold.warehouse.event_log.manifest import Manifest
+from refold.warehouse.event_log.payload_parsing import BrokenEvent, typed_events
+from refold.warehouse.event_log.seal import (
+    gather,
+    next_manifest,
+    publish,
+    seal_bucket,
+)
+from refold.warehouse.read_models import database
+from refold.warehouse.read_models.database import Checkpoint
+from refold.warehouse.read_models.increments.catch_up import Standing, apply_staged, catch_up
+from refold.warehouse.read_models.increments.increment import Staged, stage
+from refold.warehouse.read_models.increments.spans import Step
+from refold.warehouse.read_models.live.indexes import NO_INDEXES, Indexes, create_indexes
+from refold.warehouse.read_models.rebuild import units
+from refold.warehouse.replay.contributions import Compiled, compile_model
+from refold.warehouse.replay.event_ranges import typed_segments
+from refold.warehouse.replay.invalid_events import apply_unbroken
 from tests.properties.domain import REFERENCES, STEPS
 from tests.properties.histories import Commit, Given, Import
 from tests.properties.reference import Folded, Stored, fold_history
 from tests.properties.reference import Step as Upcast
-from warehouse.broken import apply_unbroken
-from warehouse.contributions import Compiled, compile_model
-from warehouse.domain import Domain
-from warehouse.duck import connect
-from warehouse.event_log import commit as commits
-from warehouse.event_log.bulk import build_bucket, publish_import
-from warehouse.event_log.commit import COMMIT_SCHEMA, CommitInfo
-from warehouse.event_log.layout import commit_key
-from warehouse.event_log.log import EventLog, create_log
-from warehouse.event_log.manifest import Manifest
-from warehouse.event_log.sealing import gather, next_manifest, publish, seal_bucket
-from warehouse.event_log.spool import SPOOLED, Spool, read_spool
-from warehouse.parsing import BrokenEvent, typed_events
-from warehouse.projection import ReadModel
-from warehouse.read_models import database, units
-from warehouse.read_models.catch_up import Standing, apply_staged, catch_up
-from warehouse.read_models.database import Checkpoint
-from warehouse.read_models.events import typed_segments
-from warehouse.read_models.increment import Staged, stage
-from warehouse.read_models.indexes import NO_INDEXES, Indexes, create_indexes
-from warehouse.read_models.spans import Step
-from warehouse.sql import columns, quote
 
 RECORDED = datetime(2024, 3, 1, tzinfo=UTC)
 SHARED_MEMORY = Path("/dev/shm")
@@ -239,7 +245,7 @@ class Tables:
         return self._at
 
     def rebuild(self, log: EventLog, models: Sequence[ReadModel] = ()) -> None:
-        """Make tables anew from all that is sealed, as ``pipelines/rebuild.py`` does; others stay as they are."""
+        """Make tables anew from all that is sealed, as a rebuild does; others stay as they are."""
         sealed = log.manifest()
         broken: dict[str, list[BrokenEvent]] = {}
         for model in models or self.domain.read_models:

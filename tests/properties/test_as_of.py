@@ -9,12 +9,12 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from pipelines.as_of import rebuild_as_of
-from pipelines.runners import make_options
+from refold.pipelines.beam.runners import make_options
+from refold.pipelines.rebuild.as_of import rebuild_as_of
+from refold.warehouse.declarations.domain import Domain
 from tests.properties.domain import DEPOT, FRAGILE
 from tests.properties.engine import Writer, expected_rows, read_only, scratch_folder, seal, table_rows
 from tests.properties.histories import Commit, History, Import, Seal, histories, stored_events
-from warehouse.domain import Domain
 
 EXAMPLES = max(2, int(os.environ.get("REFOLD_HYPOTHESIS_EXAMPLES", "4")) // 10)
 PHASES = (Phase.reuse, Phase.generate)  # an example takes seconds, so that shrinking one would take an hour

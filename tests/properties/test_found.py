@@ -11,13 +11,32 @@ from uuid import UUID
 import pyarrow as pa
 import pytest
 
-from event_schemas import BrokenEventsError, ProjectionError, RecordedEvent, event, merger, upcaster
+from refold.event_schemas import (
+    BrokenEventsError,
+    ProjectionError,
+    RecordedEvent,
+    event,
+    merger,
+    upcaster,
+)
+from refold.warehouse.declarations.domain import Domain
+from refold.warehouse.declarations.projection import Fold, Projection, ReadModel
+from refold.warehouse.declarations.reducers import (
+    collect,
+    count,
+    count_distinct,
+    first,
+    latest,
+    total,
+)
+from refold.warehouse.engine.sql import quote
+from refold.warehouse.event_log import (
+    Appender,
+    EventLog,
+    NewEvent,
+    create_log,
+)
 from tests.properties.engine import Tables, scratch_folder, seal
-from warehouse.domain import Domain
-from warehouse.event_log import Appender, EventLog, NewEvent, create_log
-from warehouse.projection import Fold, Projection, ReadModel
-from warehouse.reducers import collect, count, count_distinct, first, latest, total
-from warehouse.sql import quote
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

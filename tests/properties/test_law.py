@@ -17,16 +17,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from refold.warehouse.declarations.domain import Domain
+from refold.warehouse.declarations.fingerprint import fingerprint_parts
+from refold.warehouse.event_log import EventLog
+from refold.warehouse.read_models.increments.spans import Limits, next_step
+from refold.warehouse.read_models.live.indexes import NO_INDEXES
+from refold.warehouse.replay import event_ranges as events
 from tests.properties import domain as depot
 from tests.properties.engine import Tables, Writer, expected_rows, scratch_folder, seal
 from tests.properties.histories import Commit, Follow, History, Import, Seal, histories, stored_events
 from tests.properties.reference import Step
-from warehouse.domain import Domain
-from warehouse.event_log import EventLog
-from warehouse.fingerprint import fingerprint_parts
-from warehouse.read_models import events
-from warehouse.read_models.indexes import NO_INDEXES
-from warehouse.read_models.spans import Limits, next_step
 
 EXAMPLES = int(os.environ.get("REFOLD_HYPOTHESIS_EXAMPLES", "4"))
 BUCKETS = st.sampled_from([1, 2, 3, 8])

@@ -10,13 +10,13 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from pipelines.rebuild import rebuild
-from pipelines.runners import make_options
+from refold.pipelines.beam.runners import make_options
+from refold.pipelines.rebuild.rebuild import rebuild
+from refold.warehouse.declarations.domain import Domain
+from refold.warehouse.read_models.generations.generations import Generation, open_generations
 from tests.properties.domain import DEPOT, FRAGILE
 from tests.properties.engine import Writer, expected_rows, read_only, scratch_folder, seal, table_checksum, table_rows
 from tests.properties.histories import Commit, History, Import, Seal, histories, stored_events
-from warehouse.domain import Domain
-from warehouse.read_models.generations import Generation, open_generations
 
 EXAMPLES = max(2, int(os.environ.get("REFOLD_HYPOTHESIS_EXAMPLES", "4")) // 10)
 PHASES = (Phase.reuse, Phase.generate)  # an example takes seconds, so that shrinking one would take an hour

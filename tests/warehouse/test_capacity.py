@@ -9,15 +9,15 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from event_schemas import EmptyLogError, UsageError
-from event_schemas.orders import StockAdjusted
-from pipelines.cli import cli
-from warehouse.capacity import Sizing, estimate
-from warehouse.event_log import Appender, create_log
-from warehouse.forecast import Observed, forecast, observe
-from warehouse.orders import ORDERS
-from warehouse.read_models.generations import open_generations
-from warehouse.read_models.rate import Rate
+from refold.event_schemas import EmptyLogError, UsageError
+from refold.event_schemas.orders import StockAdjusted
+from refold.pipelines.cli.main import cli
+from refold.warehouse.capacity.forecast import Observed, forecast, observe
+from refold.warehouse.capacity.formulas import Sizing, estimate
+from refold.warehouse.event_log import Appender, create_log
+from refold.warehouse.orders import ORDERS
+from refold.warehouse.read_models.generations.generations import open_generations
+from refold.warehouse.read_models.planning.rate import Rate
 
 MEASURED = Rate(
     events_per_second=1_000_000.0,

@@ -15,9 +15,14 @@ from uuid import UUID
 
 import pytest
 
-from event_schemas import BrokenEventsError, ConcurrencyError, PayloadError, UsageError
-from event_schemas.decider import Rejected
-from event_schemas.orders import (
+from refold.event_schemas import (
+    BrokenEventsError,
+    ConcurrencyError,
+    PayloadError,
+    UsageError,
+)
+from refold.event_schemas.decider import Rejected
+from refold.event_schemas.orders import (
     STOCK,
     AddItem,
     AdjustStock,
@@ -27,12 +32,19 @@ from event_schemas.orders import (
     ReceiveStock,
     StockReceived,
 )
+from refold.warehouse.commands.handler import CommandHandler, CommandRequest, Handled
+from refold.warehouse.commands.snapshots import SNAPSHOTS
+from refold.warehouse.event_log import (
+    Appender,
+    EventLog,
+    NewEvent,
+    create_log,
+    read_positions,
+    read_stream,
+)
+from refold.warehouse.event_log.log import open_log
+from refold.warehouse.orders.domain import ORDERS
 from tests.properties.engine import seal
-from warehouse.command_handler import CommandHandler, CommandRequest, Handled
-from warehouse.event_log import Appender, EventLog, NewEvent, create_log, read_positions, read_stream
-from warehouse.event_log.log import open_log
-from warehouse.orders.domain import ORDERS
-from warehouse.snapshots import SNAPSHOTS
 
 PAIRS = int(os.environ.get("REFOLD_TEST_RACING_PAIRS", "200"))
 PLACE = PlaceOrder(order_id="order-1", customer_id="c1", currency="EUR")

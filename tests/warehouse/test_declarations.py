@@ -8,11 +8,22 @@ from uuid import UUID
 import pyarrow as pa
 import pytest
 
-from event_schemas import ContractError, ProjectionError, RecordedEvent, event, upcaster
-from warehouse.contributions import Order, compile_model
-from warehouse.domain import Domain
-from warehouse.projection import Delete, Fold, Projection
-from warehouse.reducers import collect, count, latest, total
+from refold.event_schemas import (
+    ContractError,
+    ProjectionError,
+    RecordedEvent,
+    event,
+    upcaster,
+)
+from refold.warehouse.declarations.domain import Domain
+from refold.warehouse.declarations.projection import Delete, Fold, Projection
+from refold.warehouse.declarations.reducers import (
+    collect,
+    count,
+    latest,
+    total,
+)
+from refold.warehouse.replay.contributions import Order, compile_model
 
 
 @event(schema_version=1)

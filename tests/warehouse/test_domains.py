@@ -15,8 +15,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from event_schemas import ENVELOPE, event_type_of, schema_of
-from event_schemas.orders import (
+from refold.event_schemas import ENVELOPE, event_type_of, schema_of
+from refold.event_schemas.orders import (
     Address,
     ItemAdded,
     OrderCancelled,
@@ -29,13 +29,24 @@ from event_schemas.orders import (
     StockAdjusted,
     StockReceived,
 )
-from event_schemas.trading import CashDeposited, CashWithdrawn, PositionClosed, TradeExecuted
-from warehouse.domain import Domain, load_domain
-from warehouse.duck import connect
-from warehouse.orders import ORDERS
-from warehouse.projection import Fold, arrow_type, create_table_sql, keyed_by_stream, view_binds
-from warehouse.trading import TRADING
-from warehouse.upcasting import event_relation_schema
+from refold.event_schemas.trading import (
+    CashDeposited,
+    CashWithdrawn,
+    PositionClosed,
+    TradeExecuted,
+)
+from refold.warehouse.declarations.domain import Domain, load_domain
+from refold.warehouse.declarations.projection import (
+    Fold,
+    arrow_type,
+    create_table_sql,
+    keyed_by_stream,
+    view_binds,
+)
+from refold.warehouse.declarations.upcaster_sql import event_relation_schema
+from refold.warehouse.engine.connections import connect
+from refold.warehouse.orders import ORDERS
+from refold.warehouse.trading import TRADING
 
 LATE = datetime(2024, 5, 1, 23, 30, tzinfo=UTC)
 

@@ -5,12 +5,17 @@ from __future__ import annotations
 import pyarrow as pa
 import pytest
 
-from event_schemas import DamagedLogError, event, merger, upcaster
+from refold.event_schemas import DamagedLogError, event, merger, upcaster
+from refold.warehouse.declarations.domain import Domain
+from refold.warehouse.event_log import (
+    Appender,
+    EventLog,
+    NewEvent,
+    create_log,
+)
+from refold.warehouse.event_log.reads.scan import live_segments
+from refold.warehouse.replay.dry_run import Reason, ShapeResult, dry_run
 from tests.warehouse.event_log.shop import CITY, SHOP, STREET, YOUNGER, Closed, Moved, Placed, added, seal, write_commit
-from warehouse.domain import Domain
-from warehouse.dry_run import Reason, ShapeResult, dry_run
-from warehouse.event_log import Appender, EventLog, NewEvent, create_log
-from warehouse.event_log.scanning import live_segments
 
 OLD = NewEvent(payload={"customer": "c"}, event_type="Placed", schema_version=1)
 NAMELESS = NewEvent(payload={"customer": ""}, event_type="Placed", schema_version=1)

@@ -6,11 +6,17 @@ import re
 
 import pytest
 
-from event_schemas import ProjectionError, event
-from warehouse.domain import Domain
-from warehouse.endpoints import Bound, Endpoint, Lookup, Parameter, Report
-from warehouse.projection import Projection
-from warehouse.reducers import count, latest
+from refold.event_schemas import ProjectionError, event
+from refold.warehouse.declarations.domain import Domain
+from refold.warehouse.declarations.endpoints import (
+    Bound,
+    Endpoint,
+    Lookup,
+    Parameter,
+    Report,
+)
+from refold.warehouse.declarations.projection import Projection
+from refold.warehouse.declarations.reducers import count, latest
 
 
 @event(schema_version=1)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from warehouse.fingerprint import function_text
+from refold.warehouse.declarations.fingerprint import function_text
 
 STEP = Decimal("0.01")
 

@@ -15,18 +15,29 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from event_schemas import GenerationError, RefoldError, event
-from warehouse import queries
-from warehouse.domain import Domain
-from warehouse.endpoints import Lookup
-from warehouse.private_folder import PrivateFolder, remove_left_over
-from warehouse.projection import Projection
-from warehouse.queries import LiveReader, Reader, Standing, digest_of, lookup_indexes
-from warehouse.read_models import database
-from warehouse.read_models.database import Checkpoint
-from warehouse.read_models.generations import Generation, Generations, PublishedTable, open_generations
-from warehouse.read_models.live import LiveDatabase
-from warehouse.reducers import latest
+from refold.event_schemas import GenerationError, RefoldError, event
+from refold.warehouse.declarations.domain import Domain
+from refold.warehouse.declarations.endpoints import Lookup
+from refold.warehouse.declarations.projection import Projection
+from refold.warehouse.declarations.reducers import latest
+from refold.warehouse.engine.private_folder import PrivateFolder, remove_left_over
+from refold.warehouse.queries import readers as queries
+from refold.warehouse.queries.readers import (
+    LiveReader,
+    Reader,
+    Standing,
+    digest_of,
+    lookup_indexes,
+)
+from refold.warehouse.read_models import database
+from refold.warehouse.read_models.database import Checkpoint
+from refold.warehouse.read_models.generations.generations import (
+    Generation,
+    Generations,
+    PublishedTable,
+    open_generations,
+)
+from refold.warehouse.read_models.live.live_database import LiveDatabase
 
 ROWS = 50
 

@@ -14,11 +14,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from event_schemas import UsageError
-from warehouse import questions
-from warehouse.duck import connect
-from warehouse.endpoints import Bound, Lookup, Report
-from warehouse.questions import Page, Question, answer, to_json
+from refold.event_schemas import UsageError
+from refold.warehouse.declarations.endpoints import Bound, Lookup, Report
+from refold.warehouse.engine.connections import connect
+from refold.warehouse.queries import questions
+from refold.warehouse.queries.questions import (
+    Page,
+    Question,
+    answer,
+    to_json,
+)
 
 OWNERS = ("ann", "bob", "eve")
 COLUMNS = {"owner": "VARCHAR", "id": "INTEGER", "part": "VARCHAR", "seen": "BIGINT"}

@@ -10,11 +10,16 @@ from typing import TypeVar
 import duckdb
 import pytest
 
-from event_schemas import UsageError
-from pipelines.serving.asking import Answered, Asker
-from warehouse.endpoints import Bound, Parameter, Report, bind
-from warehouse.queries import Standing
-from warehouse.questions import Question, answer
+from refold.event_schemas import UsageError
+from refold.pipelines.serving.reads.query_batcher import Answered, Asker
+from refold.warehouse.declarations.endpoints import (
+    Bound,
+    Parameter,
+    Report,
+    bind,
+)
+from refold.warehouse.queries.questions import Question, answer
+from refold.warehouse.queries.readers import Standing
 
 T = TypeVar("T")
 SOLD = """

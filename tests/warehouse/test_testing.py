@@ -9,8 +9,8 @@ from uuid import UUID
 
 import pytest
 
-from event_schemas import UsageError
-from event_schemas.orders import (
+from refold.event_schemas import UsageError
+from refold.event_schemas.orders import (
     AdjustStock,
     CancelOrder,
     ItemAdded,
@@ -21,11 +21,11 @@ from event_schemas.orders import (
     PlaceOrder,
     StockReceived,
 )
-from warehouse.domain import Domain
-from warehouse.event_log import NewEvent, StreamAppend
-from warehouse.orders.domain import ORDERS
-from warehouse.projection import Fold
-from warehouse.testing import FIRST_MOMENT, scenarios
+from refold.warehouse.declarations.domain import Domain
+from refold.warehouse.declarations.projection import Fold
+from refold.warehouse.event_log import NewEvent, StreamAppend
+from refold.warehouse.orders.domain import ORDERS
+from refold.warehouse.testing import FIRST_MOMENT, scenarios
 
 given = scenarios(ORDERS)
 

@@ -16,14 +16,21 @@ from typing import Any
 
 import orjson
 
-from event_schemas import ConcurrencyError, PayloadError, Registry, UsageError, event_type_of, schema_version_of
-from event_schemas.payload import to_json
-from warehouse.event_log import commit
-from warehouse.event_log.commit import CommitInfo
-from warehouse.event_log.heads import SealedHeads
-from warehouse.event_log.layout import commit_key
-from warehouse.event_log.log import EventLog, Head
-from warehouse.event_log.manifest import Manifest
+from refold.event_schemas import (
+    ConcurrencyError,
+    PayloadError,
+    Registry,
+    UsageError,
+    event_type_of,
+    schema_version_of,
+)
+from refold.event_schemas.payload import to_json
+from refold.warehouse.event_log import commit
+from refold.warehouse.event_log.commit import CommitInfo
+from refold.warehouse.event_log.heads import SealedHeads
+from refold.warehouse.event_log.layout import commit_key
+from refold.warehouse.event_log.log import EventLog, Head
+from refold.warehouse.event_log.manifest import Manifest
 
 _PRUNE_TAIL_ABOVE = 100_000
 
@@ -112,8 +119,8 @@ class Appender:
 
     Example:
         >>> import tempfile
-        >>> from event_schemas import event
-        >>> from warehouse.event_log import create_log
+        >>> from refold.event_schemas import event
+        >>> from refold.warehouse.event_log import create_log
         >>> @event(schema_version=1)
         ... class DoorOpened:
         ...     door: str
@@ -248,7 +255,7 @@ class Appender:
             stream_id: the stream.
 
         Returns:
-            A head for :func:`~warehouse.event_log.reading.read_stream` alone: its tail has gaps.
+            A head for :func:`~refold.warehouse.event_log.reads.read.read_stream` alone: its tail has gaps.
         """
         with self._commit_lock:
             self._catch_up()

@@ -18,8 +18,13 @@ import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from event_schemas import ENVELOPE, DamagedLogError
-from warehouse.event_log.manifest import HeadsRun, Segment, segments_from_json, segments_to_json
+from refold.event_schemas import ENVELOPE, DamagedLogError
+from refold.warehouse.event_log.manifest import (
+    HeadsRun,
+    Segment,
+    segments_from_json,
+    segments_to_json,
+)
 
 COMMIT_SCHEMA = ENVELOPE.append(pa.field("payload", pa.string(), nullable=False))
 _FOOTER_KEY = b"refold.commit"

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import duckdb
 
-from event_schemas import DamagedLogError, ObjectNotFoundError
-from warehouse.duck import connect
-from warehouse.event_log.layout import bucket_of
-from warehouse.event_log.log import EventLog
-from warehouse.event_log.manifest import HeadsRun, Manifest
-from warehouse.sql import literal
+from refold.event_schemas import DamagedLogError, ObjectNotFoundError
+from refold.warehouse.engine.connections import connect
+from refold.warehouse.engine.sql import literal
+from refold.warehouse.event_log.layout import bucket_of
+from refold.warehouse.event_log.log import EventLog
+from refold.warehouse.event_log.manifest import HeadsRun, Manifest
 
 
 class SealedHeads:

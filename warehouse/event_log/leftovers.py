@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from event_schemas import ObjectNotFoundError
-from warehouse.event_log import manifest as manifests
-from warehouse.event_log.layout import HEADS, MANIFESTS, SEGMENTS
-from warehouse.event_log.log import EventLog
-from warehouse.object_store import ObjectStore
+from refold.event_schemas import ObjectNotFoundError
+from refold.warehouse.event_log import manifest as manifests
+from refold.warehouse.event_log.layout import HEADS, MANIFESTS, SEGMENTS
+from refold.warehouse.event_log.log import EventLog
+from refold.warehouse.object_store import ObjectStore
 
 _STAGING = "staging"
 _SEALS = "seal-"

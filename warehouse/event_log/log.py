@@ -14,12 +14,24 @@ from pathlib import Path
 
 import orjson
 
-from event_schemas import DamagedLogError, LogError, ObjectNotFoundError, UsageError
-from warehouse.event_log import commit, manifest
-from warehouse.event_log.commit import CommitInfo
-from warehouse.event_log.layout import COMMITS, CONFIG_KEY, DEFAULT_BUCKET_COUNT, FORMAT_VERSION, commit_key, number_of
-from warehouse.event_log.manifest import Manifest, Segment
-from warehouse.object_store import ObjectStore, open_store
+from refold.event_schemas import (
+    DamagedLogError,
+    LogError,
+    ObjectNotFoundError,
+    UsageError,
+)
+from refold.warehouse.event_log import commit, manifest
+from refold.warehouse.event_log.commit import CommitInfo
+from refold.warehouse.event_log.layout import (
+    COMMITS,
+    CONFIG_KEY,
+    DEFAULT_BUCKET_COUNT,
+    FORMAT_VERSION,
+    commit_key,
+    number_of,
+)
+from refold.warehouse.event_log.manifest import Manifest, Segment
+from refold.warehouse.object_store import ObjectStore, open_store
 
 
 @dataclass(frozen=True, slots=True)

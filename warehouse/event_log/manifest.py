@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 import orjson
 
-from event_schemas import DamagedLogError
-from event_schemas.registry import Shape
-from warehouse.event_log.layout import MANIFESTS, manifest_key, number_of
-from warehouse.object_store import ObjectStore
+from refold.event_schemas import DamagedLogError
+from refold.event_schemas.registry import Shape
+from refold.warehouse.event_log.layout import MANIFESTS, manifest_key, number_of
+from refold.warehouse.object_store import ObjectStore
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,14 +14,14 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from event_schemas import ENVELOPE, DamagedLogError, Registry
-from event_schemas.registry import Shape
-from warehouse.event_log.heads import files_literal
-from warehouse.event_log.layout import heads_key, segment_key
-from warehouse.event_log.log import EventLog
-from warehouse.event_log.manifest import HeadsRun, Segment
-from warehouse.object_store import ObjectStore
-from warehouse.sql import columns, literal
+from refold.event_schemas import ENVELOPE, DamagedLogError, Registry
+from refold.event_schemas.registry import Shape
+from refold.warehouse.engine.sql import columns, literal
+from refold.warehouse.event_log.heads import files_literal
+from refold.warehouse.event_log.layout import heads_key, segment_key
+from refold.warehouse.event_log.log import EventLog
+from refold.warehouse.event_log.manifest import HeadsRun, Segment
+from refold.warehouse.object_store import ObjectStore
 
 SEGMENT_ENVELOPE = tuple(n for n in ENVELOPE.names if n not in ("event_type", "schema_version"))
 """Envelope columns inside a segment; the other two are in its path, as Hive partitions."""

@@ -20,12 +20,12 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from event_schemas.errors import UsageError
-from warehouse.object_store.local import LocalStore
-from warehouse.object_store.memory import MemoryStore
-from warehouse.object_store.remote import RemoteStore, require_package
-from warehouse.object_store.s3 import S3Store
-from warehouse.object_store.store import ObjectStore, check_key
+from refold.event_schemas.errors import UsageError
+from refold.warehouse.object_store.local import LocalStore
+from refold.warehouse.object_store.memory import MemoryStore
+from refold.warehouse.object_store.remote import RemoteStore, require_package
+from refold.warehouse.object_store.s3 import S3Store
+from refold.warehouse.object_store.store import ObjectStore, check_key
 
 __all__ = ["ObjectStore", "open_store"]
 

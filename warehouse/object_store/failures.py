@@ -14,7 +14,7 @@ from typing import TypeVar
 
 from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 
-from event_schemas.errors import RefoldError, StoreError
+from refold.event_schemas.errors import RefoldError, StoreError
 
 Result = TypeVar("Result")
 

@@ -17,9 +17,14 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
-from event_schemas.errors import ObjectNotFoundError
-from warehouse.object_store.failures import explained
-from warehouse.object_store.store import TEMP_PREFIX, ObjectStore, check_key, check_source
+from refold.event_schemas.errors import ObjectNotFoundError
+from refold.warehouse.object_store.failures import explained
+from refold.warehouse.object_store.store import (
+    TEMP_PREFIX,
+    ObjectStore,
+    check_key,
+    check_source,
+)
 
 _NO_OBJECT = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
 

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from warehouse.object_store.remote import RemoteStore
-from warehouse.object_store.store import check_source
+from refold.warehouse.object_store.remote import RemoteStore
+from refold.warehouse.object_store.store import check_source
 
 Result = TypeVar("Result")
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from warehouse.object_store.failures import explained
-from warehouse.object_store.store import TEMP_PREFIX
+from refold.warehouse.object_store.failures import explained
+from refold.warehouse.object_store.store import TEMP_PREFIX
 
 
 def default_cache_dir() -> Path:

@@ -14,10 +14,15 @@ from typing import Any, Literal, TypeVar
 
 import fsspec
 
-from event_schemas.errors import ObjectNotFoundError, StoreError
-from warehouse.object_store.failures import attempt, exists_already, explained, s3_code
-from warehouse.object_store.mirror import default_cache_dir, mirrored
-from warehouse.object_store.store import ObjectStore, check_key, check_source
+from refold.event_schemas.errors import ObjectNotFoundError, StoreError
+from refold.warehouse.object_store.failures import (
+    attempt,
+    exists_already,
+    explained,
+    s3_code,
+)
+from refold.warehouse.object_store.mirror import default_cache_dir, mirrored
+from refold.warehouse.object_store.store import ObjectStore, check_key, check_source
 
 Result = TypeVar("Result")
 Mode = Literal["create", "overwrite"]

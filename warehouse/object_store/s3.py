@@ -13,7 +13,7 @@ from typing import Any
 
 import fsspec
 
-from warehouse.object_store.remote import Mode, RemoteStore
+from refold.warehouse.object_store.remote import Mode, RemoteStore
 
 _MOST_PARTS = 10_000  # of a multipart upload, by S3's rule
 _PART_BYTES = 16 * 2**20

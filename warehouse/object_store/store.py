@@ -10,7 +10,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import ClassVar, Self
 
-from event_schemas.errors import StoreNotConditionalError, UsageError
+from refold.event_schemas.errors import StoreNotConditionalError, UsageError
 
 TEMP_PREFIX = ".refold-tmp-"
 """Unfinished files bear this name; no key may, and no listing shows them."""
@@ -26,7 +26,7 @@ def check_key(key: str) -> str:
     'commits/00000000000000000001.parquet'
     >>> check_key("../other-log/refold.json")  # doctest: +ELLIPSIS
     Traceback (most recent call last):
-    event_schemas.errors.UsageError: '../other-log/refold.json' cannot be a key: it needs names joined by single ...
+    refold.event_schemas.errors.UsageError: '../other-log/refold.json' cannot be a key: it needs names joined by ...
     """
     if any(part in ("", ".", "..") or part.startswith(TEMP_PREFIX) for part in key.split("/")):
         raise UsageError(

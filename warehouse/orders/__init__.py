@@ -1,5 +1,5 @@
 """The order domain's read models."""
 
-from warehouse.orders.domain import ORDERS
+from refold.warehouse.orders.domain import ORDERS
 
 __all__ = ["ORDERS"]

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from event_schemas.orders import DECIDERS, EVENTS, UPCASTERS
-from warehouse.domain import Domain
-from warehouse.orders.endpoints import ENDPOINTS
-from warehouse.orders.projections import (
+from refold.event_schemas.orders import DECIDERS, EVENTS, UPCASTERS
+from refold.warehouse.declarations.domain import Domain
+from refold.warehouse.declarations.projection import View
+from refold.warehouse.orders.endpoints import ENDPOINTS
+from refold.warehouse.orders.projections import (
     INVENTORY_STATUS,
     ORDER_SUMMARY,
     ORDERS_BY_CUSTOMER,
     PURCHASE_COST,
     REVENUE_BY_DAY,
 )
-from warehouse.projection import View
 
 REVENUE_BY_MONTH = View(
     "revenue_by_month",

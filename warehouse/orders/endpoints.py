@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from warehouse.endpoints import Lookup, Parameter, Report
+from refold.warehouse.declarations.endpoints import Lookup, Parameter, Report
 
 ENDPOINTS = (
     Lookup(path="/orders/{order_id}", table="order_summary", text="One order."),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from decimal import Decimal
 from typing import Any
 
-from event_schemas.orders import (
+from refold.event_schemas.orders import (
     ItemAdded,
     OrderCancelled,
     OrderDelivered,
@@ -16,8 +16,15 @@ from event_schemas.orders import (
     StockAdjusted,
     StockReceived,
 )
-from warehouse.projection import Fold, Projection
-from warehouse.reducers import count, first, latest, maximum, minimum, total
+from refold.warehouse.declarations.projection import Fold, Projection
+from refold.warehouse.declarations.reducers import (
+    count,
+    first,
+    latest,
+    maximum,
+    minimum,
+    total,
+)
 
 ZERO = Decimal(0)
 COST_STEP = Decimal("0.000001")

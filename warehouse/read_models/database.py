@@ -10,15 +10,20 @@ from types import MappingProxyType
 
 import duckdb
 
-from event_schemas import ProjectionError
-from warehouse.contributions import seen_column
-from warehouse.domain import Domain
-from warehouse.duck import connect
-from warehouse.event_log.heads import files_literal
-from warehouse.fingerprint import fingerprint, fingerprint_parts
-from warehouse.parsing import BrokenEvent
-from warehouse.projection import Projection, ReadModel, create_table_sql, view_binds
-from warehouse.sql import columns, literal, quote
+from refold.event_schemas import ProjectionError
+from refold.warehouse.declarations.domain import Domain
+from refold.warehouse.declarations.fingerprint import fingerprint, fingerprint_parts
+from refold.warehouse.declarations.projection import (
+    Projection,
+    ReadModel,
+    create_table_sql,
+    view_binds,
+)
+from refold.warehouse.engine.connections import connect
+from refold.warehouse.engine.sql import columns, literal, quote
+from refold.warehouse.event_log.heads import files_literal
+from refold.warehouse.event_log.payload_parsing import BrokenEvent
+from refold.warehouse.replay.contributions import seen_column
 
 STORAGE_VERSION = "v1.4.0"
 """Files can be opened by DuckDB 1.4 and newer."""

@@ -9,9 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from warehouse.event_log.log import EventLog
-from warehouse.read_models.database import Checkpoint
-from warehouse.read_models.generations import Generation
+from refold.warehouse.event_log.log import EventLog
+from refold.warehouse.read_models.database import Checkpoint
+from refold.warehouse.read_models.generations.generations import Generation
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +58,8 @@ def find_end(log: EventLog) -> LogEnd:
 
     Example:
         >>> import tempfile
-        >>> from event_schemas import Registry, event
-        >>> from warehouse.event_log import Appender, create_log
+        >>> from refold.event_schemas import Registry, event
+        >>> from refold.warehouse.event_log import Appender, create_log
         >>> @event(schema_version=1)
         ... class DoorOpened:
         ...     door: str

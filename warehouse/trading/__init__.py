@@ -1,5 +1,5 @@
 """The trading domain's read models."""
 
-from warehouse.trading.domain import TRADING
+from refold.warehouse.trading.domain import TRADING
 
 __all__ = ["TRADING"]

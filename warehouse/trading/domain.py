@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from event_schemas.trading import EVENTS, UPCASTERS
-from warehouse.domain import Domain
-from warehouse.trading.projections import AVERAGE_COST_POSITIONS, TRADER_PERFORMANCE_SUMMARY
+from refold.event_schemas.trading import EVENTS, UPCASTERS
+from refold.warehouse.declarations.domain import Domain
+from refold.warehouse.trading.projections import AVERAGE_COST_POSITIONS, TRADER_PERFORMANCE_SUMMARY
 
 TRADING = Domain(
     name="trading",

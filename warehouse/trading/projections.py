@@ -5,9 +5,14 @@ from __future__ import annotations
 from decimal import Decimal
 from typing import Any
 
-from event_schemas.trading import CashDeposited, CashWithdrawn, PositionClosed, TradeExecuted
-from warehouse.projection import Fold, Projection
-from warehouse.reducers import count, maximum, total
+from refold.event_schemas.trading import (
+    CashDeposited,
+    CashWithdrawn,
+    PositionClosed,
+    TradeExecuted,
+)
+from refold.warehouse.declarations.projection import Fold, Projection
+from refold.warehouse.declarations.reducers import count, maximum, total
 
 ZERO = Decimal(0)
 COST_STEP = Decimal("0.000001")

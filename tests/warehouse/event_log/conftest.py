@@ -7,8 +7,14 @@ from pathlib import Path
 
 import pytest
 
+from refold.warehouse.event_log import (
+    Appender,
+    EventLog,
+    NewEvent,
+    create_log,
+    open_log,
+)
 from tests.warehouse.event_log.shop import REGISTRY, Closed, Placed, added, bulk_import, seal
-from warehouse.event_log import Appender, EventLog, NewEvent, create_log, open_log
 
 PLACED = Placed(customer="c1", currency="EUR")
 

@@ -12,19 +12,29 @@ from typing import Annotated, Any
 
 import pyarrow as pa
 
-from event_schemas import ENVELOPE, Registry, event, event_type_of, merger, schema_of, schema_version_of, upcaster
-from event_schemas.payload import from_json, to_json
-from event_schemas.registry import Shape
-from warehouse.domain import Domain
-from warehouse.duck import connect
-from warehouse.event_log import commit, sealing
-from warehouse.event_log.bulk import publish_import
-from warehouse.event_log.commit import CommitInfo
-from warehouse.event_log.layout import bucket_of, commit_key
-from warehouse.event_log.log import EventLog
-from warehouse.event_log.manifest import Manifest
-from warehouse.event_log.segments import write_heads, write_segment
-from warehouse.replay import arrow_ready
+from refold.event_schemas import (
+    ENVELOPE,
+    Registry,
+    event,
+    event_type_of,
+    merger,
+    schema_of,
+    schema_version_of,
+    upcaster,
+)
+from refold.event_schemas.payload import from_json, to_json
+from refold.event_schemas.registry import Shape
+from refold.warehouse.declarations.domain import Domain
+from refold.warehouse.engine.connections import connect
+from refold.warehouse.event_log import commit
+from refold.warehouse.event_log import seal as sealing
+from refold.warehouse.event_log.bulk_import.bulk_segments import publish_import
+from refold.warehouse.event_log.commit import CommitInfo
+from refold.warehouse.event_log.layout import bucket_of, commit_key
+from refold.warehouse.event_log.log import EventLog
+from refold.warehouse.event_log.manifest import Manifest
+from refold.warehouse.event_log.segments import write_heads, write_segment
+from refold.warehouse.replay.history import arrow_ready
 
 Money = Annotated[Decimal, pa.decimal128(18, 2)]
 

@@ -12,13 +12,27 @@ from typing import Any
 
 import pytest
 
-from event_schemas import ConcurrencyError, PayloadError, StoreError, UnknownEventTypeError, UsageError
-from event_schemas import UnknownSchemaVersionError as UnknownVersionError
+from refold.event_schemas import (
+    ConcurrencyError,
+    PayloadError,
+    StoreError,
+    UnknownEventTypeError,
+    UsageError,
+)
+from refold.event_schemas import UnknownSchemaVersionError as UnknownVersionError
+from refold.warehouse.event_log import (
+    Appended,
+    Appender,
+    EventLog,
+    NewEvent,
+    read_positions,
+    read_stream,
+)
+from refold.warehouse.event_log import commit as commits
+from refold.warehouse.event_log.layout import commit_key
+from refold.warehouse.event_log.verification import verify
+from refold.warehouse.object_store.local import LocalStore
 from tests.warehouse.event_log.shop import REGISTRY, Closed, Placed, added, bulk_import, seal, write_commit
-from warehouse.event_log import Appended, Appender, EventLog, NewEvent, read_positions, read_stream, verify
-from warehouse.event_log import commit as commits
-from warehouse.event_log.layout import commit_key
-from warehouse.object_store.local import LocalStore
 
 PLACED = Placed(customer="c1", currency="EUR")
 

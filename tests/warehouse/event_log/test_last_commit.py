@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from refold.warehouse.event_log import Appender, EventLog, create_log
+from refold.warehouse.event_log.layout import commit_key
+from refold.warehouse.object_store.local import LocalStore
 from tests.warehouse.event_log.shop import SHOP, Closed
-from warehouse.event_log import Appender, EventLog, create_log
-from warehouse.event_log.layout import commit_key
-from warehouse.object_store.local import LocalStore
 
 COMMITS = 21
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from warehouse import event_log
+from refold.warehouse import event_log
 
 
 def test_the_public_names_are_these() -> None:

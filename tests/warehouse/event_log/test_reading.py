@@ -14,7 +14,22 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from event_schemas import DamagedLogError, RecordedEvent, UsageError
+from refold.event_schemas import DamagedLogError, RecordedEvent, UsageError
+from refold.warehouse.engine.connections import connect
+from refold.warehouse.event_log import (
+    Appender,
+    EventLog,
+    NewEvent,
+    create_log,
+    read_category,
+    read_correlation,
+    read_positions,
+    read_stream,
+    tail,
+)
+from refold.warehouse.event_log.layout import bucket_of, commit_key
+from refold.warehouse.event_log.reads import scan as scanning
+from refold.warehouse.event_log.reads.scan import live_segments
 from tests.warehouse.event_log.shop import (
     REGISTRY,
     YOUNGER,
@@ -25,21 +40,6 @@ from tests.warehouse.event_log.shop import (
     seal,
     write_commit,
 )
-from warehouse.duck import connect
-from warehouse.event_log import (
-    Appender,
-    EventLog,
-    NewEvent,
-    create_log,
-    read_category,
-    read_correlation,
-    read_positions,
-    read_stream,
-    scanning,
-    tail,
-)
-from warehouse.event_log.layout import bucket_of, commit_key
-from warehouse.event_log.scanning import live_segments
 
 PLACED = Placed(customer="c1", currency="EUR")
 

@@ -6,6 +6,19 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from refold.warehouse.engine.connections import connect
+from refold.warehouse.event_log import (
+    Appender,
+    EventLog,
+    NewEvent,
+    read_positions,
+    read_stream,
+)
+from refold.warehouse.event_log.heads import SealedHeads
+from refold.warehouse.event_log.layout import bucket_of
+from refold.warehouse.event_log.seal import publish
+from refold.warehouse.event_log.verification import verify
+from refold.warehouse.replay.event_ranges import typed_segments
 from tests.warehouse.event_log.shop import (
     REGISTRY,
     YOUNGER,
@@ -18,12 +31,6 @@ from tests.warehouse.event_log.shop import (
     seal,
     write_commit,
 )
-from warehouse.duck import connect
-from warehouse.event_log import Appender, EventLog, NewEvent, read_positions, read_stream, verify
-from warehouse.event_log.heads import SealedHeads
-from warehouse.event_log.layout import bucket_of
-from warehouse.event_log.sealing import publish
-from warehouse.read_models.events import typed_segments
 
 PLACED = Placed(customer="c1", currency="EUR")
 OLD = NewEvent(payload={"customer": "c0"}, event_type="Placed", schema_version=1)

@@ -6,10 +6,17 @@ import dataclasses
 
 import pytest
 
-from event_schemas import DamagedLogError
+from refold.event_schemas import DamagedLogError
+from refold.warehouse.event_log import (
+    Appender,
+    EventLog,
+    LogStats,
+    NewEvent,
+    read_positions,
+)
+from refold.warehouse.event_log.layout import commit_key
+from refold.warehouse.event_log.reads import stats
 from tests.warehouse.event_log.shop import REGISTRY, YOUNGER, Closed, Placed, added, bulk_import, seal
-from warehouse.event_log import Appender, EventLog, LogStats, NewEvent, read_positions, stats
-from warehouse.event_log.layout import commit_key
 
 PLACED = Placed(customer="c1", currency="EUR")
 

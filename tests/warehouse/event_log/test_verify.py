@@ -12,7 +12,18 @@ import orjson
 import pyarrow.parquet as pq
 import pytest
 
-from event_schemas import Registry, event, upcaster
+from refold.event_schemas import Registry, event, upcaster
+from refold.warehouse.event_log import (
+    Appender,
+    EventLog,
+    NewEvent,
+    Verification,
+    read_positions,
+)
+from refold.warehouse.event_log import commit as commits
+from refold.warehouse.event_log.layout import commit_key, manifest_key
+from refold.warehouse.event_log.manifest import Manifest, Segment
+from refold.warehouse.event_log.verification import verify
 from tests.warehouse.event_log.shop import (
     PLACED_V1,
     REGISTRY,
@@ -27,10 +38,6 @@ from tests.warehouse.event_log.shop import (
     unbundle,
     write_commit,
 )
-from warehouse.event_log import Appender, EventLog, NewEvent, Verification, read_positions, verify
-from warehouse.event_log import commit as commits
-from warehouse.event_log.layout import commit_key, manifest_key
-from warehouse.event_log.manifest import Manifest, Segment
 
 PLACED = Placed(customer="c1", currency="EUR")
 Values = dict[str, Any]

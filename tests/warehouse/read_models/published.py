@@ -13,7 +13,7 @@ from pathlib import Path
 
 import duckdb
 
-from warehouse.read_models.generations import Generation, Generations
+from refold.warehouse.read_models.generations.generations import Generation, Generations
 
 _READER = """
 import sys, duckdb

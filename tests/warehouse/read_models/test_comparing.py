@@ -7,12 +7,17 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from event_schemas import event
-from warehouse.domain import Domain
-from warehouse.projection import Projection
-from warehouse.read_models.comparing import Compared, compare_files, compared_published, compared_tables
-from warehouse.read_models.differences import RowDifference, TableDifference, in_words
-from warehouse.reducers import count_distinct, latest, total
+from refold.event_schemas import event
+from refold.warehouse.declarations.domain import Domain
+from refold.warehouse.declarations.projection import Projection
+from refold.warehouse.declarations.reducers import count_distinct, latest, total
+from refold.warehouse.read_models.comparison.compare import (
+    Compared,
+    compare_files,
+    compared_published,
+    compared_tables,
+)
+from refold.warehouse.read_models.comparison.differences import RowDifference, TableDifference, in_words
 
 TABLE = Compared(name="t", source="{db}.main.t", key=("k",))
 

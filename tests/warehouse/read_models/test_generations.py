@@ -13,13 +13,13 @@ import duckdb
 import orjson
 import pytest
 
-from event_schemas import GenerationError, UsageError
+from refold.event_schemas import GenerationError, UsageError
+from refold.warehouse.object_store.store import TEMP_PREFIX
+from refold.warehouse.read_models.generations.collect import Collected, collect, plan_collection
+from refold.warehouse.read_models.generations.generations import Generation, Generations, open_generations
+from refold.warehouse.read_models.generations.open_files import held_files
+from refold.warehouse.read_models.generations.rollback import roll_back
 from tests.warehouse.read_models.published import aged, publish, reading, shown
-from warehouse.object_store.store import TEMP_PREFIX
-from warehouse.read_models.collecting import Collected, collect, plan_collection
-from warehouse.read_models.generations import Generation, Generations, open_generations
-from warehouse.read_models.held import held_files
-from warehouse.read_models.rolling_back import roll_back
 
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
 LONG_AGO = 3 * DAY

@@ -7,11 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from event_schemas import UsageError, event
-from warehouse.projection import Projection
-from warehouse.read_models import database
-from warehouse.read_models.indexes import Indexes, check_indexes, create_indexes, without_indexes
-from warehouse.reducers import collect, total
+from refold.event_schemas import UsageError, event
+from refold.warehouse.declarations.projection import Projection
+from refold.warehouse.declarations.reducers import collect, total
+from refold.warehouse.read_models import database
+from refold.warehouse.read_models.live.indexes import (
+    Indexes,
+    check_indexes,
+    create_indexes,
+    without_indexes,
+)
 
 
 @event(schema_version=1)

@@ -1,0 +1,242 @@
+"""``refold dead-letters``: events that read models go without, and what to do about them."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from refold.pipelines.cli.support.invocation import (
+    BeamCommand,
+    Command,
+    Invocation,
+    as_epilog,
+    common_options,
+    pass_invocation,
+)
+
+if TYPE_CHECKING:
+    from refold.event_schemas import RecordedEvent
+    from refold.warehouse.event_log.log import EventLog
+    from refold.warehouse.read_models.dead_letters.dead_letters import DeadLetter, LetterGroup
+    from refold.warehouse.read_models.dead_letters.retry import Retried
+    from refold.warehouse.read_models.generations.generations import Generation
+
+_NO_CONTRACT = "(fits no contract)"
+
+
+@click.group(name="dead-letters", epilog=as_epilog("refold dead-letters list"))
+def dead_letters() -> None:
+    """Look at events that could not be applied, retry them, or decide to go without."""
+
+
+@dead_letters.command(name="list", cls=Command, example="refold dead-letters list --read-model order_summary")
+@click.option("--read-model", metavar="NAME", help="Only the dead letters of this read model.")
+@click.option(
+    "--limit", type=click.IntRange(min=0), default=20, show_default=True, help="How many reasons; 0 for all of them."
+)
+@common_options("domain", "read_models")
+@pass_invocation
+def list_letters(call: Invocation, read_model: str | None, limit: int) -> None:
+    """List the dead letters of the newest generation, by read model and reason.
+
+    Each with how many events are open and how many are discarded, and the positions of the first few.
+    """
+    from refold.pipelines.cli.support import output
+    from refold.pipelines.cli.support.published import newest_generation, open_generation
+    from refold.warehouse.read_models.dead_letters.dead_letters import group_letters
+
+    if read_model:
+        call.domain.read_model(read_model)
+    generations = call.open_generations()
+    newest = newest_generation(generations)
+    with open_generation(generations, newest) as connection:
+        groups = group_letters(connection, read_model=read_model)
+    shown = groups[:limit] if limit else groups
+    undecided, discarded = sum(g.events for g in groups), sum(g.discarded for g in groups)
+    if call.json:
+        told = {"generation": newest.number, "position": newest.position, "open": undecided}
+        output.print_json({**told, "discarded": discarded, "groups": [asdict(g) for g in shown]})
+        return
+    if not groups:
+        whose = f" of {read_model}" if read_model else ""
+        output.say(f"No dead letters{whose} in generation {newest.number}, at position {newest.position:,}.")
+        return
+    _print_groups(shown)
+    if len(shown) < len(groups):
+        output.aside(f"The first {len(shown):,} of {len(groups):,} reasons; --limit 0 shows all.")
+
+
+def _print_groups(groups: list[LetterGroup]) -> None:
+    from refold.pipelines.cli.support import output
+
+    rows = [
+        (
+            g.read_model or _NO_CONTRACT,
+            g.events,
+            g.discarded,
+            ", ".join(f"{p:,}" for p in g.positions) + (", …" if g.events + g.discarded > len(g.positions) else ""),
+            g.reason,
+        )
+        for g in groups
+    ]
+    output.print_table(("read model", "open", "discarded", "positions", "reason"), rows, wrap_last=True)
+
+
+@dead_letters.command(cls=Command, example="refold dead-letters show 1042")
+@click.argument("position", type=click.IntRange(min=1))
+@common_options("domain", "log", "read_models")
+@pass_invocation
+def show(call: Invocation, position: int) -> None:
+    """Show the dead letters of one event: the reasons, its whole envelope and its payload as it was stored."""
+    from refold.event_schemas import UsageError
+    from refold.pipelines.cli.support.published import newest_generation
+    from refold.warehouse.event_log.reads.read import read_positions
+    from refold.warehouse.read_models.dead_letters.dead_letters import published_letters
+
+    log, generations = call.open_log(), call.open_generations()
+    newest = newest_generation(generations)
+    found = published_letters(generations, newest, positions=[position])
+    if not found:
+        raise UsageError(
+            f"Generation {newest.number} has no dead letter at position {position:,}. `refold dead-letters list` shows "
+            "those there are."
+        )
+    event = None
+    if newest.log_id == log.log_id:  # positions of another log are other events
+        event = next(iter(read_positions(log, call.domain.registry, position - 1, position)), None)
+    _show(call, found, event)
+
+
+def _show(call: Invocation, letters: list[DeadLetter], event: RecordedEvent | None) -> None:
+    from refold.pipelines.cli.events import as_document
+    from refold.pipelines.cli.support import output
+
+    letter = letters[0]
+    envelope: dict[str, Any] = {
+        "position": letter.position,
+        "stream_id": letter.stream_id,
+        "event_type": letter.event_type,
+        "schema_version": letter.schema_version,
+    }
+    if event is not None:
+        envelope = {name: value for name, value in as_document(event).items() if name != "payload"}
+    reasons = [
+        {"read_model": n.read_model, "reason": n.reason, "discarded_at": n.discarded_at and n.discarded_at.isoformat()}
+        for n in letters
+    ]
+    if call.json:
+        output.print_json({**envelope, "payload": letter.payload, "letters": reasons})
+        return
+    for name, value in envelope.items():
+        told = output.moment(value) if hasattr(value, "tzinfo") else value
+        output.say(f"{name:<15} {'' if told is None else told}".rstrip())
+    for reason in reasons:
+        discarded = f" (discarded at {output.moment(reason['discarded_at'])})" if reason["discarded_at"] else ""
+        output.say(f"{reason['read_model'] or _NO_CONTRACT}: {reason['reason']}{discarded}")
+    output.say(letter.payload)
+
+
+@dead_letters.command(cls=BeamCommand, example="refold dead-letters retry\nrefold dead-letters retry --json")
+@common_options("domain", "log", "read_models", "runner")
+@pass_invocation
+def retry(call: Invocation) -> None:
+    """Try the open dead letters again, after the upcaster, the handler or the contract was mended.
+
+    The read models that have some are rebuilt from the log and published, so what comes out is what a rebuild gives.
+    Exits with code 1 if dead letters remain.
+    """
+    from refold.pipelines.cli.support import output
+    from refold.pipelines.cli.support.published import newest_generation
+    from refold.warehouse.read_models.dead_letters.dead_letters import published_letters
+    from refold.warehouse.read_models.dead_letters.retry import compare_letters, plan_retry
+
+    log, generations = call.open_log(), call.open_generations()
+    newest = newest_generation(generations)
+    before = published_letters(generations, newest)
+    planned = plan_retry(log, call.domain, newest, before)
+    published, after = newest, before
+    if planned.read_models:
+        output.aside(
+            f"Retrying {output.plural(len(planned.letters), 'dead letter')} rebuilds {', '.join(planned.read_models)}: "
+            f"{output.plural(planned.events, 'event')} to replay."
+        )
+        published = _rebuild(call, log, planned.read_models)
+        after = published_letters(generations, published)
+    elif planned.letters:
+        output.aside("No read model could take any of these events: mend the contract first. Nothing was rebuilt.")
+    retried = compare_letters(before, after)
+    if call.json:
+        told = {"generation": published.number, "read_models": planned.read_models, "events": planned.events}
+        output.print_json({**told, **{name: _documents(found) for name, found in asdict(retried).items()}})
+    else:
+        _print_retried(retried)
+    if retried.remaining or retried.new:
+        raise click.exceptions.Exit(1)
+
+
+def _rebuild(call: Invocation, log: EventLog, names: tuple[str, ...]) -> Generation:
+    options = call.beam_options()
+
+    from refold.pipelines.cli.progress import rebuild_bars
+    from refold.pipelines.rebuild.rebuild import rebuild
+
+    domain, url = call.settings.domain, call.settings.read_models
+    with rebuild_bars() as report:
+        return rebuild(log, domain, url, options, only=names, dead_letter=True, report=report).generation
+
+
+def _documents(letters: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    shown = ("read_model", "position", "reason")
+    return [{name: letter[name] for name in shown} for letter in letters]
+
+
+def _print_retried(retried: Retried) -> None:
+    from refold.pipelines.cli.support import output
+
+    if not (retried.gone or retried.remaining or retried.new):
+        output.say("No open dead letters: there is nothing to retry.")
+        return
+    told = output.plural(len(retried.gone), "dead letter")
+    output.say(f"{told} gone, {len(retried.remaining):,} remaining, {len(retried.new):,} new.")
+    rows = [
+        (state, n.position, n.read_model or _NO_CONTRACT, f"{n.event_type} v{n.schema_version}", n.reason)
+        for state, found in (("gone", retried.gone), ("remains", retried.remaining), ("new", retried.new))
+        for n in found
+    ]
+    output.print_table(("", "position", "read model", "event", "reason"), rows, wrap_last=True)
+
+
+_DISCARD = "refold dead-letters discard 1042 1043\nrefold dead-letters discard --undo 1042"
+
+
+@dead_letters.command(cls=Command, example=_DISCARD)
+@click.argument("positions", type=click.IntRange(min=1), nargs=-1, required=True, metavar="POSITION...")
+@click.option("--read-model", metavar="NAME", help="Only its dead letters at these positions.")
+@click.option("--undo", is_flag=True, help="Open them again.")
+@common_options("domain", "read_models")
+@pass_invocation
+def discard(call: Invocation, positions: tuple[int, ...], read_model: str | None, undo: bool) -> None:
+    """Decide to go without some events.
+
+    It is published as the next generation, whose tables are those of the one before, and remembered: a rebuild, also
+    without --dead-letter, no longer stops at these events. The log keeps them.
+    """
+    from refold.pipelines.cli.support import output
+    from refold.warehouse.read_models.dead_letters.dead_letters import discard as discard_letters
+
+    generations = call.open_generations()
+    published, changed = discard_letters(generations, positions, read_model=read_model, undo=undo)
+    if call.json:
+        letters = [{"read_model": n.read_model, "position": n.position} for n in changed]
+        output.print_json({"generation": published.number, "changed": letters})
+        return
+    done = "opened again" if undo else "discarded"
+    if not changed:
+        output.say(f"They are {'open' if undo else 'discarded'} already: nothing was published.")
+        return
+    output.say(
+        f"Published generation {published.number}: {output.plural(len(changed), 'dead letter')} {done}. "
+        + ("" if undo else "Take it back with --undo.")
+    )

@@ -1,0 +1,214 @@
+"""``refold generations``: the published versions of the read models."""
+
+from __future__ import annotations
+
+import tempfile
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from refold.pipelines.cli.support.durations import DURATION
+from refold.pipelines.cli.support.invocation import (
+    Command,
+    Invocation,
+    as_epilog,
+    common_options,
+    pass_invocation,
+)
+
+if TYPE_CHECKING:
+    from refold.warehouse.event_log.leftovers import Leftover
+    from refold.warehouse.event_log.log import EventLog
+    from refold.warehouse.read_models.comparison.differences import TableDifference
+    from refold.warehouse.read_models.generations.collect import Collected
+    from refold.warehouse.read_models.generations.generations import Generation
+
+
+@click.group(epilog=as_epilog("refold generations list\nrefold generations rollback"))
+def generations() -> None:
+    """Look at published versions of the read models, go back to one, remove old ones."""
+
+
+@generations.command(name="list", cls=Command, example="refold generations list --json")
+@common_options("domain", "read_models")
+@pass_invocation
+def list_generations(call: Invocation) -> None:
+    """List the generations that are kept, the newest last."""
+    from refold.pipelines.cli.support import output
+
+    found = call.open_generations().all()
+    if call.json:
+        documents = [
+            {
+                "number": g.number,
+                "kind": g.kind,
+                "parent": g.parent or None,
+                "position": g.position,
+                "published_at": g.published_at,
+                "bytes": g.bytes,
+                "tables": {name: table.rows for name, table in sorted(g.tables.items())},
+            }
+            for g in found
+        ]
+        output.print_json({"generations": documents})
+        return
+    if not found:
+        output.say("Nothing is published yet; `refold rebuild` builds and publishes the read models.")
+        return
+    rows = [
+        (
+            g.number,
+            f"rollback to {g.parent}" if g.kind == "rollback" else g.kind,
+            g.position,
+            output.moment(g.published_at),
+            output.size(g.bytes),
+            ", ".join(f"{name} {table.rows:,}" for name, table in sorted(g.tables.items())),
+        )
+        for g in found
+    ]
+    output.print_table(("generation", "kind", "position", "published at", "size", "rows"), rows, wrap_last=True)
+
+
+@generations.command(cls=Command, example="refold generations diff 3 4\nrefold generations diff 3 4 --json")
+@click.argument("a", type=click.IntRange(min=1))
+@click.argument("b", type=click.IntRange(min=1))
+@click.option("--examples", type=click.IntRange(min=1), default=5, show_default=True, help="Keys to show of a table.")
+@common_options("domain", "read_models")
+@pass_invocation
+def diff(call: Invocation, a: int, b: int, examples: int) -> None:
+    """Compare generations A and B: rows, columns, and the keys and values that differ."""
+    from refold.warehouse.read_models.comparison.compare import compare_files, compared_published
+
+    published = call.open_generations()
+    first, second = published.get(a), published.get(b)
+    tables = compared_published(call.domain, [*first.tables, *second.tables])
+    with tempfile.TemporaryDirectory(prefix="refold-") as spill:
+        paths = published.path(first), published.path(second)
+        found = compare_files(*paths, tables, spill=Path(spill), examples=examples)
+    _tell_diff(call, first, second, found)
+
+
+def _tell_diff(call: Invocation, a: Generation, b: Generation, found: list[TableDifference]) -> None:
+    from refold.pipelines.cli.support import output
+    from refold.pipelines.cli.support.difference_tables import as_documents, print_differences
+
+    if call.json:
+        sides = {side: {"generation": g.number, "position": g.position} for side, g in (("a", a), ("b", b))}
+        differences = as_documents(found, here="a", there="b")
+        output.print_json({**sides, "equal": not found, "differences": differences})
+        return
+    output.say(f"a is generation {a.number} at position {a.position:,}, b generation {b.number} at {b.position:,}.")
+    if found:
+        print_differences(found, here="a", there="b")
+    else:
+        output.say("They hold the same rows.")
+
+
+@generations.command(cls=Command, example="refold generations rollback\nrefold generations rollback 3")
+@click.argument("number", type=click.IntRange(min=1), required=False)
+@common_options("domain", "read_models")
+@pass_invocation
+def rollback(call: Invocation, number: int | None) -> None:
+    """Publish generation NUMBER again as the newest; by default the one before the newest.
+
+    It names the same file, so nothing is copied, and whoever has a generation open reads on.
+    """
+    from refold.pipelines.cli.support import output
+    from refold.warehouse.read_models.generations.rollback import roll_back
+
+    made = roll_back(call.open_generations(), number)
+    if call.json:
+        output.print_json(
+            {"generation": made.number, "shows": made.parent, "position": made.position, "file": made.file}
+        )
+        return
+    output.say(
+        f"Published generation {made.number}, which is generation {made.parent} again, at position "
+        f"{made.position:,}. `refold rebuild` brings the read models to the end of the log."
+    )
+
+
+@generations.command(cls=Command, example="refold generations gc\nrefold generations gc --keep 5 --yes")
+@click.option(
+    "--keep", type=click.IntRange(min=1), default=3, show_default=True, help="How many of the newest to keep."
+)
+@click.option(
+    "--min-age", type=DURATION, default="1h", show_default=True, help="Keep what was superseded no longer ago."
+)
+@click.option(
+    "--leftover-age",
+    type=DURATION,
+    default="24h",
+    show_default=True,
+    help="Keep what dead rebuilds, seals and imports left, if something touched it no longer ago.",
+)
+@click.option("--yes", is_flag=True, help="Remove; without this, only tell what would be removed.")
+@common_options("domain", "log", "read_models")
+@pass_invocation
+def gc(call: Invocation, keep: int, min_age: float, leftover_age: float, yes: bool) -> None:
+    """Remove old generations, and what dead rebuilds, seals and imports left behind.
+
+    A file that a reader has open is kept, and so is its generation. Only tells what it would do, unless --yes is given.
+    """
+    from datetime import UTC, datetime
+
+    from refold.warehouse.event_log.leftovers import delete_leftovers, log_leftovers
+    from refold.warehouse.read_models.generations.collect import collect, plan_collection
+
+    published = call.open_generations()
+    log = _log_if_there(call)
+    age = timedelta(seconds=leftover_age)
+    planned = plan_collection(published, keep=keep, min_age=timedelta(seconds=min_age), leftover_age=age)
+    left = log_leftovers(log, before=datetime.now(UTC) - age) if log else []
+    freed = sum(f.bytes for f in (*planned.files, *planned.leftovers, *left))
+    if yes:
+        freed = collect(published, planned) + (delete_leftovers(log.store, left) if log else 0)
+    _tell_collected(call, planned, left, freed, done=yes)
+
+
+def _log_if_there(call: Invocation) -> EventLog | None:
+    """Open the log, if there is one; read models may lie where their log does not."""
+    from refold.pipelines.cli.support import output
+    from refold.warehouse.event_log.layout import CONFIG_KEY
+    from refold.warehouse.object_store import open_store
+
+    if open_store(call.settings.log).exists(CONFIG_KEY):
+        return call.open_log()
+    output.aside(f"There is no log at {call.settings.log}, so only the read models were looked at.")
+    return None
+
+
+def _tell_collected(call: Invocation, planned: Collected, left: list[Leftover], freed: int, *, done: bool) -> None:
+    from refold.pipelines.cli.support import output
+
+    everything = [*planned.files, *planned.leftovers, *left]
+    if call.json:
+        output.print_json(
+            {
+                "done": done,
+                "generations": planned.generations,
+                "held": planned.held,
+                "bytes": freed,
+                "objects": [_object(o) for o in everything],
+            }
+        )
+        return
+    for number in planned.held:
+        output.say(f"Generation {number} is kept: a reader has its file open.")
+    if not planned.generations and not everything:
+        output.say("There is nothing to remove.")
+        return
+    numbers = ", ".join(map(str, planned.generations)) or "none"
+    output.print_table(
+        ("object", "size", "why"), [(f"{o.store_url}/{o.key}", output.size(o.bytes), o.why) for o in everything]
+    )
+    output.say(
+        f"{'Removed' if done else 'Would remove'} generations: {numbers}; {output.plural(len(everything), 'object')}, "
+        f"{output.size(freed)}.{'' if done else ' Nothing was removed; --yes does it.'}"
+    )
+
+
+def _object(left: Leftover) -> dict[str, Any]:
+    return {"url": f"{left.store_url}/{left.key}", "bytes": left.bytes, "why": left.why}

@@ -1,0 +1,116 @@
+"""``refold``: the command line. Its commands are in ``pipelines/commands``; here is what holds for all of them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from refold.pipelines.cli.capacity import capacity
+from refold.pipelines.cli.dead_letters import dead_letters
+from refold.pipelines.cli.demo import demo
+from refold.pipelines.cli.events import events
+from refold.pipelines.cli.generations import generations
+from refold.pipelines.cli.ingest import ingest
+from refold.pipelines.cli.plan import plan
+from refold.pipelines.cli.query import query
+from refold.pipelines.cli.rebuild import rebuild
+from refold.pipelines.cli.reconcile import reconcile
+from refold.pipelines.cli.refresh import refresh
+from refold.pipelines.cli.schemas import schemas
+from refold.pipelines.cli.seal import seal
+from refold.pipelines.cli.serve import serve
+from refold.pipelines.cli.status import status
+from refold.pipelines.cli.stream import stream
+from refold.pipelines.cli.support.invocation import Invocation, as_epilog, common_options
+from refold.pipelines.cli.support.signals import (
+    STOPPED,
+    end_at_once,
+    is_interrupt,
+    say_stopped,
+)
+
+
+class Root(click.Group):
+    """The command itself: turns whatever its commands raise into a paragraph on stderr and an exit code."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command that was asked for."""
+        try:
+            return super().invoke(ctx)
+        except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
+            raise
+        except KeyboardInterrupt as stop:
+            say_stopped()
+            raise click.exceptions.Exit(STOPPED) from stop
+        except Exception as error:
+            if is_interrupt(error):
+                say_stopped()
+                raise click.exceptions.Exit(STOPPED) from error
+            if ctx.ensure_object(Invocation).debug:
+                import traceback
+
+                traceback.print_exc()
+            message, exit_code = _explain(error)
+            click.secho("Error: ", fg="red", bold=True, nl=False, err=True)
+            click.echo(" ".join(message.split()), err=True)
+            raise click.exceptions.Exit(exit_code) from error
+
+
+def _explain(error: Exception) -> tuple[str, int]:
+    """Give an error as one paragraph, and its exit code."""
+    from refold.event_schemas import RefoldError
+
+    if isinstance(error, RefoldError):
+        return str(error), error.exit_code
+    return f"Unexpected {type(error).__name__}: {error}. Run the command again with --debug to see where.", 1
+
+
+@click.group(
+    cls=Root,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog=as_epilog("refold demo\nrefold --domain my_shop.domain:SHOP --log s3://my-shop/log rebuild"),
+)
+@click.version_option(package_name="refold")
+@common_options("domain", "log", "read_models", "runner")
+def cli() -> None:
+    """Event sourcing at data-pipeline scale: an event log in Parquet, replayed into DuckDB read models.
+
+    Settings come from refold.toml or [tool.refold] in pyproject.toml, then from REFOLD_DOMAIN, REFOLD_LOG,
+    REFOLD_READ_MODELS and REFOLD_RUNNER, then from options.
+    """
+
+
+for _command in (
+    demo,
+    ingest,
+    events,
+    seal,
+    schemas,
+    plan,
+    rebuild,
+    stream,
+    refresh,
+    reconcile,
+    status,
+    query,
+    serve,
+    generations,
+    dead_letters,
+    capacity,
+):
+    cli.add_command(_command)
+
+
+def main() -> None:
+    """Run the command line, and exit with its code: 0, or as ``refold.event_schemas.errors`` says."""
+    try:
+        cli.main(prog_name="refold")
+    except SystemExit as exit_:
+        if exit_.code != STOPPED:
+            raise
+        end_at_once()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,305 @@
+"""``refold rebuild``: read models anew from the whole log, published at once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from refold.pipelines.cli.support.invocation import (
+    BeamCommand,
+    Invocation,
+    common_options,
+    pass_invocation,
+)
+from refold.pipelines.cli.support.metered import (
+    metered,
+    metrics_option,
+    tell_generation,
+    tell_log,
+)
+
+if TYPE_CHECKING:
+    from refold.event_schemas import DisagreementError
+    from refold.pipelines.rebuild.as_of import AsOf
+    from refold.pipelines.rebuild.rebuild import Progress, Rebuilt
+    from refold.warehouse.event_log.log import EventLog
+    from refold.warehouse.read_models.comparison.cut_over import Verified
+    from refold.warehouse.read_models.planning.plan import RebuildPlan
+
+_EXAMPLE = """\
+refold rebuild
+refold rebuild order_summary inventory_status
+refold rebuild --all
+refold rebuild --verify
+refold rebuild --as-of 2026-01-31T12:00:00Z --to january.duckdb
+refold rebuild --json -- --direct_num_workers=8"""
+_HERE, _THERE = "rebuilt", "published"
+
+
+@click.command(cls=BeamCommand, example=_EXAMPLE)
+@click.argument("names", nargs=-1, metavar="[NAME]...")
+@click.option("--only", multiple=True, metavar="NAME", help="Rebuild this read model; repeatable. The same as NAME.")
+@click.option("--all", "everything", is_flag=True, help="Rebuild all read models, whether they have changed or not.")
+@click.option(
+    "--dead-letter",
+    is_flag=True,
+    help="Keep events that cannot be applied in refold.dead_letters, in place of stopping.",
+)
+@click.option(
+    "--verify",
+    is_flag=True,
+    help="Publish only if it agrees with what was published, brought to the same position by increments; else exit "
+    "with code 4. Without NAME all are rebuilt.",
+)
+@click.option(
+    "--as-of",
+    metavar="POSITION|TIME",
+    help="Build them as they were after this position, or after the last commit recorded by this time; with --to.",
+)
+@click.option(
+    "--to",
+    type=click.Path(path_type=Path),
+    metavar="PATH",
+    help="The file to build with --as-of; nothing is published.",
+)
+@metrics_option
+@common_options("domain", "log", "read_models", "runner")
+@pass_invocation
+def rebuild(
+    call: Invocation,
+    names: tuple[str, ...],
+    only: tuple[str, ...],
+    everything: bool,
+    dead_letter: bool,
+    verify: bool,
+    as_of: str | None,
+    to: Path | None,
+    metrics_port: int | None,
+) -> None:
+    """Rebuild read models from the log, and publish them as the next generation.
+
+    By default those that are new or changed, as `refold plan` tells; what is no longer declared is dropped. With NAME
+    only those, with --all all of them. The others are taken from the newest generation and caught up. Readers are
+    served the old generation until the new one is complete. A rebuild that was killed goes on where it was.
+    """
+    chosen = tuple(dict.fromkeys((*names, *only)))
+    for name in chosen:
+        call.domain.read_model(name)
+    if chosen and everything:
+        raise click.UsageError("--all and names of read models exclude each other.")
+    if as_of is not None or to is not None:
+        _rebuild_as_of(call, chosen, as_of, to, dead_letter=dead_letter, verify=verify)
+        return
+    log = call.open_log()
+    if not (chosen or everything or verify):
+        from refold.warehouse.read_models.planning.plan import plan_rebuild
+
+        plan = plan_rebuild(log, call.domain, call.open_generations())
+        if not plan.work:
+            _say_nothing_to_do(call, plan)
+            return
+        chosen = plan.to_rebuild
+        if not chosen:
+            _republish(call, log, plan, dead_letter)
+            return
+    options = call.beam_options()
+
+    from refold.event_schemas import DisagreementError
+    from refold.pipelines.cli.progress import rebuild_bars
+    from refold.pipelines.cli.support import output
+    from refold.pipelines.rebuild.rebuild import rebuild as rebuild_read_models
+
+    url, domain = call.settings.read_models, call.settings.domain
+    try:
+        with metered(metrics_port) as metrics, rebuild_bars() as show:
+            tell_log(metrics, log)
+
+            def report(progress: Progress) -> None:
+                show(progress)
+                metrics.report(progress)
+
+            rebuilt = rebuild_read_models(
+                log, domain, url, options, only=chosen, dead_letter=dead_letter, verify=verify, report=report
+            )
+            metrics.published(rebuilt.generation.number, rebuilt.seconds)
+            tell_generation(metrics, log, call.open_generations(), rebuilt.generation)
+    except DisagreementError as error:
+        _tell_differences(call, error)
+        raise
+    if call.json:
+        output.print_json(_document(rebuilt))
+        return
+    print_rebuilt(rebuilt)
+
+
+def _say_nothing_to_do(call: Invocation, plan: RebuildPlan) -> None:
+    from refold.pipelines.cli.plan import lag_told
+    from refold.pipelines.cli.support.output import print_json, say
+
+    if call.json:
+        print_json({"generation": plan.generation, "published": False, "rebuilt": [], "behind": plan.behind})
+        return
+    if plan.generation is None:
+        say(f"Nothing to rebuild: domain {call.domain.name} declares no read models.")
+        return
+    say(
+        f"Nothing to rebuild: generation {plan.generation} has every read model as it is declared. `--all` rebuilds "
+        "them nevertheless."
+    )
+    if lag := lag_told(plan):
+        say(lag)
+
+
+def _republish(call: Invocation, log: EventLog, plan: RebuildPlan, dead_letter: bool) -> None:
+    """Publish what is there anew: views have changed, or read models are no longer declared."""
+    options = call.beam_options()
+
+    from refold.pipelines.cli.progress import rebuild_bars
+    from refold.pipelines.cli.support.output import print_json, say
+    from refold.pipelines.rebuild.publish import republish
+
+    url, domain = call.settings.read_models, call.settings.domain
+    with rebuild_bars() as report:
+        generation = republish(log, domain, url, options, dead_letter=dead_letter, report=report)
+    changed = [*plan.removed, *(v.name for v in plan.views)]
+    if call.json:
+        told = {"generation": generation.number, "position": generation.position, "published": True}
+        print_json({**told, "rebuilt": [], "removed": list(plan.removed), "views": [v.name for v in plan.views]})
+        return
+    say(
+        f"Published generation {generation.number} at position {generation.position:,}, with nothing replayed: "
+        f"{', '.join(changed)} changed or went."
+    )
+
+
+def _rebuild_as_of(
+    call: Invocation, names: tuple[str, ...], as_of: str | None, to: Path | None, *, dead_letter: bool, verify: bool
+) -> None:
+    """Build a file of its own, and publish nothing."""
+    if as_of is None or to is None:
+        raise click.UsageError("--as-of and --to belong together: what to build, and the file to put it in.")
+    if verify:
+        raise click.UsageError("--verify is for what is published; with --as-of nothing is.")
+    log, options, generations = call.open_log(), call.beam_options(), call.open_generations()
+
+    from refold.pipelines.cli.progress import rebuild_bars
+    from refold.pipelines.cli.support import output
+    from refold.pipelines.rebuild.as_of import rebuild_as_of, refuse_existing
+    from refold.warehouse.event_log.reads.seek import find_place
+
+    refuse_existing(to)
+    with rebuild_bars() as report:
+        built = rebuild_as_of(
+            log,
+            call.settings.domain,
+            options,
+            position=find_place(log, call.domain.registry, as_of).position,
+            to=to,
+            staging_url=generations.store.url,
+            only=names,
+            dead_letter=dead_letter,
+            report=report,
+        )
+    if call.json:
+        output.print_json(_as_of_document(built))
+        return
+    output.say(
+        f"Built {built.path} as of position {built.at.position:,}, recorded at "
+        f"{output.moment(built.at.recorded_at)} ({output.duration(built.seconds)}). Nothing was published."
+    )
+    output.print_table(("read model", "rows"), sorted(built.rows.items()))
+
+
+def _as_of_document(built: AsOf) -> dict[str, Any]:
+    return {
+        "path": str(built.path),
+        "position": built.at.position,
+        "commit": built.at.commit_number,
+        "recorded_at": built.at.recorded_at,
+        "seconds": round(built.seconds, 3),
+        "resumed": built.resumed,
+        "dead_letters": built.dead_letters,
+        "tables": dict(sorted(built.rows.items())),
+    }
+
+
+def _tell_differences(call: Invocation, error: DisagreementError) -> None:
+    from refold.pipelines.cli.support import output
+    from refold.pipelines.cli.support.difference_tables import as_documents, print_differences
+
+    if call.json:
+        documents = as_documents(error.differences, here=_HERE, there=_THERE)
+        output.print_json({"published": False, "differences": documents})
+    else:
+        print_differences(error.differences, here=_HERE, there=_THERE)
+
+
+def _document(rebuilt: Rebuilt) -> dict[str, object]:
+    from refold.pipelines.cli.support.difference_tables import as_documents
+
+    generation, verified = rebuilt.generation, rebuilt.verified
+    return {
+        "generation": generation.number,
+        "published": True,
+        "rebuilt": list(rebuilt.names),
+        "seeded": list(rebuilt.seeded),
+        "position": generation.position,
+        "published_at": generation.published_at,
+        "events": rebuilt.events,
+        "seconds": round(rebuilt.seconds, 3),
+        "events_per_second": round(rebuilt.events / rebuilt.seconds),
+        "resumed": rebuilt.resumed,
+        "dead_letters": rebuilt.dead_letters,
+        "tables": {name: table.rows for name, table in sorted(generation.tables.items())},
+        "verified": verified
+        and {
+            "against": verified.parent or None,
+            "agreed": verified.agreed,
+            "changed": as_documents(verified.changed, here=_HERE, there=_THERE),
+        },
+    }
+
+
+def print_rebuilt(rebuilt: Rebuilt) -> None:
+    """Tell what a rebuild did."""
+    from refold.pipelines.cli.support.output import (
+        aside,
+        duration,
+        plural,
+        print_table,
+        say,
+    )
+
+    generation = rebuilt.generation
+    speed = round(rebuilt.events / rebuilt.seconds)
+    say(
+        f"Published generation {generation.number} at position {generation.position:,}: "
+        f"{plural(rebuilt.events, 'event')} replayed in {duration(rebuilt.seconds)} ({speed:,} a second)."
+    )
+    if rebuilt.seeded:
+        say(f"Started from an earlier generation: {', '.join(rebuilt.seeded)}.")
+    if rebuilt.resumed:
+        say(f"An earlier run had left {plural(rebuilt.resumed, 'staged object')}, not made again.")
+    print_table(("read model", "rows"), [(name, t.rows) for name, t in sorted(generation.tables.items())])
+    if rebuilt.verified:
+        _print_verified(rebuilt.verified)
+    if rebuilt.dead_letters:
+        aside(
+            f"{plural(rebuilt.dead_letters, 'event')} could not be applied: "
+            "see `refold dead-letters list`, and `refold dead-letters retry` when they can be."
+        )
+
+
+def _print_verified(verified: Verified) -> None:
+    from refold.pipelines.cli.support.difference_tables import print_differences
+    from refold.pipelines.cli.support.output import say
+
+    if not verified.parent:
+        say("There was nothing to verify it against.")
+    elif verified.agreed:
+        say(f"Verified against generation {verified.parent}: {', '.join(verified.agreed)} agree in every row.")
+    if verified.changed:
+        say(f"Declared otherwise than in generation {verified.parent}, hence not gated:")
+        print_differences(verified.changed, here=_HERE, there=_THERE)

@@ -1,0 +1,1 @@
+"""The import of foreign files: read, map, check, spool, and commit."""

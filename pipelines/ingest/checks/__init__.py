@@ -1,0 +1,1 @@
+"""Checks of one chunk of foreign rows against the contracts."""

@@ -1,0 +1,196 @@
+"""JSON files as chunks of rows: a document a line, or the elements of one array. Memory does not grow with the file."""
+
+from __future__ import annotations
+
+import codecs
+import json
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+import pyarrow as pa
+
+from refold.event_schemas import UsageError
+from refold.pipelines.ingest.blocks import BOM, blocks, too_long
+from refold.pipelines.ingest.rows import Limits, Place, Rows
+from refold.pipelines.ingest.sources import ByteStream
+
+_SPACE = " \t\r\n"
+
+
+def read_lines(stream: ByteStream, place: Place, limits: Limits) -> Iterator[Rows]:
+    """Read JSON lines.
+
+    Args:
+        stream: the file's bytes from ``place["offset"]`` on.
+        place: how far it was read before.
+        limits: of a chunk, and of a line.
+    """
+    row, offset = place["row"], place["offset"]
+    for block in blocks(stream, limits):
+        lines = block.data.removesuffix(b"\n").split(b"\n")
+        surplus = block.length - len(block.data)
+        for start in range(0, len(lines), limits.chunk_rows):
+            some = lines[start : start + limits.chunk_rows]
+            last = start + len(some) == len(lines)
+            offset += sum(map(len, some)) + len(some) + (surplus if last else 0)
+            if row == 0:
+                some[0] = some[0].removeprefix(BOM)
+            after = {"row": row + len(some), "line": row + len(some), "offset": offset}
+            broken = {0: too_long(limits)} if block.overlong else {}
+            yield _documents(some, range(row + 1, row + len(some) + 1), broken, after, stream.consumed())
+            row += len(some)
+
+
+def read_array(stream: ByteStream, place: Place, limits: Limits) -> Iterator[Rows]:
+    """Read the elements of one JSON array, each as its own text.
+
+    Args:
+        stream: the file's bytes from ``place["offset"]`` on.
+        place: how far it was read before.
+        limits: of a chunk, and of an element.
+
+    Raises:
+        UsageError: the file is not one array; the message names the line.
+    """
+    elements = _Elements(stream, place, limits)
+    while some := elements.take():
+        texts = [text.encode("utf-8", "surrogateescape") for text, _ in some]
+        yield _documents(texts, [line for _, line in some], {}, elements.place(), stream.consumed())
+
+
+class _Elements:
+    """Cuts an array into its elements, with a buffer of about one chunk."""
+
+    def __init__(self, stream: ByteStream, place: Place, limits: Limits) -> None:
+        self._stream = stream
+        self._limits = limits
+        self._decode = codecs.getincrementaldecoder("utf-8")("surrogateescape").decode
+        self._scan = json.JSONDecoder(parse_float=str, parse_int=str).raw_decode
+        self._place = dict(place)
+        self._text = ""
+        self._at = 0
+        self._line_at = 0
+        self._ended = False
+        self._closed = False
+
+    def place(self) -> Place:
+        """Tell how far the array was taken; drops what was taken from the buffer."""
+        self._line()
+        taken = self._text[: self._at].encode("utf-8", "surrogateescape")
+        self._place["offset"] += len(taken)
+        self._text, self._at, self._line_at = self._text[self._at :], 0, 0
+        return dict(self._place)
+
+    def take(self) -> list[tuple[str, int]]:
+        """Give the next elements, each with the number of the line on which it begins; none behind the last."""
+        found: list[tuple[str, int]] = []
+        size = 0
+        while len(found) < self._limits.chunk_rows and size < self._limits.chunk_bytes and self._more():
+            line = self._line() + 1
+            text = self._element()
+            found.append((text, line))
+            size += len(text)
+            self._place["row"] += 1
+        return found
+
+    def _more(self) -> bool:
+        """Go to the beginning of the next element, if there is one."""
+        if self._closed:
+            return False
+        if self._place["offset"] == 0 and self._at == 0:
+            self._at += self._peek() == "\ufeff"
+            self._expect("[")
+        elif self._peek() != "]":
+            self._expect(",")
+        if self._peek() == "]" and (self._place["row"] == 0 or self._text[self._at - 1 : self._at] != ","):
+            self._at += 1
+            self._closed = True
+            if self._peek():
+                raise self._damaged("there is more behind the end of the array")
+        return not self._closed
+
+    def _element(self) -> str:
+        while True:
+            try:
+                _, end = self._scan(self._text, self._at)
+            except (ValueError, RecursionError) as error:
+                if not self._fill():
+                    raise self._damaged(str(error)) from error
+                continue
+            if end < len(self._text) or not self._fill():  # a number may go on behind the buffer
+                text = self._text[self._at : end]
+                self._at = end
+                return text
+
+    def _expect(self, sign: str) -> None:
+        if (found := self._peek()) != sign:
+            raise self._damaged(f"expected {sign!r}, found {found!r}" if found else "the array is not closed")
+        self._at += 1
+
+    def _peek(self) -> str:
+        """Give the next character that is no white space; empty at the end of the file."""
+        while True:
+            while self._at < len(self._text) and self._text[self._at] in _SPACE:
+                self._at += 1
+            if self._at < len(self._text) or not self._fill():
+                return self._text[self._at : self._at + 1]
+
+    def _fill(self) -> bool:
+        if self._ended or len(self._text) - self._at > self._limits.row_bytes:
+            return False
+        data = self._stream.read(self._limits.chunk_bytes)
+        self._ended = not data
+        self._text += self._decode(data, final=self._ended)
+        return True
+
+    def _line(self) -> int:
+        """Count the lines before the current place."""
+        self._place["line"] += self._text.count("\n", self._line_at, self._at)
+        self._line_at = self._at
+        return self._place["line"]
+
+    def _damaged(self, why: str) -> UsageError:
+        return UsageError(
+            f"{self._stream.name}, line {self._line() + 1}, element {self._place['row'] + 1}: this is no JSON array "
+            f"that can be read further ({why}). Nothing was published: mend the file, or write one object a line."
+        )
+
+
+def _documents(
+    texts: list[bytes], lines: Sequence[int], broken: Mapping[int, str], after: Place, consumed: int
+) -> Rows:
+    found = dict(broken)
+    column = _strings(texts)
+    if column is None:
+        found |= {i: "this is no UTF-8" for i, text in enumerate(texts) if not _is_utf8(text)}
+    if found:
+        column = _strings([b"" if i in found else text for i, text in enumerate(texts)])
+    return Rows(
+        columns=pa.table({"_text": column}),
+        lines=lines,
+        text=lambda row: texts[row].decode("utf-8", "backslashreplace").strip("\r\n"),
+        broken=found,
+        after=after,
+        consumed=consumed,
+    )
+
+
+def _strings(texts: list[bytes]) -> pa.Array | None:
+    """Make an Arrow array without a Python object a row; None if some text is no UTF-8."""
+    ends = np.cumsum(np.fromiter(map(len, texts), np.int64, len(texts)))
+    offsets = np.concatenate([np.zeros(1, np.int64), ends])
+    buffers = [None, pa.py_buffer(offsets), pa.py_buffer(b"".join(texts))]
+    column = pa.Array.from_buffers(pa.large_string(), len(texts), buffers)
+    try:
+        column.validate(full=True)
+    except pa.ArrowInvalid:
+        return None
+    return column
+
+
+def _is_utf8(text: bytes) -> bool:
+    try:
+        text.decode()
+    except UnicodeDecodeError:
+        return False
+    return True

@@ -1,0 +1,96 @@
+"""Parquet files as chunks of rows: only the columns that are needed, a batch of a row group at a time."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pyarrow.types as pt
+
+from refold.event_schemas import UsageError
+from refold.pipelines.ingest.rows import Limits, Place, Rows
+from refold.pipelines.ingest.sources import SourceFile, raw_file
+
+
+def read_parquet(source: SourceFile, place: Place, limits: Limits, needed: Collection[str]) -> Iterator[Rows]:
+    """Read rows.
+
+    Args:
+        source: the file.
+        place: how far it was read before.
+        limits: of a chunk.
+        needed: names of the columns that anything may be taken from; those that the file has are read.
+
+    Raises:
+        UsageError: it is no Parquet file, or is damaged.
+    """
+    with _opened(source) as file:
+        metadata = file.metadata
+        done = skip = place["row"]
+        groups: list[int] = []
+        for i in range(metadata.num_row_groups):
+            size = metadata.row_group(i).num_rows
+            if groups or skip < size:
+                groups.append(i)
+            else:
+                skip -= size
+        width = max(sum(metadata.row_group(i).total_byte_size for i in groups) // max(metadata.num_rows - done, 1), 1)
+        names = [n for n in file.schema_arrow.names if n in needed] or file.schema_arrow.names[:1]
+        step = max(min(limits.chunk_rows, limits.chunk_bytes // width), 1)
+        for batch in file.iter_batches(batch_size=step, row_groups=groups, columns=names, use_threads=False):
+            table = pa.Table.from_batches([batch.slice(skip)])
+            skip = max(skip - batch.num_rows, 0)
+            if table.num_rows:
+                done += table.num_rows
+                yield _rows(source, table, done, source.size * done // metadata.num_rows)
+
+
+def column_names(source: SourceFile) -> list[str]:
+    """Name the columns of a file.
+
+    Raises:
+        UsageError: it is no Parquet file.
+    """
+    with _opened(source) as file:
+        return list(file.schema_arrow.names)
+
+
+@contextmanager
+def _opened(source: SourceFile) -> Iterator[pq.ParquetFile]:
+    try:
+        if source.path is not None:
+            yield pq.ParquetFile(source.path)
+        else:
+            with raw_file(source) as remote:
+                yield pq.ParquetFile(remote, pre_buffer=True)
+    except (pa.ArrowException, OSError) as error:
+        raise UsageError(f"{source.name} is no readable Parquet file: {error}.") from error
+
+
+def _rows(source: SourceFile, table: pa.Table, done: int, consumed: int) -> Rows:
+    first = done - table.num_rows
+    for name in table.schema.names:
+        table = _checked_text(source, table, name)
+    table = table.combine_chunks()
+    return Rows(
+        columns=table,
+        lines=range(first + 1, done + 1),
+        text=lambda row: json.dumps(table.slice(row, 1).to_pylist()[0], default=str, ensure_ascii=False),
+        after={"row": done, "line": done, "offset": done},
+        consumed=consumed,
+    )
+
+
+def _checked_text(source: SourceFile, table: pa.Table, name: str) -> pa.Table:
+    """Refuse text that is no UTF-8, which no reader checks by itself; take bytes that nobody called text for text."""
+    column = table[name]
+    try:
+        if pt.is_binary(column.type) or pt.is_large_binary(column.type):
+            return table.set_column(table.schema.get_field_index(name), name, column.cast(pa.string()))
+        column.validate(full=True)
+    except pa.ArrowInvalid as error:
+        raise UsageError(f"{source.name}: the column {name!r} holds no valid {column.type}: {error}.") from error
+    return table

@@ -1,0 +1,98 @@
+"""Finishing a bulk import: its spooled buckets become segments in parallel, then one commit publishes them."""
+
+from __future__ import annotations
+
+import functools
+import pickle
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from apache_beam.options.pipeline_options import PipelineOptions
+
+from refold.pipelines.beam.runners import make_options
+from refold.pipelines.beam.staged import (
+    Named,
+    StagedCount,
+    Work,
+    run_staged,
+)
+from refold.pipelines.seal import seal
+from refold.warehouse.declarations.domain import load_domain
+from refold.warehouse.event_log.bulk_import.bulk_segments import StreamsNotNewError, build_bucket, publish_import
+from refold.warehouse.event_log.bulk_import.spool import read_spool
+from refold.warehouse.event_log.commit import CommitInfo
+from refold.warehouse.event_log.log import EventLog, open_log
+from refold.warehouse.event_log.seal import SealedBucket
+from refold.warehouse.object_store import open_store
+
+
+def finish_import(
+    log: EventLog,
+    domain_ref: str,
+    import_id: str,
+    folder: Path,
+    *,
+    options: PipelineOptions | None = None,
+    report: Callable[[int, int], None] = lambda _done, _planned: None,
+) -> CommitInfo:
+    """Write a spooled import as segments, publish them with one commit, and seal that commit.
+
+    Args:
+        log: the log.
+        domain_ref: the domain, by entry-point name or dotted path.
+        import_id: identity of the import.
+        folder: of its spool, on a disk that the workers share.
+        options: Beam's options; by default a local runner.
+        report: called with finished and planned buckets.
+
+    Raises:
+        StreamsNotNewError: the log has events of one of its streams; nothing was published.
+    """
+    options = options or make_options(None)
+    spool = read_spool(folder)
+    staging = open_store(str(folder))
+    recorded_at = spool.journal.recorded_at
+    work = Work(
+        staging.url,
+        spool.buckets(),
+        stage=functools.partial(_build, log.url, domain_ref, str(folder), recorded_at),
+        merge=_nothing,
+    )
+    planned = len(spool.buckets())
+    with StagedCount(staging, "built", lambda done: report(done, planned)):
+        run_staged(work, options)
+    built = [pickle.loads(staging.get(key)) for key in staging.list_from("built")]
+    try:
+        info = publish_import(log, import_id, spool.journal.events, recorded_at, built)
+    except StreamsNotNewError:
+        _discard(log, built)
+        staging.delete_prefix("built")
+        raise
+    seal(log, domain_ref, options)
+    return info
+
+
+def _build(log_url: str, domain_ref: str, folder: str, recorded_at: str, bucket: int) -> Iterator[Named]:
+    """Build one bucket, unless an earlier run did, and what it wrote was not collected since."""
+    staging, log = open_store(folder), open_log(log_url)
+    done = f"built/{bucket:04d}"
+    if not staging.exists(done) or not _is_there(log, pickle.loads(staging.get(done))):
+        made = build_bucket(log, load_domain(domain_ref).registry, Path(folder), bucket, recorded_at)
+        staging.put(done, pickle.dumps(made))
+    return iter(())
+
+
+def _is_there(log: EventLog, built: SealedBucket) -> bool:
+    keys = (*(s.key for s in built.segments), *(h.key for h in built.heads))
+    return all(log.store.exists(key) for key in keys)
+
+
+def _discard(log: EventLog, built: Sequence[SealedBucket]) -> None:
+    """Delete what no commit will ever name."""
+    for bucket in built:
+        for key in (*(s.key for s in bucket.segments), *(h.key for h in bucket.heads)):
+            log.store.delete(key)
+
+
+def _nothing(_group: str, _staged: list[str]) -> None:
+    """A bucket needs no merging."""

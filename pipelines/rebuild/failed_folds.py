@@ -1,0 +1,79 @@
+"""Events on which a fold fails while groups of keys are merged.
+
+A worker that merges one group leaves such events out and tells so. But an event may contribute to keys of other groups
+too, and must be left out of all: so the driver notes it, and has every group of that read model merged anew.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import orjson
+
+from refold.warehouse.declarations.domain import Domain
+from refold.warehouse.engine.connections import connect
+from refold.warehouse.event_log.log import EventLog
+from refold.warehouse.event_log.manifest import Segment
+from refold.warehouse.event_log.payload_parsing import BrokenEvent
+from refold.warehouse.object_store import ObjectStore
+from refold.warehouse.replay.event_ranges import typed_segments
+from refold.warehouse.replay.invalid_events import events_at
+
+Reasons = dict[int, str]
+"""Position to why the fold failed there."""
+
+_FAILED = "staged/failed"
+_LEFT_OUT = "staged/left_out"
+
+
+def tell(staging: ObjectStore, name: str, part: str, failed: Reasons) -> None:
+    """Leave word of the events that the merging of one group went without."""
+    staging.put(f"{_FAILED}/{name}/{part}", _encoded(failed))
+
+
+def left_out(staging: ObjectStore, name: str) -> Reasons:
+    """Give the events that a read model's groups must go without."""
+    key = f"{_LEFT_OUT}/{name}"
+    return _decoded(staging.get(key)) if staging.exists(key) else {}
+
+
+def note(staging: ObjectStore) -> set[str]:
+    """Note what workers told, and name the read models whose groups must be merged anew."""
+    names = set()
+    for key in staging.list_from(_FAILED):
+        name = key.split("/")[-2]
+        staging.put(f"{_LEFT_OUT}/{name}", _encoded(left_out(staging, name) | _decoded(staging.get(key))))
+        names.add(name)
+    return names
+
+
+def forget(staging: ObjectStore) -> None:
+    """Forget what workers told, once the groups that it concerns are dropped; a killed run finds it still there."""
+    staging.delete_prefix(_FAILED)
+
+
+def broken_events(log: EventLog, domain: Domain, segments: Sequence[Segment], failed: Reasons) -> list[BrokenEvent]:
+    """Look the events up in the log."""
+    touched = [s for s in segments if any(_first(s) <= p <= _last(s) for p in failed)]
+    found: list[BrokenEvent] = []
+    with connect(threads=1) as connection:
+        typed = typed_segments(connection, log, domain.registry, touched)
+        for position, reason in failed.items():
+            found += events_at(connection, typed.relations, [(position,)], reason)
+    return found
+
+
+def _first(segment: Segment) -> int:
+    return segment.first_position + segment.position_base
+
+
+def _last(segment: Segment) -> int:
+    return segment.last_position + segment.position_base
+
+
+def _encoded(reasons: Reasons) -> bytes:
+    return orjson.dumps({str(position): reason for position, reason in reasons.items()})
+
+
+def _decoded(data: bytes) -> Reasons:
+    return {int(position): reason for position, reason in orjson.loads(data).items()}

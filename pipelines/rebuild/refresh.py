@@ -1,0 +1,99 @@
+"""``refold refresh``: all that a scheduler wants of the read models, in one go.
+
+plan -> rebuild what is new or changed, else catch up what is behind -> publish -> reconcile, if that is asked for.
+Where there is nothing to do, nothing is published.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from apache_beam.options.pipeline_options import PipelineOptions
+
+from refold.pipelines.rebuild.publish import republish
+from refold.pipelines.rebuild.rebuild import rebuild
+from refold.pipelines.rebuild.reconcile import Reconciliation, reconcile
+from refold.pipelines.rebuild.replay import Progress
+from refold.warehouse.declarations.domain import load_domain
+from refold.warehouse.event_log.log import EventLog
+from refold.warehouse.read_models.generations.generations import Generation, open_generations
+from refold.warehouse.read_models.planning.plan import RebuildPlan, plan_rebuild
+
+REBUILD_RATHER_FROM = 1_000_000
+"""A backlog of so many events that is also most of the log is replayed in parallel, in place of caught up with."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refreshed:
+    """What a refresh did.
+
+    Attributes:
+        plan: what there was to do.
+        published: the new generation; None if there was nothing to do.
+        rebuilt: names of the read models that were rebuilt.
+        caught_up: how many events the read models had lacked that they now show, without being rebuilt.
+        dead_letters: how many events a rebuild could not apply.
+        reconciliation: what came of comparing with a rebuild, if that was asked for.
+        seconds: how long all took.
+    """
+
+    plan: RebuildPlan
+    published: Generation | None
+    rebuilt: tuple[str, ...]
+    caught_up: int
+    dead_letters: int
+    reconciliation: Reconciliation | None
+    seconds: float
+
+
+def refresh(
+    log: EventLog,
+    domain_ref: str,
+    read_models_url: str,
+    options: PipelineOptions,
+    *,
+    dead_letter: bool = False,
+    verify: bool = False,
+    report: Callable[[Progress], None] = lambda _: None,
+) -> Refreshed:
+    """Bring the published read models to their present declarations and to the head of the log.
+
+    Args:
+        log: the log.
+        domain_ref: the domain, by entry-point name or dotted path.
+        read_models_url: where generations are published.
+        options: Beam's options.
+        dead_letter: collect events that cannot be applied in ``refold.dead_letters``, in place of stopping.
+        verify: compare what is published in the end with a rebuild of it.
+        report: called with the progress, a few times a second.
+
+    Raises:
+        EmptyLogError: there is nothing to make read models from.
+        BrokenEventsError: events cannot be applied; nothing was published.
+        GenerationError: others published all the time.
+    """
+    started = time.perf_counter()
+    domain = load_domain(domain_ref)
+    plan = plan_rebuild(log, domain, open_generations(read_models_url, domain.name))
+    names = plan.to_rebuild
+    if not names and plan.behind >= REBUILD_RATHER_FROM and plan.behind * 2 > plan.position:
+        names = tuple(m.name for m in domain.read_models)
+    published, dead_letters = None, 0
+    if names:
+        rebuilt = rebuild(log, domain_ref, read_models_url, options, only=names, dead_letter=dead_letter, report=report)
+        published, dead_letters = rebuilt.generation, rebuilt.dead_letters
+    elif plan.work or plan.behind:
+        published = republish(log, domain_ref, read_models_url, options, dead_letter=dead_letter, report=report)
+    reconciled = reconcile(log, domain_ref, read_models_url, options, report=report) if verify else None
+    kept = len(names) < len(domain.read_models)
+    return Refreshed(
+        plan=plan,
+        published=published,
+        rebuilt=names,
+        caught_up=max(published.position - plan.generation_position, 0) if published and kept else 0,
+        dead_letters=dead_letters,
+        reconciliation=reconciled,
+        seconds=time.perf_counter() - started,
+    )

@@ -1,0 +1,150 @@
+"""Errors over HTTP: problem documents (RFC 9457), and what refold's own errors become.
+
+A caller is told what was wrong with the request. What went wrong in here is told to the log of the process.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Any
+
+import orjson
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+
+from refold.event_schemas import (
+    ConcurrencyError,
+    ContractError,
+    GenerationError,
+    LogError,
+    PayloadError,
+    RefoldError,
+    StoreError,
+    UsageError,
+)
+
+MEDIA_TYPE = "application/problem+json"
+_SHOWN = 20
+_LOGGER = logging.getLogger("refold.serving")
+
+
+class ServingError(RefoldError):
+    """A request that gets a problem document of its own kind.
+
+    Attributes:
+        status: the HTTP status.
+        code: for programs.
+        retry_after: seconds after which the same request may succeed; None if it never will.
+    """
+
+    status = 500
+    code = "failed"
+    retry_after: int | None = None
+
+
+def problem(
+    status: int,
+    title: str | None = None,
+    detail: str | None = None,
+    *,
+    type: str = "about:blank",
+    headers: Mapping[str, str] | None = None,
+    **extra: Any,
+) -> Response:
+    """Make an answer of ``application/problem+json``.
+
+    Args:
+        status: the HTTP status.
+        title: what kind of problem it is; by default the status's own phrase.
+        detail: what was wrong with this request, and what to do.
+        type: a URI of the kind of problem.
+        headers: to send beside it.
+        extra: further members; those that are None are left out.
+
+    Example:
+        >>> problem(429, detail="Too many requests.", code="rate").body
+        b'{"type":"about:blank","title":"Too Many Requests","status":429,"detail":"Too many requests.","code":"rate"}'
+    """
+    members = {"type": type, "title": title or HTTPStatus(status).phrase, "status": status, "detail": detail, **extra}
+    body = orjson.dumps({name: value for name, value in members.items() if value is not None})
+    return Response(body, status, headers=headers, media_type=MEDIA_TYPE)
+
+
+def install_handlers(app: FastAPI) -> None:
+    """Let all errors of an application be answered with problem documents.
+
+    Example:
+        >>> app = FastAPI()
+        >>> install_handlers(app)
+        >>> HTTPException in app.exception_handlers
+        True
+    """
+    app.add_exception_handler(RequestValidationError, _on_invalid)
+    app.add_exception_handler(HTTPException, _on_http)
+    app.add_exception_handler(RefoldError, _on_refold)
+    app.add_exception_handler(Exception, _on_unexpected)
+
+
+async def _on_invalid(_: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    return malformed(error)
+
+
+def malformed(error: RequestValidationError) -> Response:
+    """Tell where a request is malformed, without repeating what it said."""
+    found = [{"where": ".".join(map(str, e["loc"])), "what": e["msg"]} for e in error.errors()[:_SHOWN]]
+    detail = "; ".join(f"{e['where']}: {e['what']}" for e in found)
+    return problem(400, "Malformed request", detail, code="malformed", errors=found)
+
+
+async def _on_http(_: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    phrase = HTTPStatus(error.status_code).phrase
+    detail = None if error.detail == phrase else error.detail
+    return problem(error.status_code, phrase, detail, headers=error.headers)
+
+
+async def _on_refold(_: Request, error: Exception) -> Response:
+    assert isinstance(error, RefoldError)
+    return problem_of(error)
+
+
+def problem_of(error: RefoldError, *, headers: Mapping[str, str] | None = None) -> Response:
+    """Make the problem document of an error that refold raised on purpose.
+
+    Args:
+        error: what was raised.
+        headers: to send beside it.
+
+    Example:
+        >>> problem_of(ConcurrencyError("order-1", expected_version=1, actual_version=2)).status_code
+        409
+    """
+    if isinstance(error, ServingError):
+        again = {} if error.retry_after is None else {"retry-after": str(error.retry_after)}
+        return problem(error.status, detail=str(error), headers={**again, **(headers or {})}, code=error.code)
+    if isinstance(error, ConcurrencyError):
+        versions: dict[str, Any] = {"expected_version": error.expected_version, "actual_version": error.actual_version}
+        return problem(409, "The stream has moved on", str(error), code="conflict", **versions)
+    if isinstance(error, UsageError | PayloadError | ContractError):
+        return problem(400, "Malformed request", str(error), code="malformed")
+    _LOGGER.error("%s: %s", type(error).__name__, error)
+    if isinstance(error, GenerationError | LogError | StoreError):  # their text names places that are not the caller's
+        detail = "The log or its read models cannot be reached. Try again; the server's log tells why."
+        return problem(503, detail=detail, headers={"retry-after": "1"}, code="unavailable")
+    return failed()
+
+
+async def _on_unexpected(_: Request, error: Exception) -> Response:
+    """Answer without internals; Starlette raises the error again, and the server logs its traceback."""
+    return failed()
+
+
+def failed() -> Response:
+    """Say that something went wrong in here, and no more."""
+    return problem(500, detail="The request failed; the server's log tells why.", code="failed")

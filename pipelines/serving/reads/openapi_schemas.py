@@ -1,0 +1,170 @@
+"""Shapes: types of the engine as JSON Schema for the API's document, and as checks of a request's parameters."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import date, datetime
+from decimal import Decimal
+from typing import Annotated, Any, Literal
+from uuid import UUID
+
+import pyarrow as pa
+import pyarrow.types as pt
+from pydantic import BeforeValidator, Field, StringConstraints
+
+from refold.warehouse.declarations.endpoints import Parameter
+from refold.warehouse.queries.questions import WIDE
+
+JsonSchema = dict[str, Any]
+
+MOST_LETTERS = 500
+"""The longest text that a parameter may be."""
+
+POSITION = Annotated[int, Field(ge=0, le=2**63 - 1)]
+
+_BITS = {"TINYINT": 8, "SMALLINT": 16, "INTEGER": 32, "BIGINT": 64}
+_UNSIGNED_BITS = {"UTINYINT": 8, "USMALLINT": 16, "UINTEGER": 32, "UBIGINT": 64}
+_TEXTS: dict[str, JsonSchema] = {
+    "DATE": {"type": "string", "format": "date"},
+    "UUID": {"type": "string", "format": "uuid"},
+    "TIMESTAMP": {"type": "string"},
+    "TIMESTAMP WITH TIME ZONE": {"type": "string", "format": "date-time"},
+}
+
+
+def row_schema(columns: Mapping[str, str]) -> JsonSchema:
+    """Describe the rows of an answer.
+
+    Args:
+        columns: column to DuckDB type.
+
+    Example:
+        >>> row_schema({"day": "DATE"})["properties"]["day"]
+        {'type': ['string', 'null'], 'format': 'date'}
+    """
+    properties = {name: _nullable(_duckdb_schema(dtype)) for name, dtype in columns.items()}
+    return {"type": "object", "properties": properties, "required": list(columns), "additionalProperties": False}
+
+
+def _duckdb_schema(dtype: str) -> JsonSchema:
+    if dtype in _BITS or dtype in _UNSIGNED_BITS:
+        return {"type": "integer"}
+    if dtype in ("FLOAT", "DOUBLE"):
+        return {"type": "number"}
+    if dtype == "BOOLEAN":
+        return {"type": "boolean"}
+    if dtype.startswith("DECIMAL") or dtype in WIDE:
+        return {"type": "string", "pattern": r"^-?\d+(\.\d+)?$"}
+    if dtype.endswith("]"):
+        return {"type": "array"}
+    if dtype.startswith(("STRUCT", "MAP")):
+        return {"type": "object"}
+    return _TEXTS.get(dtype, {"type": "string"})
+
+
+def _nullable(schema: JsonSchema) -> JsonSchema:
+    return {**schema, "type": [schema["type"], "null"]}
+
+
+def fields_schema(schema: pa.Schema) -> JsonSchema:
+    """Describe the JSON object that a command is made of.
+
+    Example:
+        >>> fields_schema(pa.schema([pa.field("sku", pa.string(), nullable=False)]))["required"]
+        ['sku']
+    """
+    return _struct_schema(list(schema))
+
+
+def _struct_schema(fields: list[pa.Field]) -> JsonSchema:
+    properties = {f.name: _nullable(_arrow_schema(f.type)) if f.nullable else _arrow_schema(f.type) for f in fields}
+    required = [f.name for f in fields if not f.nullable]
+    return {"type": "object", "properties": properties, "required": required, "additionalProperties": False}
+
+
+def _arrow_schema(dtype: pa.DataType) -> JsonSchema:
+    if pt.is_signed_integer(dtype):
+        return {"type": "integer", "minimum": -(2 ** (dtype.bit_width - 1)), "maximum": 2 ** (dtype.bit_width - 1) - 1}
+    if pt.is_unsigned_integer(dtype):
+        return {"type": "integer", "minimum": 0, "maximum": 2**dtype.bit_width - 1}
+    if pt.is_floating(dtype):
+        return {"type": "number"}
+    if pt.is_boolean(dtype):
+        return {"type": "boolean"}
+    if pt.is_decimal(dtype):
+        whole, places = dtype.precision - dtype.scale, dtype.scale
+        return {"type": "string", "pattern": rf"^-?[0-9]{{1,{whole}}}(\.[0-9]{{1,{places}}})?$"}
+    if pt.is_struct(dtype):
+        return _struct_schema([dtype.field(i) for i in range(dtype.num_fields)])
+    if pt.is_list(dtype) or pt.is_large_list(dtype):
+        item = _arrow_schema(dtype.value_type)
+        return {"type": "array", "items": _nullable(item) if dtype.value_field.nullable else item}
+    if pt.is_date(dtype):
+        return {"type": "string", "format": "date"}
+    if pt.is_timestamp(dtype):
+        return {"type": "string", "format": "date-time"}
+    return {"type": "string", "format": "uuid"} if str(dtype) == "extension<arrow.uuid>" else {"type": "string"}
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """How the text of a parameter is checked and what it becomes.
+
+    Attributes:
+        annotation: for FastAPI.
+        value: what the checked value becomes before it is bound.
+    """
+
+    annotation: Any
+    value: Callable[[Any], Any] = lambda value: value
+
+
+def _only(pattern: str, *, what: str) -> BeforeValidator:
+    """Accept only text of one form: pydantic would take far more, such as seconds for a date."""
+    form = re.compile(pattern)
+
+    def check(value: Any) -> Any:
+        if isinstance(value, str) and not form.fullmatch(value):
+            raise ValueError(f"expected {what}")
+        return value
+
+    return BeforeValidator(check)
+
+
+_PLAIN = r"^[^\x00-\x1f\x7f-\x9f/\\]*$"
+"""No control characters and no slashes: the guard refuses them in every path."""
+
+_TEXT = Checked(Annotated[str, StringConstraints(max_length=MOST_LETTERS, pattern=_PLAIN)])
+_INTEGER = _only(r"-?[0-9]{1,20}", what="a whole number")
+_CHECKED: dict[str, Checked] = {
+    "DATE": Checked(Annotated[date, _only(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", what="a date such as 2025-03-01")]),
+    "TIMESTAMPTZ": Checked(
+        Annotated[datetime, _only(r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ].+([Zz]|[+-].+)", what="an RFC 3339 time")]
+    ),
+    "UUID": Checked(Annotated[UUID, _only(r"[0-9a-fA-F-]{36}", what="a UUID")]),
+    "BOOLEAN": Checked(Literal["true", "false"], lambda text: text == "true"),
+}
+
+
+def check_of(dtype: str, parameter: Parameter | None = None) -> Checked:
+    """Tell how a parameter of a DuckDB type is checked; a type that has no check of its own is text.
+
+    Args:
+        dtype: as declared, or as DuckDB names it.
+        parameter: with its bounds and choices.
+    """
+    dtype = {"TIMESTAMP WITH TIME ZONE": "TIMESTAMPTZ"}.get(dtype.upper(), dtype.upper())
+    if parameter is not None and parameter.choices:
+        return Checked(Literal[parameter.choices])
+    if dtype in _BITS or dtype in _UNSIGNED_BITS:
+        bits = _BITS.get(dtype, 0)
+        least, most = (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if bits else (0, 2 ** _UNSIGNED_BITS[dtype] - 1)
+        if parameter is not None:
+            least = least if parameter.minimum is None else parameter.minimum
+            most = most if parameter.maximum is None else parameter.maximum
+        return Checked(Annotated[int, Field(ge=least, le=most), _INTEGER])
+    if dtype.startswith("DECIMAL"):
+        return Checked(Annotated[Decimal, _only(r"-?[0-9]{1,38}(\.[0-9]{1,38})?", what="a decimal number")])
+    return _CHECKED.get(dtype, _TEXT)

@@ -1,0 +1,74 @@
+"""Following: the stream of a server that answers from its live database."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+
+from refold.pipelines.cli.support.beam_options import parse_options
+from refold.pipelines.serving.settings import ServeSettings
+from refold.pipelines.stream.stream import Moment, stream
+from refold.warehouse.declarations.domain import load_domain
+from refold.warehouse.event_log.log import EventLog
+from refold.warehouse.queries.readers import LiveReader, lookup_indexes
+
+_log = logging.getLogger("refold.serve")
+
+
+class Following:
+    """A stream in a thread of the server.
+
+    Args:
+        settings: how to serve.
+        log: the log.
+        reader: is told of each live database, and of each change.
+        on_failure: called in the stream's thread if it fails.
+
+    Attributes:
+        error: why the stream failed; None as long as it does not.
+    """
+
+    def __init__(
+        self, settings: ServeSettings, log: EventLog, reader: LiveReader, *, on_failure: Callable[[], None]
+    ) -> None:
+        self.error: BaseException | None = None
+        self._settings = settings
+        self._log = log
+        self._reader = reader
+        self._on_failure = on_failure
+        self._told = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="stream")
+
+    def start(self) -> None:
+        """Begin."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Publish what there is, and end."""
+        self._told.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        try:
+            stream(
+                self._log,
+                self._settings.domain,
+                self._settings.read_models,
+                parse_options(self._settings.runner, list(self._settings.beam_arguments)),
+                publish_every=self._settings.publish_every,
+                stop=self._told.is_set,
+                report=self._hear,
+                on_open=self._reader.adopt,
+                indexes=lookup_indexes(load_domain(self._settings.domain)),
+            )
+        except BaseException as error:
+            self.error = error
+            _log.error("The stream failed, and so the server ends: %s", error)
+            self._on_failure()
+
+    def _hear(self, moment: Moment) -> None:
+        if moment.what == "turn":
+            self._reader.moved()
+        elif moment.text:
+            _log.info(moment.text)

@@ -1,0 +1,1 @@
+"""Capacity planning: the standard formulas, and a forecast from the user's own log."""

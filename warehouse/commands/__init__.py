@@ -1,0 +1,1 @@
+"""The command handler and the snapshots of streams that it loads from."""

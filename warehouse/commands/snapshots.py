@@ -1,0 +1,128 @@
+"""Snapshots: the state of a stream as of one of its versions, so that loading it reads only what came later.
+
+They lie beside the log, one object a stream and shape of its state, and are a cache: one that is missing, damaged, or
+of another shape costs reading the stream from its beginning, and no more.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from refold.event_schemas import ObjectNotFoundError, RefoldError
+from refold.event_schemas.decider import Decider, StateCodec
+from refold.warehouse.declarations.fingerprint import function_text
+from refold.warehouse.event_log.layout import bucket_of
+from refold.warehouse.event_log.log import EventLog
+
+SNAPSHOTS = "snapshots"
+SNAPSHOT_FORMAT = 1
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """What a command did that is part of a stream.
+
+    Attributes:
+        position: of its last event.
+        stream_version: the stream's version after it.
+        events: how many events it made.
+    """
+
+    position: int
+    stream_version: int
+    events: int
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A stream as far as it was read.
+
+    Attributes:
+        state: what its events make of the initial state.
+        stream_version: of its last event; 0 for a stream without any.
+        position: of its last event.
+        applied: command id to what it did.
+    """
+
+    state: Any
+    stream_version: int
+    position: int
+    applied: dict[str, Applied]
+
+
+class Snapshots:
+    """The snapshots of one decider's streams.
+
+    Args:
+        log: the log beside which they lie.
+        decider: whose state they hold; one whose state has no codec has no snapshots.
+    """
+
+    def __init__(self, log: EventLog, decider: Decider[Any]) -> None:
+        self._log = log
+        self._codec: StateCodec[Any] | None = decider.snapshot
+        if self._codec is not None:
+            told = [
+                decider.name,
+                self._codec.shape,
+                function_text(decider.initial_state),
+                function_text(decider.evolve),
+            ]
+            self._digest = hashlib.sha256(orjson.dumps(told)).hexdigest()[:16]
+
+    def key(self, stream_id: str) -> str:
+        """Name the object of a stream's snapshot."""
+        bucket = bucket_of(stream_id, self._log.bucket_count)
+        name = hashlib.md5(stream_id.encode(), usedforsecurity=False).hexdigest()
+        return f"{SNAPSHOTS}/bucket={bucket:02d}/{name}-{self._digest}.json"
+
+    def load(self, stream_id: str, *, up_to: int) -> Loaded | None:
+        """Read a stream's snapshot; None if there is none that can be used.
+
+        Args:
+            stream_id: the stream.
+            up_to: its version; a snapshot of a later one was made of events that the log no longer has.
+        """
+        if self._codec is None:
+            return None
+        try:
+            kept = orjson.loads(self._log.store.get(self.key(stream_id)))
+            if (
+                kept["format"] != SNAPSHOT_FORMAT
+                or kept["stream_id"] != stream_id
+                or kept["log_id"] != self._log.log_id
+            ):
+                return None
+            applied = {name: Applied(*values) for name, values in kept["applied"].items()}
+            found = Loaded(self._codec.load(kept["state"]), int(kept["stream_version"]), int(kept["position"]), applied)
+        except ObjectNotFoundError:
+            return None
+        except Exception as error:  # whatever is wrong with it, the log has all that it would tell
+            _log.warning("The snapshot of stream %r cannot be read (%s); it is made anew.", stream_id, error)
+            return None
+        return found if found.stream_version <= up_to else None
+
+    def save(self, stream_id: str, loaded: Loaded) -> None:
+        """Write a stream's snapshot; a failure is logged, since nothing depends on it."""
+        if self._codec is None:
+            return
+        try:
+            kept = {
+                "format": SNAPSHOT_FORMAT,
+                "log_id": self._log.log_id,
+                "stream_id": stream_id,
+                "stream_version": loaded.stream_version,
+                "position": loaded.position,
+                "state": self._codec.dump(loaded.state),
+                "applied": {name: [a.position, a.stream_version, a.events] for name, a in loaded.applied.items()},
+            }
+            self._log.store.put(self.key(stream_id), orjson.dumps(kept))
+        except (RefoldError, OSError, TypeError, ValueError) as error:
+            _log.warning("The snapshot of stream %r was not written (%s); nothing depends on it.", stream_id, error)

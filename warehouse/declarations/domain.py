@@ -1,0 +1,205 @@
+"""A domain: its events, upcasters, read models, views and deciders as one value, checked as a whole."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib.metadata import entry_points
+from typing import Any
+
+import duckdb
+
+from refold.event_schemas import (
+    ContractError,
+    ProjectionError,
+    Registry,
+    Upcaster,
+    UsageError,
+)
+from refold.event_schemas.decider import Decider
+from refold.event_schemas.registry import Shape
+from refold.event_schemas.upcasting import Form
+from refold.warehouse.declarations.endpoints import Bound, Endpoint, bind
+from refold.warehouse.declarations.projection import (
+    ReadModel,
+    View,
+    check_seed_columns,
+    create_table_sql,
+    view_binds,
+)
+from refold.warehouse.declarations.upcaster_sql import compile_sql
+from refold.warehouse.engine.sql import (
+    first_line,
+    quote,
+    result_schema,
+    scratch,
+)
+
+ENTRY_POINT_GROUP = "refold.domains"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Domain:
+    """All that the engine needs to know of one field of business.
+
+    Args:
+        name: its name, which a log and its read models carry.
+        events: the newest class of every event type.
+        upcasters: what carries older schema versions and retired event types to them.
+        read_models: projections and folds.
+        views: SQL over the read models, in the order in which they may build on each other.
+        deciders: the write side: which commands there are, and which events they lead to.
+        endpoints: the query side: what is answered over HTTP.
+
+    Raises:
+        ContractError: events and upcasters contradict each other, an upcaster does not bind, or two deciders take the
+            same command.
+        ProjectionError: two read models share a name, one reads an unknown event, or a view or an endpoint does
+            not bind.
+
+    Example:
+        >>> from refold.event_schemas import event
+        >>> @event(schema_version=1)
+        ... class DoorOpened:
+        ...     door: str
+        >>> Domain(name="doors", events=(DoorOpened,)).registry.shapes
+        (('DoorOpened', 1),)
+    """
+
+    name: str
+    events: tuple[type, ...]
+    upcasters: tuple[Upcaster, ...] = ()
+    read_models: tuple[ReadModel, ...] = ()
+    views: tuple[View, ...] = ()
+    deciders: tuple[Decider[Any], ...] = ()
+    endpoints: tuple[Endpoint, ...] = ()
+    registry: Registry = field(init=False, repr=False, compare=False)
+    upcaster_sql: Mapping[Shape, str] = field(init=False, repr=False, compare=False)
+    commands: Mapping[str, tuple[Decider[Any], type]] = field(init=False, repr=False, compare=False)
+    bound_endpoints: tuple[Bound, ...] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        if not self.name.isidentifier():
+            raise ContractError(f"Domain {self.name!r}: the name must be an identifier.")
+        registry = Registry(events=self.events, upcasters=self.upcasters)
+        object.__setattr__(self, "registry", registry)
+        compiled = {u.sources[0].key: compile_sql(u, registry) for u in registry.upcasters if u.form is Form.SQL}
+        object.__setattr__(self, "upcaster_sql", compiled)
+        object.__setattr__(self, "commands", self._commands())
+        self._check_read_models()
+        object.__setattr__(self, "bound_endpoints", self._bound())
+
+    def read_model(self, name: str) -> ReadModel:
+        """Find a read model by name.
+
+        Raises:
+            UsageError: there is none; the message lists those there are.
+        """
+        for model in self.read_models:
+            if model.name == name:
+                return model
+        known = ", ".join(m.name for m in self.read_models) or "none"
+        raise UsageError(f"Domain {self.name} has no read model {name!r}; it has: {known}.")
+
+    def _commands(self) -> dict[str, tuple[Decider[Any], type]]:
+        """Index the commands by name."""
+        found: dict[str, tuple[Decider[Any], type]] = {}
+        for decider in self.deciders:
+            for cls in decider.commands:
+                if cls.__name__ in found:
+                    raise ContractError(
+                        f"Domain {self.name}: the deciders {found[cls.__name__][0].name} and {decider.name} both take "
+                        f"a command {cls.__name__}. A command goes to one: rename it, or take it out of one of them."
+                    )
+                found[cls.__name__] = (decider, cls)
+        return found
+
+    def _check_read_models(self) -> None:
+        names = [m.name for m in self.read_models] + [v.name for v in self.views]
+        if double := sorted({n for n in names if names.count(n) > 1}):
+            raise ProjectionError(f"Domain {self.name}: two read models or views are named {double[0]!r}.")
+        for model in self.read_models:
+            for handler in model.handlers:
+                if self.registry.classes.get(handler.event_type) is not handler.event_class:
+                    raise ProjectionError(
+                        f"Projection {model.name} reads event {handler.event_type}, which is not among the events of "
+                        f"domain {self.name}. Add the class to events=."
+                    )
+
+    def _bound(self) -> tuple[Bound, ...]:
+        """Bind views, seeds and endpoints against the empty tables."""
+        seeded = [m for m in self.read_models if m.seed is not None]
+        if not self.views and not seeded and not self.endpoints:
+            return ()
+        paths = [e.path for e in self.endpoints]
+        if double := sorted({p for p in paths if paths.count(p) > 1}):
+            raise ProjectionError(f"Domain {self.name}: two endpoints have the path {double[0]!r}.")
+        with scratch() as connection:
+            schema = f"bind_{self.name}"
+            connection.execute(f"DROP SCHEMA IF EXISTS {schema} CASCADE; CREATE SCHEMA {schema}; USE {schema}")
+            try:
+                for model in self.read_models:
+                    connection.execute(create_table_sql(model))
+                for view in self.views:
+                    view_binds(view, connection)
+                for model in seeded:
+                    _check_seed(model, connection)
+                models = {m.name: m for m in self.read_models}
+                return tuple(bind(endpoint, models, connection) for endpoint in self.endpoints)
+            finally:
+                connection.execute(f"USE main; DROP SCHEMA {schema} CASCADE")
+
+
+def _check_seed(model: ReadModel, connection: duckdb.DuckDBPyConnection) -> None:
+    """Bind a seed against the domain's tables.
+
+    One that reads a table which the domain no longer has, or its own as it was, can be checked only when it is used.
+    """
+    assert model.seed is not None
+    connection.execute(f"ALTER TABLE {quote(model.name)} RENAME TO _itself")
+    try:
+        found = result_schema(connection, f"FROM ({model.seed}) LIMIT 0")
+    except duckdb.CatalogException:
+        return
+    except duckdb.Error as error:
+        raise ProjectionError(f"Projection {model.name}, seed: {first_line(error)}") from error
+    finally:
+        connection.execute(f"ALTER TABLE _itself RENAME TO {quote(model.name)}")
+    check_seed_columns(model, found)
+
+
+def load_domain(name: str) -> Domain:
+    """Find a domain by entry-point name, or by dotted path ``package.module:ATTRIBUTE``.
+
+    Raises:
+        UsageError: there is no such entry point, module or attribute, or it is no Domain.
+
+    Example:
+        >>> load_domain("refold.warehouse.orders.domain:ORDERS").name
+        'orders'
+    """
+    installed = {e.name: e for e in entry_points(group=ENTRY_POINT_GROUP)}
+    if name in installed:
+        found = installed[name].load()
+    elif ":" in name:
+        found = _by_path(name)
+    else:
+        known = ", ".join(sorted(installed)) or "none"
+        raise UsageError(
+            f"No domain {name!r} is installed (installed: {known}). Give a dotted path such as "
+            "my_shop.domain:SHOP, or declare an entry point in the group refold.domains."
+        )
+    if not isinstance(found, Domain):
+        raise UsageError(
+            f"--domain {name}: found {type(found).__name__}, expected a refold.Domain."
+        )
+    return found
+
+
+def _by_path(path: str) -> object:
+    module_name, _, attribute = path.partition(":")
+    try:
+        return getattr(importlib.import_module(module_name), attribute)
+    except (ImportError, AttributeError) as error:
+        raise UsageError(f"--domain {path}: {error}. Is its folder on PYTHONPATH?") from error

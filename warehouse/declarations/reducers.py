@@ -1,0 +1,207 @@
+"""Reducers: how the contributions of many events to one column become its value.
+
+Each is associative, so the same column comes out whether its events are combined at once, bucket by bucket, or in
+increments. A reducer is four pieces of SQL:
+
+``partial``
+    contributions -> partial, one row a key. ``_at`` orders contributions; ``latest`` and ``first`` carry it on.
+``combine``
+    partials of several buckets -> one partial.
+``final``
+    partial -> the column's value.
+``merge``
+    value in the table and partial of an increment -> new value. An increment is later than all that the table holds.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+from refold.event_schemas import ProjectionError
+from refold.warehouse.engine.sql import quote
+
+
+class Kind(Enum):
+    """The reducers there are."""
+
+    TOTAL = "total"
+    COUNT = "count"
+    MINIMUM = "minimum"
+    MAXIMUM = "maximum"
+    FIRST = "first"
+    LATEST = "latest"
+    COLLECT = "collect"
+    COUNT_DISTINCT = "count_distinct"
+
+
+@dataclass(frozen=True, slots=True)
+class Reducer:
+    """One column of a read model: a kind, and the DuckDB type of what events contribute (None: any)."""
+
+    kind: Kind
+    type: str | None
+
+    @property
+    def column_type(self) -> str:
+        """The DuckDB type of the column in the published table."""
+        if self.kind in (Kind.COUNT, Kind.COUNT_DISTINCT):
+            return "BIGINT"
+        return f"{self.type}[]" if self.kind is Kind.COLLECT else str(self.type)
+
+    @property
+    def ordered(self) -> bool:
+        """Whether the partial carries where in the log its value came from."""
+        return self.kind in (Kind.FIRST, Kind.LATEST)
+
+
+def total(type: str, *, approximate: bool = False) -> Reducer:  # the vocabulary of SQL
+    """Sum the contributions; 0 without any. NULL counts as nothing.
+
+    Args:
+        type: DuckDB type of the sum: an integer or a DECIMAL.
+        approximate: allow FLOAT or DOUBLE, whose sum depends on the order of addition.
+
+    Raises:
+        ProjectionError: the type is a float and ``approximate`` is not set.
+    """
+    if type.upper() in ("FLOAT", "DOUBLE", "REAL") and not approximate:
+        raise ProjectionError(
+            f"total({type!r}): a sum of floats depends on the order of addition, so a rebuild could differ from the "
+            "stream. Use DECIMAL(p,s), or say approximate=True."
+        )
+    return Reducer(Kind.TOTAL, type)
+
+
+def count() -> Reducer:
+    """Count the contributions that are not NULL."""
+    return Reducer(Kind.COUNT, None)
+
+
+def minimum(type: str) -> Reducer:
+    """Keep the least contribution; NULL counts as nothing."""
+    return Reducer(Kind.MINIMUM, type)
+
+
+def maximum(type: str) -> Reducer:
+    """Keep the greatest contribution; NULL counts as nothing."""
+    return Reducer(Kind.MAXIMUM, type)
+
+
+def first(type: str) -> Reducer:
+    """Keep the contribution of the lowest position that is not NULL."""
+    return Reducer(Kind.FIRST, type)
+
+
+def latest(type: str) -> Reducer:
+    """Keep the contribution of the highest position; a contributed NULL sets NULL."""
+    return Reducer(Kind.LATEST, type)
+
+
+def collect(type: str) -> Reducer:
+    """List the contributions that are not NULL, in position order.
+
+    Args:
+        type: DuckDB type of one element.
+    """
+    return Reducer(Kind.COLLECT, type)
+
+
+def count_distinct() -> Reducer:
+    """Count the different contributions that are not NULL: exactly, so the values seen are kept beside the table."""
+    return Reducer(Kind.COUNT_DISTINCT, None)
+
+
+def at_column(name: str) -> str:
+    """Name the partial's column that says where in the log the value of ``name`` came from."""
+    return f"_at_{name}"
+
+
+def partial(reducer: Reducer, name: str, *, named_by: str | None, never_null: bool) -> dict[str, str]:
+    """Write the aggregates from contributions to a partial.
+
+    Args:
+        reducer: the column's reducer.
+        name: the column.
+        named_by: SQL condition that holds for contributions of handlers that name the column; None if all do.
+        never_null: whether no handler can contribute NULL to it.
+
+    Returns:
+        Partial column to SQL aggregate.
+    """
+    value, at = quote(name), quote(at_column(name))
+    some = f"FILTER ({value} IS NOT NULL)"
+    if reducer.kind is Kind.LATEST:
+        if never_null:  # arg_max passes over the NULLs of handlers that leave the column alone
+            return {name: f"arg_max({value}, _at)", at_column(name): f"max(_at) {some}"}
+        named = f" FILTER ({named_by})" if named_by else ""
+        return {name: f"arg_max_null({value}, _at){named}", at_column(name): f"max(_at){named}"}
+    if reducer.kind is Kind.FIRST:
+        return {name: f"arg_min({value}, _at)", at_column(name): f"min(_at) {some}"}
+    simple = {
+        Kind.TOTAL: f"sum({value})",
+        Kind.COUNT: f"count({value})",
+        Kind.MINIMUM: f"min({value})",
+        Kind.MAXIMUM: f"max({value})",
+        Kind.COLLECT: f"list({{'at': _at, 'value': {value}}}) {some}",
+        Kind.COUNT_DISTINCT: f"list(DISTINCT {value}) {some}",
+    }
+    del at
+    return {name: simple[reducer.kind]}
+
+
+def combine(reducer: Reducer, name: str) -> dict[str, str]:
+    """Write the aggregates from partials of several buckets to one partial."""
+    value, at = quote(name), quote(at_column(name))
+    if reducer.kind is Kind.LATEST:
+        return {name: f"arg_max_null({value}, {at})", at_column(name): f"max({at})"}
+    if reducer.kind is Kind.FIRST:
+        return {name: f"arg_min({value}, {at})", at_column(name): f"min({at})"}
+    simple = {
+        Kind.TOTAL: f"sum({value})",
+        Kind.COUNT: f"sum({value})",
+        Kind.MINIMUM: f"min({value})",
+        Kind.MAXIMUM: f"max({value})",
+        Kind.COLLECT: f"flatten(list({value}) FILTER ({value} IS NOT NULL))",
+        Kind.COUNT_DISTINCT: f"list_distinct(flatten(list({value}) FILTER ({value} IS NOT NULL)))",
+    }
+    return {name: simple[reducer.kind]}
+
+
+def final(reducer: Reducer, name: str, *, prefix: str = "") -> str:
+    """Write the column's value as an expression over a partial."""
+    value = prefix + quote(name)
+    if reducer.kind in (Kind.TOTAL, Kind.COUNT):
+        return f"CAST(coalesce({value}, 0) AS {reducer.column_type})"
+    if reducer.kind is Kind.COLLECT:
+        ordered = f"list_transform(list_sort(coalesce({value}, [])), lambda x: x.value)"
+        return f"CAST({ordered} AS {reducer.column_type})"
+    if reducer.kind is Kind.COUNT_DISTINCT:
+        return f"CAST(coalesce(len({value}), 0) AS BIGINT)"
+    return f"CAST({value} AS {reducer.column_type})"
+
+
+def touches(reducer: Reducer, name: str) -> str:
+    """Write the condition that an increment's partial ``d`` has anything for the column."""
+    if reducer.ordered:
+        return f"d.{quote(at_column(name))} IS NOT NULL"
+    return f"d.{quote(name)} > 0" if reducer.kind is Kind.COUNT else f"d.{quote(name)} IS NOT NULL"
+
+
+def merge(reducer: Reducer, name: str) -> str:
+    """Write the new value over the table's row ``t`` and the increment's partial ``d``.
+
+    For ``count_distinct`` the partial must hold only values that the table has not seen yet.
+    """
+    old, new = f"t.{quote(name)}", f"d.{quote(name)}"
+    if reducer.kind is Kind.LATEST:
+        return f"CASE WHEN d.{quote(at_column(name))} IS NULL THEN {old} ELSE {final(reducer, name, prefix='d.')} END"
+    if reducer.kind is Kind.FIRST:
+        return f"coalesce({old}, {final(reducer, name, prefix='d.')})"
+    if reducer.kind is Kind.MINIMUM:
+        return f"least({old}, CAST({new} AS {reducer.type}))"
+    if reducer.kind is Kind.MAXIMUM:
+        return f"greatest({old}, CAST({new} AS {reducer.type}))"
+    if reducer.kind is Kind.COLLECT:
+        return f"list_concat({old}, {final(reducer, name, prefix='d.')})"
+    return f"{old} + {final(reducer, name, prefix='d.')}"

@@ -1,0 +1,96 @@
+"""Ordinary commits of many streams at a time, for imports whose streams are in the log already.
+
+Every batch has a UUID that follows from the import, so a batch that was committed before its writer died is found again
+and not committed twice. Whoever wins a number in between only moves positions and stream versions on.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import duckdb
+import pyarrow as pa
+
+from refold.warehouse.event_log import commit
+from refold.warehouse.event_log.bulk_import.existing_streams import stream_versions
+from refold.warehouse.event_log.commit import COMMIT_SCHEMA, CommitInfo
+from refold.warehouse.event_log.layout import commit_key
+from refold.warehouse.event_log.log import EventLog
+
+_GIVEN = ("position", "commit_number", "stream_version", "recorded_at")
+BATCH_SCHEMA = pa.schema([f for f in COMMIT_SCHEMA if f.name not in _GIVEN])
+"""What a batch brings; the commit gives the other columns."""
+
+
+class BatchAppender:
+    """Appends batches one after the other, wherever their streams stand.
+
+    Args:
+        log: the log.
+        connection: a database for its own use.
+        since: the last commit before any of these batches.
+    """
+
+    def __init__(self, log: EventLog, connection: duckdb.DuckDBPyConnection, *, since: int) -> None:
+        self._log = log
+        self._connection = connection
+        self._done = {info.uuid: info for info in log.commits_after(since)}
+        self._versions: dict[str, int] = {}
+
+    def load(self, streams: set[str]) -> None:
+        """Look up where streams stand; only these may be in the batches that follow."""
+        head = self._log.head()
+        found = stream_versions(self._connection, self._log, head, streams)
+        self._versions = {stream: found.get(stream, 0) for stream in streams}
+        self._number, self._position = head.commit, head.position
+        self._recorded_at = datetime.fromisoformat(head.recorded_at or "1970-01-01T00:00:00+00:00")
+
+    def append(self, uuid: str, rows: pa.Table) -> CommitInfo:
+        """Append one batch, unless it is in the log already.
+
+        Args:
+            uuid: identity of the batch.
+            rows: its events in order, as ``BATCH_SCHEMA``.
+        """
+        if (done := self._done.get(uuid)) is not None:
+            return done
+        while True:
+            info, data = self._build(uuid, rows)
+            won = self._log.store.put_if_absent(commit_key(info.number), data)
+            taken = info if won else self._log.commit_info(info.number)
+            if taken is not None:
+                self._learn(taken)
+                if taken.uuid == uuid:
+                    return taken
+
+    def _build(self, uuid: str, rows: pa.Table) -> tuple[CommitInfo, bytes]:
+        count = len(rows)
+        recorded_at = max(datetime.now(UTC), self._recorded_at)
+        heads: dict[str, int] = {}
+        versions = []
+        for stream in rows["stream_id"].to_pylist():
+            heads[stream] = heads.get(stream, self._versions[stream]) + 1
+            versions.append(heads[stream])
+        info = CommitInfo(
+            number=self._number + 1,
+            uuid=uuid,
+            first_position=self._position + 1,
+            last_position=self._position + count,
+            recorded_at=recorded_at,
+            heads=heads,
+        )
+        given = {
+            "position": range(info.first_position, info.last_position + 1),
+            "commit_number": [info.number] * count,
+            "stream_version": versions,
+            "recorded_at": [recorded_at] * count,
+        }
+        columns = [given.get(name) or rows[name].combine_chunks() for name in COMMIT_SCHEMA.names]
+        return info, commit.encode(info, columns)
+
+    def _learn(self, info: CommitInfo) -> None:
+        if info.heads_runs:  # a bulk import: its streams are in files
+            self.load(set(self._versions))
+            return
+        self._versions |= {s: v for s, v in info.heads.items() if s in self._versions}
+        self._number, self._position, self._recorded_at = info.number, info.last_position, info.recorded_at

@@ -1,0 +1,290 @@
+"""Bulk import: a history becomes segments directly, and one commit that names them makes it part of the log.
+
+The history was spooled by bucket (``spool.py``). Each bucket is sorted by stream and written as segments. A bulk
+writer wins its commit number only at the very end, so positions inside its segments are relative, and its streams
+must be new to the log.
+"""
+
+from __future__ import annotations
+
+import functools
+import tempfile
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from refold.event_schemas import LogError, Registry
+from refold.event_schemas.envelope import UTC_MICROSECONDS
+from refold.event_schemas.registry import Shape
+from refold.warehouse.engine.connections import connect
+from refold.warehouse.event_log import commit
+from refold.warehouse.event_log.bulk_import.existing_streams import load_tail, stream_heads
+from refold.warehouse.event_log.bulk_import.spool import (
+    SPOOLED,
+    Batch,
+    Spool,
+    Spooled,
+    read_spool,
+)
+from refold.warehouse.event_log.columns import write_parquet
+from refold.warehouse.event_log.commit import CommitInfo
+from refold.warehouse.event_log.heads import files_literal, heads_path
+from refold.warehouse.event_log.layout import commit_key
+from refold.warehouse.event_log.log import EventLog, Head
+from refold.warehouse.event_log.manifest import HeadsRun, Segment
+from refold.warehouse.event_log.seal import SealedBucket
+from refold.warehouse.event_log.segments import (
+    ROW_GROUP_ROWS,
+    SEGMENT_ENVELOPE,
+    describe_segment,
+    write_heads,
+)
+
+_COMMIT_NAMESPACE = uuid.UUID("6d1f8f0e-7d5c-4b07-9d0b-6b8e7a3c51f2")
+_PART_BYTES = 256 << 20
+"""A bucket larger than this is written in parts, each a range of streams, so that memory stays bounded."""
+_PUTS = 8
+"""Objects written at a time: a store's answer, or a disk's, is mostly waited for."""
+
+Integers = np.ndarray[Any, np.dtype[np.int64]]
+
+
+class StreamsNotNewError(LogError):
+    """A stream of the import has events in the log already: it must go through ordinary commits.
+
+    Attributes:
+        stream_id: one such stream.
+    """
+
+    def __init__(self, stream_id: str) -> None:
+        self.stream_id = stream_id
+        super().__init__(
+            f"Stream {stream_id!r} has events in the log already, so this import cannot be published as segments. It "
+            "must go through ordinary commits."
+        )
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Cross process borders with its attribute."""
+        return (StreamsNotNewError, (self.stream_id,))
+
+
+def build_bucket(log: EventLog, registry: Registry, folder: Path, bucket: int, recorded_at: str) -> SealedBucket:
+    """Write one spooled bucket as segments, and the heads of its streams.
+
+    Args:
+        log: the log.
+        registry: the contracts.
+        folder: of the spool.
+        bucket: which one.
+        recorded_at: when its events were recorded, RFC 3339.
+    """
+    spool = read_spool(folder)
+    spooled = spool.read_bucket(bucket)
+    order = _stream_order(spooled)
+    made: dict[Path, Segment] = {}
+    with tempfile.TemporaryDirectory(dir=folder, prefix="building-") as place:
+        for index, (shape, batches) in enumerate(spooled.items()):
+            names = [*SEGMENT_ENVELOPE, *registry.schema(*shape).names]
+            for part in _parts(order, index, batches):
+                path = Path(place) / f"{len(made)}.parquet"
+                table = _enveloped(part, recorded_at).select(names)
+                metadata = write_parquet(table, path, row_group_rows=ROW_GROUP_ROWS)
+                made[path] = describe_segment(
+                    path, metadata, shape=shape, bucket=bucket, unique=_unique(spool, shape, bucket, part=len(made))
+                )
+        with ThreadPoolExecutor(_PUTS) as pool:
+            list(pool.map(lambda path: log.store.put_file(made[path].key, path), made))
+    with _database().cursor() as connection:
+        connection.register("_heads", order.heads)
+        heads = write_heads(connection, log.store, bucket=bucket, relation="_heads")
+    return SealedBucket(bucket=bucket, segments=tuple(made.values()), heads=(heads,) if heads else ())
+
+
+def _unique(spool: Spooled, shape: Shape, bucket: int, *, part: int) -> str:
+    """Name an object so that a worker that does the work of a dead one replaces what it left, and nobody else's."""
+    return str(uuid.uuid5(uuid.UUID(spool.journal.spool_id), f"{shape} {bucket} {part}"))
+
+
+@functools.cache
+def _database() -> duckdb.DuckDBPyConnection:
+    """Give a database for cursors of this process: opening one costs more than writing a small segment."""
+    return connect(threads=1)
+
+
+@dataclass(frozen=True, slots=True)
+class _Order:
+    """The events of one bucket in the order of their segments: by stream, then by position.
+
+    Attributes:
+        shape: index of the shape of each event.
+        row: its row among those of its shape, as spooled.
+        position: its position in the import.
+        stream_version: its version in its stream.
+        heads: the streams and their last versions.
+    """
+
+    shape: Integers
+    row: Integers
+    position: Integers
+    stream_version: Integers
+    heads: pa.Table
+
+
+def _stream_order(spooled: Mapping[Shape, Sequence[Batch]]) -> _Order:
+    batches = [b for of_shape in spooled.values() for b in of_shape]
+    position = np.concatenate([b.rows["position"].to_numpy() + b.base for b in batches])
+    streams = pa.chunked_array([b.rows["stream_id"] for b in batches]).dictionary_encode().combine_chunks()
+    by_name = pc.sort_indices(streams.dictionary).to_numpy()
+    rank = np.empty(len(by_name), np.int64)
+    rank[by_name] = np.arange(len(by_name))
+    stream = rank[streams.indices.to_numpy()]
+    order = np.lexsort((position, stream))
+    stream = stream[order]
+    first = np.flatnonzero(np.diff(stream, prepend=-1))
+    sizes = np.diff(first, append=len(stream))
+    rows = [sum(b.rows.num_rows for b in of_shape) for of_shape in spooled.values()]
+    return _Order(
+        shape=np.repeat(np.arange(len(rows)), rows)[order],
+        row=np.concatenate([np.arange(n) for n in rows])[order],
+        position=position[order],
+        stream_version=np.arange(1, len(stream) + 1) - np.repeat(first, sizes),
+        heads=pa.table({"stream_id": streams.dictionary.take(pa.array(by_name)), "stream_version": sizes}),
+    )
+
+
+def _parts(order: _Order, shape: int, batches: Sequence[Batch]) -> Iterator[pa.Table]:
+    """Put the events of one shape in order, in as many parts as keep memory bounded."""
+    table = pa.Table.from_batches([b.rows for b in batches])
+    mine = np.flatnonzero(order.shape == shape)
+    parts = max(1, -(-table.nbytes // _PART_BYTES))
+    for picked in np.array_split(mine, parts):
+        rows = table.take(pa.array(order.row[picked]))
+        rows = rows.set_column(0, "position", pa.array(order.position[picked]))
+        yield rows.append_column("stream_version", pa.array(order.stream_version[picked]))
+
+
+def _enveloped(rows: pa.Table, recorded_at: str) -> pa.Table:
+    told = {
+        "commit_number": pa.scalar(0, pa.int64()),
+        "recorded_at": pa.scalar(datetime.fromisoformat(recorded_at), UTC_MICROSECONDS),
+    }
+    for name, value in told.items():
+        rows = rows.append_column(name, pa.repeat(value, len(rows)))
+    return rows
+
+
+def publish_import(
+    log: EventLog, import_id: str, events: int, recorded_at: str, built: Sequence[SealedBucket]
+) -> CommitInfo:
+    """Make an import part of the log, with one commit that names its segments.
+
+    Args:
+        log: the log.
+        import_id: identity of the import; a second publish of the same finds the first.
+        events: how many events its segments hold.
+        recorded_at: when they were recorded, RFC 3339.
+        built: its buckets.
+
+    Raises:
+        StreamsNotNewError: the log has events of one of its streams; nothing was published.
+    """
+    heads = tuple(h for b in built for h in b.heads)
+    segments = tuple(s for b in built for s in b.segments)
+    while True:
+        head = log.head()
+        if (found := find_import(log, head, import_id)) is not None:
+            return found
+        with connect() as connection:
+            if overlap := existing_streams(connection, log, head, heads):
+                raise StreamsNotNewError(overlap[0])
+        info = CommitInfo(
+            number=head.commit + 1,
+            uuid=str(uuid.uuid5(_COMMIT_NAMESPACE, import_id)),
+            first_position=head.position + 1,
+            last_position=head.position + events,
+            recorded_at=max(datetime.fromisoformat(recorded_at), _recorded_at(head)),
+            segments=segments,
+            heads_runs=heads,
+            import_id=import_id,
+        )
+        if log.store.put_if_absent(commit_key(info.number), commit.encode(info, ())):
+            return info
+
+
+def _recorded_at(head: Head) -> datetime:
+    return datetime.fromisoformat(head.recorded_at or "1970-01-01T00:00:00+00:00")
+
+
+def find_import(log: EventLog, head: Head, import_id: str) -> CommitInfo | None:
+    """Find the commit of an import that was published before."""
+    for info in head.tail:
+        if info.import_id == import_id:
+            return info
+    number = head.sealed.imports.get(import_id)
+    return log.commit_info(number) if number is not None else None
+
+
+def existing_streams(
+    connection: duckdb.DuckDBPyConnection, log: EventLog, head: Head, runs: Sequence[HeadsRun], *, limit: int = 1
+) -> list[str]:
+    """Name streams of some runs that have events in the log already.
+
+    Args:
+        connection: any.
+        log: the log.
+        head: its end.
+        runs: the streams of an import.
+        limit: how many to name at most.
+    """
+    if not head.position:
+        return []
+    load_tail(connection, head)
+    for bucket in sorted({r.bucket for r in runs}):
+        mine = files_literal([heads_path(log, r) for r in runs if r.bucket == bucket])
+        if found := _overlap(connection, log, head, bucket, f"read_parquet({mine})", limit):
+            return found
+    return []
+
+
+def overlapping_stream(log: EventLog, head: Head, spooled: Spooled) -> str | None:
+    """Name a stream of a spooled import that has events in the log already, before any segment is written."""
+    if not head.position:
+        return None
+    with connect() as connection:
+        load_tail(connection, head)
+        for bucket in spooled.buckets():
+            batches = [b.rows for of_shape in spooled.read_bucket(bucket).values() for b in of_shape]
+            streams = pa.chunked_array([rows["stream_id"] for rows in batches])
+            connection.register("_spooled_streams", pa.table({"stream_id": streams}))
+            if found := _overlap(connection, log, head, bucket, "_spooled_streams", 1):
+                return found[0]
+    return None
+
+
+def _overlap(
+    connection: duckdb.DuckDBPyConnection, log: EventLog, head: Head, bucket: int, mine: str, limit: int
+) -> list[str]:
+    known = stream_heads(log, head, [bucket])
+    query = f"SELECT DISTINCT stream_id FROM {mine} SEMI JOIN {known} USING (stream_id) LIMIT {limit}"
+    return [row[0] for row in connection.execute(query).fetchall()]
+
+
+__all__ = [
+    "SPOOLED",
+    "Spool",
+    "StreamsNotNewError",
+    "build_bucket",
+    "existing_streams",
+    "find_import",
+    "overlapping_stream",
+    "publish_import",
+]

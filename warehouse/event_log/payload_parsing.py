@@ -1,0 +1,193 @@
+"""From payloads as JSON text to typed columns, without losing an event that does not fit.
+
+The fast way is DuckDB's strict ``json_transform``, a vector at a time. An event that it cannot take (an absent
+optional field, an unknown field, a decimal with too many digits) goes through ``canonical_json``, which either
+makes it fit or says which field does not.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import duckdb
+import orjson
+import pyarrow as pa
+import pyarrow.types as pt
+
+from refold.event_schemas import (
+    ENVELOPE,
+    PayloadError,
+    Registry,
+    UnknownEventTypeError,
+    UnknownSchemaVersionError,
+)
+from refold.event_schemas.payload import canonical_json
+from refold.event_schemas.registry import Shape
+from refold.warehouse.engine.sql import (
+    columns,
+    duckdb_type,
+    json_structure,
+    literal,
+    null_in_required,
+    quote,
+)
+
+_EXTRA_SCALE = 6
+_names = itertools.count()
+
+
+@dataclass(frozen=True, slots=True)
+class BrokenEvent:
+    """An event that cannot be applied, and why.
+
+    Attributes:
+        position: its place in the log.
+        stream_id: its stream.
+        event_type: its stored type.
+        schema_version: its stored version.
+        reason: what does not fit, or what failed.
+        payload: as JSON text.
+    """
+
+    position: int
+    stream_id: str
+    event_type: str
+    schema_version: int
+    reason: str
+    payload: str
+
+
+@dataclass(frozen=True, slots=True)
+class Typed:
+    """Events with typed payloads.
+
+    Attributes:
+        relations: shape to an SQL relation with the envelope, the carried columns and the payload's fields.
+        broken: the events that fit no contract.
+    """
+
+    relations: dict[Shape, str]
+    broken: tuple[BrokenEvent, ...]
+
+
+def typed_events(
+    connection: duckdb.DuckDBPyConnection, relation: str, registry: Registry, *, carry: tuple[str, ...] = ()
+) -> Typed:
+    """Parse a relation of commit rows (envelope and ``payload`` text) into one typed relation a shape.
+
+    Args:
+        connection: temporary tables are made on it.
+        relation: name or subquery.
+        registry: the contracts.
+        carry: further columns of the relation to hand on.
+
+    Returns:
+        Relations that stay valid as long as the connection.
+    """
+    shapes = connection.execute(f"SELECT DISTINCT event_type, schema_version FROM {relation} ORDER BY ALL").fetchall()
+    relations: dict[Shape, str] = {}
+    broken: list[BrokenEvent] = []
+    for shape in shapes:
+        where = f"event_type = {literal(shape[0])} AND schema_version = {shape[1]}"
+        rows = f"(SELECT * FROM {relation} WHERE {where})"
+        try:
+            schema = registry.schema(*shape)
+        except (UnknownEventTypeError, UnknownSchemaVersionError) as error:
+            broken += _broken(connection, rows, str(error).split(". ")[0])
+            continue
+        relations[shape], misfits = _parse(connection, rows, schema, carry)
+        broken += misfits
+    return Typed(relations, tuple(broken))
+
+
+def _parse(
+    connection: duckdb.DuckDBPyConnection, rows: str, schema: pa.Schema, carry: tuple[str, ...]
+) -> tuple[str, list[BrokenEvent]]:
+    table = f"_parsed_{next(_names)}"
+    connection.execute(f"CREATE TEMP TABLE {table} AS SELECT *, {_transform(schema)} AS _p FROM {rows}")
+    fits = _fits(schema)
+    misfits = connection.execute(f"SELECT position, payload FROM {table} WHERE NOT ({fits})").fetchall()
+    relation = f"(SELECT {_typed_columns(schema, carry)} FROM {table} WHERE {fits})"
+    if not misfits:
+        return relation, []
+    mended, reasons = _mend(misfits, schema)
+    broken = [
+        BrokenEvent(row[0], row[1], row[2], row[3], reasons[row[0]], row[4])
+        for row in connection.execute(
+            f"SELECT position, stream_id, event_type, schema_version, payload FROM {table} WHERE NOT ({fits})"
+        ).fetchall()
+        if row[0] in reasons
+    ]
+    if mended:
+        connection.register(f"{table}_mended", pa.table(mended, schema=_MENDED))
+        again = (
+            f"(SELECT e.* EXCLUDE (_p), {_transform(schema, 'm.canonical')} AS _p "
+            f"FROM {table} e JOIN {table}_mended m USING (position))"
+        )
+        relation = f"({relation[1:-1]} UNION ALL SELECT {_typed_columns(schema, carry)} FROM {again})"
+    return relation, broken
+
+
+_MENDED = pa.schema([("position", pa.int64()), ("canonical", pa.string())])
+
+
+def _mend(misfits: list[tuple[int, str]], schema: pa.Schema) -> tuple[dict[str, list[object]], dict[int, str]]:
+    mended: dict[str, list[object]] = {"position": [], "canonical": []}
+    reasons: dict[int, str] = {}
+    for position, payload in misfits:
+        try:
+            canonical = canonical_json(orjson.loads(payload), schema)
+        except orjson.JSONDecodeError as error:
+            reasons[position] = f"the payload is not JSON: {error}"
+        except PayloadError as error:
+            reasons[position] = str(error)
+        else:
+            mended["position"].append(position)
+            mended["canonical"].append(canonical)
+    return (mended if mended["position"] else {}), reasons
+
+
+def _transform(schema: pa.Schema, payload: str = "payload") -> str:
+    wide = pa.schema([f.with_type(_wide(f.type)) for f in schema])
+    structure = json_structure(pa.struct(list(wide)))
+    if not structure:
+        empty = f"json_type({payload}) = 'OBJECT' AND len(json_keys({payload})) = 0"
+        return f"CASE WHEN json_valid({payload}) AND {empty} THEN true END"
+    return f"TRY(json_transform_strict({payload}, {literal(json.dumps(structure))}))"
+
+
+def _wide(dtype: pa.DataType) -> pa.DataType:
+    """Leave room for surplus digits, so that they are seen and refused, not rounded away."""
+    if pt.is_decimal(dtype):
+        return pa.decimal128(38, min(dtype.scale + _EXTRA_SCALE, 38 - (dtype.precision - dtype.scale)))
+    if pt.is_list(dtype):
+        return pa.list_(dtype.value_field.with_type(_wide(dtype.value_type)))
+    if pt.is_struct(dtype):
+        return pa.struct([f.with_type(_wide(f.type)) for f in (dtype.field(i) for i in range(dtype.num_fields))])
+    return dtype
+
+
+def _fits(schema: pa.Schema) -> str:
+    conditions = ["_p IS NOT NULL"]
+    for field in schema:
+        value = f"_p.{quote(field.name)}"
+        conditions += [f"NOT ({c})" for c in null_in_required(value, field)]
+        if (wide := _wide(field.type)) != field.type:
+            narrow = f"TRY_CAST({value} AS {duckdb_type(field.type)})"
+            conditions.append(f"({value} IS NOT DISTINCT FROM CAST({narrow} AS {duckdb_type(wide)}))")
+    return " AND ".join(f"coalesce({c}, false)" for c in conditions)
+
+
+def _typed_columns(schema: pa.Schema, carry: tuple[str, ...]) -> str:
+    fields = [f"CAST(_p.{quote(f.name)} AS {duckdb_type(f.type)}) AS {quote(f.name)}" for f in schema]
+    return ", ".join([columns(ENVELOPE.names), *map(quote, carry), "0::BIGINT AS _ordinal", *fields])
+
+
+def _broken(connection: duckdb.DuckDBPyConnection, rows: str, reason: str) -> Iterator[BrokenEvent]:
+    found = connection.execute(
+        f"SELECT position, stream_id, event_type, schema_version, payload FROM {rows}"
+    ).fetchall()
+    return (BrokenEvent(row[0], row[1], row[2], row[3], reason, row[4]) for row in found)

@@ -1,0 +1,304 @@
+"""Scanning a log for events: sealed segments, commits that are not sealed yet, and bulk imports among them.
+
+What can hold the events is chosen by manifest and footers. DuckDB filters and sorts it, a large result a window after
+the other, and rows become events a batch at a time: so a result of any size takes little memory.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, Literal
+
+import duckdb
+import orjson
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pyarrow.types as pt
+
+from refold.event_schemas import (
+    ENVELOPE,
+    DamagedLogError,
+    PayloadError,
+    RecordedEvent,
+    Registry,
+    StoreError,
+)
+from refold.event_schemas.payload import from_json, to_json
+from refold.event_schemas.registry import Shape
+from refold.warehouse.engine.connections import connect
+from refold.warehouse.engine.sql import (
+    duckdb_type,
+    first_line,
+    literal,
+    quote,
+)
+from refold.warehouse.event_log.commit import CommitInfo
+from refold.warehouse.event_log.heads import files_literal
+from refold.warehouse.event_log.log import EventLog, Head
+from refold.warehouse.event_log.manifest import Segment
+from refold.warehouse.event_log.seal import based
+from refold.warehouse.event_log.segments import SEGMENT_ENVELOPE
+
+_BATCH = 4096
+_MEMORY = "1GB"
+_WINDOW = 1_000_000
+_LEAST_WINDOW = 100
+FOREVER = 1 << 62
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_TYPE, _VERSION = ENVELOPE.names.index("event_type"), ENVELOPE.names.index("schema_version")
+_TIMES = [i for i, field in enumerate(ENVELOPE) if pt.is_timestamp(field.type)]
+_ENVELOPE_SQL = ", ".join(
+    f"epoch_us({f.name}) AS {f.name}" if pt.is_timestamp(f.type) else str(f.name) for f in ENVELOPE
+)
+
+
+def live_segments(head: Head) -> list[Segment]:
+    """Give all segments of a log: the sealed ones, and those of bulk imports that are not sealed yet."""
+    return [*head.sealed.segments, *(based(s, info) for info in head.tail for s in info.segments)]
+
+
+def from_microseconds(count: int) -> datetime:
+    """Turn microseconds since 1970 into a time in UTC; DuckDB's own conversion would need a further package."""
+    return _EPOCH + timedelta(microseconds=count)
+
+
+def overlaps(segment: Segment, after: int, up_to: int) -> bool:
+    """Tell whether a segment may hold events with ``after < position <= up_to``."""
+    base = segment.position_base
+    return segment.last_position + base > after and segment.first_position + base <= up_to
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Selection:
+    """Which events to read, and in which order.
+
+    Attributes:
+        condition: SQL over the stored columns.
+        segment: rules segments out.
+        commit: rules commits out.
+        order: ``position`` or ``stream_version``.
+        after: read what is greater than this, in terms of ``order``.
+        up_to: read up to this.
+        width: how much of that range to sort at a time; a smaller part is tried when memory does not do.
+    """
+
+    condition: str
+    segment: Callable[[Segment], bool] = lambda _segment: True
+    commit: Callable[[CommitInfo], bool] = lambda _info: True
+    order: Literal["position", "stream_version"] = "position"
+    after: int = 0
+    up_to: int
+    width: int = _WINDOW
+
+    @property
+    def unbroken(self) -> bool:
+        """Whether the events follow each other without a gap."""
+        return self.order == "stream_version" or self.condition == "true"
+
+
+def scan(log: EventLog, registry: Registry, head: Head, wanted: Selection) -> Iterator[RecordedEvent]:
+    """Yield the selected events in order.
+
+    Raises:
+        DamagedLogError: an object of the log is missing or truncated, or an event is missing.
+        StoreError: sorting needs more memory or disk than there is.
+    """
+    schemas = _Schemas(registry)
+    last, width = wanted.after, wanted.width
+    while last < wanted.up_to:
+        up_to = min(last + width, wanted.up_to)
+        try:
+            for event in _read_window(log, schemas, head, wanted, last, up_to):
+                place: int = getattr(event, wanted.order)
+                if wanted.unbroken and place != last + 1:
+                    raise _gap(log, wanted, last + 1, f"{place} follows {last}, at position {event.position}")
+                last = place
+                yield event
+        except duckdb.OutOfMemoryException as error:
+            if width <= _LEAST_WINDOW:
+                raise StoreError(
+                    f"Sorting {width} events of {log.url} needs more than {_MEMORY} of memory, or of disk in "
+                    f"{tempfile.gettempdir()}: {first_line(error)} Set TMPDIR to a larger disk."
+                ) from error
+            width = max(min(up_to - last, 4 * _WINDOW) // 4, 1)
+            continue
+        if last < up_to and wanted.order == "stream_version":
+            return
+        if last < up_to and wanted.unbroken:
+            raise _gap(log, wanted, last + 1, f"nothing up to {up_to}")
+        last = up_to
+
+
+def _gap(log: EventLog, wanted: Selection, missing: int, found: str) -> DamagedLogError:
+    what = "position" if wanted.condition == "true" else f"{wanted.condition}: stream version"
+    return DamagedLogError(
+        f"The log {log.url} has a gap: {what} {missing} is missing ({found}). Run `refold events verify`, and restore "
+        "what it names from a backup of the store."
+    )
+
+
+def _read_window(
+    log: EventLog, schemas: _Schemas, head: Head, wanted: Selection, after: int, up_to: int
+) -> Iterator[RecordedEvent]:
+    def where(base: int = 0) -> str:
+        base = base if wanted.order == "position" else 0
+        return f"{wanted.condition} AND {wanted.order} > {after - base} AND {wanted.order} <= {up_to - base}"
+
+    segments = filter(wanted.segment, live_segments(head))
+    tail = [info for info in head.tail if info.import_id is None and wanted.commit(info)]
+    if wanted.order == "position":
+        segments = filter(lambda s: overlaps(s, after, up_to), segments)
+        tail = [info for info in tail if info.last_position > after and info.first_position <= up_to]
+    parts = _segment_scans(log, schemas, segments, where)
+    if tail:
+        files = files_literal(log.commit_paths([info.number for info in tail]))
+        parts.append(
+            f"SELECT {_ENVELOPE_SQL}, false AS typed, payload "
+            f"FROM read_parquet({files}, hive_partitioning = false) WHERE {where()}"
+        )
+    return _events(log, schemas, f"{' UNION ALL '.join(parts)} ORDER BY {wanted.order}") if parts else iter(())
+
+
+class _Schemas:
+    """The schema of every shape that is read; one that the registry does not know has its segments' own."""
+
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
+        self._from_files: dict[Shape, pa.Schema] = {}
+
+    def of_segments(self, shape: Shape, path: Path) -> pa.Schema:
+        """Give the schema of typed segments, of which ``path`` is one."""
+        if self._registry.knows(shape):
+            return self._registry.schema(*shape)
+        if shape not in self._from_files:
+            self._from_files[shape] = pa.schema(f for f in pq.read_schema(path) if f.name not in SEGMENT_ENVELOPE)
+        return self._from_files[shape]
+
+    def payload(self, shape: Shape, text: str, *, typed: bool) -> dict[str, Any]:
+        """Turn a payload's JSON text into Python values; what fits no contract is shown as it is."""
+        value = orjson.loads(text) if typed else _parsed(text)
+        if typed:
+            return from_json(value, self._from_files.get(shape) or self._registry.schema(*shape))
+        if self._registry.knows(shape):
+            schema = self._registry.schema(*shape)
+            try:
+                return from_json(to_json(value, schema), schema)
+            except PayloadError:
+                pass
+        return value if isinstance(value, dict) else {"payload": value}
+
+
+def _parsed(text: str) -> Any:
+    try:
+        return orjson.loads(text)
+    except orjson.JSONDecodeError:
+        return text
+
+
+def _segment_scans(
+    log: EventLog, schemas: _Schemas, segments: Iterable[Segment], where: Callable[[int], str]
+) -> list[str]:
+    groups: dict[tuple[Shape, int, int, bool], list[Path]] = {}
+    for s in segments:
+        groups.setdefault((s.shape, s.position_base, s.commit_base, s.raw), []).append(log.segment_path(s))
+    scans = []
+    for (shape, position_base, commit_base, raw), paths in groups.items():
+        payload = "payload" if raw else _payload_text(schemas.of_segments(shape, paths[0]))
+        replaced = {
+            "position": f"position + {position_base} AS position",
+            "commit_number": f"commit_number + {commit_base} AS commit_number",
+            "event_type": f"{literal(shape[0])} AS event_type",
+            "schema_version": f"{shape[1]}::INTEGER AS schema_version",
+            "occurred_at": "epoch_us(occurred_at) AS occurred_at",
+            "recorded_at": "epoch_us(recorded_at) AS recorded_at",
+        }
+        scans.append(
+            f"SELECT {', '.join(replaced.get(n, n) for n in ENVELOPE.names)}, {not raw} AS typed, {payload} AS payload "
+            f"FROM read_parquet({files_literal(paths)}, hive_partitioning = false) WHERE {where(position_base)}"
+        )
+    return scans
+
+
+def _payload_text(schema: pa.Schema) -> str:
+    """Write the payload's columns as the JSON text that ``from_json`` takes: decimals and times as text."""
+    fields = [f"{literal(f.name)}: {_text(quote(f.name), f.type)}" for f in schema]
+    return f"to_json({{{', '.join(fields)}}})::VARCHAR" if fields else "'{}'"
+
+
+def _text(expression: str, dtype: pa.DataType) -> str:
+    zoned = _sql_type(dtype, lambda t: "TIMESTAMPTZ" if pt.is_timestamp(t) else duckdb_type(t))
+    plain = _sql_type(
+        dtype, lambda t: duckdb_type(t) if pt.is_integer(t) or pt.is_floating(t) or pt.is_boolean(t) else "VARCHAR"
+    )
+    # Times are written in UTC with their offset, also those whose column has no zone: as in a commit.
+    zone_first = f"CAST({expression} AS {zoned})" if _has_naive_time(dtype) else expression
+    return f"CAST({zone_first} AS {plain})"
+
+
+def _sql_type(dtype: pa.DataType, scalar: Callable[[pa.DataType], str]) -> str:
+    if pt.is_list(dtype):
+        return f"{_sql_type(dtype.value_type, scalar)}[]"
+    if pt.is_struct(dtype):
+        inner = ", ".join(f"{quote(f.name)} {_sql_type(f.type, scalar)}" for f in dtype)
+        return f"STRUCT({inner})"
+    return scalar(dtype)
+
+
+def _has_naive_time(dtype: pa.DataType) -> bool:
+    if pt.is_list(dtype):
+        return _has_naive_time(dtype.value_type)
+    if pt.is_struct(dtype):
+        return any(_has_naive_time(f.type) for f in dtype)
+    return bool(pt.is_timestamp(dtype)) and dtype.tz is None
+
+
+def _events(log: EventLog, schemas: _Schemas, query: str) -> Iterator[RecordedEvent]:
+    with _cursor() as connection:
+        try:
+            result = connection.execute(query)
+            while rows := result.fetchmany(_BATCH):
+                yield from _recorded(schemas, rows)
+        except duckdb.OutOfMemoryException:
+            raise
+        except duckdb.Error as error:
+            if "No space left" in str(error):
+                raise StoreError(
+                    f"No room is left in {tempfile.gettempdir()} to sort events of {log.url}. Set TMPDIR to a larger "
+                    "disk."
+                ) from error
+            raise DamagedLogError(
+                f"The log {log.url} cannot be read: {first_line(error)} Run `refold events verify`, and restore the "
+                "object that it names from a backup of the store."
+            ) from error
+
+
+def _recorded(schemas: _Schemas, rows: Iterable[tuple[Any, ...]]) -> Iterator[RecordedEvent]:
+    for *envelope, typed, payload in rows:
+        shape = (envelope[_TYPE], envelope[_VERSION])
+        for i in _TIMES:
+            envelope[i] = from_microseconds(envelope[i])
+        yield RecordedEvent(*envelope, schemas.payload(shape, payload, typed=typed))  # type: ignore[call-arg]
+
+
+def _cursor() -> duckdb.DuckDBPyConnection:
+    cursor = _database(os.getpid()).cursor()
+    cursor.execute("SET TimeZone = 'UTC'")  # a cursor has settings of its own
+    return cursor
+
+
+@functools.cache
+def _database(_process: int) -> duckdb.DuckDBPyConnection:
+    """Open the database that sorts; it is kept, since opening one takes longer than reading a stream.
+
+    A forked process has its own: DuckDB's threads do not live on in it.
+    """
+    folder = Path(tempfile.gettempdir()) / f"refold-read-{os.getpid()}"
+    c = connect(memory_limit=_MEMORY, temp_directory=folder)
+    c.execute("SET GLOBAL parquet_metadata_cache = true")
+    return c

@@ -1,0 +1,1 @@
+"""Verification of a log: commits, segments, and what was found."""

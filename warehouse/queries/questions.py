@@ -1,0 +1,236 @@
+"""Questions: what is asked of endpoints, and how many of one kind become one query.
+
+Planning a query takes longer than finding a row by an index: 32 orders found by one query take 1.5 ms, by 32 queries
+17 ms. So questions of one group, which differ in nothing but the values that are looked up, are asked together.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import duckdb
+import orjson
+
+from refold.event_schemas import UsageError
+from refold.warehouse.declarations.endpoints import Bound, Lookup, Report
+from refold.warehouse.declarations.reports import ask_together
+from refold.warehouse.engine.sql import columns, quote
+
+MOST_ROWS = 10_000
+"""A report that has more rows is refused."""
+
+WIDE = ("HUGEINT", "UHUGEINT")
+"""Integers of 128 bits, which are answered as text."""
+
+_SPARE_ROWS = 1_000
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What is asked of one endpoint.
+
+    Attributes:
+        bound: the endpoint.
+        values: of the columns that a lookup's path names, or of a report's parameters, in their order.
+        limit: how many rows a page has.
+        after: the cursor that the page before gave; empty for the first page.
+    """
+
+    bound: Bound
+    values: tuple[Any, ...]
+    limit: int = 1
+    after: str = ""
+
+    @property
+    def group(self) -> tuple[Any, ...]:
+        """What questions must have in common to be asked together."""
+        alone = () if self.bound.together else self.values
+        return (self.bound.endpoint.path, self.limit, self.after, alone)
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Rows that answer a question.
+
+    Attributes:
+        rows: column to value.
+        after: the cursor of the next page; empty if there is none.
+    """
+
+    rows: list[Row]
+    after: str = ""
+
+
+def answer(connection: duckdb.DuckDBPyConnection, questions: Sequence[Question]) -> list[Page]:
+    """Answer questions of one group by one query.
+
+    Args:
+        connection: its default schema has the read models.
+        questions: at least one; each has another value.
+
+    Raises:
+        UsageError: a cursor is none that a page gave, or a report has more rows than :data:`MOST_ROWS`; which of many
+            does is not told.
+
+    Example:
+        >>> from refold.warehouse.declarations.endpoints import Lookup
+        >>> lookup = Lookup(path="/orders/{id}", table="orders", text="One order.")
+        >>> bound = Bound(lookup, {"id": "VARCHAR", "city": "VARCHAR"}, key=("id",), one=True)
+        >>> connection = duckdb.connect()
+        >>> _ = connection.execute("CREATE TABLE orders AS SELECT 'a' AS id, 'Ulm' AS city")
+        >>> [page.rows for page in answer(connection, [Question(bound, ("a",)), Question(bound, ("b",))])]
+        [[{'id': 'a', 'city': 'Ulm'}], []]
+    """
+    first = questions[0]
+    endpoint = first.bound.endpoint
+    if isinstance(endpoint, Report):
+        return _reports(connection, endpoint, questions)
+    return _lookup(connection, endpoint, first.bound, questions)
+
+
+def _reports(connection: duckdb.DuckDBPyConnection, report: Report, questions: Sequence[Question]) -> list[Page]:
+    if len(questions) > 1:
+        asked = [question.values for question in questions]
+        found = ask_together(connection, report.sql, report.types, asked, most=MOST_ROWS)
+        if found is not None:
+            return [Page(_named(q.bound.columns, rows)) for q, rows in zip(questions, found, strict=True)]
+    return [_report(connection, report, question) for question in questions]
+
+
+def _report(connection: duckdb.DuckDBPyConnection, report: Report, question: Question) -> Page:
+    connection.execute(report.sql, dict(zip(report.parameters, question.values, strict=True)))
+    rows = connection.fetchmany(MOST_ROWS + 1)
+    if len(rows) > MOST_ROWS:
+        raise UsageError(f"The answer has more than {MOST_ROWS:,} rows. Ask for less: a shorter range, a coarser step.")
+    return Page(_named(question.bound.columns, rows))
+
+
+def _lookup(
+    connection: duckdb.DuckDBPyConnection, lookup: Lookup, bound: Bound, questions: Sequence[Question]
+) -> list[Page]:
+    limit, after = questions[0].limit, questions[0].after
+    values = [question.values for question in questions]
+    most = len(values) * (limit + 1) + _SPARE_ROWS
+    rows = _fetch(connection, lookup, bound, values, after, limit=limit, most=most)
+    if len(values) > 1 and len(rows) >= most:  # somebody has so many rows that others may have been cut off
+        return [page for question in questions for page in _lookup(connection, lookup, bound, [question])]
+    names = list(bound.columns)
+    given = [names.index(name) for name in lookup.given]
+    found: dict[tuple[Any, ...], list[tuple[Any, ...]]] = {}
+    for row in rows:
+        found.setdefault(tuple(row[i] for i in given), []).append(row)
+    return [_page(bound, lookup, found.get(value, []), limit) for value in values]
+
+
+def _fetch(
+    connection: duckdb.DuckDBPyConnection,
+    lookup: Lookup,
+    bound: Bound,
+    values: Sequence[tuple[Any, ...]],
+    after: str,
+    *,
+    limit: int,
+    most: int,
+) -> list[tuple[Any, ...]]:
+    where, bindings = _among(lookup.given, values)
+    sql = f"SELECT {columns(bound.columns)} FROM {quote(lookup.table)} WHERE {where}"
+    if not bound.one:
+        beyond, ends = _beyond(connection, lookup, bound, after) if after else ("true", [])
+        bindings = bindings + ends
+        order = [f"{quote(lookup.newest_first)} DESC NULLS LAST"] if lookup.newest_first else []
+        order += [quote(c) for c in _rest_of_key(lookup, bound)]
+        # Materialized, since DuckDB takes no index for a scan that feeds a Top N, but looks through the whole table.
+        sql = (
+            f"WITH _found AS MATERIALIZED ({sql}) FROM _found WHERE {beyond} "
+            f"ORDER BY {', '.join(order)} LIMIT {limit + 1 if len(values) == 1 else most}"
+        )
+    return connection.execute(sql, bindings).fetchall()
+
+
+def _among(given: Sequence[str], values: Sequence[tuple[Any, ...]]) -> tuple[str, list[Any]]:
+    """Write the condition that a row has one of some values; by one column alone, so that an index can serve it."""
+    if len(given) == 1:
+        marks = ", ".join("?" * len(values))
+        return f"{quote(given[0])} IN ({marks})", [value for (value,) in values]
+    each = " AND ".join(f"{quote(name)} = ?" for name in given)
+    return f"({' OR '.join([f'({each})'] * len(values))})", [part for value in values for part in value]
+
+
+def _beyond(connection: duckdb.DuckDBPyConnection, lookup: Lookup, bound: Bound, after: str) -> tuple[str, list[Any]]:
+    """Write the condition that a row comes after the one of a cursor."""
+    rest = _rest_of_key(lookup, bound)
+    by = [lookup.newest_first] if lookup.newest_first else []
+    typed = ", ".join(f"CAST(? AS {bound.columns[c]})" for c in (*by, *rest))
+    parts = _decoded(after, len(by) + len(rest))
+    try:
+        [end] = connection.execute(f"SELECT {typed}", parts).fetchall()
+    except duckdb.Error as error:
+        raise _no_cursor(after) from error
+    key = list(end[len(by) :])
+    later_key = f"ROW({columns(rest)}) > ROW({', '.join('?' * len(rest))})"
+    if not by:
+        return later_key, key
+    column, largest = quote(by[0]), end[0]
+    if largest is None:
+        return f"({column} IS NULL AND {later_key})", key
+    return f"({column} < ? OR {column} IS NULL OR ({column} = ? AND {later_key}))", [largest, largest, *key]
+
+
+def _page(bound: Bound, lookup: Lookup, rows: list[tuple[Any, ...]], limit: int) -> Page:
+    if bound.one or len(rows) <= limit:
+        return Page(_named(bound.columns, rows))
+    shown = _named(bound.columns, rows[:limit])
+    by = [lookup.newest_first] if lookup.newest_first else []
+    return Page(shown, _encoded([shown[-1][c] for c in (*by, *_rest_of_key(lookup, bound))]))
+
+
+def _rest_of_key(lookup: Lookup, bound: Bound) -> list[str]:
+    return [column for column in bound.key if column not in lookup.given]
+
+
+def _named(types: Mapping[str, str], rows: Sequence[tuple[Any, ...]]) -> list[Row]:
+    named = [dict(zip(types, row, strict=True)) for row in rows]
+    for wide in [name for name, dtype in types.items() if dtype in WIDE]:
+        for row in named:
+            row[wide] = None if row[wide] is None else str(row[wide])
+    return named
+
+
+def to_json(value: Any) -> bytes:
+    """Write what rows hold: decimals and integers of 128 bits as text, times in UTC as RFC 3339, bytes as base64.
+
+    Example:
+        >>> from decimal import Decimal
+        >>> to_json({"amount": Decimal("12.50")})
+        b'{"amount":"12.50"}'
+    """
+    return orjson.dumps(value, default=_plain, option=orjson.OPT_UTC_Z | orjson.OPT_NON_STR_KEYS)
+
+
+def _plain(value: Any) -> Any:
+    return base64.b64encode(value).decode() if isinstance(value, bytes) else str(value)
+
+
+def _encoded(parts: Sequence[Any]) -> str:
+    exact = [str(part) if isinstance(part, float) else part for part in parts]  # JSON has neither NaN nor infinity
+    return base64.urlsafe_b64encode(to_json(exact)).decode().rstrip("=")
+
+
+def _decoded(cursor: str, count: int) -> list[Any]:
+    try:
+        parts = orjson.loads(base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True))
+    except (binascii.Error, ValueError) as error:
+        raise _no_cursor(cursor) from error
+    if not isinstance(parts, list) or len(parts) != count or any(isinstance(p, list | dict) for p in parts):
+        raise _no_cursor(cursor)
+    return [part if part is None else str(part) for part in parts]
+
+
+def _no_cursor(cursor: str) -> UsageError:
+    return UsageError(f"The cursor {cursor!r} is none that a page gave: take the link `next` of the answer before.")

@@ -1,0 +1,397 @@
+"""The read-only query side: connections to what is published, or to what a stream in this process has brought forward.
+
+``Reader``
+    the newest generation; a newer one is adopted while questions go on, and any number of processes can do that.
+``LiveReader``
+    the live database of a stream in the same process, a fraction of a second behind the log.
+
+Both answer in one transaction and say where in the log its rows stand. Rows of large read models are found by indexes
+that are made in a private copy: those who open the published file get it without (docs/adr/0009).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
+
+import duckdb
+
+from refold.event_schemas import GenerationError
+from refold.warehouse.declarations.domain import Domain
+from refold.warehouse.declarations.endpoints import Lookup
+from refold.warehouse.engine.connections import connect
+from refold.warehouse.engine.private_folder import PrivateFolder
+from refold.warehouse.read_models.generations.generations import Generation, Generations
+from refold.warehouse.read_models.live.indexes import create_indexes
+from refold.warehouse.read_models.live.live_database import LiveDatabase
+
+T = TypeVar("T")
+
+INDEXED_ROWS = 100_000
+"""A read model of fewer rows is looked through: one row group of DuckDB holds them."""
+
+_MEMORY = "2GB"
+_LIST_EVERY = 10
+_PREFIX = "refold-serve-"
+
+_STANDING = "SELECT position, commit_number, recorded_at, last_updated FROM refold.checkpoint"
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Where the rows of an answer stand.
+
+    Attributes:
+        position: of the last event that they show.
+        commit_number: of the commit that brought it.
+        recorded_at: when that was recorded, RFC 3339; empty if there is none.
+        last_updated: when they were brought there, RFC 3339.
+        generation: the one that they are, or that they were brought forward from.
+        digest: of what that generation holds, so that other rows at an equal position can be told apart: made by other
+            code, or with dead letters that were retried.
+    """
+
+    position: int
+    commit_number: int
+    recorded_at: str
+    last_updated: str
+    generation: int
+    digest: str
+
+
+class Source(Protocol):
+    """Where questions are asked: a ``Reader`` or a ``LiveReader``."""
+
+    def standing(self) -> Standing | None:
+        """Tell what is shown now; None before there is anything. Costs nothing."""
+
+    def ask(self, query: Callable[[duckdb.DuckDBPyConnection], T]) -> tuple[T, Standing]:
+        """Run a short query, and tell where its rows stand."""
+
+    def close(self) -> None:
+        """Give up what is open."""
+
+
+def lookup_indexes(domain: Domain) -> dict[str, tuple[str, ...]]:
+    """Name the columns by which a domain's endpoints look rows up, a read model.
+
+    Example:
+        >>> from refold.warehouse import load_domain
+        >>> lookup_indexes(load_domain("orders"))["order_summary"]
+        ('customer_id', 'order_id')
+    """
+    found: dict[str, set[str]] = {}
+    for endpoint in domain.endpoints:
+        if isinstance(endpoint, Lookup):
+            found.setdefault(endpoint.table, set()).add(endpoint.given[0])
+    return {table: tuple(sorted(names)) for table, names in found.items()}
+
+
+def digest_of(generation: Generation) -> str:
+    """Tell what a generation holds, in eight letters: other declarations or other rows make another digest."""
+    parts = [f"{name} {table.fingerprint} {table.checksum}" for name, table in sorted(generation.tables.items())]
+    parts += [f"{name} {view}" for name, view in sorted((generation.views or {}).items())]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:8]
+
+
+class Cursors:
+    """Connections to one database, each used by one thread at a time; the last user of a retired one closes it."""
+
+    def __init__(self, make: Callable[[], duckdb.DuckDBPyConnection], close: Callable[[], None]) -> None:
+        self._make = make
+        self._close = close
+        self._free: list[duckdb.DuckDBPyConnection] = []
+        self._lock = threading.Lock()
+        self._used = 0
+        self._retired = False
+
+    def take(self) -> duckdb.DuckDBPyConnection | None:
+        """Take one; None if the database was retired."""
+        with self._lock:
+            if self._retired:
+                return None
+            self._used += 1
+            if self._free:
+                return self._free.pop()
+        try:
+            return self._make()
+        except BaseException:
+            self.give(None)
+            raise
+
+    def give(self, cursor: duckdb.DuckDBPyConnection | None) -> None:
+        """Give one back."""
+        with self._lock:
+            self._used -= 1
+            if cursor is not None:
+                self._free.append(cursor)
+            last = self._retired and not self._used
+        if last:
+            self._end()
+
+    def retire(self) -> None:
+        """Give no more, and close the database when nobody uses it."""
+        with self._lock:
+            if self._retired:
+                return
+            self._retired = True
+            last = not self._used
+        if last:
+            self._end()
+
+    def _end(self) -> None:
+        for cursor in self._free:
+            with suppress(duckdb.Error):
+                cursor.close()
+        self._free.clear()
+        self._close()
+
+
+@dataclass(frozen=True, slots=True)
+class _Opened:
+    """One generation, open for reading."""
+
+    generation: Generation
+    standing: Standing
+    cursors: Cursors
+
+
+class Reader:
+    """Answers from the newest published generation.
+
+    Args:
+        generations: where it is published.
+        domain: its endpoints tell which columns rows are looked up by.
+        threads: how many threads a query may use.
+
+    Example:
+        >>> import tempfile
+        >>> from refold.warehouse import load_domain, open_generations
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     reader = Reader(open_generations(folder, "orders"), load_domain("orders"))
+        ...     reader.adopt(), reader.standing()
+        (False, None)
+    """
+
+    def __init__(self, generations: Generations, domain: Domain, *, threads: int = 1) -> None:
+        self._generations = generations
+        self._indexes = lookup_indexes(domain)
+        self._threads = threads
+        self._opened: _Opened | None = None
+        self._looks = 0
+
+    def adopt(self) -> bool:
+        """Look for a newer generation, and answer from it from now on; tell whether there was one.
+
+        Questions under way end on the one that they began with.
+
+        Raises:
+            GenerationError: it cannot be opened; the one before is still answered from.
+        """
+        now = self._opened
+        self._looks += 1
+        # Usually the next number tells. But whoever was slow finds that one collected, and has to list what there is.
+        if (
+            now is not None
+            and self._looks % _LIST_EVERY
+            and not self._generations.is_published(now.generation.number + 1)
+        ):
+            return False
+        newest = self._generations.newest()
+        if newest is None or (now is not None and newest.number == now.generation.number):
+            return False
+        self._opened = self._open(newest)
+        if now is not None:
+            now.cursors.retire()
+        return True
+
+    def standing(self) -> Standing | None:
+        """Tell what is shown now; None if nothing is published yet."""
+        opened = self._opened
+        return opened.standing if opened else None
+
+    def ask(self, query: Callable[[duckdb.DuckDBPyConnection], T]) -> tuple[T, Standing]:
+        """Run a query on the newest generation.
+
+        Raises:
+            GenerationError: nothing is published yet, or the reader is closed.
+        """
+        while (opened := self._opened) is not None:
+            cursor = opened.cursors.take()
+            if cursor is None:  # retired a moment ago
+                continue
+            try:
+                return query(cursor), opened.standing
+            finally:
+                opened.cursors.give(cursor)
+        raise GenerationError("Nothing is published yet. Run `refold rebuild` first, or `refold stream`.")
+
+    def close(self) -> None:
+        """Close what is open when nobody uses it any more."""
+        opened, self._opened = self._opened, None
+        if opened is not None:
+            opened.cursors.retire()
+
+    def _open(self, generation: Generation) -> _Opened:
+        wanted = {t: c for t, c in self._indexes.items() if t in generation.tables}
+        large = {t: c for t, c in wanted.items() if generation.tables[t].rows >= INDEXED_ROWS}
+        folder = PrivateFolder(_PREFIX) if large else None
+        connection: duckdb.DuckDBPyConnection | None = None
+        try:
+            if folder is not None:
+                path = self._generations.working_copy(generation, folder.path)
+                path.chmod(0o600)
+                connection = connect(path, threads=self._threads, memory_limit=_MEMORY, temp_directory=folder.path)
+                create_indexes(connection, large)
+            else:
+                path = self._generations.path(generation)
+                connection = connect(path, threads=self._threads, memory_limit=_MEMORY, read_only=True)
+            [[_, _, _, updated]] = connection.execute(_STANDING).fetchall()
+        except BaseException:
+            if connection is not None:
+                connection.close()
+            if folder is not None:
+                folder.remove()
+            raise
+        standing = Standing(
+            generation.position,
+            generation.commit_number,
+            generation.recorded_at,
+            updated.isoformat() if updated else generation.published_at,
+            generation.number,
+            digest_of(generation),
+        )
+
+        def end() -> None:
+            connection.close()
+            if folder is not None:
+                folder.remove()
+
+        return _Opened(generation, standing, Cursors(connection.cursor, end))
+
+
+@dataclass(frozen=True, slots=True)
+class _Followed:
+    """One live database, open for reading."""
+
+    live: LiveDatabase
+    digest: str
+    cursors: Cursors
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """Where a live database stood, and at which count of its changes."""
+
+    followed: _Followed
+    changes: int
+    standing: Standing
+
+
+@dataclass(slots=True)
+class LiveReader:
+    """Answers from the live database of a stream in this process.
+
+    Attributes:
+        updated: called from the stream's thread whenever rows changed.
+    """
+
+    updated: Callable[[], None] = lambda: None
+    _followed: _Followed | None = None
+    _seen: _Seen | None = None
+
+    def adopt(self, live: LiveDatabase) -> None:
+        """Answer from another live database from now on; give it to a stream as ``on_open``."""
+        followed = _Followed(live, digest_of(live.generation), Cursors(live.cursor, lambda: None))
+        before, self._followed = self._followed, followed
+        if before is not None:
+            before.cursors.retire()
+        self.moved()
+
+    def moved(self) -> None:
+        """Take note that the stream applied events; called in its thread, between its turns."""
+        followed = self._followed
+        if followed is None or (cursor := followed.cursors.take()) is None:
+            return
+        try:
+            _, standing = _in_transaction(cursor, lambda _: None, followed)
+        finally:
+            followed.cursors.give(cursor)
+        self._seen = _Seen(followed, followed.live.changes, standing)
+        self.updated()
+
+    def standing(self) -> Standing | None:
+        """Tell what is shown now, or a moment ago; None before the stream has opened its database."""
+        seen = self._seen
+        return seen.standing if seen else None
+
+    def ask(self, query: Callable[[duckdb.DuckDBPyConnection], T]) -> tuple[T, Standing]:
+        """Run a query; its rows and where they stand are of one moment.
+
+        Between two turns that takes no transaction: each statement more would have to wait for Python's lock again.
+
+        Raises:
+            GenerationError: the stream has not opened its database yet, or has ended.
+        """
+        while (followed := self._followed) is not None:
+            cursor = followed.cursors.take()
+            if cursor is None:  # another was adopted a moment ago
+                continue
+            try:
+                return self._ask(query, followed, cursor)
+            except duckdb.InterruptException:
+                raise
+            except duckdb.Error:
+                if followed is self._followed:  # else it was closed meanwhile, and another has taken its place
+                    raise
+            finally:
+                followed.cursors.give(cursor)
+        raise GenerationError("The stream of this server has not opened its database yet, or has ended.")
+
+    def _ask(
+        self, query: Callable[[duckdb.DuckDBPyConnection], T], followed: _Followed, cursor: duckdb.DuckDBPyConnection
+    ) -> tuple[T, Standing]:
+        seen, live = self._seen, followed.live
+        if seen is not None and seen.followed is followed and seen.changes == live.changes:
+            try:
+                rows = query(cursor)
+            except duckdb.InterruptException:
+                raise
+            except duckdb.Error:
+                if seen.changes == live.changes:
+                    raise
+            else:
+                if seen.changes == live.changes:
+                    return rows, seen.standing
+        return _in_transaction(cursor, query, followed)
+
+    def close(self) -> None:
+        """Answer no more."""
+        followed, self._followed = self._followed, None
+        self._seen = None
+        if followed is not None:
+            followed.cursors.retire()
+
+
+def _in_transaction(
+    cursor: duckdb.DuckDBPyConnection, query: Callable[[duckdb.DuckDBPyConnection], T], followed: _Followed
+) -> tuple[T, Standing]:
+    cursor.execute("BEGIN TRANSACTION READ ONLY")
+    try:
+        [[position, commit_number, recorded, updated]] = cursor.execute(_STANDING).fetchall()
+        rows = query(cursor)
+    finally:
+        cursor.execute("ROLLBACK")
+    standing = Standing(
+        position,
+        commit_number,
+        recorded.isoformat() if recorded else "",
+        updated.isoformat() if updated else "",
+        followed.live.generation.number,
+        followed.digest,
+    )
+    return rows, standing

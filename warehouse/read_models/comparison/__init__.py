@@ -1,0 +1,1 @@
+"""Comparing read models: row by row, in words, and as the gate before a publish."""

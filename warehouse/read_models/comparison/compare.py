@@ -1,0 +1,259 @@
+"""Comparing tables of two databases: counts and checksums first, and where these differ, keys and columns.
+
+Rows that both sides have are taken out first (``EXCEPT ALL``, so that a row that one side has twice is seen); what is
+left is paired by key. A column that is an approximate total may differ by its rounding; all others must be equal.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import duckdb
+
+from refold.warehouse.declarations.domain import Domain
+from refold.warehouse.declarations.projection import Projection, ReadModel
+from refold.warehouse.declarations.reducers import Kind
+from refold.warehouse.engine.connections import connect
+from refold.warehouse.engine.sql import columns, literal, quote
+from refold.warehouse.read_models.comparison.differences import RowDifference, TableDifference
+from refold.warehouse.read_models.database import seen_tables, table_checksum
+
+TOLERANCES = {"DOUBLE": 1e-9, "FLOAT": 1e-5}
+"""By how much approximate totals may differ: of the greater of the two, and of 1 where both are smaller."""
+
+_MEMORY = "2GB"
+_FLOATS = ("FLOAT", "DOUBLE", "REAL")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Compared:
+    """A table to compare.
+
+    Attributes:
+        name: as it is told.
+        source: SQL of the relation, with ``{db}`` for the database.
+        key: columns that tell a row; the whole row if there are none.
+        columns: what to compare, the key included; whatever both sides have by default.
+        approximate: columns that are sums of floats.
+    """
+
+    name: str
+    source: str
+    key: tuple[str, ...] = ()
+    columns: tuple[str, ...] = ()
+    approximate: frozenset[str] = frozenset()
+
+    def of(self, database: str) -> str:
+        """Give its SQL in one of the databases."""
+        return self.source.replace("{db}", database)
+
+
+def compared_tables(model: ReadModel) -> list[Compared]:
+    """Name the tables of a read model: its own, and what its distinct counts have seen."""
+    approximate: frozenset[str] = frozenset()
+    if isinstance(model, Projection):
+        totals = {c: str(r.type).upper() for c, r in model.columns.items() if r.kind is Kind.TOTAL}
+        approximate = frozenset(c for c, t in totals.items() if t in _FLOATS)
+    own = Compared(
+        name=model.name,
+        source=f"{{db}}.main.{quote(model.name)}",
+        key=tuple(model.key),
+        columns=tuple(model.table),
+        approximate=approximate,
+    )
+    seen = [Compared(name=t.replace('"', ""), source=f"{{db}}.{t}") for t in seen_tables(model).values()]
+    return [own, *seen]
+
+
+def compared_published(domain: Domain, names: Iterable[str]) -> list[Compared]:
+    """Name tables of any two generations, with all their columns, whatever the domain declares today."""
+    declared = {m.name: t for m in domain.read_models for t in compared_tables(m) if t.name == m.name}
+    found = [
+        dataclasses.replace(declared[name], columns=())
+        if name in declared
+        else Compared(name=name, source=f"{{db}}.main.{quote(name)}")
+        for name in sorted(set(names))
+    ]
+    return [*found, compared_dead_letters([t.name for t in found])]
+
+
+def compared_dead_letters(models: Sequence[str], *, no_contract: bool = True) -> Compared:
+    """Name the dead letters of some read models, by place, not by wording.
+
+    Args:
+        models: their names.
+        no_contract: with those of events that fit no contract, which are known only if the whole log was replayed.
+    """
+    told = ", ".join(literal(name) for name in (*([""] if no_contract else []), *models))
+    names = ("read_model", "position", "stream_id", "event_type", "schema_version")
+    rows = f"(SELECT {columns(names)} FROM {{db}}.refold.dead_letters WHERE read_model IN ({told}))"
+    return Compared(name="refold.dead_letters", source=rows, key=names[:2], columns=names)
+
+
+def compare_files(
+    here: Path, there: Path, tables: Sequence[Compared], *, spill: Path, examples: int = 5
+) -> list[TableDifference]:
+    """Compare tables of two database files, which stay as they are.
+
+    Args:
+        here: a file.
+        there: another.
+        tables: what to compare.
+        spill: a folder for what does not fit into memory.
+        examples: how many differing keys of each table to give.
+
+    Returns:
+        The tables that differ.
+    """
+    if here.resolve() == there.resolve():
+        return []
+    with connect(memory_limit=_MEMORY, temp_directory=spill) as connection:
+        connection.execute(f"ATTACH {literal(str(here))} AS here (READ_ONLY)")
+        connection.execute(f"ATTACH {literal(str(there))} AS there (READ_ONLY)")
+        return compare_databases(connection, "here", "there", tables, examples=examples)
+
+
+def compare_databases(
+    connection: duckdb.DuckDBPyConnection, here: str, there: str, tables: Sequence[Compared], *, examples: int = 5
+) -> list[TableDifference]:
+    """Compare tables of two attached databases.
+
+    Args:
+        connection: temporary tables are made on it.
+        here: name of a database.
+        there: name of another.
+        tables: what to compare.
+        examples: how many differing keys of each table to give.
+
+    Returns:
+        The tables that differ.
+    """
+    found = (_compare(connection, table, table.of(here), table.of(there), examples) for table in tables)
+    return [difference for difference in found if difference is not None]
+
+
+def _compare(
+    connection: duckdb.DuckDBPyConnection, table: Compared, here: str, there: str, examples: int
+) -> TableDifference | None:
+    types = _types(connection, here, table), _types(connection, there, table)
+    if types[0] is None or types[1] is None:
+        rows = [None if t is None else _count(connection, s) for t, s in zip(types, (here, there), strict=True)]
+        if rows == [None, None]:
+            return None
+        return TableDifference(name=table.name, rows_here=rows[0], rows_there=rows[1])
+    ours, theirs = types[0], types[1]
+    every = dict.fromkeys([*ours, *theirs])
+    schema = {c: (ours.get(c), theirs.get(c)) for c in every if ours.get(c) != theirs.get(c)}
+    shared = [c for c in every if c not in schema]
+    if not shared or any(k in schema for k in table.key):
+        counted = _count(connection, here), _count(connection, there)
+        return TableDifference(name=table.name, rows_here=counted[0], rows_there=counted[1], schema=schema)
+    sums = table_checksum(connection, here, shared), table_checksum(connection, there, shared)
+    whole = TableDifference(name=table.name, rows_here=sums[0][0], rows_there=sums[1][0], schema=schema)
+    if sums[0] == sums[1]:
+        return whole if schema else None
+    pairs = _Pairs(connection, table, {c: ours[c] for c in shared})
+    pairs.make(here, there)
+    found = pairs.summary(examples)
+    pairs.drop()
+    if not schema and not any((found["only_here"], found["only_there"], found["changed"])):
+        return None
+    return dataclasses.replace(whole, **found)
+
+
+def _types(connection: duckdb.DuckDBPyConnection, relation: str, table: Compared) -> dict[str, str] | None:
+    """Give the types of a relation's compared columns; None if there is no such relation."""
+    try:
+        found = {row[0]: str(row[1]) for row in connection.execute(f"DESCRIBE FROM {relation}").fetchall()}
+    except duckdb.CatalogException:
+        return None
+    return {c: t for c, t in found.items() if c in table.columns} if table.columns else found
+
+
+def _count(connection: duckdb.DuckDBPyConnection, relation: str) -> int:
+    row = connection.execute(f"SELECT count(*) FROM {relation}").fetchone()
+    return int(row[0]) if row else 0
+
+
+class _Pairs:
+    """Rows that one side only has, paired by key, in a temporary table: ``_h0, _h1, …`` beside ``_t0, _t1, …``."""
+
+    def __init__(self, connection: duckdb.DuckDBPyConnection, table: Compared, types: Mapping[str, str]) -> None:
+        self._connection = connection
+        self._shared = list(types)
+        known = all(c in types for c in table.key)  # else the domain has another key by now
+        self._key = [self._shared.index(c) for c in (table.key if known else ()) or types]
+        self._values = [i for i in range(len(types)) if i not in self._key]
+        tolerances = {c: TOLERANCES.get(types[c]) for c in table.approximate if c in types}
+        self._differs = [_differs(i, tolerances.get(self._shared[i])) for i in self._values]
+
+    def make(self, here: str, there: str) -> None:
+        self._connection.execute(f"CREATE OR REPLACE TEMP TABLE _surplus_here AS {self._surplus(here, there, '_h')}")
+        self._connection.execute(f"CREATE OR REPLACE TEMP TABLE _surplus_there AS {self._surplus(there, here, '_t')}")
+        same = " AND ".join(f"_h{i} IS NOT DISTINCT FROM _t{i}" for i in self._key)
+        kept = " OR ".join(["_hn IS NULL", "_tn IS NULL", *self._differs])
+        self._connection.execute(
+            "CREATE OR REPLACE TEMP TABLE _pairs AS SELECT * FROM _surplus_here FULL JOIN _surplus_there "
+            f"ON {same} AND _hn = _tn WHERE {kept}"
+        )
+
+    def _surplus(self, these: str, those: str, prefix: str) -> str:
+        """Give the rows that one side has more often; those of one key are numbered, in case there are several."""
+        told = columns(self._shared)
+        named = ", ".join(f"{quote(c)} AS {prefix}{i}" for i, c in enumerate(self._shared))
+        key, order = (", ".join(f"{prefix}{i}" for i in indexes) for indexes in (self._key, range(len(self._shared))))
+        return (
+            f"SELECT *, row_number() OVER (PARTITION BY {key} ORDER BY {order}) AS {prefix}n FROM (SELECT {named} "
+            f"FROM (SELECT {told} FROM {these} EXCEPT ALL SELECT {told} FROM {those}))"
+        )
+
+    def summary(self, examples: int) -> dict[str, Any]:
+        both = "_hn IS NOT NULL AND _tn IS NOT NULL"
+        counted = [f"count(*) FILTER ({c})" for c in ("_tn IS NULL", "_hn IS NULL", both)]
+        counted += [f"count(*) FILTER ({both} AND {d})" for d in self._differs]
+        row = self._connection.execute(f"SELECT {', '.join(counted)} FROM _pairs").fetchone()
+        assert row is not None
+        by_column = {self._shared[i]: n for i, n in zip(self._values, row[3:], strict=True) if n}
+        return {
+            "only_here": row[0],
+            "only_there": row[1],
+            "changed": row[2],
+            "by_column": by_column,
+            "examples": tuple(self._examples(examples)),
+        }
+
+    def _examples(self, count: int) -> list[RowDifference]:
+        width = len(self._shared)
+        told = ", ".join([f"_h{i}" for i in range(width)] + [f"_t{i}" for i in range(width)])
+        order = ", ".join(f"coalesce(_h{i}, _t{i})" for i in self._key)
+        flags = ", ".join(["_hn IS NOT NULL", "_tn IS NOT NULL", *(f"coalesce({d}, true)" for d in self._differs)])
+        rows = self._connection.execute(f"SELECT {told}, {flags} FROM _pairs ORDER BY {order} LIMIT {count}").fetchall()
+        return [self._example(row[:width], row[width : 2 * width], row[2 * width :]) for row in rows]
+
+    def _example(self, ours: Sequence[Any], theirs: Sequence[Any], flags: Sequence[bool]) -> RowDifference:
+        in_here, in_there, *differs = flags
+        both = in_here and in_there
+        told = [i for i, d in zip(self._values, differs, strict=True) if d or not both]
+        return RowDifference(
+            key={self._shared[i]: (ours if in_here else theirs)[i] for i in self._key},
+            here={self._shared[i]: ours[i] for i in told} if in_here else None,
+            there={self._shared[i]: theirs[i] for i in told} if in_there else None,
+        )
+
+    def drop(self) -> None:
+        for name in ("_surplus_here", "_surplus_there", "_pairs"):
+            self._connection.execute(f"DROP TABLE IF EXISTS temp.{name}")
+
+
+def _differs(index: int, tolerance: float | None) -> str:
+    ours, theirs = f"_h{index}", f"_t{index}"
+    different = f"{ours} IS DISTINCT FROM {theirs}"
+    if tolerance is None:
+        return f"({different})"
+    # DuckDB takes NaN for greater than all else, so that a difference of NaN would be within any tolerance of NaN.
+    near = f"abs({ours} - {theirs}) <= {tolerance} * greatest(1, abs({ours}), abs({theirs}))"
+    return f"({different} AND NOT coalesce(isfinite({ours}) AND isfinite({theirs}) AND {near}, false))"

@@ -1,0 +1,1 @@
+"""Dead letters: events that a read model goes without, and their retry."""

@@ -1,0 +1,1 @@
+"""Generations: building, publishing, rolling back and collecting published databases."""

@@ -1,0 +1,1 @@
+"""Increments: spans of commits, applied to a database in one transaction each."""

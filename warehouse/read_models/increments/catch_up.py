@@ -1,0 +1,175 @@
+"""Catching up: from where each table stands to the head of the log, increment by increment."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+import duckdb
+import pyarrow as pa
+
+from refold.warehouse.declarations.domain import Domain
+from refold.warehouse.declarations.projection import ReadModel
+from refold.warehouse.engine.connections import forget_temporaries
+from refold.warehouse.event_log.log import EventLog, Head
+from refold.warehouse.event_log.payload_parsing import BrokenEvent
+from refold.warehouse.read_models.database import (
+    NOTHING_DISCARDED,
+    Checkpoint,
+    add_dead_letters,
+    set_checkpoint,
+)
+from refold.warehouse.read_models.increments.increment import (
+    Staged,
+    apply_changes,
+    prepare_changes,
+    stage,
+    stage_fold,
+)
+from refold.warehouse.read_models.increments.spans import Span
+from refold.warehouse.read_models.live.indexes import NO_INDEXES, Indexes
+from refold.warehouse.replay.contributions import Compiled, compile_model
+from refold.warehouse.replay.invalid_events import not_discarded, refuse
+
+_EVENTS_AN_INCREMENT = 250_000
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Read models that stand at one place in the log.
+
+    Attributes:
+        models: which.
+        at: where.
+    """
+
+    models: Sequence[ReadModel]
+    at: Checkpoint
+
+
+def catch_up(
+    connection: duckdb.DuckDBPyConnection,
+    log: EventLog,
+    domain: Domain,
+    standing: Sequence[Standing],
+    *,
+    dead_letter: bool = False,
+    discarded: Mapping[tuple[str, int], datetime] = NOTHING_DISCARDED,
+) -> None:
+    """Bring tables of a working database, wherever each stands, to the head of the log.
+
+    Args:
+        connection: the working database.
+        log: the log.
+        domain: contracts and upcasters.
+        standing: the read models, by where they stand.
+        dead_letter: keep events that cannot be applied, in place of stopping.
+        discarded: which broken events somebody decided to go without, and when; they stop nothing.
+
+    Raises:
+        BrokenEventsError: an event cannot be applied.
+    """
+    step = functools.partial(advance, connection, log, domain, dead_letter=dead_letter, discarded=discarded)
+    head = log.head()
+    at = max((s.at for s in standing), key=lambda at: at.position)
+    for group in standing:
+        if group.models and group.at.position < at.position:
+            step(group.models, head, after=group.at.position, to=at)
+    models = [m for group in standing for m in group.models]
+    while True:
+        for target in _steps(head, at):
+            step(models, head, after=at.position, to=target)
+            at = target
+        head = log.head()
+        if head.position == at.position:
+            return
+
+
+def _steps(head: Head, at: Checkpoint) -> Iterator[Checkpoint]:
+    """Cut the way to the head between commits, into increments of bounded size."""
+    if head.sealed.sealed_position > at.position:
+        sealed = head.sealed
+        at = Checkpoint(sealed.sealed_position, sealed.sealed_commit, sealed.recorded_at)
+        yield at
+    before = at.position
+    for index, info in enumerate(head.tail):
+        if info.last_position <= at.position:
+            continue
+        last = index == len(head.tail) - 1
+        if last or info.last_position - before >= _EVENTS_AN_INCREMENT:
+            before = info.last_position
+            yield Checkpoint(info.last_position, info.number, info.recorded_at.isoformat())
+
+
+def advance(
+    connection: duckdb.DuckDBPyConnection,
+    log: EventLog,
+    domain: Domain,
+    models: Sequence[ReadModel],
+    head: Head,
+    *,
+    after: int,
+    to: Checkpoint,
+    dead_letter: bool,
+    discarded: Mapping[tuple[str, int], datetime] = NOTHING_DISCARDED,
+) -> None:
+    """Apply the events of ``after < position <= to.position`` and the new checkpoint in one transaction."""
+    compiled = [compile_model(m, domain) for m in models]
+    span = Span(head, after, to)
+    try:
+        staged = stage(connection, domain, compiled, span.events(connection, log, domain, models))
+        apply_staged(connection, log, domain, compiled, [staged], span, dead_letter=dead_letter, discarded=discarded)
+    finally:
+        forget_temporaries(connection)
+
+
+def apply_staged(
+    connection: duckdb.DuckDBPyConnection,
+    log: EventLog,
+    domain: Domain,
+    models: Sequence[Compiled],
+    staged: Sequence[Staged],
+    span: Span,
+    *,
+    dead_letter: bool,
+    discarded: Mapping[tuple[str, int], datetime] = NOTHING_DISCARDED,
+    indexes: Indexes = NO_INDEXES,
+) -> int:
+    """Apply what was staged of a span, and the new checkpoint, in one transaction.
+
+    Args:
+        connection: of the database, whose tables stand at ``span.after``.
+        log: the log.
+        domain: contracts and upcasters.
+        models: the read models to bring forward.
+        staged: what was staged of all events of the span, in any order.
+        span: which events.
+        dead_letter: keep events that cannot be applied, in place of stopping.
+        discarded: which broken events somebody decided to go without, and when.
+        indexes: which columns have an index.
+
+    Returns:
+        How many events could not be applied, each counted once a read model that it was for.
+
+    Raises:
+        BrokenEventsError: an event cannot be applied; nothing was written.
+    """
+
+    def fold_apart(compiled: Compiled) -> tuple[pa.Table | None, list[BrokenEvent]]:
+        return stage_fold(connection, domain, compiled, span.events(connection, log, domain, [compiled.model]))
+
+    changes, broken = prepare_changes(connection, models, staged, fold_apart)
+    if not dead_letter and (undecided := not_discarded(broken, discarded)):
+        raise refuse(undecided, doing="Catching up")
+    connection.execute("BEGIN")
+    try:
+        apply_changes(connection, changes, indexes)
+        add_dead_letters(connection, broken, discarded=discarded)
+        set_checkpoint(connection, span.to, domain_name=domain.name, log_id=log.log_id)
+        connection.execute("COMMIT")
+    except BaseException:
+        connection.execute("ROLLBACK")
+        raise
+    return sum(map(len, broken.values()))

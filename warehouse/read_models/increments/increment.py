@@ -1,0 +1,279 @@
+"""Increments: the events of a range of commits, applied to a database in one transaction.
+
+Two steps, which may run in two processes. ``stage`` reduces events to what they contribute to each read model: the same
+contributions and partials as in a rebuild, as small Arrow tables. ``prepare_changes`` and ``apply_changes`` bring these
+into the database of the one writer, by one ``MERGE`` a table. Rows and checkpoint are committed together, so an
+increment is applied once or not at all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import duckdb
+import pyarrow as pa
+
+from refold.warehouse.declarations import reducers
+from refold.warehouse.declarations.domain import Domain
+from refold.warehouse.declarations.projection import Projection
+from refold.warehouse.engine.sql import columns, quote
+from refold.warehouse.event_log.payload_parsing import BrokenEvent, Typed
+from refold.warehouse.read_models.database import seen_tables
+from refold.warehouse.read_models.live.indexes import NO_INDEXES, Indexes
+from refold.warehouse.replay.contributions import (
+    Compiled,
+    combined,
+    contributions,
+    deletions,
+    is_fold,
+    partials,
+    same_key,
+)
+from refold.warehouse.replay.folds import (
+    FoldFailure,
+    fold_rows,
+    load_states,
+    states_table,
+)
+from refold.warehouse.replay.history import Replay
+from refold.warehouse.replay.invalid_events import apply_unbroken
+
+NO_READ_MODEL = ""
+"""In place of a read model's name: events that fit no contract, so that none could read them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Staged:
+    """What the events of some commits contribute to read models.
+
+    Attributes:
+        tables: read model to partials, one row a key; or to contributions, if a delete or a fold needs them in order.
+            A read model that nothing contributes to is absent.
+        broken: read model to the events that it has to go without.
+    """
+
+    tables: dict[str, pa.Table] = field(default_factory=dict)
+    broken: dict[str, list[BrokenEvent]] = field(default_factory=dict)
+
+
+def stage(connection: duckdb.DuckDBPyConnection, domain: Domain, models: Iterable[Compiled], typed: Typed) -> Staged:
+    """Reduce events to what they contribute to read models.
+
+    Args:
+        connection: where ``typed`` can be queried; nothing is written to its tables.
+        domain: contracts and upcasters.
+        models: the read models.
+        typed: the events of whole commits, in the shapes they were stored in.
+    """
+    staged = Staged()
+    if typed.broken:
+        staged.broken[NO_READ_MODEL] = list(typed.broken)
+    for compiled in models:
+
+        def contributed(replay: Replay, compiled: Compiled = compiled) -> pa.Table | None:
+            source = contributions(compiled, replay.events)
+            if source is None:
+                return None
+            select = source if _in_order(compiled) else partials(compiled, f"({source})")
+            return _arrow(connection, select)
+
+        table, broken = apply_unbroken(connection, domain, compiled, typed.relations, contributed)
+        if broken:
+            staged.broken[compiled.model.name] = broken
+        if table is not None and table.num_rows:
+            staged.tables[compiled.model.name] = table
+    return staged
+
+
+def _arrow(connection: duckdb.DuckDBPyConnection, select: str) -> pa.Table:
+    """Run a query by way of a table: to make a relation of it would plan it twice, and planning is most of the time."""
+    connection.execute(f"CREATE OR REPLACE TEMP TABLE _contributed AS {select}")
+    return connection.sql("FROM _contributed").to_arrow_table()
+
+
+def _in_order(compiled: Compiled) -> bool:
+    """Tell whether contributions must be seen one by one, in order, beside what the table holds."""
+    return is_fold(compiled) or compiled.model.deletes
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What staged contributions do to one read model: relations on the writer's connection.
+
+    Attributes:
+        compiled: the read model.
+        staged: the relation of what was staged.
+        delta: the relation of partials; for a fold, of new states.
+    """
+
+    compiled: Compiled
+    staged: str
+    delta: str
+
+
+def prepare_changes(
+    connection: duckdb.DuckDBPyConnection,
+    models: Iterable[Compiled],
+    staged: Sequence[Staged],
+    fold_apart: Callable[[Compiled], tuple[pa.Table | None, list[BrokenEvent]]],
+) -> tuple[list[Change], dict[str, list[BrokenEvent]]]:
+    """Compute what staged contributions do to tables, before the transaction, which a failing fold would abort.
+
+    Args:
+        connection: of the database.
+        models: the read models to bring forward; all must stand just before these events.
+        staged: what was staged, of all commits of the increment; in any order.
+        fold_apart: stages a fold anew without the events on which its function fails; see :func:`stage_fold`.
+
+    Returns:
+        Changes for :func:`apply_changes`, and the events that read models have to go without.
+    """
+    changes = []
+    broken = _broken(staged)
+    for number, compiled in enumerate(models):
+        name = compiled.model.name
+        tables = [s.tables[name] for s in staged if name in s.tables]
+        if not tables:
+            continue
+        try:
+            changes.append(_prepare(connection, compiled, tables, number))
+        except FoldFailure:
+            table, failed = fold_apart(compiled)
+            broken[name] = failed
+            if table is not None:
+                changes.append(_prepare(connection, compiled, [table], number))
+    return changes, broken
+
+
+def stage_fold(
+    connection: duckdb.DuckDBPyConnection, domain: Domain, compiled: Compiled, typed: Typed
+) -> tuple[pa.Table | None, list[BrokenEvent]]:
+    """Stage contributions to a fold without the events on which its function fails.
+
+    Args:
+        connection: of the database, since the function is tried on the states that it holds.
+        domain: contracts and upcasters.
+        compiled: of a fold.
+        typed: the events of the increment.
+    """
+
+    def contributed(replay: Replay) -> pa.Table | None:
+        source = contributions(compiled, replay.events)
+        if source is None:
+            return None
+        table = _arrow(connection, source)
+        connection.register("_tried", table)
+        _fold(connection, compiled, "_tried")
+        return table
+
+    return apply_unbroken(connection, domain, compiled, typed.relations, contributed)
+
+
+def apply_changes(
+    connection: duckdb.DuckDBPyConnection, changes: Iterable[Change], indexes: Indexes = NO_INDEXES
+) -> None:
+    """Apply changes to tables, inside the caller's transaction.
+
+    Args:
+        connection: of the database.
+        changes: of :func:`prepare_changes`.
+        indexes: which columns have an index.
+    """
+    for change in changes:
+        if is_fold(change.compiled):
+            _replace_states(connection, change)
+        else:
+            _merge(connection, change, indexes.get(change.compiled.model.name, ()))
+
+
+def _broken(staged: Iterable[Staged]) -> dict[str, list[BrokenEvent]]:
+    broken: dict[str, list[BrokenEvent]] = {}
+    for one in staged:
+        for name, events in one.broken.items():
+            broken.setdefault(name, []).extend(events)
+    return broken
+
+
+def _prepare(
+    connection: duckdb.DuckDBPyConnection, compiled: Compiled, tables: Sequence[pa.Table], number: int
+) -> Change:
+    staged, delta = f"_staged_{number}", f"_delta_{number}"
+    connection.register(staged, pa.concat_tables(tables))
+    if is_fold(compiled):
+        connection.register(delta, _fold(connection, compiled, staged))
+        return Change(compiled, staged, delta)
+    if compiled.model.deletes:
+        select = partials(compiled, staged)
+    elif len(tables) > 1:
+        select = combined(compiled, staged)
+    else:
+        return Change(compiled, staged, staged)
+    connection.execute(f"CREATE OR REPLACE TEMP TABLE {delta} AS {select}")
+    return Change(compiled, staged, delta)
+
+
+def _fold(connection: duckdb.DuckDBPyConnection, compiled: Compiled, staged: str) -> pa.Table:
+    states = load_states(connection, compiled, compiled.model.name, f"FROM {staged}")
+    return states_table(compiled, fold_rows(connection, compiled, f"FROM {staged}", states=states))
+
+
+def _replace_states(connection: duckdb.DuckDBPyConnection, change: Change) -> None:
+    model, keys = change.compiled.model, change.compiled.keys
+    touched = f"SELECT DISTINCT {keys} FROM {change.staged}"
+    connection.execute(f"DELETE FROM {quote(model.name)} t USING ({touched}) d WHERE {same_key(model.key, 't', 'd')}")
+    connection.execute(f"INSERT INTO {quote(model.name)} SELECT {columns(model.table)} FROM {change.delta}")
+
+
+def _merge(connection: duckdb.DuckDBPyConnection, change: Change, indexed: Sequence[str]) -> None:
+    model, delta = change.compiled.model, change.delta
+    assert isinstance(model, Projection)
+    seen_of = seen_tables(model)
+    if model.deletes:
+        gone = deletions(change.compiled, change.staged)
+        for table in (quote(model.name), *seen_of.values()):
+            connection.execute(f"DELETE FROM {table} t USING ({gone}) d WHERE {same_key(model.key, 't', 'd')}")
+    if seen_of:
+        delta = _only_unseen(connection, change, seen_of)
+    values = [f"d.{quote(k)}" for k in model.key] + [
+        reducers.final(r, c, prefix="d.") for c, r in model.columns.items()
+    ]
+    connection.execute(
+        f"MERGE INTO {quote(model.name)} t USING {delta} d ON {same_key(model.key, 't', 'd')} "
+        + _updates(model, [c for c in indexed if c in model.columns])
+        + f"WHEN NOT MATCHED THEN INSERT ({columns(model.table)}) VALUES ({', '.join(values)})"
+    )
+
+
+def _updates(model: Projection, indexed: Sequence[str]) -> str:
+    """Write what becomes of rows that are there; an indexed column is set only in rows that have something for it.
+
+    To set it, even to what it is, would move the whole row and change every index of the table.
+    """
+    sets = {c: f"{quote(c)} = {reducers.merge(r, c)}" for c, r in model.columns.items()}
+    others = [s for c, s in sets.items() if c not in indexed]
+    if not sets:
+        return ""
+    if not indexed:
+        return f"WHEN MATCHED THEN UPDATE SET {', '.join(others)} "
+    touched = " OR ".join(reducers.touches(model.columns[c], c) for c in indexed)
+    both = f"WHEN MATCHED AND ({touched}) THEN UPDATE SET {', '.join(sets.values())} "
+    return both + (f"WHEN MATCHED THEN UPDATE SET {', '.join(others)} " if others else "WHEN MATCHED THEN DO NOTHING ")
+
+
+def _only_unseen(connection: duckdb.DuckDBPyConnection, change: Change, seen_of: Mapping[str, str]) -> str:
+    """Reduce a partial's distinct values to those that the table has not seen, and remember them."""
+    keys, key, unseen = change.compiled.keys, change.compiled.model.key, "_unseen"
+    connection.execute(f"CREATE OR REPLACE TEMP TABLE {unseen} AS FROM {change.delta}")
+    for column, seen in seen_of.items():
+        connection.execute(
+            f"CREATE OR REPLACE TEMP TABLE _fresh AS SELECT {keys}, _value FROM (SELECT {keys}, unnest({quote(column)})"
+            f"::VARCHAR AS _value FROM {unseen}) ANTI JOIN {seen} USING ({keys}, _value)"
+        )
+        connection.execute(f"INSERT INTO {seen} SELECT {keys}, _value FROM _fresh")
+        fresh = f"SELECT {keys}, list(_value) AS _values FROM _fresh GROUP BY {keys}"
+        connection.execute(
+            f"CREATE OR REPLACE TEMP TABLE {unseen} AS SELECT d.* REPLACE (f._values AS {quote(column)}) "
+            f"FROM {unseen} d LEFT JOIN ({fresh}) f ON {same_key(key, 'd', 'f')}"
+        )
+    return unseen

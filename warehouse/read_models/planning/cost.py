@@ -1,0 +1,105 @@
+"""What a rebuild will read, foreseen from the manifest alone."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import duckdb
+
+from refold.event_schemas.registry import Shape
+from refold.event_schemas.upcasting import Form
+from refold.warehouse.declarations.domain import Domain
+from refold.warehouse.declarations.upcaster_sql import event_relation_schema
+from refold.warehouse.engine.connections import connect
+from refold.warehouse.engine.sql import duckdb_type, quote
+from refold.warehouse.event_log.manifest import Segment
+from refold.warehouse.replay.contributions import (
+    Compiled,
+    contributions,
+    is_fold,
+    partials,
+)
+from refold.warehouse.replay.history import Replay, sources_of
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What replaying some segments for one read model reads.
+
+    Attributes:
+        events: events of the shapes that it needs.
+        bytes_read: compressed bytes of the columns that it needs of them.
+        bytes_stored: bytes of all segments, whether it needs them or not.
+    """
+
+    events: int
+    bytes_read: int
+    bytes_stored: int
+
+
+def replay_cost(compiled: Compiled, domain: Domain, segments: Iterable[Segment]) -> Cost:
+    """Foresee what replaying a read model reads.
+
+    Args:
+        compiled: the read model.
+        domain: contracts and upcasters.
+        segments: all live segments, as the manifest lists them.
+    """
+    live = list(segments)
+    columns = columns_read(compiled, domain)
+    needed = [s for s in live if s.shape in columns]
+    return Cost(
+        events=sum(s.rows for s in needed),
+        bytes_read=sum(n for s in needed for c, n in s.column_bytes.items() if s.raw or c in columns[s.shape]),
+        bytes_stored=sum(s.bytes for s in live),
+    )
+
+
+def columns_read(compiled: Compiled, domain: Domain) -> dict[Shape, frozenset[str]]:
+    """Name the stored columns that a read model reads of each stored shape, as DuckDB's own plan says."""
+    shapes = sources_of(domain, compiled.model.event_types)
+    with connect(threads=1) as connection:
+        # A stand-in table has no rows, and what DuckDB would conclude from that must not prune the plan.
+        connection.execute("SET disabled_optimizers = 'statistics_propagation,filter_pushdown,empty_result_pullup'")
+        names = {_stand_in(connection, domain, shape, i): shape for i, shape in enumerate(sorted(shapes))}
+        stored = {shape: f"(FROM {name})" for name, shape in names.items()}
+        source = contributions(compiled, Replay(connection, domain, stored).events)
+        if source is None:
+            return {}
+        query = f"FROM ({source})" if is_fold(compiled) else partials(compiled, f"({source})")
+        row = connection.execute(f"EXPLAIN (FORMAT json) {query}").fetchone()
+    assert row is not None
+    found: dict[Shape, frozenset[str]] = {shape: frozenset() for shape in shapes}
+    for name, columns in _scans(json.loads(row[1])):
+        if name in names:
+            found[names[name]] |= columns
+    return {shape: columns | _fetched_whole(domain, shape) for shape, columns in found.items()}
+
+
+def _stand_in(connection: duckdb.DuckDBPyConnection, domain: Domain, shape: Shape, index: int) -> str:
+    name = f"_stand_in_{index}"
+    schema = event_relation_schema(domain.registry.schema(*shape))
+    typed = ", ".join(f"{quote(f.name)} {duckdb_type(f.type)}" for f in schema)
+    connection.execute(f"CREATE TEMP TABLE {name} ({typed})")
+    return name
+
+
+def _scans(plan: list[dict[str, Any]]) -> Iterator[tuple[str, frozenset[str]]]:
+    for node in plan:
+        told = node.get("extra_info", {})
+        if "Table" in told:
+            columns = told.get("Projections", [])
+            listed = [columns] if isinstance(columns, str) else columns
+            yield told["Table"].rsplit(".", 1)[-1].strip('"'), frozenset(c.split(".")[0] for c in listed)
+        yield from _scans(node.get("children", []))
+
+
+def _fetched_whole(domain: Domain, shape: Shape) -> frozenset[str]:
+    """Name all columns of a shape that a Python upcaster or a merger reads, which sees whole events."""
+    step = domain.registry.upcaster(shape)
+    if step is None or step.form is Form.SQL:
+        return frozenset()
+    return frozenset(event_relation_schema(domain.registry.schema(*shape)).names)

@@ -1,0 +1,165 @@
+"""Rebuilding a read model in pieces: what one worker stages for one bucket, and how pieces are merged.
+
+How a model is staged depends on where the events of one key lie:
+
+======================  ==========================================  ==================================
+keys                    a bucket's staged object holds              merging
+======================  ==========================================  ==================================
+within one stream       finished rows                               none: they are loaded as they are
+anywhere, no deletes    partials, one row a key                     combine partials of one key
+anywhere, otherwise     contributions (a delete or a fold needs     all contributions of a key, in
+                        those of all buckets in order)              position order
+======================  ==========================================  ==================================
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from enum import Enum
+from pathlib import Path
+
+import duckdb
+
+from refold.warehouse.declarations.projection import keyed_by_stream
+from refold.warehouse.engine.sql import literal, without_huge
+from refold.warehouse.event_log.heads import files_literal
+from refold.warehouse.replay.contributions import (
+    Compiled,
+    combined,
+    contributions,
+    is_fold,
+    partials,
+    position_of,
+    rows,
+)
+from refold.warehouse.replay.folds import FoldFailure, fold_rows, states_table
+from refold.warehouse.replay.history import Replay
+
+PARTS = 4
+"""Into how many groups of keys the merging of a read model is divided."""
+
+_STAGED_ROW_GROUP = 32_768
+
+
+class Staging(Enum):
+    """What a bucket's staged object holds."""
+
+    ROWS = "rows"
+    PARTIALS = "partials"
+    CONTRIBUTIONS = "contributions"
+
+
+def staging_of(compiled: Compiled) -> Staging:
+    """Decide how a read model is staged."""
+    if keyed_by_stream(compiled.model):
+        return Staging.ROWS
+    return Staging.CONTRIBUTIONS if is_fold(compiled) or compiled.model.deletes else Staging.PARTIALS
+
+
+def stage(connection: duckdb.DuckDBPyConnection, compiled: Compiled, replay: Replay, path: Path) -> bool:
+    """Write what one bucket contributes to a read model.
+
+    Returns:
+        Whether there is anything.
+
+    Raises:
+        duckdb.Error: an event cannot be applied.
+        FoldFailure: the fold raised.
+    """
+    source = contributions(compiled, replay.events)
+    if source is None:
+        return False
+    how = staging_of(compiled)
+    if how is Staging.CONTRIBUTIONS:
+        _copy_by_part(connection, compiled, source, path)
+    elif how is Staging.PARTIALS:
+        _copy_by_part(connection, compiled, _partials(connection, compiled, source), path)
+    elif is_fold(compiled):
+        _copy_states(connection, compiled, source, path)
+    else:
+        _copy(connection, rows(compiled, _partials(connection, compiled, source)), path)
+    return True
+
+
+def groups_of(compiled: Compiled) -> list[str]:
+    """Name the groups in which the staged objects of a model are merged; none if they need no merging."""
+    parts = 0 if staging_of(compiled) is Staging.ROWS else PARTS
+    return [f"{compiled.model.name}/{part}" for part in range(parts)]
+
+
+def merge(
+    connection: duckdb.DuckDBPyConnection,
+    compiled: Compiled,
+    part: int,
+    staged: Sequence[Path],
+    path: Path,
+    *,
+    without: Iterable[int] = (),
+) -> dict[int, str]:
+    """Merge the staged objects of all buckets into finished rows, for one group of keys.
+
+    Args:
+        connection: of the worker.
+        compiled: the read model.
+        part: which group of keys.
+        staged: what the buckets staged.
+        path: where the rows go.
+        without: positions of events to leave out, since a fold failed on them in another group.
+
+    Returns:
+        Position and reason of each event on which a fold failed: the rows are those of the others.
+    """
+    files = files_literal(list(staged))
+    own = f"(SELECT * EXCLUDE (_part) FROM read_parquet({files}) WHERE _part = {part})"
+    if staging_of(compiled) is Staging.PARTIALS:
+        _copy(connection, rows(compiled, combined(compiled, own)), path)
+    elif is_fold(compiled):
+        return _merge_fold(connection, compiled, own, path, set(without))
+    else:
+        _copy(connection, rows(compiled, _partials(connection, compiled, own)), path)
+    return {}
+
+
+def _merge_fold(
+    connection: duckdb.DuckDBPyConnection, compiled: Compiled, source: str, path: Path, without: set[int]
+) -> dict[int, str]:
+    failed: dict[int, str] = {}
+    while True:
+        told = ", ".join(map(str, without | set(failed)))
+        kept = f"(SELECT * FROM {source} WHERE {position_of(compiled)} NOT IN ({told}))" if told else source
+        try:
+            _copy_states(connection, compiled, kept, path)
+        except FoldFailure as failure:
+            failed[failure.position] = failure.reason
+        else:
+            return failed
+
+
+def _partials(connection: duckdb.DuckDBPyConnection, compiled: Compiled, source: str) -> str:
+    if not compiled.model.deletes:
+        return partials(compiled, f"({source})")
+    connection.execute(f"CREATE OR REPLACE TEMP TABLE _contributions AS {source}")
+    return partials(compiled, "_contributions")
+
+
+def _copy_by_part(connection: duckdb.DuckDBPyConnection, compiled: Compiled, source: str, path: Path) -> None:
+    """Write rows sorted by group of keys, so that merging one group skips the others by row group.
+
+    DuckDB's own hash serves, since one version of DuckDB stages and merges all of a rebuild.
+    """
+    part = f"(hash({compiled.keys}) % {PARTS})::INTEGER AS _part"
+    _copy(connection, f"SELECT *, {part} FROM ({source}) ORDER BY _part", path)
+
+
+def _copy_states(connection: duckdb.DuckDBPyConnection, compiled: Compiled, source: str, path: Path) -> None:
+    table = states_table(compiled, fold_rows(connection, compiled, source))
+    connection.register("_states", table)
+    _copy(connection, "FROM _states", path)
+    connection.unregister("_states")
+
+
+def _copy(connection: duckdb.DuckDBPyConnection, select: str, path: Path) -> None:
+    exact = without_huge(connection, select)
+    connection.execute(
+        f"COPY ({exact}) TO {literal(str(path))} (FORMAT parquet, COMPRESSION lz4, ROW_GROUP_SIZE {_STAGED_ROW_GROUP})"
+    )

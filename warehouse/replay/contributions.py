@@ -1,0 +1,229 @@
+"""From a declaration to SQL: contributions of events, partials of keys, rows of tables.
+
+The same text serves a unit of a rebuild and an increment of the stream; only the relations of events differ.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import Enum
+
+from refold.event_schemas.upcasting import Form
+from refold.warehouse.declarations import reducers
+from refold.warehouse.declarations.domain import Domain
+from refold.warehouse.declarations.projection import (
+    Fold,
+    Handler,
+    Projection,
+    ReadModel,
+)
+from refold.warehouse.declarations.reducers import Kind
+from refold.warehouse.engine.sql import (
+    columns,
+    literal,
+    quote,
+    rewrite,
+)
+
+Events = Callable[[str], str | None]
+"""Event type to an SQL relation of its events in the newest version, or None."""
+
+_SPLIT_WEIGHT = 1 << 20
+_ROW_ORDINAL_WEIGHT = 1 << 40
+_ROW_WEIGHT = 1 << 80
+
+
+class Order(Enum):
+    """What it takes to order the contributions to one read model; each is dearer than the one before."""
+
+    POSITION = "position"
+    SPLIT = "position, and place among the events that one stored event became"
+    ROW = "these, and place among the rows that one event yields"
+
+
+@dataclass(frozen=True, slots=True)
+class Compiled:
+    """One read model made ready to run in one domain.
+
+    Attributes:
+        model: the declaration.
+        order: what it takes to order its contributions.
+    """
+
+    model: ReadModel
+    order: Order
+
+    @property
+    def keys(self) -> str:
+        """The key columns as an SQL list."""
+        return columns(self.model.key)
+
+
+def compile_model(model: ReadModel, domain: Domain) -> Compiled:
+    """Decide how contributions to a model are ordered in this domain."""
+    orders = [_order(model, h, domain) for h in model.handlers]
+    return Compiled(model, max(orders, key=list(Order).index))
+
+
+def _order(model: ReadModel, handler: Handler, domain: Domain) -> Order:
+    if not (isinstance(model, Fold) or model.deletes or handler.names & _ordered_columns(model)):
+        return Order.POSITION
+    steps = [domain.registry.upcaster(s) for s in domain.registry.sources(handler.event_type)]
+    texts = [rewrite(u.sql(), append={}) for u in steps if u and u.form is Form.SQL]
+    matters = isinstance(model, Fold) or model.deletes or handler.names & _ordered_columns(model) - handler.same
+    if matters and (handler.sql.multiplies or any(t.multiplies for t in texts)):
+        return Order.ROW
+    return Order.SPLIT if any(u and u.form is not Form.SQL for u in steps) else Order.POSITION
+
+
+def _ordered_columns(model: ReadModel) -> frozenset[str]:
+    if isinstance(model, Fold):
+        return frozenset()
+    return model.ordered_columns()
+
+
+def contributions(compiled: Compiled, events: Events) -> str | None:
+    """Write the relation of all contributions: key, columns, ``_at``, ``_handler``, ``_delete``.
+
+    Args:
+        compiled: the read model.
+        events: gives the events of a type.
+
+    Returns:
+        SQL, or None if no event contributes.
+    """
+    model = compiled.model
+    parts = []
+    for index, handler in enumerate(model.handlers):
+        relation = events(handler.event_type)
+        if relation is not None:
+            parts.append(_contribution(compiled, handler, index, relation))
+    return " UNION ALL ".join(parts) if parts else None
+
+
+def _contribution(compiled: Compiled, handler: Handler, index: int, relation: str) -> str:
+    model = compiled.model
+    key = [_key(model, handler, name, dtype) for name, dtype in model.key.items()]
+    values = [_value(handler, name, dtype) for name, dtype in _value_types(model).items()]
+    selected = ", ".join([*key, *values, f"{_at(compiled)} AS _at", f"{index} AS _handler"])
+    delete = f", {str(handler.deletes).lower()} AS _delete" if model.deletes else ""
+    rows = f"(WITH event AS (FROM {relation}) SELECT * FROM ({handler.sql.text}))"
+    if compiled.order is Order.ROW:
+        rows = f"(SELECT *, row_number() OVER () AS _row FROM {rows})"
+    return f"SELECT {selected}{delete} FROM {rows}"
+
+
+def _key(model: ReadModel, handler: Handler, name: str, dtype: str) -> str:
+    """Write a key column; NULL in it is an error of that event, since no row could be told by it."""
+    value = f"CAST({quote(name)} AS {dtype})"
+    if not handler.key_never_null:
+        message = literal(f"a key column is NULL (key: {', '.join(model.key)})")
+        value = f"CASE WHEN {quote(name)} IS NULL THEN error({message}) ELSE {value} END"
+    return f"{value} AS {quote(name)}"
+
+
+def _at(compiled: Compiled) -> str:
+    if compiled.order is Order.POSITION:
+        return "_position"
+    if compiled.order is Order.SPLIT:
+        return f"_position * {_SPLIT_WEIGHT} + _ordinal"
+    huge = f"_position::HUGEINT * {_ROW_WEIGHT} + _ordinal::HUGEINT * {_ROW_ORDINAL_WEIGHT} + _row"
+    return f"CAST({huge} AS DECIMAL(38,0))"  # Parquet has no HUGEINT: DuckDB would write it as a double
+
+
+def position_of(compiled: Compiled) -> str:
+    """Write the log position out of ``_at``."""
+    if compiled.order is Order.ROW:
+        return f"CAST(CAST(_at AS HUGEINT) // {_ROW_WEIGHT} AS BIGINT)"
+    return f"_at // {_SPLIT_WEIGHT}" if compiled.order is Order.SPLIT else "_at"
+
+
+def _value_types(model: ReadModel) -> Mapping[str, str | None]:
+    """Columns that contributions carry: a projection's own; for a fold, what its events have."""
+    if isinstance(model, Projection):
+        return {n: "VARCHAR" if r.kind is Kind.COUNT_DISTINCT else r.type for n, r in model.columns.items()}
+    return dict(model.event_columns)
+
+
+def _value(handler: Handler, name: str, dtype: str | None) -> str:
+    source = quote(name) if name in handler.names else "NULL"
+    if dtype is None:  # a count takes any type; that there is a value is all that counts
+        return f"CASE WHEN {source} IS NOT NULL THEN true END AS {quote(name)}"
+    return f"CAST({source} AS {dtype}) AS {quote(name)}"
+
+
+def partials(compiled: Compiled, source: str) -> str:
+    """Write the aggregation of contributions to one partial a key.
+
+    Args:
+        compiled: of a projection.
+        source: a relation of contributions.
+    """
+    model = _projection(compiled)
+    aggregates: dict[str, str] = {}
+    for name, reducer in model.columns.items():
+        aggregates |= reducers.partial(
+            reducer, name, named_by=_named_by(model, name), never_null=_never_null(model, name)
+        )
+    selected = ", ".join([compiled.keys, *(f"{sql} AS {quote(c)}" for c, sql in aggregates.items())])
+    if not model.deletes:
+        return f"SELECT {selected} FROM {source} GROUP BY {compiled.keys}"
+    alive = (
+        f"SELECT c.* FROM {source} c LEFT JOIN ({deletions(compiled, source)}) d "
+        f"ON {same_key(model.key, 'c', 'd')} WHERE NOT c._delete AND (d._deleted_at IS NULL OR c._at > d._deleted_at)"
+    )
+    return f"SELECT {selected} FROM ({alive}) GROUP BY {compiled.keys}"
+
+
+def deletions(compiled: Compiled, source: str) -> str:
+    """Write the relation of deleted keys and where in the log the last deletion stands."""
+    return f"SELECT {compiled.keys}, max(_at) AS _deleted_at FROM {source} WHERE _delete GROUP BY {compiled.keys}"
+
+
+def same_key(key: Mapping[str, str], left: str, right: str) -> str:
+    """Write the condition that two relations agree on the key."""
+    return " AND ".join(f"{left}.{quote(k)} = {right}.{quote(k)}" for k in key)
+
+
+def _named_by(model: Projection, name: str) -> str | None:
+    naming = [i for i, h in enumerate(model.handlers) if name in h.names]
+    if len(naming) == sum(not h.deletes for h in model.handlers):
+        return None
+    return f"_handler IN ({', '.join(map(str, naming))})" if naming else "false"
+
+
+def _never_null(model: Projection, name: str) -> bool:
+    return all(name in h.never_null for h in model.handlers if name in h.names)
+
+
+def combined(compiled: Compiled, source: str) -> str:
+    """Write the aggregation of partials of several buckets to one partial a key."""
+    aggregates: dict[str, str] = {}
+    for name, reducer in _projection(compiled).columns.items():
+        aggregates |= reducers.combine(reducer, name)
+    selected = ", ".join([compiled.keys, *(f"{sql} AS {quote(c)}" for c, sql in aggregates.items())])
+    return f"SELECT {selected} FROM {source} GROUP BY {compiled.keys}"
+
+
+def seen_column(name: str) -> str:
+    """Name the staged column that holds the values which a ``count_distinct`` has seen."""
+    return f"_seen_{name}"
+
+
+def rows(compiled: Compiled, source: str) -> str:
+    """Write the rows of the table over partials, and beside them what ``count_distinct`` has seen."""
+    model = _projection(compiled)
+    values = [f"{reducers.final(r, name)} AS {quote(name)}" for name, r in model.columns.items()]
+    seen = [f"{quote(name)} AS {quote(seen_column(name))}" for name in model.distinct_columns()]
+    return f"SELECT {', '.join([compiled.keys, *values, *seen])} FROM ({source})"
+
+
+def _projection(compiled: Compiled) -> Projection:
+    assert isinstance(compiled.model, Projection), "a fold has no partials"
+    return compiled.model
+
+
+def is_fold(compiled: Compiled) -> bool:
+    """Tell whether the model is a Python fold."""
+    return isinstance(compiled.model, Fold)

@@ -1,0 +1,132 @@
+"""The events of a range of positions, wherever they lie: in segments, raw segments, or commits not sealed yet."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Sequence
+
+import duckdb
+
+from refold.event_schemas import Registry
+from refold.event_schemas.registry import Shape
+from refold.warehouse.engine.sql import columns
+from refold.warehouse.event_log.commit import CommitInfo
+from refold.warehouse.event_log.heads import files_literal
+from refold.warehouse.event_log.log import EventLog, Head
+from refold.warehouse.event_log.manifest import Segment
+from refold.warehouse.event_log.payload_parsing import Typed, typed_events
+from refold.warehouse.event_log.seal import COMMIT_COLUMNS, based
+from refold.warehouse.event_log.segments import raw_relation, segment_relations
+from refold.warehouse.event_log.small_batches import FEW, typed_few_events
+
+_names = itertools.count()
+
+
+def typed_segments(
+    connection: duckdb.DuckDBPyConnection,
+    log: EventLog,
+    registry: Registry,
+    segments: Sequence[Segment],
+    *,
+    up_to: int | None = None,
+) -> Typed:
+    """Give the events of segments; those of raw ones are parsed again, since a contract may know them by now.
+
+    Events of a shape that no contract knows any more come out as broken ones, never as nothing.
+
+    Args:
+        connection: temporary tables are made on it.
+        log: the log.
+        registry: the contracts.
+        segments: live segments.
+        up_to: the last position to give, broken events included; all by default.
+
+    Raises:
+        DamagedLogError: a segment is missing or truncated.
+    """
+    if up_to is not None:
+        segments = [s for s in segments if _touches(s, 0, up_to)]
+    known = [s for s in segments if registry.knows(s.shape)]
+    relations = segment_relations(log, known, registry)
+    raw = raw_relation(log, segments, registry)
+    if up_to is not None:
+        cut = {s.shape for s in known if s.last_position + s.position_base > up_to}
+        relations = {s: _bounded(r, up_to) if s in cut else r for s, r in relations.items()}
+        raw = raw and _bounded(raw, up_to)
+    if raw is None:
+        return Typed(relations, ())
+    parsed = typed_events(connection, raw, registry)
+    return Typed(_joined(relations, parsed.relations), parsed.broken)
+
+
+def typed_range(
+    connection: duckdb.DuckDBPyConnection,
+    log: EventLog,
+    registry: Registry,
+    head: Head,
+    *,
+    shapes: Iterable[Shape] | None,
+    after: int,
+    up_to: int,
+) -> Typed:
+    """Give the events with ``after < position <= up_to``, which must cut between commits.
+
+    Args:
+        connection: temporary tables are made on it.
+        log: the log.
+        registry: the contracts.
+        head: the end of the log, as a guide to what lies where.
+        shapes: the shapes to read; None for all.
+        after: a position.
+        up_to: a position.
+    """
+    segments = [s for s in _all_segments(head) if _touches(s, after, up_to)]
+    if shapes is not None:
+        wanted = set(shapes)
+        segments = [s for s in segments if s.shape in wanted or s.raw or not registry.knows(s.shape)]
+    sealed = typed_segments(connection, log, registry, segments)
+    within = f"position > {after} AND position <= {up_to}"
+    relations = {s: f"(SELECT * FROM {r} WHERE {within})" for s, r in sealed.relations.items()}
+    broken = [b for b in sealed.broken if after < b.position <= up_to]
+    tail = [i for i in head.tail if i.import_id is None and i.last_position > after and i.first_position <= up_to]
+    if tail:
+        rows = f"SELECT * FROM {_rows(log, tail)} WHERE {within}"
+        parsed = _parsed(connection, rows, registry, sum(info.events for info in tail))
+        relations = _joined(relations, parsed.relations)
+        broken += parsed.broken
+    return Typed(relations, tuple(broken))
+
+
+def _parsed(connection: duckdb.DuckDBPyConnection, rows: str, registry: Registry, events: int) -> Typed:
+    """Parse events of commits, each file of which is opened once, and not once a shape or once a plan."""
+    name = f"_committed_{next(_names)}"
+    connection.execute(f"CREATE TEMP TABLE {name} AS {rows}")
+    if events <= FEW:
+        return typed_few_events(connection, connection.sql(f"FROM {name}").to_arrow_table(), registry)
+    return typed_events(connection, name, registry)
+
+
+def _all_segments(head: Head) -> list[Segment]:
+    imported = [based(s, info) for info in head.tail for s in info.segments]
+    return [*head.sealed.segments, *imported]
+
+
+def _bounded(relation: str, up_to: int) -> str:
+    return f"(SELECT * FROM {relation} WHERE position <= {up_to})"
+
+
+def _touches(segment: Segment, after: int, up_to: int) -> bool:
+    first, last = segment.first_position + segment.position_base, segment.last_position + segment.position_base
+    return last > after and first <= up_to
+
+
+def _rows(log: EventLog, tail: Sequence[CommitInfo]) -> str:
+    files = files_literal(log.commit_paths([info.number for info in tail]))
+    return f"(SELECT {columns(COMMIT_COLUMNS)} FROM read_parquet({files}, hive_partitioning = false))"
+
+
+def _joined(left: dict[Shape, str], right: dict[Shape, str]) -> dict[Shape, str]:
+    joined = dict(left)
+    for shape, relation in right.items():
+        joined[shape] = f"(FROM {left[shape]} UNION ALL BY NAME FROM {relation})" if shape in left else relation
+    return joined

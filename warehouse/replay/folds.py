@@ -1,0 +1,218 @@
+"""Running Python folds over sorted contributions, as fast as Python goes.
+
+Columns become Python lists by way of their dictionaries (each distinct value is converted once), rows become named
+tuples of one class an event type, and the loop holds the state in a plain dict.
+"""
+
+from __future__ import annotations
+
+from collections import namedtuple
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import date, datetime
+from decimal import Decimal
+from functools import partial, reduce
+from itertools import islice, repeat
+from numbers import Integral
+from operator import itemgetter, length_hint, mul
+from typing import Any
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute
+import pyarrow.types as pt
+
+from refold.event_schemas import ProjectionError
+from refold.warehouse.declarations.projection import (
+    Fold,
+    Handler,
+    State,
+    arrow_type,
+)
+from refold.warehouse.engine.arrow_values import array_of
+from refold.warehouse.engine.sql import columns, quote
+from refold.warehouse.replay.contributions import Compiled, position_of
+
+Key = tuple[Any, ...]
+_DIGITS_IN_64_BITS = 18
+
+
+class FoldFailure(Exception):
+    """A fold function raised; ``position`` says at which event."""
+
+    def __init__(self, position: int, reason: str) -> None:
+        self.position = position
+        self.reason = reason
+        super().__init__(position, reason)
+
+
+def fold_rows(
+    connection: duckdb.DuckDBPyConnection,
+    compiled: Compiled,
+    source: str,
+    *,
+    states: Mapping[Key, State] | None = None,
+) -> dict[Key, State]:
+    """Fold contributions, key by key, in position order.
+
+    Args:
+        connection: where ``source`` can be queried.
+        compiled: of a fold.
+        source: a relation of contributions.
+        states: states to go on from; a key that is absent starts at None.
+
+    Returns:
+        Key to last state, for every key that has a contribution; None where the row is to go.
+
+    Raises:
+        FoldFailure: the function raised.
+    """
+    fold = _fold(compiled)
+    position = f"{position_of(compiled)} AS _position"
+    query = f"SELECT * EXCLUDE (_at), {position} FROM ({source}) ORDER BY {compiled.keys}, _at"
+    table = connection.sql(query).to_arrow_table()
+    return _run(fold, table, states or {})
+
+
+def _run(fold: Fold, table: pa.Table, before: Mapping[Key, State]) -> dict[Key, State]:
+    """Fold rows that are sorted by key: the loop over the events of one key is ``reduce``, which runs in C."""
+    finished: dict[Key, State] = {}
+    if len(table) == 0:
+        return finished
+    tags = iter(_to_list(table["_handler"]))
+    events = _events(table, fold.handlers, tags)
+    starts = _key_starts(table, fold)
+    keys = zip(*(table[k].take(pa.array(starts, pa.int64())).to_pylist() for k in fold.key), strict=True)
+    try:
+        for key, start, end in zip(keys, starts, [*starts[1:], len(table)], strict=True):
+            finished[key] = reduce(fold.fold, islice(events, end - start), before.get(key))
+    except Exception as error:  # whatever a user's function raises is this event's failure
+        failed_at = len(table) - length_hint(tags) - 1
+        position = table["_position"][failed_at].as_py()
+        raise FoldFailure(position, f"the fold raised {type(error).__name__}: {error}") from error
+    return finished
+
+
+def _key_starts(table: pa.Table, fold: Fold) -> list[int]:
+    """Find the rows where a new key begins."""
+    changed = np.zeros(len(table) - 1, dtype=bool)
+    for name in fold.key:
+        column = table[name].combine_chunks()
+        if isinstance(column.type, pa.BaseExtensionType):
+            column = column.storage
+        changed |= pa.compute.not_equal(column[1:], column[:-1]).to_numpy(zero_copy_only=False)
+    return [0, *(np.flatnonzero(changed) + 1).tolist()]
+
+
+def _events(table: pa.Table, handlers: tuple[Handler, ...], tags: Iterator[int]) -> Iterator[Any]:
+    """Turn rows into named tuples, one for each tag taken; the class of a tuple is that of its event type."""
+    present = pa.compute.unique(table["_handler"]).to_pylist()
+    streams = {}
+    for tag in present:
+        handler = handlers[tag]
+        own = table if len(present) == 1 else table.filter(pa.compute.equal(table["_handler"], tag))
+        names = sorted(handler.names)
+        row_class = namedtuple("Event", names)  # type: ignore[misc]
+        row_class.event_type = handler.event_type  # type: ignore[attr-defined]
+        rows = zip(*(_to_list(own[name]) for name in names), strict=True) if names else repeat((), len(own))
+        streams[tag] = map(partial(tuple.__new__, row_class), rows)  # twice as fast as the class's own constructor
+    if len(present) == 1:
+        return map(itemgetter(1), zip(tags, streams[present[0]], strict=True))
+    return (next(streams[tag]) for tag in tags)
+
+
+def _to_list(column: pa.ChunkedArray) -> list[Any]:
+    """Convert a column to Python values, each distinct value once."""
+    if len(column) == 0:  # Arrow cannot make an empty list of UUIDs
+        return []
+    array = column.combine_chunks()
+    if pt.is_integer(array.type) or pt.is_boolean(array.type) or pt.is_nested(array.type) or pt.is_null(array.type):
+        return array.to_pylist()  # type: ignore[no-any-return]
+    if isinstance(array.type, pa.BaseExtensionType):
+        return array.to_pylist()  # type: ignore[no-any-return]
+    encoded = array.dictionary_encode()
+    values = np.array([*_scalars(encoded.dictionary), None], dtype=object)
+    indices = encoded.indices.fill_null(len(values) - 1).to_numpy()
+    return values[indices].tolist()  # type: ignore[no-any-return]
+
+
+def _scalars(array: pa.Array) -> list[Any]:
+    """Convert values that are all different; decimals by way of their 64-bit integers, twice as fast as Arrow does."""
+    if not pt.is_decimal128(array.type) or array.type.precision > _DIGITS_IN_64_BITS or array.type.scale < 0:
+        return array.to_pylist()  # type: ignore[no-any-return]
+    lower_halves = np.frombuffer(array.buffers()[1], dtype=np.int64)[2 * array.offset :: 2][: len(array)]
+    unit = Decimal(1).scaleb(-array.type.scale)
+    return list(map(mul, map(Decimal, lower_halves.tolist()), repeat(unit)))
+
+
+def states_table(compiled: Compiled, states: Mapping[Key, State]) -> pa.Table:
+    """Write states that are not None as rows of the published table.
+
+    Raises:
+        ProjectionError: a state has a value that its column cannot hold; the message names the column.
+    """
+    fold = _fold(compiled)
+    alive = {k: s for k, s in states.items() if s is not None}
+    for state in alive.values():
+        _check_state(fold, state)
+    arrays: dict[str, pa.Array] = {}
+    for index, (name, declared) in enumerate(fold.key.items()):
+        arrays[name] = _array(fold, name, declared, [k[index] for k in alive])
+    for name, declared in fold.columns.items():
+        arrays[name] = _array(fold, name, declared, [s.get(name) for s in alive.values() if s is not None])
+    return pa.table(arrays)
+
+
+def _check_state(fold: Fold, state: Any) -> None:
+    """Refuse what an increment would not find again: it reads states from the published table."""
+    if not isinstance(state, dict):
+        raise ProjectionError(
+            f"Fold {fold.name}: the state is {state!r}, not a dict of its columns; return one, or None."
+        )
+    if not state.keys() <= fold.columns.keys():
+        told = ", ".join(sorted(map(str, state.keys() - fold.columns.keys())))
+        raise ProjectionError(
+            f"Fold {fold.name}: the state has {told}, which is no column and would be lost between increments. "
+            "Declare it in columns=."
+        )
+
+
+def _array(fold: Fold, name: str, declared: str, values: list[Any]) -> pa.Array:
+    dtype = arrow_type(declared, where=f"Fold {fold.name}, column {name}")
+    try:
+        _check_exact(values, dtype)
+        if pt.is_decimal(dtype):
+            values = [Decimal(v) if isinstance(v, int) else v for v in values]
+        return array_of(values, dtype)
+    except (pa.ArrowException, TypeError, ValueError) as error:
+        raise ProjectionError(
+            f"Fold {fold.name}, column {name}: the state holds a value that is no {declared} ({error}). Quantize or "
+            "convert it in the fold."
+        ) from error
+
+
+def _check_exact(values: list[Any], dtype: pa.DataType) -> None:
+    """Refuse what Arrow would silently cut off: the fraction of a number, the time of a day."""
+    wanted = Integral if pt.is_integer(dtype) else date if pt.is_date(dtype) else object
+    for kind in set(map(type, values)) - {type(None)}:
+        if not issubclass(kind, wanted) or (wanted is date and issubclass(kind, datetime)):
+            raise TypeError(f"found {kind.__name__}")
+
+
+def load_states(connection: duckdb.DuckDBPyConnection, compiled: Compiled, table: str, source: str) -> dict[Key, State]:
+    """Read the states that a published table holds for the keys of some contributions."""
+    fold = _fold(compiled)
+    wanted = f"SELECT DISTINCT {compiled.keys} FROM ({source})"
+    found = connection.sql(
+        f"SELECT {columns(fold.table)} FROM {quote(table)} SEMI JOIN ({wanted}) USING ({compiled.keys})"
+    ).to_arrow_table()
+    keys = zip(*(_to_list(found[k]) for k in fold.key), strict=True)
+    values: Iterable[tuple[Any, ...]] = zip(*(_to_list(found[c]) for c in fold.columns), strict=True)
+    if not fold.columns:
+        values = ((),) * len(found)
+    return {k: dict(zip(fold.columns, v, strict=True)) for k, v in zip(keys, values, strict=True)}
+
+
+def _fold(compiled: Compiled) -> Fold:
+    assert isinstance(compiled.model, Fold), "a projection is combined by SQL"
+    return compiled.model

@@ -1,0 +1,223 @@
+"""Replay: stored events of any schema version become events of the newest.
+
+SQL upcasters compose as nested queries, so a column that nobody reads is never read. A Python upcaster or a merger is a
+barrier: what reaches it is fetched, run through it, and its results join the relations of the shapes that they have.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import duckdb
+import orjson
+import pyarrow as pa
+
+from refold.event_schemas import (
+    ContractError,
+    Upcaster,
+    event_type_of,
+    is_event,
+    schema_version_of,
+)
+from refold.event_schemas.envelope import ENVELOPE, RecordedEvent
+from refold.event_schemas.payload import from_json, to_json
+from refold.event_schemas.registry import Shape
+from refold.event_schemas.upcasting import Form
+from refold.warehouse.declarations.domain import Domain
+from refold.warehouse.declarations.upcaster_sql import CARRIED, event_relation_schema, target_of
+from refold.warehouse.engine.arrow_values import array_of
+from refold.warehouse.engine.sql import columns
+from refold.warehouse.event_log.payload_parsing import BrokenEvent
+
+_SPLIT_LIMIT = 1024
+_names = itertools.count()
+
+
+class Replay:
+    """The newest events out of stored ones, on one connection.
+
+    Args:
+        connection: where Python upcasters register their results.
+        domain: contracts and upcasters.
+        stored: shape to SQL relation, as segments or ``typed_events`` give them.
+        skip: positions to leave out, since they were found broken before.
+
+    Attributes:
+        broken: events on which a Python upcaster failed.
+    """
+
+    def __init__(
+        self,
+        connection: duckdb.DuckDBPyConnection,
+        domain: Domain,
+        stored: Mapping[Shape, str],
+        *,
+        skip: Iterable[int] = (),
+    ) -> None:
+        self._connection = connection
+        self._domain = domain
+        self._stored = dict(stored)
+        self._relations: dict[Shape, str | None] = {}
+        self._ran: dict[int, dict[Shape, str]] = {}
+        self._runs: dict[int, tuple[int, ...]] = {}
+        self.broken: list[BrokenEvent] = []
+        if skipped := sorted(set(skip)):
+            told = ", ".join(map(str, skipped))
+            self._stored = {s: f"(SELECT * FROM {r} WHERE position NOT IN ({told}))" for s, r in self._stored.items()}
+
+    def events(self, event_type: str) -> str | None:
+        """Give a relation of all events of a type in its newest version; None if there are none."""
+        newest = self._domain.registry.newest(event_type)
+        return self.relation(newest) if newest else None
+
+    def relation(self, shape: Shape) -> str | None:
+        """Give a relation of the events that are, or become, of this shape."""
+        if shape not in self._relations:
+            self._relations[shape] = self._union(shape)
+        return self._relations[shape]
+
+    def together(self, positions: Iterable[int]) -> list[tuple[int, ...]]:
+        """Group positions of stored events by what a merger joined; most stand alone."""
+        return sorted({self._runs.get(p, (p,)) for p in positions})
+
+    def _union(self, shape: Shape) -> str | None:
+        names = columns([*CARRIED, *self._domain.registry.schema(*shape).names])
+        parts = [self._stored[shape]] if shape in self._stored else []
+        for step in self._domain.registry.upcasters:
+            if step.form is Form.SQL:
+                if target_of(step, self._domain.registry) == shape and (given := self.relation(step.sources[0].key)):
+                    parts.append(f"(WITH event AS (FROM {given}) {self._domain.upcaster_sql[step.sources[0].key]})")
+            elif shape in _targets(step, self._domain) and shape in (made := self._run(step)):
+                parts.append(made[shape])
+        if len(parts) <= 1:
+            return parts[0] if parts else None
+        return "(" + " UNION ALL ".join(f"SELECT {names} FROM {p}" for p in parts) + ")"
+
+    def _run(self, step: Upcaster) -> dict[Shape, str]:
+        if id(step) not in self._ran:
+            made: dict[Shape, list[dict[str, Any]]] = {}
+            siblings: Counter[int] = Counter()
+            for given in self._inputs(step):
+                self._apply(step, given, made, siblings)
+            self._ran[id(step)] = {shape: self._register(shape, rows) for shape, rows in made.items()}
+        return self._ran[id(step)]
+
+    def _inputs(self, step: Upcaster) -> Iterable[list[_Upcastable]]:
+        found: list[_Upcastable] = []
+        for source in step.sources:
+            if given := self.relation(source.key):
+                found += _fetch(self._connection, given, source.schema)
+        if step.form is Form.PYTHON:
+            return ([row] for row in sorted(found, key=lambda r: (r.event.position, r.ordinal)))
+        return _runs(sorted(found, key=lambda r: (r.event.stream_id, r.event.stream_version, r.ordinal)))
+
+    def _apply(
+        self,
+        step: Upcaster,
+        given: list[_Upcastable],
+        made: dict[Shape, list[dict[str, Any]]],
+        siblings: Counter[int],
+    ) -> None:
+        events = [g.event for g in given]
+        positions = tuple(sorted({e.position for e in events}))
+        if len(positions) > 1:
+            self._runs |= dict.fromkeys(positions, positions)
+        try:
+            results = step.apply(events[0] if step.form is Form.PYTHON else events)
+            if len(results) > _SPLIT_LIMIT:
+                raise ContractError(f"{step.name} made {len(results)} events of one; at most {_SPLIT_LIMIT}.")
+            rows = [_result_row(step, self._domain, events[-1], r) for r in results]
+        except Exception as error:  # whatever a user's function raises is this event's failure
+            reason = f"{step.name}: {error}" if str(error) else f"{step.name}: {type(error).__name__}"
+            self.broken += [broken_event(e, reason) for e in events]
+            return
+        for shape, row in rows:
+            made.setdefault(shape, []).append({**row, "_ordinal": siblings[positions[-1]]})
+            siblings[positions[-1]] += 1
+
+    def _register(self, shape: Shape, rows: list[dict[str, Any]]) -> str:
+        schema = event_relation_schema(self._domain.registry.schema(*shape))
+        name = f"_upcast_{next(_names)}"
+        arrays = [array_of([row[f.name] for row in rows], f.type) for f in schema]
+        self._connection.register(name, pa.Table.from_arrays(arrays, schema=schema))
+        return name
+
+
+class _Upcastable:
+    """A stored event on its way through a Python upcaster."""
+
+    __slots__ = ("event", "ordinal")
+
+    def __init__(self, event: RecordedEvent, ordinal: int) -> None:
+        self.event = event
+        self.ordinal = ordinal
+
+
+def _targets(step: Upcaster, domain: Domain) -> set[Shape | None]:
+    if step.into:
+        return {domain.registry.newest(t) for t in step.targets}
+    return {(step.sources[0].event_type, step.sources[0].schema_version + 1)}
+
+
+def _fetch(connection: duckdb.DuckDBPyConnection, relation: str, schema: pa.Schema) -> Iterable[_Upcastable]:
+    table = connection.sql(f"SELECT {columns([*CARRIED, *schema.names])} FROM {relation}").to_arrow_table()
+    envelope = ENVELOPE.names
+    for row in table.to_pylist():
+        payload = {name: row[name] for name in schema.names}
+        yield _Upcastable(RecordedEvent(**{n: row[n] for n in envelope}, payload=payload), row["_ordinal"])
+
+
+def _runs(rows: list[_Upcastable]) -> Iterable[list[_Upcastable]]:
+    run: list[_Upcastable] = []
+    for row in rows:
+        if run and not _continues(run[-1].event, row.event):
+            yield run
+            run = []
+        run.append(row)
+    if run:
+        yield run
+
+
+def _continues(before: RecordedEvent, after: RecordedEvent) -> bool:
+    return (
+        before.stream_id == after.stream_id
+        and before.commit_number == after.commit_number
+        and after.stream_version - before.stream_version <= 1
+    )
+
+
+def _result_row(step: Upcaster, domain: Domain, source: RecordedEvent, result: Any) -> tuple[Shape, dict[str, Any]]:
+    if is_event(type(result)):
+        shape = (event_type_of(type(result)), schema_version_of(type(result)))
+    else:
+        shape = (step.sources[0].event_type, step.sources[0].schema_version + 1)
+    if shape not in _targets(step, domain):
+        told = ", ".join(step.targets)
+        raise ContractError(f"it returned an event of {shape[0]} v{shape[1]}; declared with into= is {told}")
+    schema = domain.registry.schema(*shape)
+    payload = from_json(to_json(result, schema), schema)
+    envelope = {name: getattr(source, name) for name in ENVELOPE.names}
+    envelope |= {"event_type": shape[0], "schema_version": shape[1]}
+    return shape, {**envelope, **payload}
+
+
+def arrow_ready(payload: dict[str, Any], schema: pa.Schema) -> dict[str, Any]:
+    """Turn UUID values into the bytes that Arrow builds its UUID columns from."""
+    return {
+        f.name: v.bytes if f.type == pa.uuid() and v is not None else v
+        for f, v in zip(schema, payload.values(), strict=True)
+    }
+
+
+def broken_event(event: RecordedEvent, reason: str) -> BrokenEvent:
+    """Make the record of a broken event from the event itself."""
+    payload = orjson.dumps(dict(event.payload), default=str).decode()
+    return BrokenEvent(event.position, event.stream_id, event.event_type, event.schema_version, reason, payload)
+
+
+def sources_of(domain: Domain, event_types: Sequence[str]) -> frozenset[Shape]:
+    """Name all stored shapes that can become one of these event types, with what mergers read beside them."""
+    return frozenset(shape for t in event_types for shape in domain.registry.sources(t))

@@ -1,0 +1,226 @@
+"""Finding the events that cannot be applied, so that one of them never takes the others with it.
+
+A query over a million events fails as a whole. ``apply_unbroken`` then halves the events until it knows which ones fail
+and why, leaves those out, and runs again; the caller decides whether to stop (strict) or to keep them as dead letters.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from typing import TypeVar
+
+import duckdb
+import pyarrow as pa
+
+from refold.event_schemas import BrokenEventsError, DamagedLogError, ProjectionError
+from refold.event_schemas.registry import Shape
+from refold.warehouse.declarations.domain import Domain
+from refold.warehouse.declarations.upcaster_sql import CARRIED
+from refold.warehouse.engine.sql import columns, first_line
+from refold.warehouse.event_log.payload_parsing import BrokenEvent
+from refold.warehouse.replay.contributions import Compiled, contributions
+from refold.warehouse.replay.folds import FoldFailure
+from refold.warehouse.replay.history import Replay
+
+T = TypeVar("T")
+P = TypeVar("P", int, tuple[int, ...])
+_EXAMPLES = 5
+_ROUNDS = 1000
+
+
+def apply_unbroken(
+    connection: duckdb.DuckDBPyConnection,
+    domain: Domain,
+    compiled: Compiled,
+    stored: Mapping[Shape, str],
+    apply: Callable[[Replay], T],
+) -> tuple[T, list[BrokenEvent]]:
+    """Apply stored events to a read model, leaving out those that cannot be applied.
+
+    Args:
+        connection: where ``stored`` can be queried.
+        domain: contracts and upcasters.
+        compiled: the read model.
+        stored: shape to relation.
+        apply: does the work on a replay; run again, from the start, when broken events were left out.
+
+    Returns:
+        What ``apply`` returned, and the events it went without.
+
+    Raises:
+        DamagedLogError: a segment cannot be read.
+        ProjectionError: it fails although no single event does (a total that overflows).
+    """
+    broken: dict[int, BrokenEvent] = {}
+    for _ in range(_ROUNDS):
+        replay = Replay(connection, domain, stored, skip=broken)
+        try:
+            result = apply(replay)
+            found: list[BrokenEvent] = []
+        except duckdb.Error as error:
+            found = _find(connection, domain, compiled, stored, broken, error)
+        except FoldFailure as failure:
+            found = events_at(connection, stored, replay.together([failure.position]), failure.reason)
+        broken.update({b.position: b for b in (*replay.broken, *found)})
+        if not found:
+            return result, list(broken.values())
+    raise ProjectionError(
+        f"Fold {compiled.model.name}: more than {_ROUNDS} events fail in one bucket; mend the fold first."
+    )
+
+
+def _find(
+    connection: duckdb.DuckDBPyConnection,
+    domain: Domain,
+    compiled: Compiled,
+    stored: Mapping[Shape, str],
+    known: Iterable[int],
+    error: duckdb.Error,
+) -> list[BrokenEvent]:
+    needed = {s for h in compiled.model.handlers for s in domain.registry.sources(h.event_type)}
+    tables = materialise(connection, {s: r for s, r in stored.items() if s in needed})
+    positions = positions_of(connection, tables, without=set(known))
+    fails = functools.partial(_failure, connection, domain, compiled, tables)
+    found: list[BrokenEvent] = []
+    for alone, reason in halve([(p,) for p in positions], functools.partial(fails, upcast_only=True)):
+        found += events_at(connection, tables, [alone], reason)
+    if found:
+        return found
+    replay = Replay(connection, domain, tables, skip=known)
+    contributions(compiled, replay.events)  # runs the mergers, so that halving never parts what they join
+    for together, reason in halve(replay.together(positions), fails):
+        found += events_at(connection, tables, [together], reason)
+    if not found:
+        raise ProjectionError(
+            f"Projection {compiled.model.name}: {first_line(error)} No single event fails by itself: look at the types "
+            "of its columns (a total may overflow)."
+        ) from error
+    return found
+
+
+def halve(positions: Sequence[P], failure: Callable[[Sequence[P]], str | None]) -> Iterator[tuple[P, str]]:
+    """Halve events until each that fails stands alone.
+
+    Args:
+        positions: of the events, in order; or groups of them that stay together.
+        failure: tells why a part of them fails, or None if it does not.
+
+    Yields:
+        Position and reason of each event that fails, in order.
+
+    Example:
+        >>> list(halve([3, 5, 8], lambda part: "five" if 5 in part else None))
+        [(5, 'five')]
+    """
+    ranges = [positions]
+    while ranges:
+        part = ranges.pop()
+        reason = failure(part) if part else None
+        if reason is None:
+            continue
+        if len(part) == 1:
+            yield part[0], reason
+        else:
+            middle = len(part) // 2
+            ranges += [part[middle:], part[:middle]]
+
+
+def materialise(connection: duckdb.DuckDBPyConnection, stored: Mapping[Shape, str]) -> dict[Shape, str]:
+    """Copy relations into temporary tables, which are quick to read many times.
+
+    Raises:
+        DamagedLogError: a segment cannot be read.
+    """
+    tables = {}
+    for index, shape in enumerate(sorted(stored)):
+        name = f"_stored_{index}"
+        try:
+            connection.execute(f"CREATE OR REPLACE TEMP TABLE {name} AS FROM {stored[shape]}")
+        except duckdb.Error as error:
+            raise DamagedLogError(
+                f"The stored events of {shape[0]} v{shape[1]} cannot be read: {first_line(error)} Run `refold events "
+                "verify` and restore the segment that it names."
+            ) from error
+        tables[shape] = name
+    return tables
+
+
+def positions_of(
+    connection: duckdb.DuckDBPyConnection, tables: Mapping[Shape, str], *, without: Collection[int] = ()
+) -> list[int]:
+    """Give the positions of all events of some relations, in order."""
+    union = " UNION ALL ".join(f"SELECT position FROM {t}" for t in tables.values())
+    rows = connection.execute(f"SELECT position FROM ({union}) ORDER BY 1").fetchall() if tables else []
+    return [row[0] for row in rows if row[0] not in without]
+
+
+def _failure(
+    connection: duckdb.DuckDBPyConnection,
+    domain: Domain,
+    compiled: Compiled,
+    tables: Mapping[Shape, str],
+    part: Sequence[tuple[int, ...]],
+    *,
+    upcast_only: bool = False,
+) -> str | None:
+    connection.register("_part", pa.table({"position": pa.array(itertools.chain(*part), pa.int64())}))
+    stored = {s: f"(SELECT * FROM {t} SEMI JOIN _part USING (position))" for s, t in tables.items()}
+    try:
+        source = contributions(compiled, Replay(connection, domain, stored).events)
+        if source is not None and not upcast_only:
+            connection.execute(f"SELECT bit_xor(hash(c)) FROM ({source}) c").fetchall()
+    except duckdb.Error as error:
+        return first_line(error)
+    return None
+
+
+def events_at(
+    connection: duckdb.DuckDBPyConnection,
+    stored: Mapping[Shape, str],
+    positions: Iterable[tuple[int, ...]],
+    reason: str,
+) -> list[BrokenEvent]:
+    """Give stored events, by groups of positions, as broken for a reason."""
+    told = ", ".join(map(str, sorted(itertools.chain(*positions))))
+    if not told:
+        return []
+    found: list[BrokenEvent] = []
+    envelope = columns(["position", "stream_id", "event_type", "schema_version"])
+    for relation in stored.values():
+        names = [name for name in connection.sql(f"FROM {relation}").columns if name not in CARRIED]
+        payload = f"to_json(struct_pack({columns(names)}))::VARCHAR" if names else "'{}'"
+        rows = connection.execute(
+            f"SELECT {envelope}, {payload} FROM (FROM {relation} WHERE position IN ({told}))"
+        ).fetchall()
+        found += [BrokenEvent(r[0], r[1], r[2], r[3], reason, r[4]) for r in rows]
+    return found
+
+
+def not_discarded(
+    broken: Mapping[str, Sequence[BrokenEvent]], discarded: Collection[tuple[str, int]]
+) -> list[BrokenEvent]:
+    """Give the broken events that stop a strict run: those that nobody decided to go without.
+
+    Args:
+        broken: read model to its events.
+        discarded: read model and position of those that were decided over.
+    """
+    return [b for name, found in broken.items() for b in found if (name, b.position) not in discarded]
+
+
+def refuse(broken: Sequence[BrokenEvent], *, doing: str) -> BrokenEventsError:
+    """Write the error of a strict run: counts per reason, and the first examples."""
+    counts = Counter(b.reason for b in broken)
+    reasons = "; ".join(f"{n} x {reason}" for reason, n in counts.most_common(_EXAMPLES))
+    first = sorted(broken, key=lambda b: b.position)[:_EXAMPLES]
+    examples = "; ".join(
+        f"position {b.position}, stream {b.stream_id}, {b.event_type} v{b.schema_version}: {b.reason}" for b in first
+    )
+    return BrokenEventsError(
+        f"{doing} met {len({b.position for b in broken})} events that cannot be applied. By reason: {reasons}. First "
+        f"examples: {examples}. Nothing was published. Mend the upcaster, the handler or the contract, or collect such "
+        "events with --dead-letter; `refold dead-letters discard` then decides to go without some."
+    )

@@ -1,0 +1,92 @@
+"""Recorded events as instances of the newest class of their type, the way deciders see them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pyarrow as pa
+
+from refold.event_schemas import (
+    ENVELOPE,
+    BrokenEventsError,
+    PayloadError,
+    RecordedEvent,
+    schema_of,
+    schema_version_of,
+)
+from refold.event_schemas.payload import from_json, to_json
+from refold.event_schemas.registry import Shape
+from refold.event_schemas.values import instance_of
+from refold.warehouse.declarations.domain import Domain
+from refold.warehouse.declarations.upcaster_sql import CARRIED, event_relation_schema
+from refold.warehouse.engine.arrow_values import array_of
+from refold.warehouse.engine.connections import connect
+from refold.warehouse.engine.sql import columns
+from refold.warehouse.replay.history import Replay
+
+
+def newest_events(domain: Domain, recorded: Sequence[RecordedEvent]) -> list[Any]:
+    """Carry events of a stream to their newest form.
+
+    Args:
+        domain: contracts and upcasters.
+        recorded: events of one stream in order; no commit of another writer may be cut in two.
+
+    Returns:
+        Instances of the newest classes, in order; an upcaster may have made more or fewer of them.
+
+    Raises:
+        BrokenEventsError: one does not fit its contract, or an upcaster fails on it.
+        UnknownEventTypeError: the domain does not know one's type.
+        UnknownSchemaVersionError: the domain does not know one's schema version.
+    """
+    checked = [_checked(domain, event) for event in recorded]
+    classes = domain.registry.classes
+    if all((cls := classes.get(e.event_type)) and schema_version_of(cls) == e.schema_version for e in recorded):
+        return [instance_of(classes[e.event_type], payload) for e, payload in zip(recorded, checked, strict=True)]
+    return _upcast(domain, recorded, checked)
+
+
+def _checked(domain: Domain, event: RecordedEvent) -> dict[str, Any]:
+    schema = domain.registry.schema(event.event_type, event.schema_version)
+    try:
+        return from_json(to_json(event.payload, schema), schema)
+    except PayloadError as error:
+        raise _broken(event.stream_id, event.position, str(error)) from error
+
+
+def _broken(stream_id: str, position: int, reason: str) -> BrokenEventsError:
+    return BrokenEventsError(
+        f"Stream {stream_id!r} cannot be loaded: the event at position {position} is broken ({reason}). Nothing was "
+        "appended. Look at it with `refold events get`, and mend the upcaster or contract."
+    )
+
+
+def _upcast(domain: Domain, recorded: Sequence[RecordedEvent], checked: Sequence[dict[str, Any]]) -> list[Any]:
+    rows: dict[Shape, list[dict[str, Any]]] = {}
+    for event, payload in zip(recorded, checked, strict=True):
+        envelope = {name: getattr(event, name) for name in ENVELOPE.names}
+        shape = (event.event_type, event.schema_version)
+        rows.setdefault(shape, []).append({**envelope, "_ordinal": 0, **payload})
+    found: list[tuple[int, int, Any]] = []
+    with connect(threads=1) as connection:
+        stored = {}
+        for number, (shape, mine) in enumerate(rows.items()):
+            schema = event_relation_schema(domain.registry.schema(*shape))
+            arrays = [array_of([row[f.name] for row in mine], f.type) for f in schema]
+            connection.register(name := f"_stored_{number}", pa.Table.from_arrays(arrays, schema=schema))
+            stored[shape] = name
+        replay = Replay(connection, domain, stored)
+        for event_type, cls in domain.registry.classes.items():
+            if (relation := replay.events(event_type)) is None:
+                continue
+            names = schema_of(cls).names
+            table = connection.sql(f"SELECT {columns([*CARRIED, *names])} FROM {relation}").to_arrow_table()
+            for row in table.to_pylist():
+                payload = {name: row[name] for name in names}
+                found.append((row["position"], row["_ordinal"], instance_of(cls, payload)))
+        if replay.broken:
+            first = replay.broken[0]
+            raise _broken(first.stream_id, first.position, first.reason)
+    return [made for _, _, made in sorted(found, key=lambda f: f[:2])]
