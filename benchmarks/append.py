@@ -13,8 +13,8 @@ from pathlib import Path
 import click
 
 from benchmarks.sides import peak_memory_mib, tell
+from refold import Appender, create_log, load_domain
 from refold.event_schemas.orders import OrderDelivered
-from refold.warehouse import Appender, create_log, load_domain
 
 
 @click.command()

@@ -33,12 +33,12 @@ from refold.warehouse.orders import ORDERS
 
 CUSTOMERS_A_HUNDRED_ORDERS = 20
 SKUS = 10_000
-_EVENTS_A_HUNDRED_ORDERS = 1071
+_EVENTS_PER_HUNDRED_ORDERS = 1071
 
 
 def make_shop(folder: Path, orders: int) -> EventLog:
     """Make, once, the sealed history of so many orders."""
-    return make_order_log(folder, orders * _EVENTS_A_HUNDRED_ORDERS // 100 + 1)
+    return make_order_log(folder, orders * _EVENTS_PER_HUNDRED_ORDERS // 100 + 1)
 
 
 def business(orders: int, seed: int) -> Iterator[StreamAppend]:

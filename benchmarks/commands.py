@@ -16,8 +16,8 @@ from pathlib import Path
 import click
 
 from benchmarks.sides import peak_memory_mib, tell
+from refold import create_log, load_domain
 from refold.event_schemas.orders import AddItem, PayOrder, PlaceOrder
-from refold.warehouse import create_log, load_domain
 from refold.warehouse.commands.handler import CommandHandler, Handled
 
 PRICE = Decimal("2.50")

@@ -18,7 +18,7 @@ from pathlib import Path
 import click
 
 from benchmarks.sides import Measurement, measured, run_side, tell
-from refold.pipelines.beam.runners import make_options
+from refold.pipelines.beam.runners import beam_options
 from refold.pipelines.ingest.ingest import ingest
 from refold.warehouse.engine.connections import connect
 from refold.warehouse.event_log import create_log
@@ -112,7 +112,7 @@ def make_source(folder: Path, events: int, form: str) -> Path:
 def refold_side(folder: Path, source: Path, workers: int) -> Measurement:
     """Import with refold."""
     log = create_log(str(folder / "log"), domain_name="trading", bucket_count=_BUCKETS)
-    done = ingest(log, "trading", [str(source)], options=make_options(None, [f"--direct_num_workers={workers}"]))
+    done = ingest(log, "trading", [str(source)], options=beam_options(None, [f"--direct_num_workers={workers}"]))
     return {"imported": done.events, "rejected": done.rejected, "mode": done.mode}
 
 

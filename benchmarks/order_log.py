@@ -11,7 +11,7 @@ from pathlib import Path
 
 import duckdb
 
-from refold.event_schemas.registry import Shape
+from refold.event_schemas.registry import SchemaKey
 from refold.pipelines.ingest.spooled_segments import finish_import
 from refold.warehouse.engine.connections import connect
 from refold.warehouse.event_log.bulk_import.bulk_segments import Spool
@@ -19,7 +19,7 @@ from refold.warehouse.event_log.log import EventLog, create_log
 from refold.warehouse.orders import ORDERS
 
 DOMAIN = "orders"
-_ORDERS_A_CHUNK = 100_000
+_ORDERS_PER_CHUNK = 100_000
 
 _MACROS = """
 CREATE MACRO pick(i, salt, n) AS (hash(i * 1000003 + salt) % n)::BIGINT;
@@ -55,7 +55,7 @@ SELECT row_number() OVER (ORDER BY occurred_at, i, seq) + {base} AS position, * 
 _ORDER = "'order-' || i AS stream_id"
 _STOCK = "'stock-' || item_sku(i, 1) AS stream_id"
 
-_EVENTS: dict[Shape, tuple[str, str, str]] = {
+_EVENTS: dict[SchemaKey, tuple[str, str, str]] = {
     ("OrderPlaced", 1): (
         _ORDER,
         "'order-' || i AS order_id, customer(i, {orders}) AS customer, '' AS deliver_on, NULL::VARCHAR AS note",
@@ -141,9 +141,9 @@ def make_order_log(folder: Path, events: int, *, bucket_count: int = 64) -> Even
     spool = Spool(work, bucket_count=bucket_count)
     connection = connect()
     connection.execute(_MACROS)
-    payloads = {shape: ORDERS.registry.schema(*shape).names for shape in _EVENTS}
-    for first in range(0, orders, _ORDERS_A_CHUNK):
-        last = min(first + _ORDERS_A_CHUNK, orders)
+    payloads = {schema_key: ORDERS.registry.schema(*schema_key).names for schema_key in _EVENTS}
+    for first in range(0, orders, _ORDERS_PER_CHUNK):
+        last = min(first + _ORDERS_PER_CHUNK, orders)
         connection.execute(_CHUNK.format(base=spool.journal.events, first=first, last=last))
         spool.add(connection, _relations(connection, orders), payloads, source={"orders": last})
     finish_import(log, DOMAIN, f"benchmark-{events}", work)
@@ -151,10 +151,10 @@ def make_order_log(folder: Path, events: int, *, bucket_count: int = 64) -> Even
     return log
 
 
-def _relations(connection: duckdb.DuckDBPyConnection, orders: int) -> dict[Shape, str]:
+def _relations(connection: duckdb.DuckDBPyConnection, orders: int) -> dict[SchemaKey, str]:
     found = {}
-    for shape, (stream, payload, where) in _EVENTS.items():
+    for schema_key, (stream, payload, where) in _EVENTS.items():
         envelope = f"position, {stream}, 'e' || position AS event_id, occurred_at, NULL::VARCHAR AS correlation_id, "
         columns = f"{envelope} NULL::VARCHAR AS causation_id, {payload.format(orders=orders)}"
-        found[shape] = f"(SELECT {columns} FROM chunk WHERE {where.format(orders=orders)})"
+        found[schema_key] = f"(SELECT {columns} FROM chunk WHERE {where.format(orders=orders)})"
     return found

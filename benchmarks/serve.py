@@ -36,7 +36,7 @@ import duckdb
 from benchmarks.busy_shop import make_shop
 from benchmarks.http_load import KINDS, Load, closed_loop, open_loop, path_of
 from benchmarks.sides import Measurement, tell
-from refold.pipelines.beam.runners import make_options
+from refold.pipelines.beam.runners import beam_options
 from refold.pipelines.rebuild.rebuild import rebuild
 
 DOMAIN = "orders"
@@ -237,7 +237,7 @@ def main(orders: int, seconds: float, rounds: int, rate: float, only: str | None
     folder = folder / f"serve-{orders}"
     log = make_shop(folder, orders)
     shutil.rmtree(folder / "read-models", ignore_errors=True)
-    rebuild(log, DOMAIN, str(folder / "read-models"), make_options(None))
+    rebuild(log, DOMAIN, str(folder / "read-models"), beam_options(None))
     ways = [only] if only else ["live", "replica"]
     found = {way: measure(folder, orders, seconds, rounds, rate, live=way == "live") for way in ways}
     first = found[ways[0]]

@@ -40,7 +40,7 @@ def peak_memory_mib() -> int:
 
 def rebuild_side(folder: Path, domain_ref: str, workers: int, only: Sequence[str] = ()) -> Measurement:
     """Rebuild with refold, and note when each phase began."""
-    from refold.pipelines.beam.runners import make_options
+    from refold.pipelines.beam.runners import beam_options
     from refold.pipelines.rebuild.rebuild import rebuild
     from refold.warehouse.event_log.log import open_log
 
@@ -50,7 +50,7 @@ def rebuild_side(folder: Path, domain_ref: str, workers: int, only: Sequence[str
         open_log(str(folder / "log")),
         domain_ref,
         str(folder / "read-models"),
-        make_options(None, [f"--direct_num_workers={workers}"]),
+        beam_options(None, [f"--direct_num_workers={workers}"]),
         only=only,
         report=lambda p: phases.setdefault(p.phase, round(time.perf_counter() - started, 2)) and None,
     )

@@ -25,10 +25,10 @@ from pathlib import Path
 import click
 
 from benchmarks.sides import Measurement, measured, run_side, tell
-from refold.pipelines.beam.runners import make_options
+from refold.pipelines.beam.runners import beam_options
 from refold.pipelines.demo.order_history import Append, history
 from refold.pipelines.rebuild.rebuild import rebuild
-from refold.pipelines.stream.stream import Moment, Streamed, stream
+from refold.pipelines.stream.stream import ProgressReport, Streamed, stream
 from refold.warehouse.event_log import (
     Appender,
     EventLog,
@@ -60,7 +60,7 @@ def make_log(folder: Path, events: int) -> EventLog:
     shutil.rmtree(folder, ignore_errors=True)
     log = create_log(str(folder / "log"), domain_name=DOMAIN)
     fill(log, events, seed=_SEED)
-    rebuild(log, DOMAIN, str(folder / "read-models"), make_options(None))
+    rebuild(log, DOMAIN, str(folder / "read-models"), beam_options(None))
     return log
 
 
@@ -144,7 +144,7 @@ def latency_side(folder: Path, commits: int, rate: float) -> Measurement:
         time.sleep(1)
         stop.set()
 
-    def take(moment: Moment) -> None:
+    def take(moment: ProgressReport) -> None:
         if moment.what == "turn":
             turns.append(moment.seconds)
             reader.hear()
@@ -177,7 +177,7 @@ def _delays(appended: list[tuple[int, float]], seen: list[tuple[int, float]]) ->
 
 def sustained_side(folder: Path) -> Measurement:
     """Apply the whole backlog by increments."""
-    applying: list[Moment] = []
+    applying: list[ProgressReport] = []
     done = _follow(folder, once=True, report=lambda m: applying.append(m) if m.what == "turn" else None)
     seconds = sum(m.seconds for m in applying)
     return {
@@ -193,7 +193,7 @@ def idle_side(folder: Path, seconds: float) -> Measurement:
     stop = threading.Event()
     used: list[float] = []
 
-    def measure(moment: Moment) -> None:
+    def measure(moment: ProgressReport) -> None:
         if moment.what == "open":
             threading.Thread(target=wait, daemon=True).start()
 
@@ -215,7 +215,7 @@ def memory_side(folder: Path, turns: int) -> Measurement:
     stop, resident = threading.Event(), []
     done = 0
 
-    def next_turn(moment: Moment) -> None:
+    def next_turn(moment: ProgressReport) -> None:
         nonlocal done
         if moment.what not in ("open", "turn"):
             return
@@ -236,14 +236,14 @@ def _follow(
     *,
     once: bool = False,
     stop: Callable[[], bool] = lambda: False,
-    report: Callable[[Moment], None],
+    report: Callable[[ProgressReport], None],
     reader: _Reader | None = None,
 ) -> Streamed:
     return stream(
         open_log(str(folder / "log")),
         DOMAIN,
         str(folder / "read-models"),
-        make_options(None),
+        beam_options(None),
         once=once,
         stop=stop,
         rebuild_if_cheaper=False,

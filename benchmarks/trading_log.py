@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from refold.event_schemas.registry import Shape
+from refold.event_schemas.registry import SchemaKey
 from refold.pipelines.ingest.spooled_segments import finish_import
 from refold.warehouse.engine.connections import connect
 from refold.warehouse.event_log.bulk_import.bulk_segments import Spool
@@ -14,8 +14,8 @@ from refold.warehouse.trading import TRADING
 
 DOMAIN = "trading"
 _MEAN_SESSION = 350
-_SESSIONS_A_CHUNK = 3_000
-_SESSIONS_A_TRADER = 10
+_SESSIONS_PER_CHUNK = 3_000
+_SESSIONS_PER_TRADER = 10
 
 _CHUNK = """
 CREATE OR REPLACE TABLE chunk AS
@@ -27,7 +27,7 @@ FROM (SELECT session, unnest(range(200 + (hash(session) % 301)::BIGINT)) AS seq 
 """
 
 _TRADE = "h % 100 < 86"
-_EVENTS: dict[Shape, tuple[str, str]] = {
+_EVENTS: dict[SchemaKey, tuple[str, str]] = {
     ("TradeExecuted", 1): (
         "trader_id, 'I' || (h // 100) % 50 AS symbol, "
         "CASE WHEN h % 2 = 0 THEN 1 ELSE -1 END * (1 + (h // 7) % 100)::BIGINT AS quantity, "
@@ -71,16 +71,16 @@ def make_trading_log(folder: Path, events: int, *, bucket_count: int = 64) -> Ev
     shutil.rmtree(work, ignore_errors=True)
     spool = Spool(work, bucket_count=bucket_count)
     connection = connect()
-    payloads = {shape: TRADING.registry.schema(*shape).names for shape in _EVENTS}
-    for first in range(0, sessions, _SESSIONS_A_CHUNK):
-        last = min(first + _SESSIONS_A_CHUNK, sessions)
-        told = {"base": spool.journal.events, "sessions_a_trader": _SESSIONS_A_TRADER}
+    payloads = {schema_key: TRADING.registry.schema(*schema_key).names for schema_key in _EVENTS}
+    for first in range(0, sessions, _SESSIONS_PER_CHUNK):
+        last = min(first + _SESSIONS_PER_CHUNK, sessions)
+        told = {"base": spool.journal.events, "sessions_a_trader": _SESSIONS_PER_TRADER}
         connection.execute(_CHUNK.format(first=first, last=last, **told))
         relations = {
-            shape: "(SELECT position, stream_id, 'e' || position AS event_id, occurred_at, "
+            schema_key: "(SELECT position, stream_id, 'e' || position AS event_id, occurred_at, "
             "NULL::VARCHAR AS correlation_id, NULL::VARCHAR AS causation_id, "
             f"{payload} FROM chunk WHERE {where.format(sessions=sessions)})"
-            for shape, (payload, where) in _EVENTS.items()
+            for schema_key, (payload, where) in _EVENTS.items()
         }
         spool.add(connection, relations, payloads, source={"sessions": last})
     finish_import(log, DOMAIN, f"benchmark-{events}", work)

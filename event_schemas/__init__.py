@@ -2,13 +2,13 @@
 
 from refold.event_schemas.envelope import ENVELOPE, RecordedEvent
 from refold.event_schemas.errors import (
-    BrokenEventsError,
     ConcurrencyError,
     ContractError,
     DamagedLogError,
     DisagreementError,
     EmptyLogError,
     GenerationError,
+    InvalidEventsError,
     LogError,
     ObjectNotFoundError,
     PayloadError,
@@ -33,13 +33,13 @@ from refold.event_schemas.upcasting import Upcaster, merger, upcaster
 
 __all__ = [
     "ENVELOPE",
-    "BrokenEventsError",
     "ConcurrencyError",
     "ContractError",
     "DamagedLogError",
     "DisagreementError",
     "EmptyLogError",
     "GenerationError",
+    "InvalidEventsError",
     "LogError",
     "ObjectNotFoundError",
     "PayloadError",

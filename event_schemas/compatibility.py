@@ -137,12 +137,12 @@ def _stored(name: str, old: Lock, new: Lock) -> Iterator[Reason]:
         )
         return
     for version in old.versions(name):
-        was, where = old.shapes[name, version], f"v{version}"
+        was, where = old.schemas[name, version], f"v{version}"
         if version not in known:
             text = f"{where} is stored, and no upcaster reads it any more: write the upcaster from v{version}"
             yield _error("missing upcaster", where, text)
             continue
-        now = new.shapes[name, version]
+        now = new.schemas[name, version]
         for reason in compare_fields(was.fields, now.fields):
             text = f"{where} is stored as it was, but {reason.text}: give the new schema a schema_version of its own"
             yield _error("unversioned change", f"{where} {reason.where}", text, forward=reason.forward)
@@ -169,14 +169,14 @@ def _written(name: str, before: int | None, after: int | None, old: Lock, new: L
         yield _error("older version", f"v{after}", text)
     elif after > before:
         step = _carrier(name, before, new)
-        for reason in compare_fields(old.shapes[name, before].fields, new.shapes[name, after].fields):
+        for reason in compare_fields(old.schemas[name, before].fields, new.schemas[name, after].fields):
             carried = f"; {step}" if step else ""
             yield Reason(reason.what, reason.where, f"v{after}: {reason.text}{carried}", forward=reason.forward)
 
 
 def _carrier(name: str, version: int, new: Lock) -> str:
-    shape = new.shapes.get((name, version))
-    if shape is None or shape.upcaster is None:
+    schema_key = new.schemas.get((name, version))
+    if schema_key is None or schema_key.upcaster is None:
         return ""
-    into = ", ".join(f"{target} v{number}" for target, number in shape.upcaster.into)
-    return f"upcaster {shape.upcaster.name} carries v{version} to {into}"
+    into = ", ".join(f"{target} v{number}" for target, number in schema_key.upcaster.into)
+    return f"upcaster {schema_key.upcaster.name} carries v{version} to {into}"

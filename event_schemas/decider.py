@@ -111,7 +111,7 @@ class StateCodec(Generic[S]):
         load: back again.
     """
 
-    shape: str
+    schema_key: str
     dump: Callable[[S], Any]
     load: Callable[[Any], S]
 
@@ -131,9 +131,9 @@ def dataclass_codec(cls: type[S]) -> StateCodec[S]:
         Door(open=True)
     """
     schema = dataclass_schema(cls, where=f"State {cls.__name__}")
-    shape = ", ".join(f"{f.name}: {f.type}{'' if f.nullable else ' not null'}" for f in schema)
+    schema_key = ", ".join(f"{f.name}: {f.type}{'' if f.nullable else ' not null'}" for f in schema)
     return StateCodec(
-        shape, lambda state: to_json(state, schema), lambda kept: instance_of(cls, from_json(kept, schema))
+        schema_key, lambda state: to_json(state, schema), lambda kept: instance_of(cls, from_json(kept, schema))
     )
 
 

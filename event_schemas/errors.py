@@ -9,7 +9,7 @@
     │   └── UnknownSchemaVersionError
     ├── PayloadError                   an event's payload does not fit its declared schema
     ├── ProjectionError                a read model's declaration is wrong
-    ├── BrokenEventsError              a rebuild met events that it cannot apply
+    ├── InvalidEventsError              a rebuild met events that it cannot apply
     ├── StoreError                     an object store failed or is unfit
     │   ├── ObjectNotFoundError
     │   └── StoreNotConditionalError   the store ignores put-if-absent
@@ -61,7 +61,7 @@ class ProjectionError(RefoldError):
     """The declaration of a read model is wrong; the message names projection, event and column."""
 
 
-class BrokenEventsError(RefoldError):
+class InvalidEventsError(RefoldError):
     """A rebuild met events that it cannot apply; nothing was published."""
 
 

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.types as pt
 
 from refold.event_schemas.errors import UsageError
-from refold.event_schemas.registry import Registry, Shape
+from refold.event_schemas.registry import Registry, SchemaKey
 from refold.event_schemas.upcasting import Upcaster
 
 LOCK_FORMAT = 1
@@ -65,11 +65,11 @@ class Step:
 
     name: str
     form: str
-    into: tuple[Shape, ...]
+    into: tuple[SchemaKey, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class LockedShape:
+class LockedSchema:
     """An event type in one schema version.
 
     Attributes:
@@ -87,24 +87,24 @@ class Lock:
 
     Attributes:
         domain: its name.
-        shapes: every shape that the log may hold.
+        schemas: every shape that the log may hold.
     """
 
     domain: str
-    shapes: Mapping[Shape, LockedShape]
+    schemas: Mapping[SchemaKey, LockedSchema]
 
     @property
     def event_types(self) -> tuple[str, ...]:
         """Every event type, retired ones too, sorted."""
-        return tuple(sorted({event_type for event_type, _ in self.shapes}))
+        return tuple(sorted({event_type for event_type, _ in self.schemas}))
 
     def versions(self, event_type: str) -> tuple[int, ...]:
         """Every schema version of an event type, sorted."""
-        return tuple(sorted(version for name, version in self.shapes if name == event_type))
+        return tuple(sorted(version for name, version in self.schemas if name == event_type))
 
     def newest(self, event_type: str) -> int | None:
         """The schema version that is written today; None for a retired or unknown event type."""
-        current = [v for v in self.versions(event_type) if self.shapes[event_type, v].upcaster is None]
+        current = [v for v in self.versions(event_type) if self.schemas[event_type, v].upcaster is None]
         return current[-1] if current else None
 
 
@@ -119,17 +119,17 @@ def lock_of(registry: Registry, domain_name: str) -> Lock:
         >>> lock_of(Registry(events=[DoorOpened]), "doors").shapes["DoorOpened", 1].fields[0].name
         'door'
     """
-    shapes = {}
-    for shape in registry.shapes:
-        step = registry.upcaster(shape)
-        fields = tuple(map(_field, registry.schema(*shape)))
-        shapes[shape] = LockedShape(fields, _step(registry, shape, step) if step else None)
-    return Lock(domain_name, shapes)
+    schemas = {}
+    for schema_key in registry.schema_keys:
+        step = registry.upcaster(schema_key)
+        fields = tuple(map(_field, registry.schema(*schema_key)))
+        schemas[schema_key] = LockedSchema(fields, _step(registry, schema_key, step) if step else None)
+    return Lock(domain_name, schemas)
 
 
-def _step(registry: Registry, shape: Shape, step: Upcaster) -> Step:
+def _step(registry: Registry, schema_key: SchemaKey, step: Upcaster) -> Step:
     if not step.into:
-        return Step(step.function.__name__, step.form.value, ((shape[0], shape[1] + 1),))
+        return Step(step.function.__name__, step.form.value, ((schema_key[0], schema_key[1] + 1),))
     into = tuple(found for target in step.targets if (found := registry.newest(target)))
     return Step(step.function.__name__, step.form.value, into)
 
@@ -149,11 +149,11 @@ def _type(dtype: pa.DataType) -> FieldType:
 def write_lock(lock: Lock) -> str:
     """Write a lock file."""
     events: dict[str, Any] = {}
-    for (event_type, version), shape in sorted(lock.shapes.items()):
-        told: dict[str, Any] = {"fields": _fields_to_json(shape.fields)}
-        if shape.upcaster:
-            into = [f"{name} v{number}" for name, number in shape.upcaster.into]
-            told["upcaster"] = {"name": shape.upcaster.name, "form": shape.upcaster.form, "into": into}
+    for (event_type, version), schema_key in sorted(lock.schemas.items()):
+        told: dict[str, Any] = {"fields": _fields_to_json(schema_key.fields)}
+        if schema_key.upcaster:
+            into = [f"{name} v{number}" for name, number in schema_key.upcaster.into]
+            told["upcaster"] = {"name": schema_key.upcaster.name, "form": schema_key.upcaster.form, "into": into}
         events.setdefault(event_type, {})[str(version)] = told
     return json.dumps({"format": LOCK_FORMAT, "domain": lock.domain, "events": events}, indent=2) + "\n"
 
@@ -183,12 +183,14 @@ def read_lock(text: str, *, where: str) -> Lock:
                 f"{where} has lock format {told['format']}; this refold reads {LOCK_FORMAT}. Write it anew with "
                 "`refold schemas lock`, or use the refold release that wrote it."
             )
-        shapes = {
-            (event_type, int(version)): LockedShape(_fields(shape["fields"]), _step_from_json(shape.get("upcaster")))
+        schemas = {
+            (event_type, int(version)): LockedSchema(
+                _fields(schema_key["fields"]), _step_from_json(schema_key.get("upcaster"))
+            )
             for event_type, versions in told["events"].items()
-            for version, shape in versions.items()
+            for version, schema_key in versions.items()
         }
-        return Lock(told["domain"], shapes)
+        return Lock(told["domain"], schemas)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UsageError(
             f"{where} is no lock file of event schemas ({error!r}). `refold schemas lock` writes one."
@@ -209,5 +211,5 @@ def _type_from_json(told: Any) -> FieldType:
 def _step_from_json(told: dict[str, Any] | None) -> Step | None:
     if told is None:
         return None
-    shapes = (text.rsplit(" v", 1) for text in told["into"])
-    return Step(told["name"], told["form"], tuple((name, int(version)) for name, version in shapes))
+    schemas = (text.rsplit(" v", 1) for text in told["into"])
+    return Step(told["name"], told["form"], tuple((name, int(version)) for name, version in schemas))

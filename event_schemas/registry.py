@@ -15,7 +15,7 @@ from refold.event_schemas.event import (
 )
 from refold.event_schemas.upcasting import Upcaster
 
-Shape = tuple[str, int]
+SchemaKey = tuple[str, int]
 """An event type in one schema version."""
 
 
@@ -40,8 +40,8 @@ class Registry:
 
     def __init__(self, *, events: Iterable[type], upcasters: Iterable[Upcaster] = ()) -> None:
         self._classes = _by_type(events)
-        self._upcasters = _by_shape(tuple(upcasters), self._classes)
-        self._schemas: dict[Shape, pa.Schema] = {
+        self._upcasters = _by_schema_key(tuple(upcasters), self._classes)
+        self._schemas: dict[SchemaKey, pa.Schema] = {
             **{s.key: s.schema for u in set(self._upcasters.values()) for s in u.sources},
             **{(t, schema_version_of(c)): schema_of(c) for t, c in self._classes.items()},
         }
@@ -53,14 +53,14 @@ class Registry:
         return self._classes
 
     @property
-    def shapes(self) -> tuple[Shape, ...]:
+    def schema_keys(self) -> tuple[SchemaKey, ...]:
         """Every (event type, schema version) that the log may hold, sorted."""
         return tuple(sorted(self._schemas))
 
     @property
     def upcasters(self) -> tuple[Upcaster, ...]:
         """Every upcaster, in the order of what it reads."""
-        return tuple(dict.fromkeys(self._upcasters[shape] for shape in sorted(self._upcasters)))
+        return tuple(dict.fromkeys(self._upcasters[schema_key] for schema_key in sorted(self._upcasters)))
 
     def schema(self, event_type: str, schema_version: int) -> pa.Schema:
         """Give the payload's Arrow schema of one shape.
@@ -84,20 +84,20 @@ class Registry:
             "code that declares it, or add an upcaster for it."
         )
 
-    def knows(self, shape: Shape) -> bool:
+    def knows(self, schema_key: SchemaKey) -> bool:
         """Tell whether a shape is declared."""
-        return shape in self._schemas
+        return schema_key in self._schemas
 
-    def newest(self, event_type: str) -> Shape | None:
+    def newest(self, event_type: str) -> SchemaKey | None:
         """Give the newest shape of an event type, or None for a retired one."""
         cls = self._classes.get(event_type)
         return (event_type, schema_version_of(cls)) if cls else None
 
-    def upcaster(self, shape: Shape) -> Upcaster | None:
+    def upcaster(self, schema_key: SchemaKey) -> Upcaster | None:
         """Give the upcaster that reads a shape, or None if the shape is the newest."""
-        return self._upcasters.get(shape)
+        return self._upcasters.get(schema_key)
 
-    def sources(self, event_type: str) -> tuple[Shape, ...]:
+    def sources(self, event_type: str) -> tuple[SchemaKey, ...]:
         """Name every stored shape from which events of ``event_type`` may come, the newest included."""
         wanted = {self.newest(event_type)} - {None}
         grown = True
@@ -105,16 +105,16 @@ class Registry:
             more = {s for s, u in self._upcasters.items() if wanted & self._yields(s, u)} - wanted
             wanted |= more
             grown = bool(more)
-        return tuple(sorted(shape for shape in wanted if shape is not None))
+        return tuple(sorted(schema_key for schema_key in wanted if schema_key is not None))
 
-    def _yields(self, shape: Shape, step: Upcaster) -> set[Shape | None]:
+    def _yields(self, schema_key: SchemaKey, step: Upcaster) -> set[SchemaKey | None]:
         if step.into:
             return {self.newest(t) for t in step.targets}
-        return {(shape[0], shape[1] + 1)}
+        return {(schema_key[0], schema_key[1] + 1)}
 
     def _check_chains(self) -> None:
-        for shape, step in self._upcasters.items():
-            for target in self._yields(shape, step):
+        for schema_key, step in self._upcasters.items():
+            for target in self._yields(schema_key, step):
                 if target not in self._schemas:
                     raise ContractError(
                         f"{step.name} leads to {target[0] if target else '?'} v{target[1] if target else '?'}, which "
@@ -140,8 +140,8 @@ def _by_type(events: Iterable[type]) -> dict[str, type]:
     return classes
 
 
-def _by_shape(upcasters: tuple[Upcaster, ...], classes: Mapping[str, type]) -> dict[Shape, Upcaster]:
-    steps: dict[Shape, Upcaster] = {}
+def _by_schema_key(upcasters: tuple[Upcaster, ...], classes: Mapping[str, type]) -> dict[SchemaKey, Upcaster]:
+    steps: dict[SchemaKey, Upcaster] = {}
     for step in upcasters:
         for source in step.sources:
             if source.key in steps:

@@ -32,7 +32,7 @@ class Form(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class SourceSchema:
     """One stored shape that an upcaster reads: an event type in one schema version."""
 
     event_type: str
@@ -57,7 +57,7 @@ class Upcaster:
     """
 
     form: Form
-    sources: tuple[Source, ...]
+    sources: tuple[SourceSchema, ...]
     into: tuple[type, ...]
     function: Callable[..., Any]
 
@@ -116,7 +116,7 @@ def upcaster(
         >>> add_currency.form
         <Form.SQL: 'sql'>
     """
-    source = Source(_type_name(event_type), from_version, schema)
+    source = SourceSchema(_type_name(event_type), from_version, schema)
 
     def decorate(function: Callable[..., Any]) -> Upcaster:
         count = len(inspect.signature(function).parameters)
@@ -146,7 +146,7 @@ def merger(
     Raises:
         ContractError: the declaration contradicts itself.
     """
-    told = tuple(Source(_type_name(t), v, s) for t, v, s in sources)
+    told = tuple(SourceSchema(_type_name(t), v, s) for t, v, s in sources)
 
     def decorate(function: Callable[[list[RecordedEvent]], Any]) -> Upcaster:
         return _made(Form.MERGE, told, into, function)
@@ -159,7 +159,7 @@ def _type_name(event_type: type | str) -> str:
 
 
 def _made(
-    form: Form, sources: tuple[Source, ...], into: type | Iterable[type], function: Callable[..., Any]
+    form: Form, sources: tuple[SourceSchema, ...], into: type | Iterable[type], function: Callable[..., Any]
 ) -> Upcaster:
     classes = (into,) if isinstance(into, type) else tuple(into)
     result = Upcaster(form, sources, classes, function)

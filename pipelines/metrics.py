@@ -17,7 +17,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, star
 from refold.event_schemas import UsageError
 
 if TYPE_CHECKING:
-    from refold.pipelines.rebuild.replay import Progress
+    from refold.pipelines.rebuild.replay import RebuildProgress
 
 _TURN_BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 
@@ -102,7 +102,7 @@ class Metrics:
         self._planned.set(planned)
         self._replayed.set(events)
 
-    def report(self, progress: Progress) -> None:
+    def report(self, progress: RebuildProgress) -> None:
         """Take what a rebuild reports; phases that count nothing leave what was told before."""
         if progress.planned:
             self.rebuild_progress(progress.done, progress.planned, progress.events)

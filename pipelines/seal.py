@@ -17,11 +17,11 @@ from refold.warehouse.event_log import manifest as manifests
 from refold.warehouse.event_log.commit import CommitInfo
 from refold.warehouse.event_log.log import EventLog, Head, open_log
 from refold.warehouse.event_log.manifest import Manifest
-from refold.warehouse.event_log.seal import gather, next_manifest, seal_bucket
+from refold.warehouse.event_log.seal import next_manifest, repartition, seal_bucket
 from refold.warehouse.object_store import open_store
 
-_EVENTS_A_UNIT = 500_000
-_COMMITS_A_UNIT = 2_000
+_EVENTS_PER_UNIT = 500_000
+_COMMITS_PER_UNIT = 2_000
 _ATTEMPTS = 5
 
 
@@ -80,7 +80,7 @@ def _sealed_manifest(
         work = Work(
             staging.url,
             units,
-            stage=functools.partial(_gather, log.url, staging.url),
+            stage=functools.partial(_repartition, log.url, staging.url),
             merge=functools.partial(_seal, log.url, staging.url, domain_ref),
         )
         staging.put("manifest.json", manifests.encode(before))
@@ -105,17 +105,17 @@ def _ranges(tail: Sequence[CommitInfo]) -> Iterator[list[int]]:
     for info in tail:
         numbers.append(info.number)
         events += info.events
-        if events >= _EVENTS_A_UNIT or len(numbers) >= _COMMITS_A_UNIT:
+        if events >= _EVENTS_PER_UNIT or len(numbers) >= _COMMITS_PER_UNIT:
             yield numbers
             numbers, events = [], 0
     if numbers:
         yield numbers
 
 
-def _gather(log_url: str, staging_url: str, unit: _GatherUnit) -> Iterator[Named]:
+def _repartition(log_url: str, staging_url: str, unit: _GatherUnit) -> Iterator[Named]:
     staging = open_store(staging_url)
     key = f"gathered/{unit.name}.parquet"
-    for bucket in gather(open_log(log_url), unit.numbers, staging, key):
+    for bucket in repartition(open_log(log_url), unit.numbers, staging, key):
         yield f"{bucket:04d}", key
 
 

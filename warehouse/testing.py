@@ -30,7 +30,7 @@ from refold.warehouse.engine.sql import columns, quote
 from refold.warehouse.event_log.append import Appender, NewEvent, StreamAppend
 from refold.warehouse.event_log.log import create_log
 from refold.warehouse.read_models import database
-from refold.warehouse.read_models.increments.catch_up import Standing, catch_up
+from refold.warehouse.read_models.increments.catch_up import ModelsAtCheckpoint, catch_up
 from refold.warehouse.replay.newest_version import newest_events
 
 FIRST_MOMENT = datetime(2026, 1, 1, tzinfo=UTC)
@@ -110,7 +110,7 @@ class Given:
 
         Raises:
             AssertionError: the rows are others, or depend on how the events came.
-            BrokenEventsError: an event cannot be applied.
+            InvalidEventsError: an event cannot be applied.
             UsageError: the domain has no such read model.
         """
         model = self.domain.read_model(read_model)
@@ -184,8 +184,8 @@ def _recorded(domain: Domain, appends: Sequence[StreamAppend]) -> list[RecordedE
     for number, append in enumerate(appends, start=1):
         for new in append.events:
             assert isinstance(new, NewEvent)
-            shape = _shape(new)
-            schema = domain.registry.schema(*shape)
+            schema_key = _shape(new)
+            schema = domain.registry.schema(*schema_key)
             version = len(recorded) + 1
             recorded.append(
                 RecordedEvent(
@@ -194,8 +194,8 @@ def _recorded(domain: Domain, appends: Sequence[StreamAppend]) -> list[RecordedE
                     stream_id=appends[0].stream_id,
                     stream_version=version,
                     event_id=str(new.event_id),
-                    event_type=shape[0],
-                    schema_version=shape[1],
+                    event_type=schema_key[0],
+                    schema_version=schema_key[1],
                     occurred_at=new.occurred_at or FIRST_MOMENT,
                     recorded_at=new.occurred_at or FIRST_MOMENT,
                     correlation_id=new.correlation_id,
@@ -225,7 +225,7 @@ def _rows(domain: Domain, model: ReadModel, commits: Sequence[Sequence[StreamApp
                 if not commit:
                     continue
                 appender.append_many(commit)
-                catch_up(connection, log, alone, [Standing([model], at)])
+                catch_up(connection, log, alone, [ModelsAtCheckpoint([model], at)])
                 at = database.get_checkpoint(connection)
             query = f"SELECT {columns(model.table)} FROM {quote(model.name)}"
             return _by_key(model, connection.sql(query).to_arrow_table().to_pylist())

@@ -20,8 +20,8 @@ from refold.event_schemas.orders.events import Money, OrderItem
 
 _CURRENCY = re.compile(r"[A-Z]{3}")
 # What read models add up over thousands of orders must fit into their columns: beyond, nothing could follow the log.
-_MOST_MONEY = Decimal("1e10")
-_MOST_PIECES = 1_000_000
+_MAX_MONEY = Decimal("1e10")
+_MAX_PIECES = 1_000_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,12 +110,12 @@ def _place(command: c.PlaceOrder, state: OrderState) -> Decision:
 def _add_item(command: c.AddItem, state: OrderState) -> Decision:
     if state.status != "placed":
         return Rejected(f"already_{state.status}", f"The order is {state.status}; items are added before it is paid.")
-    if not 0 < command.quantity <= _MOST_PIECES:
-        return Rejected("bad_quantity", f"An item has 1 to {_MOST_PIECES} pieces; found {command.quantity}.")
+    if not 0 < command.quantity <= _MAX_PIECES:
+        return Rejected("bad_quantity", f"An item has 1 to {_MAX_PIECES} pieces; found {command.quantity}.")
     if command.unit_price < 0:
         return Rejected("bad_price", f"A price is not negative; found {command.unit_price}.")
-    if state.amount + command.quantity * command.unit_price >= _MOST_MONEY:
-        return Rejected("too_much", f"An order costs less than {_MOST_MONEY:,f} in all.")
+    if state.amount + command.quantity * command.unit_price >= _MAX_MONEY:
+        return Rejected("too_much", f"An order costs less than {_MAX_MONEY:,f} in all.")
     return [e.ItemAdded(sku=command.sku, quantity=command.quantity, unit_price=command.unit_price)]
 
 
@@ -218,13 +218,13 @@ def decide_stock(command: Any, state: StockState) -> Decision:
     """Tell what a command makes of an article's stock."""
     if not command.sku:
         return Rejected("no_sku", "The sku is empty; name the article.")
-    if abs(command.quantity) > _MOST_PIECES:
-        return Rejected("bad_quantity", f"At most {_MOST_PIECES} pieces move at once; found {command.quantity}.")
+    if abs(command.quantity) > _MAX_PIECES:
+        return Rejected("bad_quantity", f"At most {_MAX_PIECES} pieces move at once; found {command.quantity}.")
     if isinstance(command, c.ReceiveStock):
         if command.quantity <= 0:
             return Rejected("bad_quantity", f"At least one piece is received; found {command.quantity}.")
-        if not 0 <= command.unit_cost < _MOST_MONEY:
-            return Rejected("bad_price", f"A piece costs 0 or more, and less than {_MOST_MONEY:,f}.")
+        if not 0 <= command.unit_cost < _MAX_MONEY:
+            return Rejected("bad_price", f"A piece costs 0 or more, and less than {_MAX_MONEY:,f}.")
         received = e.StockReceived(
             sku=command.sku,
             quantity=command.quantity,

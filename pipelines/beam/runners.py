@@ -32,7 +32,7 @@ class LocalOptions(PipelineOptions):  # type: ignore[misc]
         parser.add_argument("--local_mode_chosen", action="store_true", help="the user named a direct_running_mode")
 
 
-def make_options(runner: str | None, arguments: Sequence[str] = ()) -> PipelineOptions:
+def beam_options(runner: str | None, arguments: Sequence[str] = ()) -> PipelineOptions:
     """Make Beam's options: the runner by name, and any Beam option.
 
     Args:
@@ -40,7 +40,7 @@ def make_options(runner: str | None, arguments: Sequence[str] = ()) -> PipelineO
         arguments: Beam options as on a command line, such as ``--direct_num_workers=4``.
 
     Example:
-        >>> make_options(None).view_as(DirectOptions).direct_running_mode
+        >>> beam_options(None).view_as(DirectOptions).direct_running_mode
         'multi_threading'
     """
     options = PipelineOptions(list(arguments))

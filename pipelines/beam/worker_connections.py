@@ -18,7 +18,7 @@ import duckdb
 
 from refold.warehouse.engine.connections import connect, forget_temporaries
 
-_MOST_MEMORY = 4 << 30
+_MAX_MEMORY = 4 << 30
 _MEMORY_SHARE = 0.5
 """Of the machine's memory, what all workers together may use before they spill."""
 _KEPT_BLOCKS = "1GB"
@@ -78,4 +78,4 @@ def _open(workers: int) -> _Idle:
 def _memory(workers: int) -> str:
     """Give a worker its share of the machine's memory; the nearer its limit, the earlier DuckDB takes to spilling."""
     machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return f"{min(_MOST_MEMORY, int(machine * _MEMORY_SHARE / workers)) >> 20}MiB"
+    return f"{min(_MAX_MEMORY, int(machine * _MEMORY_SHARE / workers)) >> 20}MiB"

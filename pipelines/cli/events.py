@@ -100,8 +100,8 @@ def show_stats(call: Invocation) -> None:
         f"{found.unsealed_events:,} not sealed yet."
     )
     rows = [
-        (f"{s.event_type} v{s.schema_version}", s.events, output.size(s.bytes), s.unsealed, s.raw, s.last_position)
-        for s in found.shapes
+        (f"{s.event_type} v{s.schema_version}", s.events, output.size(s.bytes), s.unsealed, s.untyped, s.last_position)
+        for s in found.schemas
     ]
     output.print_table(("event", "events", "size", "not sealed", "raw", "last position"), rows)
 

@@ -11,8 +11,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
 if TYPE_CHECKING:
-    from refold.pipelines.ingest.ingest import Progress as IngestProgress
-    from refold.pipelines.rebuild.rebuild import Progress as RebuildProgress
+    from refold.pipelines.ingest.ingest import ImportProgress
+    from refold.pipelines.rebuild.rebuild import RebuildProgress
 
 Report = Callable[[int, int | None], None]
 """Takes how much is done so far, and how much there is to do; None if that is not known."""
@@ -80,7 +80,7 @@ def rebuild_bars(*, without: str = "", console: Console | None = None) -> Iterat
 
 
 @contextmanager
-def ingest_bars(*, console: Console | None = None) -> Iterator[Callable[[IngestProgress], None]]:
+def ingest_bars(*, console: Console | None = None) -> Iterator[Callable[[ImportProgress], None]]:
     """Show a bar for each phase of an import: how much of the files is through, events a second, rejected rows.
 
     Args:
@@ -89,7 +89,7 @@ def ingest_bars(*, console: Console | None = None) -> Iterator[Callable[[IngestP
     with _bars(console) as bars:
         phases = _Phases(bars)
 
-        def report(progress: IngestProgress) -> None:
+        def report(progress: ImportProgress) -> None:
             phases.enter(progress.phase, done=progress.done)
             told = f"{progress.events:,} events{_rate(progress.events, phases.seconds, 'events')}"
             rejected = f", {progress.rejected:,} rows rejected" if progress.rejected else ""

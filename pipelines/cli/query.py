@@ -89,7 +89,7 @@ def query(call: Invocation, sql: str, as_csv: bool, limit: int | None) -> None:
 
 
 def _ask(connection: duckdb.DuckDBPyConnection, sql: str) -> Answer:
-    with _explained():
+    with _translate_errors():
         connection.execute(sql)
         columns = _unique([column[0] for column in connection.description or ()])
     return Answer(columns, _fetch(connection))
@@ -97,7 +97,7 @@ def _ask(connection: duckdb.DuckDBPyConnection, sql: str) -> Answer:
 
 def _fetch(connection: duckdb.DuckDBPyConnection) -> Iterator[Sequence[Any]]:
     while True:
-        with _explained():
+        with _translate_errors():
             chunk = connection.fetchmany(_CHUNK)
         if not chunk:
             return
@@ -105,7 +105,7 @@ def _fetch(connection: duckdb.DuckDBPyConnection) -> Iterator[Sequence[Any]]:
 
 
 @contextmanager
-def _explained() -> Iterator[None]:
+def _translate_errors() -> Iterator[None]:
     """Tell a query that cannot be meant from one that fails on its way."""
     import duckdb
 

@@ -23,7 +23,7 @@ from refold.pipelines.cli.support.metered import (
 if TYPE_CHECKING:
     from refold.event_schemas import DisagreementError
     from refold.pipelines.rebuild.as_of import AsOf
-    from refold.pipelines.rebuild.rebuild import Progress, Rebuilt
+    from refold.pipelines.rebuild.rebuild import RebuildProgress, Rebuilt
     from refold.warehouse.event_log.log import EventLog
     from refold.warehouse.read_models.comparison.cut_over import Verified
     from refold.warehouse.read_models.planning.plan import RebuildPlan
@@ -116,7 +116,7 @@ def rebuild(
         with metered(metrics_port) as metrics, rebuild_bars() as show:
             tell_log(metrics, log)
 
-            def report(progress: Progress) -> None:
+            def report(progress: RebuildProgress) -> None:
                 show(progress)
                 metrics.report(progress)
 

@@ -19,7 +19,7 @@ from refold.pipelines.cli.support.invocation import (
 if TYPE_CHECKING:
     from refold.event_schemas import Registry
     from refold.event_schemas.compatibility import Compatibility, TypeVerdict
-    from refold.warehouse.replay.dry_run import ShapeResult
+    from refold.warehouse.replay.dry_run import DryRunResult
 
 
 @click.group(epilog=as_epilog("refold schemas list"))
@@ -38,7 +38,7 @@ def list_schemas(call: Invocation) -> None:
     from refold.pipelines.cli.support import output
 
     registry = call.domain.registry
-    described = [_describe(registry, *shape) for shape in registry.shapes]
+    described = [_describe(registry, *schema_key) for schema_key in registry.schema_keys]
     if call.json:
         output.print_json({"domain": call.domain.name, "schemas": described})
         return
@@ -89,12 +89,12 @@ def lock_schemas(call: Invocation, file: Path, verify: bool) -> None:
         except OSError as error:
             raise UsageError(f"Cannot write the lock file {file}: {error.strerror}. Give another --file.") from error
     if call.json:
-        output.print_json({"file": str(file), "schemas": len(lock.shapes), "changed": not same})
+        output.print_json({"file": str(file), "schemas": len(lock.schemas), "changed": not same})
     elif verify and not same:
         output.say(f"{file} is not up to date: run `refold schemas lock`, and commit it.")
     else:
         said = "is up to date" if same else "was written"
-        output.say(f"{file} {said}: {output.plural(len(lock.shapes), 'schema')} of domain {lock.domain}.")
+        output.say(f"{file} {said}: {output.plural(len(lock.schemas), 'schema')} of domain {lock.domain}.")
     if verify and not same:
         raise click.exceptions.Exit(1)
 
@@ -202,7 +202,7 @@ def dry_run(call: Invocation) -> None:
         raise click.exceptions.Exit(1)
 
 
-def _print_results(results: list[ShapeResult]) -> None:
+def _print_results(results: list[DryRunResult]) -> None:
     from refold.pipelines.cli.support import output
 
     rows = [
@@ -231,7 +231,7 @@ def _describe(registry: Registry, event_type: str, schema_version: int) -> dict[
     if step is None:
         becomes = []
     elif step.into:
-        becomes = ["{} v{}".format(*shape) for target in step.targets if (shape := registry.newest(target))]
+        becomes = ["{} v{}".format(*schema_key) for target in step.targets if (schema_key := registry.newest(target))]
     else:
         becomes = [f"{event_type} v{schema_version + 1}"]
     return {

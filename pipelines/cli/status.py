@@ -15,7 +15,7 @@ from refold.pipelines.cli.support.invocation import (
 )
 
 if TYPE_CHECKING:
-    from refold.pipelines.cli.support.status_report import Standing
+    from refold.pipelines.cli.support.status_report import StatusReport
 
 OBJECTIVE_MISSED = 4
 
@@ -73,7 +73,7 @@ def status(
         raise click.exceptions.Exit(OBJECTIVE_MISSED)
 
 
-def _print(call: Invocation, seen: Standing) -> None:
+def _print(call: Invocation, seen: StatusReport) -> None:
     from refold.pipelines.cli.support import output
     from refold.pipelines.cli.support import status_report as standing
 
@@ -91,7 +91,7 @@ def _print(call: Invocation, seen: Standing) -> None:
         )
 
 
-def _missed(seen: Standing, max_lag: float | None, max_idle: float | None) -> bool:
+def _missed(seen: StatusReport, max_lag: float | None, max_idle: float | None) -> bool:
     """Tell of every objective that was missed."""
     from refold.pipelines.cli.support import output
 

@@ -19,7 +19,7 @@ from refold.pipelines.cli.support.metered import metered, metrics_option, tell_g
 
 if TYPE_CHECKING:
     from refold.pipelines.metrics import Metrics
-    from refold.pipelines.stream.stream import Moment, Streamed
+    from refold.pipelines.stream.stream import ProgressReport, Streamed
     from refold.warehouse.event_log.log import EventLog
 
 _EXAMPLE = """\
@@ -117,7 +117,7 @@ class _Telling:
         self._metrics = metrics
         self._names = [model.name for model in call.domain.read_models]
 
-    def __call__(self, moment: Moment) -> None:
+    def __call__(self, moment: ProgressReport) -> None:
         """Take what the stream reports."""
         from refold.pipelines.cli.support import output
 

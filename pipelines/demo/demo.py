@@ -26,7 +26,7 @@ DEFAULT_EVENTS = 100_000
 DEFAULT_SEED = 7
 
 _SIDE_BY_SIDE = 256
-_EVENTS_A_BUCKET = 25_000
+_EVENTS_PER_BUCKET = 25_000
 _SETTINGS = """\
 # Written by `refold demo`: inside this folder every command works on the demo.
 domain = "orders"
@@ -117,7 +117,7 @@ def make_history(demo: Demo, *, report: Callable[[int], None] = lambda _: None) 
     Raises:
         LogError: the log of a finished demo is gone.
     """
-    buckets = min(max(demo.events // _EVENTS_A_BUCKET, 2), DEFAULT_BUCKET_COUNT)
+    buckets = min(max(demo.events // _EVENTS_PER_BUCKET, 2), DEFAULT_BUCKET_COUNT)
     log = create_log(demo.log_url, domain_name=DOMAIN, bucket_count=buckets)
     if demo.made:
         if log.head().position < demo.made:

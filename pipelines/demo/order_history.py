@@ -31,7 +31,7 @@ from refold.pipelines.demo.order_events import (
 from refold.warehouse.event_log.append import NewEvent
 
 _EVENTS_AN_ORDER = 8
-_EVENTS_A_COUNT = 200
+_EVENTS_PER_COUNT = 200
 _PIECES_AN_ORDER = 4
 _DELIVERY_DAYS = (0, 3)
 _DAYS_IN_STOCK = 12
@@ -89,7 +89,7 @@ class _Shop:
         self._numbers = itertools.count(1)
         self._customers = max(events // (_EVENTS_AN_ORDER * 5), 20)
         every_sku = [f"{goods}-{colour}" for goods in _GOODS for colour in _COLOURS]
-        self._skus = every_sku[: max(events // _EVENTS_A_COUNT, 4)]
+        self._skus = every_sku[: max(events // _EVENTS_PER_COUNT, 4)]
         self._cents = {sku: chance.randrange(390, 8990, 10) for sku in self._skus}
         self._weights = [1 / (rank + 5) for rank in range(len(self._skus))]
         chance.shuffle(self._weights)
@@ -129,7 +129,7 @@ class _Shop:
 
     def _stocktaking(self, day: int, *, up_to: float) -> list[Append]:
         """Count some articles; what is missing was broken, or was relabelled."""
-        due = min(int(up_to / _EVENTS_A_COUNT) - self._counts, len(self._skus))
+        due = min(int(up_to / _EVENTS_PER_COUNT) - self._counts, len(self._skus))
         self._counts += due
         counted = self._chance.sample(self._skus, due)
         return [self._count(day, sku) for sku in counted if self._available[sku] >= 3]

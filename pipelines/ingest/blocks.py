@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from refold.pipelines.ingest.rows import Limits
+from refold.pipelines.ingest.rows import ImportLimits
 from refold.pipelines.ingest.sources import ByteStream
 
 BOM = b"\xef\xbb\xbf"
@@ -29,7 +29,7 @@ class Block:
     overlong: bool = False
 
 
-def blocks(stream: ByteStream, limits: Limits) -> Iterator[Block]:
+def blocks(stream: ByteStream, limits: ImportLimits) -> Iterator[Block]:
     """Cut a stream into blocks of about ``limits.chunk_bytes``, at newlines."""
     rest, dropped = b"", 0
     while data := stream.read(limits.chunk_bytes):
@@ -51,6 +51,6 @@ def blocks(stream: ByteStream, limits: Limits) -> Iterator[Block]:
         yield Block(whole + b"\n", len(rest) + dropped, overlong=bool(dropped))
 
 
-def too_long(limits: Limits) -> str:
+def too_long(limits: ImportLimits) -> str:
     """Say why an overlong line is rejected."""
     return f"the line is longer than {limits.row_bytes} bytes"

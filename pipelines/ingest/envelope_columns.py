@@ -18,7 +18,7 @@ from refold.pipelines.ingest.mapping import (
     REQUIRED,
     UNITS,
     ColumnMapping,
-    Source,
+    ValueSource,
 )
 from refold.warehouse.engine.sql import literal
 
@@ -135,11 +135,11 @@ def in_range(value: str, bounds: tuple[str, str]) -> str:
     return f"{value} BETWEEN {bounds[0]} AND {bounds[1]}"
 
 
-def _missing(name: str, source: Source) -> str:
+def _missing(name: str, source: ValueSource) -> str:
     return f"{name} is missing (it comes from {source.template or ' or '.join(source.columns)})"
 
 
-def _text(source: Source, find: Find) -> str:
+def _text(source: ValueSource, find: Find) -> str:
     """Write a text that is never empty: NULL stands for no value."""
     if source.constant is not None:
         return literal(str(source.constant))
@@ -157,7 +157,7 @@ def _column_text(column: Column | None) -> str:
     return f"nullif({column.sql if pt.is_string(column.type) else f'CAST({column.sql} AS VARCHAR)'}, '')"
 
 
-def _version(source: Source | None, find: Find) -> tuple[str, str]:
+def _version(source: ValueSource | None, find: Find) -> tuple[str, str]:
     """Write a schema version, which is NULL where it is no number from 1, and the text that it was made of."""
     if source is None:
         return f"{_FIRST_VERSION}::INTEGER", "NULL"
@@ -170,7 +170,7 @@ def _version(source: Source | None, find: Find) -> tuple[str, str]:
     return f"CASE WHEN {number} >= 1 THEN {number} WHEN {text} IS NULL THEN {_FIRST_VERSION} END", text
 
 
-def _time(source: Source, find: Find, recorded_at: str) -> tuple[str, str]:
+def _time(source: ValueSource, find: Find, recorded_at: str) -> tuple[str, str]:
     """Write a time, and the text that it was made of."""
     if source.constant == "now":
         return f"TIMESTAMPTZ {literal(recorded_at)}", "NULL"

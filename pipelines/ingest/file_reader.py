@@ -22,7 +22,7 @@ from refold.pipelines.ingest.mapping import ColumnMapping
 from refold.pipelines.ingest.rejects import RejectFile
 from refold.pipelines.ingest.rows import (
     START,
-    Limits,
+    ImportLimits,
     Place,
     Rows,
 )
@@ -50,7 +50,7 @@ class Reading:
     registry: Registry
     bucket_count: int
     workers: int
-    limits: Limits
+    limits: ImportLimits
     strict: bool
 
 

@@ -25,7 +25,7 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from filelock import FileLock, Timeout
 
 from refold.event_schemas import Registry, UsageError
-from refold.pipelines.beam.runners import make_options, workers_of
+from refold.pipelines.beam.runners import beam_options, workers_of
 from refold.pipelines.ingest.file_reader import Reading, read_into
 from refold.pipelines.ingest.mapping import (
     CLOUDEVENTS,
@@ -34,7 +34,7 @@ from refold.pipelines.ingest.mapping import (
     read_mapping,
 )
 from refold.pipelines.ingest.rejects import RejectFile
-from refold.pipelines.ingest.rows import Limits
+from refold.pipelines.ingest.rows import ImportLimits
 from refold.pipelines.ingest.sources import (
     SourceFile,
     expanded,
@@ -56,14 +56,14 @@ from refold.warehouse.event_log.bulk_import.spool import Spool, read_spool
 from refold.warehouse.event_log.log import EventLog
 from refold.warehouse.object_store.mirror import default_cache_dir
 
-__all__ = ["ColumnMapping", "Ingested", "Limits", "Progress", "ingest", "read_mapping"]
+__all__ = ["ColumnMapping", "ImportLimits", "ImportProgress", "Ingested", "ingest", "read_mapping"]
 
 Mode = Literal["segments", "commits"]
 _Sources = list[tuple[SourceFile, ColumnMapping]]
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
+class ImportProgress:
     """How far an import is.
 
     Attributes:
@@ -116,8 +116,8 @@ def ingest(
     strict: bool = False,
     rejects: Path | None = None,
     options: PipelineOptions | None = None,
-    report: Callable[[Progress], None] = lambda _: None,
-    limits: Limits | None = None,
+    report: Callable[[ImportProgress], None] = lambda _: None,
+    limits: ImportLimits | None = None,
 ) -> Ingested:
     """Bring the events of files into a log, in the order of files and rows.
 
@@ -154,7 +154,7 @@ def ingest(
         >>> first.events, again.events, again.already
         (1, 0, True)
     """
-    options = options or make_options(None)
+    options = options or beam_options(None)
     domain = load_domain(domain_ref)
     registry = domain.registry
     if domain.name != log.domain_name:
@@ -174,11 +174,11 @@ def ingest(
             registry=registry,
             bucket_count=log.bucket_count,
             workers=workers_of(options),
-            limits=limits or Limits(),
+            limits=limits or ImportLimits(),
             strict=strict,
         )
         size = sum(source.size for source, _ in sources)
-        read_into(spool, bad, reading, lambda *told: report(Progress("read", told[0], size, told[1], told[2])))
+        read_into(spool, bad, reading, lambda *told: report(ImportProgress("read", told[0], size, told[1], told[2])))
         for source, _ in sources:
             unchanged(source)
         done = _publish(log, domain_ref, import_id, spool, reading, options, report)
@@ -197,7 +197,7 @@ def _publish(
     spool: Spool,
     reading: Reading,
     options: PipelineOptions,
-    report: Callable[[Progress], None],
+    report: Callable[[ImportProgress], None],
 ) -> Ingested:
     """Make the spooled events part of the log: all at once, if their streams are new to it."""
     folder, events = spool.folder, spool.journal.events
@@ -212,7 +212,7 @@ def _publish(
                 import_id,
                 folder,
                 options=options,
-                report=lambda done, planned: report(Progress("build", done, planned, events)),
+                report=lambda done, planned: report(ImportProgress("build", done, planned, events)),
             )
             return Ingested(events=events, commits=1)
         except StreamsNotNewError:
@@ -224,15 +224,15 @@ def _publish(
         spooled,
         commit_events=reading.limits.commit_events,
         seal=lambda: seal(log, domain_ref, options),
-        report=lambda through: report(Progress("commit", through, events, events)),
+        report=lambda through: report(ImportProgress("commit", through, events, events)),
     )
     publish_import(log, import_id, 0, spool.journal.recorded_at, ())
     return Ingested(events=done.events, commits=done.commits + 1, mode="commits", duplicates=done.duplicates)
 
 
-def _inspected(names: list[str], format: str | None, report: Callable[[Progress], None]) -> Iterator[SourceFile]:
+def _inspected(names: list[str], format: str | None, report: Callable[[ImportProgress], None]) -> Iterator[SourceFile]:
     for name in names:
-        yield inspect(name, format=format, report=lambda done, total: report(Progress("identify", done, total)))
+        yield inspect(name, format=format, report=lambda done, total: report(ImportProgress("identify", done, total)))
 
 
 def _default_mapping(source: SourceFile) -> ColumnMapping:
@@ -249,7 +249,7 @@ def _identity(log: EventLog, sources: _Sources) -> str:
 
 def _context(registry: Registry) -> str:
     """Write the contracts that rows are checked against: a changed one means that they must be checked anew."""
-    told = "\n".join(f"{shape} {registry.schema(*shape)}" for shape in registry.shapes)
+    told = "\n".join(f"{schema_key} {registry.schema(*schema_key)}" for schema_key in registry.schema_keys)
     return hashlib.sha256(told.encode()).hexdigest()
 
 

@@ -48,7 +48,7 @@ _PLACEHOLDER = re.compile(r"\{([^{}]+)\}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Source:
+class ValueSource:
     """Where the value of an envelope column comes from.
 
     Attributes:
@@ -109,7 +109,7 @@ class ColumnMapping:
         delimiter: between the cells of a CSV file.
     """
 
-    envelope: Mapping[str, Source]
+    envelope: Mapping[str, ValueSource]
     payload: str = DEFAULT_PAYLOAD
     payload_columns: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     types: Mapping[str, TypeName] = field(default_factory=dict)
@@ -126,18 +126,18 @@ class ColumnMapping:
         return orjson.dumps(dataclasses.asdict(self), option=orjson.OPT_SORT_KEYS).decode()
 
 
-OWN = ColumnMapping(envelope={name: Source(columns=(name,)) for name in (*REQUIRED, *OPTIONAL)})
+OWN = ColumnMapping(envelope={name: ValueSource(columns=(name,)) for name in (*REQUIRED, *OPTIONAL)})
 """Columns named as the envelope names them: the mapping when none is given."""
 
 CLOUDEVENTS = ColumnMapping(
     envelope={
-        "stream_id": Source(columns=("subject", "source")),
-        "event_type": Source(columns=("type",)),
-        "occurred_at": Source(columns=("time",)),
-        "schema_version": Source(columns=("schemaversion", "dataschema"), pattern=r"(\d+)/?$"),
-        "event_id": Source(columns=("id",)),
-        "correlation_id": Source(columns=("correlationid",)),
-        "causation_id": Source(columns=("causationid",)),
+        "stream_id": ValueSource(columns=("subject", "source")),
+        "event_type": ValueSource(columns=("type",)),
+        "occurred_at": ValueSource(columns=("time",)),
+        "schema_version": ValueSource(columns=("schemaversion", "dataschema"), pattern=r"(\d+)/?$"),
+        "event_id": ValueSource(columns=("id",)),
+        "correlation_id": ValueSource(columns=("correlationid",)),
+        "causation_id": ValueSource(columns=("causationid",)),
     },
     payload="data",
 )
@@ -194,20 +194,20 @@ def _mapping(told: dict[str, Any]) -> ColumnMapping:
     )
 
 
-def _source(name: str, value: Any) -> Source:
+def _source(name: str, value: Any) -> ValueSource:
     where = f"envelope.{name}"
     if isinstance(value, str):
-        return Source(template=value) if _PLACEHOLDER.search(value) else Source(columns=(value,))
+        return ValueSource(template=value) if _PLACEHOLDER.search(value) else ValueSource(columns=(value,))
     if isinstance(value, int) and not isinstance(value, bool):
-        return Source(constant=value)
+        return ValueSource(constant=value)
     if isinstance(value, list):
-        return Source(columns=tuple(_text(v, where=where) for v in value))
+        return ValueSource(columns=tuple(_text(v, where=where) for v in value))
     if not isinstance(value, dict):
         raise UsageError(f"{where} is {value!r}; expected a column, a template, a list of columns, or a table.")
     _known(value, {"column", "constant", "pattern", "unit"}, where=f"in {where}")
     if ("column" in value) == ("constant" in value):
         raise UsageError(f"{where}: give either column or constant.")
-    made = _source(name, value["column"]) if "column" in value else Source(constant=value["constant"])
+    made = _source(name, value["column"]) if "column" in value else ValueSource(constant=value["constant"])
     unit = value.get("unit", "iso")
     if unit not in ("iso", "ns", *UNITS):
         raise UsageError(f'{where}: unit is {unit!r}; expected "iso", "s", "ms", "us" or "ns".')

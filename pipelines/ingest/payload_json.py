@@ -33,7 +33,7 @@ from refold.warehouse.engine.sql import (
 _EXTRA_SCALE = 6
 _INTEGERS = ("BIGINT", "UBIGINT")
 _NUMBERS = (*_INTEGERS, "DOUBLE")
-_MOST_FIELDS = 62
+_MAX_FIELDS = 62
 """One bit a field in a BIGINT says whether a document has it."""
 
 
@@ -65,7 +65,7 @@ class JsonShape:
         """
         if structure == "JSON":  # what DuckDB says of an empty object
             return 0 if all(f.nullable for f in self.schema) else None
-        if not isinstance(structure, dict) or len(self.schema) > _MOST_FIELDS or self._needs_a_look:
+        if not isinstance(structure, dict) or len(self.schema) > _MAX_FIELDS or self._needs_a_look:
             return None
         known = {self.key(f) for f in self.schema}
         if not self.drop_unknown and not known.issuperset(structure):

@@ -14,7 +14,7 @@ START: Place = {"row": 0, "line": 0, "offset": 0}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
+class ImportLimits:
     """How much is held in memory at a time.
 
     Attributes:

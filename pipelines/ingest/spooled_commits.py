@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from refold.event_schemas import Registry
 from refold.event_schemas.payload import canonical_json
-from refold.event_schemas.registry import Shape
+from refold.event_schemas.registry import SchemaKey
 from refold.warehouse.engine.connections import connect
 from refold.warehouse.event_log.bulk_import.batch_commits import BATCH_SCHEMA, BatchAppender
 from refold.warehouse.event_log.bulk_import.existing_streams import known_events
@@ -123,7 +123,7 @@ def _save(path: Path, done: Committed) -> None:
 class _Order:
     """The events of one chunk, of all shapes, in the order of their positions."""
 
-    def __init__(self, tables: dict[Shape, pa.Table]) -> None:
+    def __init__(self, tables: dict[SchemaKey, pa.Table]) -> None:
         self._tables = list(tables.items())
         sizes = [len(t) for t in tables.values()]
         position = np.concatenate([t["position"].to_numpy() for t in tables.values()])
@@ -146,20 +146,20 @@ class _Order:
     def rows(self, picked: np.ndarray, registry: Registry) -> pa.Table:
         """Give some events as commit rows, with their payloads as canonical JSON."""
         parts, places = [], []
-        for index, (shape, table) in enumerate(self._tables):
+        for index, (schema_key, table) in enumerate(self._tables):
             mine = np.flatnonzero(self._shape[picked] == index)
             if len(mine):
-                parts.append(_as_rows(table.take(pa.array(self._row[picked[mine]])), shape, registry))
+                parts.append(_as_rows(table.take(pa.array(self._row[picked[mine]])), schema_key, registry))
                 places.append(mine)
         order = np.argsort(np.concatenate(places))
         return pa.concat_tables(parts).take(pa.array(order))
 
 
-def _as_rows(table: pa.Table, shape: Shape, registry: Registry) -> pa.Table:
-    schema = registry.schema(*shape)
+def _as_rows(table: pa.Table, schema_key: SchemaKey, registry: Registry) -> pa.Table:
+    schema = registry.schema(*schema_key)
     told = {
-        "event_type": pa.repeat(shape[0], len(table)),
-        "schema_version": pa.repeat(pa.scalar(shape[1], pa.int32()), len(table)),
+        "event_type": pa.repeat(schema_key[0], len(table)),
+        "schema_version": pa.repeat(pa.scalar(schema_key[1], pa.int32()), len(table)),
         "payload": pa.array([canonical_json(p, schema) for p in _payloads(table, schema)], pa.string()),
     }
     columns = [told.get(name, table[name] if name in table.schema.names else None) for name in BATCH_SCHEMA.names]

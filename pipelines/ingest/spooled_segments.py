@@ -9,7 +9,7 @@ from pathlib import Path
 
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from refold.pipelines.beam.runners import make_options
+from refold.pipelines.beam.runners import beam_options
 from refold.pipelines.beam.staged import (
     Named,
     StagedCount,
@@ -48,7 +48,7 @@ def finish_import(
     Raises:
         StreamsNotNewError: the log has events of one of its streams; nothing was published.
     """
-    options = options or make_options(None)
+    options = options or beam_options(None)
     spool = read_spool(folder)
     staging = open_store(str(folder))
     recorded_at = spool.journal.recorded_at

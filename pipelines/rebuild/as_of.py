@@ -24,7 +24,7 @@ from refold.event_schemas import UsageError
 from refold.pipelines.beam.runners import workers_of
 from refold.pipelines.rebuild.replay import (
     Plan,
-    Progress,
+    RebuildProgress,
     Replayed,
     find_plan,
     forget_plan,
@@ -83,7 +83,7 @@ def rebuild_as_of(
     only: Sequence[str] = (),
     seeded: Sequence[StagedModels] = (),
     dead_letter: bool = False,
-    report: Callable[[Progress], None] = lambda _: None,
+    report: Callable[[RebuildProgress], None] = lambda _: None,
 ) -> AsOf:
     """Build read models from exactly the events up to a position, into a file of their own.
 
@@ -104,7 +104,7 @@ def rebuild_as_of(
     Raises:
         UsageError: the log has no such position, or something is at ``to`` already.
         EmptyLogError: the log holds no events.
-        BrokenEventsError: events cannot be applied; nothing was built.
+        InvalidEventsError: events cannot be applied; nothing was built.
     """
     started = time.perf_counter()
     refuse_existing(to)
@@ -120,7 +120,7 @@ def rebuild_as_of(
         rows, replayed = build([]), Replayed({}, {}, 0, 0)
     else:
         store, identity = open_store(staging_url), identity_of(log, domain, whole, up_to=position)
-        report(Progress("seal"))
+        report(RebuildProgress("seal"))
         told = tuple(m.name for m in whole)
         plan = find_plan(store, identity) or _make_plan(store, identity, log, domain_ref, told, options, position)
         staging = plan.staging(store)
@@ -128,7 +128,7 @@ def rebuild_as_of(
         if replayed.broken and not dead_letter:
             forget_plan(store, identity, plan)
             raise refuse([b for found in replayed.broken.values() for b in found], doing="The rebuild")
-        report(Progress("load"))
+        report(RebuildProgress("load"))
         try:
             rows = build([StagedModels(whole, at, replayed.rows, replayed.broken)])
         except duckdb.IOException as error:

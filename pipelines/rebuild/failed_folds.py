@@ -14,7 +14,7 @@ from refold.warehouse.declarations.domain import Domain
 from refold.warehouse.engine.connections import connect
 from refold.warehouse.event_log.log import EventLog
 from refold.warehouse.event_log.manifest import Segment
-from refold.warehouse.event_log.payload_parsing import BrokenEvent
+from refold.warehouse.event_log.payload_parsing import InvalidEvent
 from refold.warehouse.object_store import ObjectStore
 from refold.warehouse.replay.event_ranges import typed_segments
 from refold.warehouse.replay.invalid_events import events_at
@@ -52,10 +52,10 @@ def forget(staging: ObjectStore) -> None:
     staging.delete_prefix(_FAILED)
 
 
-def broken_events(log: EventLog, domain: Domain, segments: Sequence[Segment], failed: Reasons) -> list[BrokenEvent]:
+def invalid_events(log: EventLog, domain: Domain, segments: Sequence[Segment], failed: Reasons) -> list[InvalidEvent]:
     """Look the events up in the log."""
     touched = [s for s in segments if any(_first(s) <= p <= _last(s) for p in failed)]
-    found: list[BrokenEvent] = []
+    found: list[InvalidEvent] = []
     with connect(threads=1) as connection:
         typed = typed_segments(connection, log, domain.registry, touched)
         for position, reason in failed.items():

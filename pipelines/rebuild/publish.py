@@ -13,7 +13,7 @@ from apache_beam.options.pipeline_options import PipelineOptions
 
 from refold.event_schemas import GenerationError
 from refold.pipelines.beam.runners import workers_of
-from refold.pipelines.rebuild.replay import Progress
+from refold.pipelines.rebuild.replay import RebuildProgress
 from refold.warehouse.declarations.domain import Domain, load_domain
 from refold.warehouse.event_log.log import EventLog
 from refold.warehouse.read_models import database
@@ -33,7 +33,7 @@ from refold.warehouse.read_models.generations.generations import (
     Seed,
     open_generations,
 )
-from refold.warehouse.read_models.increments.catch_up import Standing, catch_up
+from refold.warehouse.read_models.increments.catch_up import ModelsAtCheckpoint, catch_up
 
 _PUBLISH_ATTEMPTS = 10
 _LOADER_MEMORY = "2GB"
@@ -58,7 +58,7 @@ class Publisher:
     generations: Generations
     options: PipelineOptions
     dead_letter: bool
-    report: Callable[[Progress], None]
+    report: Callable[[RebuildProgress], None]
     verify: bool = False
 
     def publish(
@@ -76,7 +76,7 @@ class Publisher:
             measure: tells, when all is done, what it took.
 
         Raises:
-            BrokenEventsError: an event cannot be applied; nothing was published.
+            InvalidEventsError: an event cannot be applied; nothing was published.
             GenerationError: others published all the time.
             DisagreementError: ``verify`` found a difference; nothing was published.
         """
@@ -104,19 +104,19 @@ class Publisher:
             path = generations.working_copy(parent, folder) if copied and parent else folder / "working.duckdb"
             threads = workers_of(self.options)
             with closing(database.open_database(path, threads=threads, memory_limit=_LOADER_MEMORY)) as connection:
-                standing = [Standing(kept, database.get_checkpoint(connection))]
-                standing += [Standing(group.models, group.at) for group in staged]
-                self.report(Progress("load"))
+                standing = [ModelsAtCheckpoint(kept, database.get_checkpoint(connection))]
+                standing += [ModelsAtCheckpoint(group.models, group.at) for group in staged]
+                self.report(RebuildProgress("load"))
                 for group in staged:
                     load(connection, log, domain, group, discarded=discarded)
-                self.report(Progress("catch up"))
+                self.report(RebuildProgress("catch up"))
                 catch_up(connection, log, domain, standing, dead_letter=self.dead_letter, discarded=discarded)
                 verified = None
                 if self.verify:
-                    self.report(Progress("verify"))
+                    self.report(RebuildProgress("verify"))
                     models = [m for group in staged for m in group.models]
                     verified = check_cut_over(connection, log, domain, models, generations, parent, folder)
-                self.report(Progress("publish"))
+                self.report(RebuildProgress("publish"))
                 kind = "rebuild" if staged else "refresh"
                 made = publish(
                     connection, path, log, domain, generations, parent, seeds=seeds, measure=measure, kind=kind
@@ -131,7 +131,7 @@ def republish(
     options: PipelineOptions,
     *,
     dead_letter: bool = False,
-    report: Callable[[Progress], None] = lambda _: None,
+    report: Callable[[RebuildProgress], None] = lambda _: None,
 ) -> Generation:
     """Bring the newest generation to the head of the log and to the domain's present views, and publish it.
 
@@ -148,7 +148,7 @@ def republish(
     Raises:
         UsageError: a read model is declared otherwise than it was built.
         GenerationError: nothing is published, or it is of another log, or others published all the time.
-        BrokenEventsError: an event cannot be applied; nothing was published.
+        InvalidEventsError: an event cannot be applied; nothing was published.
     """
     domain = load_domain(domain_ref)
     generations = open_generations(read_models_url, domain.name)

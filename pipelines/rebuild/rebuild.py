@@ -25,7 +25,7 @@ from refold.pipelines.beam.runners import workers_of
 from refold.pipelines.rebuild.publish import Publisher
 from refold.pipelines.rebuild.replay import (
     Plan,
-    Progress,
+    RebuildProgress,
     Replayed,
     find_plan,
     forget_plan,
@@ -39,7 +39,7 @@ from refold.pipelines.seal import seal
 from refold.warehouse.declarations.domain import load_domain
 from refold.warehouse.declarations.projection import ReadModel
 from refold.warehouse.event_log.log import EventLog
-from refold.warehouse.event_log.payload_parsing import BrokenEvent
+from refold.warehouse.event_log.payload_parsing import InvalidEvent
 from refold.warehouse.object_store import ObjectStore
 from refold.warehouse.read_models.comparison.cut_over import Verified
 from refold.warehouse.read_models.database import Checkpoint
@@ -57,7 +57,7 @@ from refold.warehouse.read_models.rebuild.seeds import choose_seed, seed_rows
 from refold.warehouse.replay.contributions import compile_model
 from refold.warehouse.replay.invalid_events import not_discarded, refuse
 
-__all__ = ["Progress", "Rebuilt", "rebuild"]
+__all__ = ["RebuildProgress", "Rebuilt", "rebuild"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +98,7 @@ def rebuild(
     only: Sequence[str] = (),
     dead_letter: bool = False,
     verify: bool = False,
-    report: Callable[[Progress], None] = lambda _: None,
+    report: Callable[[RebuildProgress], None] = lambda _: None,
 ) -> Rebuilt:
     """Rebuild read models and publish a generation in which all stand at the head of the log.
 
@@ -116,7 +116,7 @@ def rebuild(
 
     Raises:
         EmptyLogError: there is nothing to replay.
-        BrokenEventsError: events cannot be applied; nothing was published.
+        InvalidEventsError: events cannot be applied; nothing was published.
         DamagedLogError: the log misses an object; nothing was published.
         GenerationError: others published all the time.
         DisagreementError: ``verify`` found a difference; nothing was published.
@@ -157,7 +157,7 @@ def _replay(
     """Replay read models through Beam, and publish them with those that were seeded."""
     log, domain, store, options = publisher.log, publisher.domain, publisher.generations.store, publisher.options
     identity = identity_of(log, domain, models)
-    publisher.report(Progress("seal"))
+    publisher.report(RebuildProgress("seal"))
     names = tuple(m.name for m in models)
     plan = find_plan(store, identity) or _make_plan(store, identity, log, domain_ref, names, options)
     staging, clock = plan.staging(store), _Clock()
@@ -217,7 +217,7 @@ class _Clock:
         return told
 
 
-def _undecided(replayed: Replayed, generations: Generations, log: EventLog) -> list[BrokenEvent]:
+def _undecided(replayed: Replayed, generations: Generations, log: EventLog) -> list[InvalidEvent]:
     """Give the broken events that nobody decided to go without."""
     if not replayed.broken:
         return []

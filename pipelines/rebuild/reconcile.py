@@ -15,7 +15,7 @@ from apache_beam.options.pipeline_options import PipelineOptions
 
 from refold.event_schemas import GenerationError, UsageError
 from refold.pipelines.rebuild.as_of import rebuild_as_of, refuse_existing
-from refold.pipelines.rebuild.replay import Progress
+from refold.pipelines.rebuild.replay import RebuildProgress
 from refold.warehouse.declarations.domain import Domain, load_domain
 from refold.warehouse.declarations.fingerprint import fingerprint, fingerprint_parts
 from refold.warehouse.event_log.log import EventLog
@@ -56,7 +56,7 @@ def reconcile(
     only: Sequence[str] = (),
     keep: Path | None = None,
     examples: int = 5,
-    report: Callable[[Progress], None] = lambda _: None,
+    report: Callable[[RebuildProgress], None] = lambda _: None,
 ) -> Reconciliation:
     """Rebuild the newest generation's read models as of its position, and compare.
 
@@ -105,7 +105,7 @@ def reconcile(
             dead_letter=True,
             report=report,
         )
-        report(Progress("compare"))
+        report(RebuildProgress("compare"))
         tables = [t for name in names for t in compared_tables(domain.read_model(name))]
         whole = any(domain.read_model(name).seed is None for name in names)
         tables.append(compared_dead_letters(names, no_contract=whole))

@@ -15,7 +15,7 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from refold.pipelines.rebuild.publish import republish
 from refold.pipelines.rebuild.rebuild import rebuild
 from refold.pipelines.rebuild.reconcile import Reconciliation, reconcile
-from refold.pipelines.rebuild.replay import Progress
+from refold.pipelines.rebuild.replay import RebuildProgress
 from refold.warehouse.declarations.domain import load_domain
 from refold.warehouse.event_log.log import EventLog
 from refold.warehouse.read_models.generations.generations import Generation, open_generations
@@ -56,7 +56,7 @@ def refresh(
     *,
     dead_letter: bool = False,
     verify: bool = False,
-    report: Callable[[Progress], None] = lambda _: None,
+    report: Callable[[RebuildProgress], None] = lambda _: None,
 ) -> Refreshed:
     """Bring the published read models to their present declarations and to the head of the log.
 
@@ -71,7 +71,7 @@ def refresh(
 
     Raises:
         EmptyLogError: there is nothing to make read models from.
-        BrokenEventsError: events cannot be applied; nothing was published.
+        InvalidEventsError: events cannot be applied; nothing was published.
         GenerationError: others published all the time.
     """
     started = time.perf_counter()

@@ -34,16 +34,16 @@ from refold.warehouse.declarations.projection import Fold, ReadModel
 from refold.warehouse.event_log import manifest as manifests
 from refold.warehouse.event_log.log import EventLog, open_log
 from refold.warehouse.event_log.manifest import Manifest
-from refold.warehouse.event_log.payload_parsing import BrokenEvent
+from refold.warehouse.event_log.payload_parsing import InvalidEvent
 from refold.warehouse.object_store import ObjectStore, open_store
 from refold.warehouse.read_models.rebuild import units
 from refold.warehouse.replay.contributions import Compiled, compile_model
 from refold.warehouse.replay.event_ranges import typed_segments
 from refold.warehouse.replay.history import sources_of
-from refold.warehouse.replay.invalid_events import apply_unbroken
+from refold.warehouse.replay.invalid_events import apply_valid
 
-_EVENTS_A_UNIT = 600_000
-_UNITS_A_WORKER = 4
+_EVENTS_PER_UNIT = 600_000
+_UNITS_PER_WORKER = 4
 _FOLDED_EVENTS_APART = 2_000_000
 _DONE = "staged/done"
 _PLAN = "plan.json"
@@ -52,7 +52,7 @@ _FINISHED = "finished/"
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
+class RebuildProgress:
     """How far a rebuild is.
 
     Attributes:
@@ -183,7 +183,7 @@ class Replayed:
     """
 
     rows: dict[str, list[Path]]
-    broken: dict[str, list[BrokenEvent]]
+    broken: dict[str, list[InvalidEvent]]
     events: int
     resumed: int
 
@@ -194,7 +194,7 @@ def replay(
     domain: Domain,
     models: Sequence[ReadModel],
     options: PipelineOptions,
-    report: Callable[[Progress], None],
+    report: Callable[[RebuildProgress], None],
 ) -> Replayed:
     """Replay the planned history through Beam, and give what it left in staging.
 
@@ -211,7 +211,7 @@ def replay(
     planned = sum(len(w.units) for w in waves) + sum(len(units.groups_of(c)) for c in compiled)
     events = sum(s.rows for m in models for s in _segments(plan, domain, [m]))
     resumed = sum(1 for _ in staging.list_from(_DONE))
-    with StagedCount(staging, _DONE, lambda n: report(Progress("replay", n, planned, events))):
+    with StagedCount(staging, _DONE, lambda n: report(RebuildProgress("replay", n, planned, events))):
         _run(staging, plan, waves)
         while names := failed_folds.note(staging):
             _drop_merged(staging, names)
@@ -221,7 +221,7 @@ def replay(
         rows = _finished_rows(staging, compiled, [unit for wave in waves for unit in wave.units])
     except ObjectNotFoundError as error:
         raise staging_lost(staging) from error
-    broken: dict[str, list[BrokenEvent]] = {}
+    broken: dict[str, list[InvalidEvent]] = {}
     for key in staging.list_from("staged/broken"):
         for name, found in pickle.loads(staging.get(key)).items():
             broken.setdefault(name, []).extend(found)
@@ -230,7 +230,7 @@ def replay(
             segments = _segments(plan, domain, [model])
             broken[model.name] = [
                 *broken.get(model.name, []),
-                *failed_folds.broken_events(open_log(plan.log_url), domain, segments, failed),
+                *failed_folds.invalid_events(open_log(plan.log_url), domain, segments, failed),
             ]
     if "" in broken:  # every wave of units meets them
         broken[""] = list({b.position: b for b in broken[""]}.values())
@@ -314,7 +314,7 @@ def _units(staging: ObjectStore, plan: Plan, domain: Domain, models: Sequence[Re
     rows: dict[int, int] = {}
     for segment in _segments(plan, domain, models):
         rows[segment.bucket] = rows.get(segment.bucket, 0) + segment.rows
-    enough = min(_EVENTS_A_UNIT, sum(rows.values()) // (plan.workers * _UNITS_A_WORKER) + 1)
+    enough = min(_EVENTS_PER_UNIT, sum(rows.values()) // (plan.workers * _UNITS_PER_WORKER) + 1)
     packed: list[int] = []
     held = 0
     for bucket in sorted(rows):
@@ -329,8 +329,12 @@ def _units(staging: ObjectStore, plan: Plan, domain: Domain, models: Sequence[Re
 
 def _segments(plan: Plan, domain: Domain, models: Sequence[ReadModel]) -> list[manifests.Segment]:
     """Pick the segments that some read models need: their event types' shapes, and what fits no contract."""
-    shapes = sources_of(domain, [t for m in models for t in m.event_types])
-    needed = [s for s in plan.sealed.segments if s.shape in shapes or s.raw or not domain.registry.knows(s.shape)]
+    schema_keys = sources_of(domain, [t for m in models for t in m.event_types])
+    needed = [
+        s
+        for s in plan.sealed.segments
+        if s.schema_key in schema_keys or s.untyped or not domain.registry.knows(s.schema_key)
+    ]
     return [s for s in needed if plan.up_to is None or s.first_position + s.position_base <= plan.up_to]
 
 
@@ -352,7 +356,7 @@ def _stage_models(staging: ObjectStore, unit: _Unit) -> list[Named]:
     plan = _load_plan(unit.staging_url)
     domain, log = load_domain(plan.domain_ref), open_log(plan.log_url)
     named: list[Named] = []
-    broken: dict[str, list[BrokenEvent]] = {}
+    broken: dict[str, list[InvalidEvent]] = {}
     with _worker(plan.workers) as (connection, folder):
         for name in unit.models:
             compiled = compile_model(domain.read_model(name), domain)
@@ -360,7 +364,7 @@ def _stage_models(staging: ObjectStore, unit: _Unit) -> list[Named]:
             typed = typed_segments(connection, log, domain.registry, segments, up_to=plan.up_to)
             path = folder / f"{name}.parquet"
             write = functools.partial(units.stage, connection, compiled, path=path)
-            staged, found = apply_unbroken(connection, domain, compiled, typed.relations, write)
+            staged, found = apply_valid(connection, domain, compiled, typed.relations, write)
             if found:
                 broken[name] = found
             if typed.broken:

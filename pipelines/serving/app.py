@@ -17,7 +17,7 @@ from starlette.types import ASGIApp, Receive, Send
 from starlette.types import Scope as AsgiScope
 
 from refold.pipelines.serving.command_routes import commanding_router
-from refold.pipelines.serving.http.guard import PUBLIC_RATE, Guard, Limits
+from refold.pipelines.serving.http.guard import PUBLIC_RATE, Guard, RequestLimits
 from refold.pipelines.serving.http.host_policy import check_exposure, hosts_for, is_loopback
 from refold.pipelines.serving.http.problems import MEDIA_TYPE, install_handlers
 from refold.pipelines.serving.http.tokens import Scope, load_tokens
@@ -139,9 +139,9 @@ def create_app(settings: ServeSettings) -> Application:
         Reading(app, serving=serving, endpoints=domain.bound_endpoints),
         tokens=tokens,
         scope_of=_scope_of,
-        limits=Limits(
+        limits=RequestLimits(
             rate=settings.rate or (None if is_loopback(settings.host) else PUBLIC_RATE),
-            seconds=max(Limits().seconds, settings.max_wait + _ANSWER_SECONDS),
+            seconds=max(RequestLimits().seconds, settings.max_wait + _ANSWER_SECONDS),
         ),
         hosts=hosts_for(settings.host, tokens, settings.hosts),
     )

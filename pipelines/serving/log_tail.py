@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from refold.warehouse.event_log.log import EventLog
-from refold.warehouse.queries.readers import Source
+from refold.warehouse.queries.readers import ReadSource
 from refold.warehouse.read_models.database import Checkpoint
 from refold.warehouse.read_models.lag import NOTHING_SHOWN, Lag, find_end
 
@@ -81,7 +81,7 @@ class LogWatch:
         source: the reader whose lag is told.
     """
 
-    def __init__(self, log: EventLog, source: Source) -> None:
+    def __init__(self, log: EventLog, source: ReadSource) -> None:
         self._log = log
         self._source = source
         self._seen = Seen()

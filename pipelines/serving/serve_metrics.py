@@ -10,7 +10,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from refold.pipelines.metrics import Metrics
 from refold.pipelines.serving.log_tail import LogWatch
-from refold.warehouse.queries.readers import Standing
+from refold.warehouse.queries.readers import ReadPosition
 
 _BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 
@@ -47,7 +47,7 @@ class Measured:
         self._requests.labels(route, str(status)).inc()
         self._seconds.labels(route).observe(seconds)
 
-    def text(self, watch: LogWatch, standing: Standing | None) -> bytes:
+    def text(self, watch: LogWatch, standing: ReadPosition | None) -> bytes:
         """Give everything as Prometheus reads it."""
         end = watch.end
         self.pipeline.log_moved(end.position, end.recorded_at, end.unsealed)

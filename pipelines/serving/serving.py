@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from refold.event_schemas import GenerationError
 from refold.pipelines.serving.log_tail import LogWatch, Repeating
 from refold.pipelines.serving.reads.position_wait import Waiting
-from refold.pipelines.serving.reads.query_batcher import Asker
+from refold.pipelines.serving.reads.query_batcher import QueryBatcher
 from refold.pipelines.serving.serve_metrics import Measured
 from refold.pipelines.serving.settings import ServeSettings
 from refold.warehouse.commands.handler import CommandHandler
@@ -55,7 +55,7 @@ class Serving:
         self.measured = Measured()
         self.following: Following | None = None
         self.source: Reader | LiveReader = LiveReader() if settings.stream else Reader(self.generations, domain)
-        self.asker = Asker(self.source)
+        self.asker = QueryBatcher(self.source)
         self.waiting = Waiting(self.source)
         self.watch = LogWatch(self.log, self.source)
         self.handler = CommandHandler(self.log, domain) if settings.commands and domain.deciders else None

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from refold.pipelines.cli.support.beam_options import parse_options
 from refold.pipelines.serving.settings import ServeSettings
-from refold.pipelines.stream.stream import Moment, stream
+from refold.pipelines.stream.stream import ProgressReport, stream
 from refold.warehouse.declarations.domain import load_domain
 from refold.warehouse.event_log.log import EventLog
 from refold.warehouse.queries.readers import LiveReader, lookup_indexes
@@ -67,7 +67,7 @@ class Following:
             _log.error("The stream failed, and so the server ends: %s", error)
             self._on_failure()
 
-    def _hear(self, moment: Moment) -> None:
+    def _hear(self, moment: ProgressReport) -> None:
         if moment.what == "turn":
             self._reader.moved()
         elif moment.text:

@@ -62,7 +62,7 @@ class Task:
     workers: int
 
 
-class Turns:
+class MicroBatches:
     """Runs turns, one after the other.
 
     Args:

@@ -36,7 +36,7 @@ class Wait:
         self._seconds = min(self._seconds * 1.5, self._longest)
 
 
-class Heart:
+class HeartbeatTimer:
     """Tells others, every second or few, that a stream is alive and where it stands."""
 
     def __init__(self, generations: Generations) -> None:

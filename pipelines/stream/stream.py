@@ -19,8 +19,8 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from refold.event_schemas import GenerationError, UsageError
 from refold.pipelines.beam.runners import workers_of
 from refold.pipelines.rebuild.rebuild import rebuild
-from refold.pipelines.stream.micro_batches import Task, Turns
-from refold.pipelines.stream.pace import Heart, Wait
+from refold.pipelines.stream.micro_batches import MicroBatches, Task
+from refold.pipelines.stream.pace import HeartbeatTimer, Wait
 from refold.warehouse.declarations.domain import Domain, load_domain
 from refold.warehouse.event_log.log import EventLog
 from refold.warehouse.read_models.generations.generations import Generation, Generations, open_generations
@@ -65,7 +65,7 @@ class Streamed:
 
 
 @dataclass(frozen=True, slots=True)
-class Moment:
+class ProgressReport:
     """What a stream reports while it runs.
 
     Attributes:
@@ -104,7 +104,7 @@ def stream(
     publish_every: float = 10.0,
     rebuild_if_cheaper: bool = True,
     stop: Callable[[], bool] = lambda: False,
-    report: Callable[[Moment], None] = lambda _: None,
+    report: Callable[[ProgressReport], None] = lambda _: None,
     on_open: Callable[[LiveDatabase], None] = lambda _: None,
     indexes: Indexes = NO_INDEXES,
 ) -> Streamed:
@@ -154,7 +154,7 @@ class _Follower:
         options: PipelineOptions,
         publish_every: float,
         rebuild_if_cheaper: bool,
-        report: Callable[[Moment], None],
+        report: Callable[[ProgressReport], None],
         on_open: Callable[[LiveDatabase], None],
         indexes: Indexes,
     ) -> None:
@@ -170,9 +170,9 @@ class _Follower:
         self._report = report
         self._on_open = on_open
         self._indexes = indexes
-        self._turns = Turns(self._generations.store, options)
+        self._turns = MicroBatches(self._generations.store, options)
         self._publisher = PublishingProcess(log.url, domain_ref, read_models_url)
-        self._heart = Heart(self._generations)
+        self._heart = HeartbeatTimer(self._generations)
         self._live: LiveDatabase
         self._published_position = 0
         self._published_at = time.monotonic()
@@ -262,7 +262,7 @@ class _Follower:
         self._events += step.events
         self._broken += broken
         self._report(
-            Moment(
+            ProgressReport(
                 "turn",
                 self._live.at.position,
                 step.events,
@@ -278,7 +278,9 @@ class _Follower:
         self._heart.beat(self._live, self._events)
         end = find_end(self._log)
         lag = lag_of(self._log, end, self._live.at)
-        self._report(Moment("beat", self._live.at.position, recorded_at=self._live.at.recorded_at, end=end, lag=lag))
+        self._report(
+            ProgressReport("beat", self._live.at.position, recorded_at=self._live.at.recorded_at, end=end, lag=lag)
+        )
 
     def _take_over(self) -> None:
         """Go on from what another publisher published meanwhile, if anybody did."""
@@ -357,7 +359,7 @@ class _Follower:
     def _say(self, what: str, text: str, *, seconds: float = 0.0) -> None:
         live = getattr(self, "_live", None)
         self._report(
-            Moment(
+            ProgressReport(
                 what,
                 live.at.position if live else 0,
                 text=text,

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from refold.pipelines.beam.runners import make_options
+from refold.pipelines.beam.runners import beam_options
 from refold.pipelines.rebuild import replay as replaying
 from refold.pipelines.rebuild.rebuild import rebuild
 from refold.warehouse.event_log import open_log
@@ -21,12 +21,12 @@ from refold.warehouse.event_log import open_log
 def options_for(runner: str, arguments: Sequence[str]) -> Iterator[PipelineOptions]:
     """Give the options of a runner; Dask's name a cluster of two processes that lives as long."""
     if runner != "dask":
-        yield make_options(None, arguments)
+        yield beam_options(None, arguments)
         return
     from distributed import LocalCluster
 
     with LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None) as cluster:
-        yield make_options("DaskRunner", [*arguments, f"--dask_client_address={cluster.scheduler_address}"])
+        yield beam_options("DaskRunner", [*arguments, f"--dask_client_address={cluster.scheduler_address}"])
 
 
 def main(log_url: str, read_models_url: str, runner: str, *arguments: str) -> None:

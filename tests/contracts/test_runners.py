@@ -24,7 +24,7 @@ from refold.warehouse.orders import ORDERS
 from refold.warehouse.read_models import database
 from refold.warehouse.read_models.database import Checkpoint
 from refold.warehouse.read_models.generations.generations import open_generations
-from refold.warehouse.read_models.increments.catch_up import Standing, catch_up
+from refold.warehouse.read_models.increments.catch_up import ModelsAtCheckpoint, catch_up
 from refold.warehouse.replay.history import sources_of
 
 ROOT = Path(__file__).parents[2]
@@ -84,7 +84,9 @@ def expected(shop: Shop, tmp_path_factory: pytest.TempPathFactory) -> Published:
         for model in ORDERS.read_models:
             database.create_table(connection, model, [])
             database.set_fingerprint(connection, model, ORDERS, 0)
-        catch_up(connection, open_log(shop.log_url), ORDERS, [Standing(ORDERS.read_models, Checkpoint(0, 0, ""))])
+        catch_up(
+            connection, open_log(shop.log_url), ORDERS, [ModelsAtCheckpoint(ORDERS.read_models, Checkpoint(0, 0, ""))]
+        )
         database.create_views(connection, ORDERS)
         database.finish(connection, ORDERS)
     return read(path)
@@ -126,7 +128,7 @@ def test_a_runner_makes_the_same_tables(runner: str, shop: Shop, expected: Publi
     head = open_log(urls[0]).head()
     assert not head.tail, "the rebuild sealed nothing, and so replayed nothing"
     needed = sources_of(ORDERS, [t for model in ORDERS.read_models for t in model.event_types])
-    assert {s.shape for s in head.sealed.segments} == needed, "the history lacks some event type that is read"
+    assert {s.schema_key for s in head.sealed.segments} == needed, "the history lacks some event type that is read"
     generations = open_generations(urls[1], "orders")
     [generation] = generations.all()
     assert generation.position == head.position

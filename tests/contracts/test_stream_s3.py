@@ -6,11 +6,11 @@ import uuid
 
 import pytest
 
+from refold import Appender, create_log, open_generations
 from refold.event_schemas.orders import StockAdjusted, StockReceived
-from refold.pipelines.beam.runners import make_options
+from refold.pipelines.beam.runners import beam_options
 from refold.pipelines.rebuild.reconcile import reconcile
 from refold.pipelines.stream.stream import stream
-from refold.warehouse import Appender, create_log, open_generations
 from refold.warehouse.orders import ORDERS
 from tests.contracts.s3_servers import BUCKET, use_s3
 
@@ -19,7 +19,7 @@ def test_it_follows_and_publishes(localbucket: str, monkeypatch: pytest.MonkeyPa
     """What it published of several turns is what a rebuild makes."""
     use_s3(monkeypatch, localbucket)
     url = f"s3://{BUCKET}/{uuid.uuid4().hex}"
-    options = make_options(None, ["--direct_num_workers=1"])
+    options = beam_options(None, ["--direct_num_workers=1"])
     log = create_log(f"{url}/log", domain_name="orders", bucket_count=1)
     appender = Appender(log, ORDERS.registry)
     appender.append("stock-cup", [StockReceived(sku="cup", quantity=9, unit_cost="2.50", best_before=None)])

@@ -31,7 +31,7 @@ from refold.event_schemas.lock import (
     Field,
     FieldType,
     Lock,
-    LockedShape,
+    LockedSchema,
     Step,
     lock_of,
     read_lock,
@@ -94,7 +94,7 @@ def shop(*versions: tuple[Field, ...], upcast: bool = True) -> Lock:
         Step(f"to_{n + 1}", "sql", (("Sold", n + 1),)) if upcast and n < last else None for n in range(1, last + 1)
     ]
     return Lock(
-        "shop", {("Sold", n): LockedShape(f, s) for n, (f, s) in enumerate(zip(versions, steps, strict=True), 1)}
+        "shop", {("Sold", n): LockedSchema(f, s) for n, (f, s) in enumerate(zip(versions, steps, strict=True), 1)}
     )
 
 
@@ -220,16 +220,18 @@ def test_a_missing_upcaster_is_an_error() -> None:
     """Whether the old version is still declared or not."""
     whole = shop((SKU,), (SKU, field("note")))
     assert errors(compare(whole, shop((SKU,), (SKU, field("note")), upcast=False))) == [("missing upcaster", "v1")]
-    without = Lock("shop", {shape: locked for shape, locked in whole.shapes.items() if shape != ("Sold", 1)})
+    without = Lock(
+        "shop", {schema_key: locked for schema_key, locked in whole.schemas.items() if schema_key != ("Sold", 1)}
+    )
     assert errors(compare(whole, without)) == [("missing upcaster", "v1")]
 
 
 def test_a_removed_event_type_is_an_error_and_a_retired_one_is_not() -> None:
     """It is retired when an upcaster carries its events into another."""
-    before = Lock("shop", {**shop((SKU,)).shapes, ("Paid", 1): LockedShape((SKU,), None)})
+    before = Lock("shop", {**shop((SKU,)).schemas, ("Paid", 1): LockedSchema((SKU,), None)})
     assert errors(compare(before, shop((SKU,)))) == [("removed event type", "Paid")]
     step = Step("paid_is_sold", "python", (("Sold", 1),))
-    retired = Lock("shop", {**before.shapes, ("Paid", 1): LockedShape((SKU,), step)})
+    retired = Lock("shop", {**before.schemas, ("Paid", 1): LockedSchema((SKU,), step)})
     found = compare(before, retired)
     assert found.verdict is Verdict.FULL
     assert [r.text for t in found.event_types for r in t.reasons] == [
@@ -269,14 +271,14 @@ def test_a_lock_file_keeps_everything() -> None:
     assert again == lock
     assert write_lock(again) == write_lock(lock)
     assert compare(lock, again).verdict is Verdict.FULL
-    sold = lock.shapes["Sold", 2]
+    sold = lock.schemas["Sold", 2]
     assert (sold.upcaster, lock.newest("Sold"), lock.newest("Paid")) == (None, 2, None)
     assert [str(f.type) for f in sold.fields] == [
         *("string", "decimal128(18, 2)", "uuid"),
         *("list<element: struct<sku: string, quantity: int64>>", "list<element: string>"),
     ]
-    assert lock.shapes["Sold", 1].upcaster == Step("add_price", "sql", (("Sold", 2),))
-    assert lock.shapes["SkuScanned", 1].upcaster == Step("join", "merge", (("Sold", 2),))
+    assert lock.schemas["Sold", 1].upcaster == Step("add_price", "sql", (("Sold", 2),))
+    assert lock.schemas["SkuScanned", 1].upcaster == Step("join", "merge", (("Sold", 2),))
 
 
 def test_the_order_of_declarations_changes_no_lock_file() -> None:

@@ -23,8 +23,8 @@ from refold.warehouse.event_log import (
     create_log,
     open_log,
     read_positions,
+    verify,
 )
-from refold.warehouse.event_log.verification import verify
 
 WORKERS = 8
 KILLED_AFTER = {1: 3, 3: 12, 5: 20}

@@ -15,9 +15,9 @@ import duckdb
 import pytest
 
 from refold.event_schemas import (
-    BrokenEventsError,
     DamagedLogError,
     EmptyLogError,
+    InvalidEventsError,
     LogError,
     PayloadError,
     RefoldError,
@@ -29,7 +29,7 @@ from refold.event_schemas import (
     schema_of,
     upcaster,
 )
-from refold.pipelines.beam.runners import make_options
+from refold.pipelines.beam.runners import beam_options
 from refold.pipelines.rebuild.rebuild import Rebuilt, rebuild
 from refold.pipelines.seal import seal
 from refold.warehouse.event_log import (
@@ -39,8 +39,8 @@ from refold.warehouse.event_log import (
     create_log,
     open_log,
     read_positions,
+    verify,
 )
-from refold.warehouse.event_log.verification import verify
 from refold.warehouse.read_models.generations.generations import Generation, open_generations
 from tests.faults import fragile
 from tests.faults.fragile import SHOP, Money, Noted, Opened, Sold
@@ -94,12 +94,12 @@ class Shop:
 
     def rebuild(self, domain: str = "SHOP", *, dead_letter: bool = False) -> Rebuilt:
         """Rebuild all read models of a domain."""
-        options = make_options(None, ["--direct_running_mode=in_memory", "--direct_num_workers=1"])
+        options = beam_options(None, ["--direct_running_mode=in_memory", "--direct_num_workers=1"])
         return rebuild(self.log, f"{DOMAINS}:{domain}", self.read_models, options, dead_letter=dead_letter)
 
     def seal(self) -> None:
         """Seal the log with today's code."""
-        seal(self.log, f"{DOMAINS}:SHOP", make_options(None, ["--direct_running_mode=in_memory"]))
+        seal(self.log, f"{DOMAINS}:SHOP", beam_options(None, ["--direct_running_mode=in_memory"]))
 
     def query(self, sql: str) -> list[tuple[Any, ...]]:
         """Ask the published file."""
@@ -223,22 +223,22 @@ def test_a_stored_event_that_today_s_code_does_not_know_stops_a_rebuild(shop: Sh
         shop.seal()
         assert [s.rows for s in shop.log.manifest().segments if s.raw] == [1]
     before = shop.tills()
-    with nothing_changes(shop, folders=("commits",)), pytest.raises(BrokenEventsError) as error:
+    with nothing_changes(shop, folders=("commits",)), pytest.raises(InvalidEventsError) as error:
         shop.rebuild()
-    shape = (stored.event_type, stored.schema_version)
+    schema_key = (stored.event_type, stored.schema_version)
     says(
         error,
         "met 1 events",
         reason,
         f"position {position}",
         "till-9",
-        "{} v{}".format(*shape),
+        "{} v{}".format(*schema_key),
         "Nothing was published",
     )
     says(error, "Mend the upcaster, the handler or the contract", "--dead-letter")
     assert shop.rebuild(dead_letter=True).dead_letters == 1
     [letter] = shop.query(LETTERS)
-    assert letter[:5] == ("", position, "till-9", *shape)
+    assert letter[:5] == ("", position, "till-9", *schema_key)
     assert reason in letter[5]
     assert (
         letter[6] == shop.query(f"SELECT payload FROM '{commit_of(shop, position)}' WHERE position = {position}")[0][0]
@@ -257,7 +257,7 @@ def test_an_event_that_a_handler_cannot_cast(shop: Shop) -> None:
     """Only the events that fail are named, or become dead letters of the read model that cannot take them."""
     position = shop.append("till-1", Noted(note="many"))
     shop.append("till-1", Noted(note="40"))
-    with nothing_changes(shop, folders=("commits",)), pytest.raises(BrokenEventsError) as error:
+    with nothing_changes(shop, folders=("commits",)), pytest.raises(InvalidEventsError) as error:
         shop.rebuild("CASTING")
     says(error, "met 1 events", f"position {position}", "till-1", "Noted v1", "'many'", "INT64", "--dead-letter")
     tills = shop.tills()
@@ -275,7 +275,7 @@ def test_a_fold_that_raises(shop: Shop) -> None:
     paths = "SELECT till, path FROM paths ORDER BY till"
     before = shop.query(paths)
     position = shop.append("till-1", Sold(sku="sku-1", pieces=13, price=Decimal(1)))
-    with nothing_changes(shop, folders=("commits",)), pytest.raises(BrokenEventsError) as error:
+    with nothing_changes(shop, folders=("commits",)), pytest.raises(InvalidEventsError) as error:
         shop.rebuild("RAISING")
     says(error, "met 1 events", f"position {position}", "till-1", "Sold v1", "thirteen pieces bring bad luck")
     assert shop.rebuild("RAISING", dead_letter=True).dead_letters == 1

@@ -26,8 +26,8 @@ from refold.warehouse.event_log import (
     create_log,
     open_log,
     read_positions,
+    verify,
 )
-from refold.warehouse.event_log.verification import verify
 from refold.warehouse.orders.domain import ORDERS
 
 COMMANDS = int(os.environ.get("REFOLD_TEST_COMMANDS", "400"))

@@ -17,19 +17,19 @@ from typing import Any
 
 import pytest
 
-from refold.pipelines.ingest.ingest import Limits, ingest
+from refold.pipelines.ingest.ingest import ImportLimits, ingest
 from refold.warehouse.event_log import (
     Appender,
     EventLog,
     create_log,
     open_log,
+    verify,
 )
-from refold.warehouse.event_log.verification import verify
 from tests.pipelines.imports import history, lines, row
 from tests.pipelines.parcels import PARCELS, REF, Lost
 
 ROWS = 2_000
-LIMITS = Limits(chunk_rows=125, commit_events=75)
+LIMITS = ImportLimits(chunk_rows=125, commit_events=75)
 
 CASES = {
     "before the first chunk": ("segments", "ingest-*", 1),

@@ -25,13 +25,12 @@ import pytest
 from benchmarks.order_log import make_order_log
 from refold.event_schemas import RefoldError
 from refold.event_schemas.orders import StockAdjusted
-from refold.pipelines.beam.runners import make_options
+from refold.pipelines.beam.runners import beam_options
 from refold.pipelines.beam.staged import Named, Work, run_staged
 from refold.pipelines.rebuild.rebuild import Rebuilt, rebuild
 from refold.pipelines.rebuild.refresh import refresh
 from refold.pipelines.seal import seal
-from refold.warehouse.event_log import Appender, open_log
-from refold.warehouse.event_log.verification import verify
+from refold.warehouse.event_log import Appender, open_log, verify
 from refold.warehouse.object_store.store import TEMP_PREFIX
 from refold.warehouse.orders import ORDERS
 from refold.warehouse.read_models.generations.generations import Generation, open_generations
@@ -78,7 +77,7 @@ class Shop:
 
     def rebuild(self) -> Rebuilt:
         """Rebuild all read models here and now."""
-        return rebuild(open_log(self.log), "orders", self.read_models, make_options(None))
+        return rebuild(open_log(self.log), "orders", self.read_models, beam_options(None))
 
     def state(self) -> State:
         """Read what an analyst sees."""
@@ -223,7 +222,7 @@ def test_a_refresh_killed_as_it_catches_up_is_gone_on_with(shop: Shop, undisturb
     code = killed_when(lambda: any(shop.published.glob("work/*/working.duckdb")), "refresh", shop.log, shop.read_models)
     assert code == -signal.SIGKILL
     assert (shop.generation(), shop.state()) == (old, before)
-    again = refresh(open_log(shop.log), "orders", shop.read_models, make_options(None))
+    again = refresh(open_log(shop.log), "orders", shop.read_models, beam_options(None))
     assert (again.rebuilt, again.caught_up) == ((), SALES)
     assert shop.rows() == undisturbed.rows()
 
@@ -249,7 +248,7 @@ def test_a_killed_seal_leaves_the_log_whole(unsealed: Path, tmp_path: Path, mome
     assert open_log(url).head() == before
     whole = verify(open_log(url), ORDERS.registry)
     assert (whole.findings, whole.unchecked, whole.events) == ((), (), before.position)
-    done = seal(open_log(url), "orders", make_options(None))
+    done = seal(open_log(url), "orders", beam_options(None))
     assert (done.events, done.commits, done.position) == (COMMITS, COMMITS, before.position)
     whole = verify(open_log(url), ORDERS.registry)
     assert (whole.findings, whole.unchecked, whole.events) == ((), (), before.position)
@@ -303,7 +302,7 @@ def run_deadly(folder: str, step: str, how: str) -> None:
     """Run a pipeline in which a worker dies, and tell how it ended."""
     from tests.faults import test_rebuild_kill as importable
 
-    options = make_options(None, ["--direct_running_mode=multi_processing", "--direct_num_workers=2"])
+    options = beam_options(None, ["--direct_running_mode=multi_processing", "--direct_num_workers=2"])
     units = [importable.Deadly(number, step, how) for number in range(4)]
     try:
         run_staged(Work(folder, units, stage=importable.stage, merge=importable.merge), options)
@@ -322,11 +321,11 @@ def read(path: str) -> None:
 def main(command: str, *arguments: str) -> None:
     """Do what this program was started for."""
     if command == "rebuild":
-        rebuild(open_log(arguments[0]), "orders", arguments[1], make_options(None))
+        rebuild(open_log(arguments[0]), "orders", arguments[1], beam_options(None))
     elif command == "refresh":
-        refresh(open_log(arguments[0]), "orders", arguments[1], make_options(None))
+        refresh(open_log(arguments[0]), "orders", arguments[1], beam_options(None))
     elif command == "seal":
-        seal(open_log(arguments[0]), "orders", make_options(None))
+        seal(open_log(arguments[0]), "orders", beam_options(None))
     elif command == "die":
         run_deadly(*arguments)
     else:

@@ -17,11 +17,10 @@ from time import monotonic
 
 import pytest
 
-from refold.pipelines.beam.runners import make_options
+from refold.pipelines.beam.runners import beam_options
 from refold.pipelines.rebuild.reconcile import reconcile
 from refold.pipelines.stream.stream import stream
-from refold.warehouse.event_log import Appender, create_log, open_log
-from refold.warehouse.event_log.verification import verify
+from refold.warehouse.event_log import Appender, create_log, open_log, verify
 from refold.warehouse.orders import ORDERS
 from refold.warehouse.read_models.generations.generations import open_generations
 
@@ -29,7 +28,7 @@ ROOT = Path(__file__).parents[2]
 KILLS = int(os.environ.get("REFOLD_KILLS", "4"))
 LONGEST = 0.8
 """Seconds that a process is let live, at most, once it has begun to work."""
-OPTIONS = make_options(None, ["--direct_num_workers=2"])
+OPTIONS = beam_options(None, ["--direct_num_workers=2"])
 COMMANDS = {
     "stream": ["stream", "--publish-every", "0.2"],
     "seal": ["seal"],

@@ -8,7 +8,7 @@ from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
-Shaped = tuple[str, int, dict[str, Any]]
+Described = tuple[str, int, dict[str, Any]]
 """An event type, its schema version, and the payload."""
 
 
@@ -24,7 +24,7 @@ class Told:
 
     stream_id: str
     number: int
-    events: tuple[Shaped, ...]
+    events: tuple[Described, ...]
 
     def event_id(self, index: int) -> str:
         """Name an event."""
@@ -52,7 +52,7 @@ class History:
     tail: tuple[Told, ...]
 
 
-def _history(*parts: list[tuple[str, list[Shaped]]]) -> History:
+def _history(*parts: list[tuple[str, list[Described]]]) -> History:
     number, numbered = 1, []
     for part in parts:
         told = []
@@ -63,7 +63,7 @@ def _history(*parts: list[tuple[str, list[Shaped]]]) -> History:
     return History(*numbered)
 
 
-def _orders(suffix: str) -> list[tuple[str, list[Shaped]]]:
+def _orders(suffix: str) -> list[tuple[str, list[Described]]]:
     """Tell three orders and the stock, in every shape the order domain ever had."""
     old, older, new, stock = (f"{name}-{suffix}" for name in ("order-old", "order-older", "order-new", "stock-cup"))
     cup, pot = f"cup-{suffix}", f"pot-{suffix}"
@@ -109,15 +109,15 @@ def _orders(suffix: str) -> list[tuple[str, list[Shaped]]]:
     return [(stock, stocked), (older, oldest), (old, second), (new, third), (older, dispatched), (new, ended)]
 
 
-def _trades(suffix: str) -> list[tuple[str, list[Shaped]]]:
+def _trades(suffix: str) -> list[tuple[str, list[Described]]]:
     """Tell two traders' days, in every shape the trading domain ever had."""
     ada, bob = f"trader-ada-s{suffix}", f"trader-bob-s{suffix}"
 
-    def old(trader: str, quantity: int, price: str) -> Shaped:
+    def old(trader: str, quantity: int, price: str) -> Described:
         payload = {"trader_id": trader, "symbol": "ÖL", "quantity": quantity, "price": Decimal(price)}
         return ("TradeExecuted", 1, payload)
 
-    def new(trader: str, side: str, quantity: int, price: str) -> Shaped:
+    def new(trader: str, side: str, quantity: int, price: str) -> Described:
         payload = {"trader_id": trader, "instrument": "ÖL", "side": side, "quantity": quantity, "price": Decimal(price)}
         return ("TradeExecuted", 2, payload)
 

@@ -16,7 +16,7 @@ from unittest.mock import patch
 
 import orjson
 
-from refold.pipelines.beam.runners import make_options
+from refold.pipelines.beam.runners import beam_options
 from refold.pipelines.ingest.ingest import ingest
 from refold.pipelines.rebuild.rebuild import rebuild
 from refold.warehouse.declarations.domain import load_domain
@@ -66,7 +66,7 @@ def freeze_rebuilt(frozen: Path, domain_name: str) -> None:
 def rebuilt_lines(folder: Path, domain_name: str, read_models: str) -> list[str]:
     """Rebuild into a folder beside a log, and give all rows."""
     url, log = str(folder / read_models), open_log(str(folder / "log"))
-    published = rebuild(log, domain_name, url, make_options(None, IN_MEMORY)).generation
+    published = rebuild(log, domain_name, url, beam_options(None, IN_MEMORY)).generation
     return table_lines(open_generations(url, domain_name).path(published))
 
 
@@ -104,7 +104,7 @@ def _import(log: EventLog, told: Iterable[Told]) -> None:
     with tempfile.TemporaryDirectory() as place:
         path = Path(place) / "history.jsonl"
         path.write_bytes(b"\n".join(orjson.dumps(row, default=str) for row in rows))
-        done = ingest(log, log.domain_name, [str(path)], strict=True, options=make_options(None, IN_MEMORY))
+        done = ingest(log, log.domain_name, [str(path)], strict=True, options=beam_options(None, IN_MEMORY))
     if done.mode != "segments":
         raise SystemExit("The import went through ordinary commits: its streams are not new to the log.")
 

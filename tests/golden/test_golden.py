@@ -9,7 +9,7 @@ import duckdb
 import orjson
 import pytest
 
-from refold.pipelines.beam.runners import make_options
+from refold.pipelines.beam.runners import beam_options
 from refold.pipelines.rebuild.rebuild import rebuild
 from refold.warehouse.declarations.domain import Domain, load_domain
 from refold.warehouse.event_log import (
@@ -17,8 +17,8 @@ from refold.warehouse.event_log import (
     open_log,
     read_positions,
     read_stream,
+    verify,
 )
-from refold.warehouse.event_log.verification import verify
 from refold.warehouse.read_models.generations.generations import open_generations
 from tests.golden.reading import PACKED, event_lines, read_lines, table_lines, unpack
 
@@ -62,16 +62,16 @@ def test_every_shape_is_in_segments_and_in_commits(log: EventLog, domain: Domain
     by_import = [info for info in head.tail if info.import_id is not None]
     tail = read_positions(log, domain.registry, head.sealed.sealed_position)
     held = {
-        "sealed": {s.shape for s in head.sealed.segments},
-        "imported": {s.shape for info in by_import for s in info.segments},
+        "sealed": {s.schema_key for s in head.sealed.segments},
+        "imported": {s.schema_key for info in by_import for s in info.segments},
         "appended": {
             (e.event_type, e.schema_version) for e in tail if e.commit_number not in {i.number for i in by_import}
         },
     }
-    assert {len(shapes) for shapes in held.values()} == {{"orders": 16, "trading": 5}[domain.name]}
+    assert {len(schema_keys) for schema_keys in held.values()} == {{"orders": 16, "trading": 5}[domain.name]}
     assert head.sealed.imports, "no import was sealed"
-    for shapes in held.values():
-        assert not [shape for shape in shapes if not domain.registry.knows(shape)]
+    for schema_keys in held.values():
+        assert not [schema_key for schema_key in schema_keys if not domain.registry.knows(schema_key)]
 
 
 def test_all_events_are_read_as_they_were_told(log: EventLog, domain: Domain, frozen: Path) -> None:
@@ -100,7 +100,7 @@ def test_nothing_is_wrong_with_the_log(log: EventLog, domain: Domain, frozen: Pa
 
 def test_read_models_come_out_as_they_did(log: EventLog, domain: Domain, frozen: Path, tmp_path: Path) -> None:
     """A rebuild today gives the frozen rows; one that differs on purpose is frozen anew, see ``make.py``."""
-    options = make_options(None, ["--direct_running_mode=in_memory", "--direct_num_workers=1"])
+    options = beam_options(None, ["--direct_running_mode=in_memory", "--direct_num_workers=1"])
     url = str(tmp_path / "rebuilt")
     published = rebuild(log, domain.name, url, options).generation
     assert table_lines(open_generations(url, domain.name).path(published)) == read_lines(frozen / "rebuilt.jsonl")

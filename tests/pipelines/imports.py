@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from refold.pipelines.ingest.file_reader import Reading, read_into
-from refold.pipelines.ingest.ingest import ColumnMapping, Limits
+from refold.pipelines.ingest.ingest import ColumnMapping, ImportLimits
 from refold.pipelines.ingest.mapping import CLOUDEVENTS, OWN
 from refold.pipelines.ingest.rejects import RejectFile
 from refold.pipelines.ingest.sources import inspect
@@ -62,7 +62,7 @@ def read(
     *,
     mapping: ColumnMapping | None = None,
     format: str | None = None,
-    limits: Limits | None = None,
+    limits: ImportLimits | None = None,
     strict: bool = False,
     workers: int = 2,
 ) -> Read:
@@ -76,7 +76,7 @@ def read(
         registry=PARCELS.registry,
         bucket_count=BUCKETS,
         workers=workers,
-        limits=limits or Limits(),
+        limits=limits or ImportLimits(),
         strict=strict,
     )
     read_into(spool, bad, reading, lambda *_: None)

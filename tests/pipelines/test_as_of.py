@@ -16,17 +16,17 @@ from typing import Any
 import duckdb
 import pytest
 
-from refold.event_schemas import BrokenEventsError, EmptyLogError, UsageError
-from refold.pipelines.beam.runners import make_options
+from refold.event_schemas import EmptyLogError, InvalidEventsError, UsageError
+from refold.pipelines.beam.runners import beam_options
 from refold.pipelines.rebuild.as_of import AsOf, rebuild_as_of
-from refold.pipelines.rebuild.replay import Progress
+from refold.pipelines.rebuild.replay import RebuildProgress
 from refold.warehouse.event_log import Appender, EventLog, create_log
 from refold.warehouse.event_log.layout import commit_key
 from refold.warehouse.event_log.reads.seek import find_moment, find_place, find_position
 from tests.pipelines.test_rebuild import HERE, MARKET, Market, at
 from tests.warehouse.event_log.shop import REGISTRY, Placed, bulk_import, seal, write_commit
 
-OPTIONS = make_options(None, ["--direct_running_mode=in_memory", "--direct_num_workers=1"])
+OPTIONS = beam_options(None, ["--direct_running_mode=in_memory", "--direct_num_workers=1"])
 PLACED = Placed(customer="c1", currency="EUR")
 
 
@@ -125,7 +125,7 @@ def test_one_that_broke_off_is_gone_on_with(market: Market, tmp_path: Path) -> N
     class BrokenOff(Exception):
         """Whoever ran it had enough."""
 
-    def stop(progress: Progress) -> None:
+    def stop(progress: RebuildProgress) -> None:
         if progress.phase == "load":
             raise BrokenOff
 
@@ -160,7 +160,7 @@ def test_broken_events_behind_the_place_do_not_matter(tmp_path: Path) -> None:
     market.sell()
     write_commit(log, [("stall-98", "Sold", 1, '{"sku": "cup"}')])
     assert sold(build(market, 48, tmp_path / "before.duckdb").path) == pieces_until(48)
-    with pytest.raises(BrokenEventsError, match="position 49"):
+    with pytest.raises(InvalidEventsError, match="position 49"):
         build(market, 49, tmp_path / "behind.duckdb")
     built = build(market, 60, tmp_path / "behind.duckdb", dead_letter=True)
     assert built.dead_letters == 1

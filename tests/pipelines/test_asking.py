@@ -14,7 +14,7 @@ import orjson
 import pytest
 
 from refold.event_schemas import UsageError
-from refold.pipelines.serving.reads.query_batcher import Answered, Asker
+from refold.pipelines.serving.reads.query_batcher import Answered, QueryBatcher
 from refold.warehouse.declarations.endpoints import (
     Bound,
     Lookup,
@@ -23,7 +23,7 @@ from refold.warehouse.declarations.endpoints import (
 )
 from refold.warehouse.engine.connections import connect
 from refold.warehouse.queries.questions import Question
-from refold.warehouse.queries.readers import Standing
+from refold.warehouse.queries.readers import ReadPosition
 
 T = TypeVar("T")
 SECONDS = 30
@@ -49,7 +49,7 @@ ENDLESS = Bound(
 
 
 @dataclass
-class Source:
+class ReadSource:
     """A source by hand: it answers from one table, which shows its position, and can be held up.
 
     Attributes:
@@ -62,7 +62,7 @@ class Source:
     """
 
     position: int = 1
-    told: Standing | None = None
+    told: ReadPosition | None = None
     error: Exception | None = None
     asked: list[str] = field(default_factory=list)
     began: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
@@ -78,11 +78,11 @@ class Source:
         self.position = position
         self.told = self._now()
 
-    def standing(self) -> Standing | None:
+    def standing(self) -> ReadPosition | None:
         """Tell what was told last."""
         return self.told
 
-    def ask(self, query: Callable[[duckdb.DuckDBPyConnection], T]) -> tuple[T, Standing]:
+    def ask(self, query: Callable[[duckdb.DuckDBPyConnection], T]) -> tuple[T, ReadPosition]:
         """Run a query on the rows as they are when it begins, but only when it may go on."""
         standing = self._now()
         self.began.release()
@@ -100,8 +100,8 @@ class Source:
         """Let all go that is held up."""
         self.go.set()
 
-    def _now(self) -> Standing:
-        return Standing(self.position, self.position, "", "", 1, "digest")
+    def _now(self) -> ReadPosition:
+        return ReadPosition(self.position, self.position, "", "", 1, "digest")
 
     async def until_begun(self) -> None:
         """Wait until one more query has begun."""
@@ -125,10 +125,10 @@ class Spying:
 
 
 @contextmanager
-def asking(**options: Any) -> Iterator[tuple[Source, Asker]]:
+def asking(**options: Any) -> Iterator[tuple[ReadSource, QueryBatcher]]:
     """Make a source and an asker of it."""
-    source = Source()
-    with closing(Asker(source, **options)) as asker, closing(source):
+    source = ReadSource()
+    with closing(QueryBatcher(source, **options)) as asker, closing(source):
         yield source, asker
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.order_log import DOMAIN, make_order_log
-from refold.pipelines.beam.runners import make_options
+from refold.pipelines.beam.runners import beam_options
 from refold.pipelines.rebuild.rebuild import rebuild
 from refold.warehouse.event_log.log import EventLog
 from refold.warehouse.orders import ORDERS
@@ -32,10 +32,10 @@ def bytes_read_by_this_process() -> int:
 @pytest.mark.skipif(not Path("/proc/self/io").exists(), reason="counts bytes by Linux's /proc/self/io")
 def test_one_event_type_means_only_its_columns_are_read(log: EventLog, tmp_path: Path) -> None:
     """``revenue_by_day`` uses two event types of ten: few bytes are read, as few as foreseen from the manifest."""
-    rebuild(log, DOMAIN, str(tmp_path / "warm"), make_options(None), only=["revenue_by_day"])
+    rebuild(log, DOMAIN, str(tmp_path / "warm"), beam_options(None), only=["revenue_by_day"])
     gc.collect()
     before = bytes_read_by_this_process()
-    rebuilt = rebuild(log, DOMAIN, str(tmp_path / "models"), make_options(None), only=["revenue_by_day"])
+    rebuilt = rebuild(log, DOMAIN, str(tmp_path / "models"), beam_options(None), only=["revenue_by_day"])
     read = bytes_read_by_this_process() - before
     print(f"stored {rebuilt.bytes_stored:,} bytes, foreseen {rebuilt.bytes_read:,}, read in all {read:,}")
     assert rebuilt.bytes_read < rebuilt.bytes_stored / 10

@@ -38,8 +38,8 @@ from refold.pipelines.cli.progress import (
 )
 from refold.pipelines.cli.support.beam_options import parse_options
 from refold.pipelines.cli.support.invocation import Invocation
-from refold.pipelines.ingest.ingest import Progress as IngestProgress
-from refold.pipelines.rebuild.rebuild import Progress as RebuildProgress
+from refold.pipelines.ingest.ingest import ImportProgress
+from refold.pipelines.rebuild.rebuild import RebuildProgress
 from refold.warehouse.event_log.append import Appender, NewEvent
 from refold.warehouse.event_log.layout import commit_key
 from refold.warehouse.event_log.log import EventLog, open_log
@@ -539,7 +539,7 @@ def test_tail_follows_new_commits_until_ctrl_c(shop: Path) -> None:
 def test_stats_count_events_by_shape(call: Call, made: Path) -> None:
     """And the sum is the log."""
     document = answer(call("events", "stats", "--json", folder=made))
-    assert sum(shape["events"] for shape in document["shapes"]) == document["events"]
+    assert sum(schema_key["events"] for schema_key in document["schemas"]) == document["events"]
     assert "OrderPlaced v1" in call("events", "stats", folder=made).stdout
 
 
@@ -561,11 +561,11 @@ def test_verify_finds_damage(call: Call, shop: Path) -> None:
 def test_schemas_list_says_what_old_events_become(call: Call, made: Path) -> None:
     """Each shape, by which upcaster, with its fields."""
     found = answer(call("schemas", "list", "--json", folder=made))["schemas"]
-    by_shape = {(s["event_type"], s["schema_version"]): s for s in found}
-    assert set(by_shape) == set(ORDERS.registry.shapes)
-    assert by_shape["OrderPlaced", 1]["becomes"] == ["OrderPlaced v2"]
-    assert by_shape["OrderDispatched", 1]["becomes"] == ["OrderShipped v1"]
-    assert by_shape["StreetChanged", 1] == {
+    by_schema_key = {(s["event_type"], s["schema_version"]): s for s in found}
+    assert set(by_schema_key) == set(ORDERS.registry.schema_keys)
+    assert by_schema_key["OrderPlaced", 1]["becomes"] == ["OrderPlaced v2"]
+    assert by_schema_key["OrderDispatched", 1]["becomes"] == ["OrderShipped v1"]
+    assert by_schema_key["StreetChanged", 1] == {
         "event_type": "StreetChanged",
         "schema_version": 1,
         "newest": False,
@@ -574,7 +574,7 @@ def test_schemas_list_says_what_old_events_become(call: Call, made: Path) -> Non
         "form": "merge",
         "fields": [{"name": "street", "type": "string", "nullable": False}],
     }
-    assert by_shape["OrderPlaced", 3]["newest"]
+    assert by_schema_key["OrderPlaced", 3]["newest"]
 
 
 def test_dry_run_counts_what_upcasters_make_of_the_log(call: Call, shop: Path) -> None:
@@ -751,8 +751,8 @@ def test_bars_tell_how_far_an_import_is() -> None:
     """Events, and rows that were rejected."""
     console = terminal()
     with ingest_bars(console=console) as report:
-        report(IngestProgress("identify", 10, 10))
-        report(IngestProgress("read", 5, 10, 1_000, 2))
+        report(ImportProgress("identify", 10, 10))
+        report(ImportProgress("read", 5, 10, 1_000, 2))
     shown = shown_on(console)
     assert "identify" in shown
     assert "1,000 events, 2 rows rejected" in shown

@@ -19,8 +19,8 @@ import duckdb
 import pytest
 from click.testing import CliRunner, Result
 
-from refold.event_schemas import BrokenEventsError, UsageError
-from refold.pipelines.beam.runners import make_options
+from refold.event_schemas import InvalidEventsError, UsageError
+from refold.pipelines.beam.runners import beam_options
 from refold.pipelines.cli.main import cli
 from refold.pipelines.rebuild.rebuild import Rebuilt, rebuild
 from refold.warehouse.declarations.domain import load_domain
@@ -41,7 +41,7 @@ from refold.warehouse.read_models.dead_letters.dead_letters import (
 from refold.warehouse.read_models.dead_letters.retry import plan_retry
 from refold.warehouse.read_models.generations.build import scratch_folder
 from refold.warehouse.read_models.generations.generations import Generation, Generations, open_generations
-from refold.warehouse.read_models.increments.catch_up import Standing, catch_up
+from refold.warehouse.read_models.increments.catch_up import ModelsAtCheckpoint, catch_up
 from tests.pipelines.letters import WRITER, Lost, Weighed
 
 ROOT = Path(__file__).parents[2]
@@ -88,7 +88,7 @@ class Scales:
 
     def rebuild(self, domain: str, *only: str, models: str = "models", dead_letter: bool = False) -> Rebuilt:
         """Rebuild read models."""
-        options = make_options(None, ["--direct_running_mode=in_memory", "--direct_num_workers=1"])
+        options = beam_options(None, ["--direct_running_mode=in_memory", "--direct_num_workers=1"])
         url = str(self.folder / models)
         return rebuild(self.log, f"{DOMAINS}:{domain}", url, options, only=only, dead_letter=dead_letter)
 
@@ -178,7 +178,7 @@ def test_a_discarded_event_stops_no_strict_rebuild(scales: Scales) -> None:
     assert "discarded at" in scales.call("show", "2").stdout
     scales.call("discard", "--undo", "4")
     assert scales.undecided() == {("weights", 4)}
-    with pytest.raises(BrokenEventsError, match=r"met 1 events .* position 4"):
+    with pytest.raises(InvalidEventsError, match=r"met 1 events .* position 4"):
         scales.rebuild("BROKEN")
 
 
@@ -232,9 +232,9 @@ def test_catching_up_passes_over_what_is_discarded(scales: Scales) -> None:
     with closing(database.open_database(scales.folder / "private.duckdb")) as connection:
         for model in domain.read_models:
             database.create_table(connection, model, [])
-        standing = [Standing(domain.read_models, Checkpoint(0, 0, ""))]
+        standing = [ModelsAtCheckpoint(domain.read_models, Checkpoint(0, 0, ""))]
         some = {key: at for key, at in decided.items() if key != ("", 6)}
-        with pytest.raises(BrokenEventsError, match=r"met 1 events .* position 6"):
+        with pytest.raises(InvalidEventsError, match=r"met 1 events .* position 6"):
             catch_up(connection, scales.log, domain, standing, discarded=some)
         catch_up(connection, scales.log, domain, standing, discarded=decided)
         assert {n.key: n.discarded_at for n in read_dead_letters(connection)} == decided
@@ -244,7 +244,7 @@ def test_catching_up_passes_over_what_is_discarded(scales: Scales) -> None:
 def test_letters_on_a_remote_store(scales: Scales) -> None:
     """Decided over and remembered there as well."""
     url = f"memory://letters-{uuid.uuid4()}"
-    options = make_options(None, ["--direct_running_mode=in_memory", "--direct_num_workers=1"])
+    options = beam_options(None, ["--direct_running_mode=in_memory", "--direct_num_workers=1"])
     rebuild(scales.log, f"{DOMAINS}:BROKEN", url, options, dead_letter=True)
     generations = open_generations(url, "letters")
     discard(generations, [2, 4, 5, 6])
@@ -274,7 +274,7 @@ def test_a_lost_file_stops_no_rebuild(scales: Scales) -> None:
     """The decisions that it held are lost with it; the rebuild is what mends the loss."""
     scales.call("discard", "2", "4", "5", "6")
     scales.generations.path(scales.newest).unlink()
-    with pytest.raises(BrokenEventsError, match="met 4 events"):
+    with pytest.raises(InvalidEventsError, match="met 4 events"):
         scales.rebuild("BROKEN")
     assert scales.rebuild("BROKEN", dead_letter=True).generation.number == 3
     assert scales.undecided() == OPEN

@@ -7,11 +7,7 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from refold.event_schemas import BrokenEventsError, event
-from refold.pipelines.beam.runners import make_options
-from refold.pipelines.rebuild.rebuild import rebuild
-from refold.pipelines.seal import seal
-from refold.warehouse import (
+from refold import (
     Appender,
     Domain,
     EventLog,
@@ -19,6 +15,10 @@ from refold.warehouse import (
     count,
     create_log,
 )
+from refold.event_schemas import InvalidEventsError, event
+from refold.pipelines.beam.runners import beam_options
+from refold.pipelines.rebuild.rebuild import rebuild
+from refold.pipelines.seal import seal
 
 
 @event(schema_version=1)
@@ -52,22 +52,22 @@ def log(tmp_path: Path) -> EventLog:
     log = create_log(str(tmp_path / "log"), domain_name="doors", bucket_count=2)
     appender = Appender(log, BEFORE.registry)
     appender.append("door-1", [DoorOpened(door="front"), DoorPainted(door="front", colour="red")])
-    seal(log, f"{__name__}:BEFORE", make_options(None))
+    seal(log, f"{__name__}:BEFORE", beam_options(None))
     return log
 
 
 def test_a_sealed_event_of_a_dropped_type_stops_a_rebuild(log: EventLog, tmp_path: Path) -> None:
     """The domain that knew it rebuilds; the one that does not says which type, and how many."""
     models = str(tmp_path / "models")
-    assert rebuild(log, f"{__name__}:BEFORE", models, make_options(None)).generation.number == 1
-    with pytest.raises(BrokenEventsError, match=r"met 1 events .* Unknown event type 'DoorPainted'.* position 2"):
-        rebuild(log, f"{__name__}:AFTER", str(tmp_path / "others"), make_options(None))
+    assert rebuild(log, f"{__name__}:BEFORE", models, beam_options(None)).generation.number == 1
+    with pytest.raises(InvalidEventsError, match=r"met 1 events .* Unknown event type 'DoorPainted'.* position 2"):
+        rebuild(log, f"{__name__}:AFTER", str(tmp_path / "others"), beam_options(None))
     assert not (tmp_path / "others" / "doors" / "current.duckdb").exists()
 
 
 def test_it_can_be_kept_as_a_dead_letter(log: EventLog, tmp_path: Path) -> None:
     """Its payload is there to be looked at, and the rest is built."""
-    rebuilt = rebuild(log, f"{__name__}:AFTER", str(tmp_path / "models"), make_options(None), dead_letter=True)
+    rebuilt = rebuild(log, f"{__name__}:AFTER", str(tmp_path / "models"), beam_options(None), dead_letter=True)
     assert rebuilt.dead_letters == 1
     with duckdb.connect(str(tmp_path / "models" / "doors" / "current.duckdb"), read_only=True) as connection:
         letters = connection.execute("SELECT position, event_type, payload FROM refold.dead_letters").fetchall()

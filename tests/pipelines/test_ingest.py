@@ -18,20 +18,19 @@ import pytest
 from filelock import FileLock
 
 from refold.event_schemas import PayloadError, UsageError
-from refold.pipelines.beam.runners import make_options
+from refold.pipelines.beam.runners import beam_options
 from refold.pipelines.ingest.ingest import (
+    ImportLimits,
+    ImportProgress,
     Ingested,
-    Limits,
-    Progress,
     ingest,
 )
 from refold.pipelines.rebuild.rebuild import rebuild
-from refold.warehouse.event_log import Appender, EventLog, create_log
-from refold.warehouse.event_log.verification import verify
+from refold.warehouse.event_log import Appender, EventLog, create_log, verify
 from tests.pipelines.imports import TIME, history, lines, row, write_parquet
 from tests.pipelines.parcels import PARCELS, REF, Lost
 
-SMALL = Limits(chunk_rows=10, commit_events=8)
+SMALL = ImportLimits(chunk_rows=10, commit_events=8)
 
 
 class Stopped(Exception):
@@ -71,11 +70,11 @@ def objects(log: EventLog) -> list[str]:
     return [key for key in log.store.list_from("") if not key.startswith("staging/")]
 
 
-def at(phase: str, act: Callable[[Progress], None], *, time: int = 1) -> Callable[[Progress], None]:
+def at(phase: str, act: Callable[[ImportProgress], None], *, time: int = 1) -> Callable[[ImportProgress], None]:
     """Do something when a phase reports for the n-th time."""
     seen = [0]
 
-    def report(progress: Progress) -> None:
+    def report(progress: ImportProgress) -> None:
         seen[0] += progress.phase == phase
         if progress.phase == phase and seen[0] == time:
             act(progress)
@@ -83,7 +82,7 @@ def at(phase: str, act: Callable[[Progress], None], *, time: int = 1) -> Callabl
     return report
 
 
-def stop(_: Progress) -> None:
+def stop(_: ImportProgress) -> None:
     """Stop the import."""
     raise Stopped
 
@@ -116,7 +115,7 @@ def test_a_history_becomes_segments_and_read_models(tmp_path: Path, log: EventLo
     assert all(v == list(range(1, len(v) + 1)) for v in versions.values())
     assert verify(log, PARCELS.registry).sound
     assert not list((tmp_path / "log" / "staging").iterdir())
-    rebuild(log, REF, str(tmp_path / "models"), make_options(None))
+    rebuild(log, REF, str(tmp_path / "models"), beam_options(None))
     with duckdb.connect(str(tmp_path / "models" / "parcels" / "current.duckdb"), read_only=True) as models:
         price = sum(Decimal(f"{i}.25") for i in range(100) if i % 10 != 9 and i % 3 != 1)
         assert models.execute("SELECT sum(events), sum(price) FROM parcel").fetchone() == (90, price)
@@ -177,7 +176,7 @@ def test_a_stopped_import_goes_on(tmp_path: Path, log: EventLog, time: int) -> N
     path = write(tmp_path / "h.jsonl", *rows_of(100))
     with pytest.raises(Stopped):
         ingest(log, REF, [path], limits=SMALL, report=at("read", stop, time=time))
-    seen: list[Progress] = []
+    seen: list[ImportProgress] = []
     done = ingest(log, REF, [path], limits=SMALL, report=seen.append)
     assert (done.events, done.rejected) == (90, 10)
     assert next(p for p in seen if p.phase == "read").events >= 9 * time
@@ -189,7 +188,7 @@ def test_a_stopped_import_whose_segments_were_collected_writes_them_anew(tmp_pat
     """What `refold generations gc` took for left over is missed before anything is published."""
     path = write(tmp_path / "h.jsonl", *rows_of(30))
 
-    def stop_when_built(progress: Progress) -> None:
+    def stop_when_built(progress: ImportProgress) -> None:
         if (
             progress.phase == "build"
             and progress.done == progress.total
@@ -291,7 +290,7 @@ def test_files_of_all_formats_are_one_import(tmp_path: Path, log: EventLog) -> N
     (tmp_path / "e.tsv").write_text(f"stream_id\tevent_type\toccurred_at\tname\np-1\tDescribed\t{TIME}\te\n")
     write_parquet(tmp_path / "f.parquet", envelope | {"name": ["f"]})
     write(tmp_path / "a.jsonl", row(payload={"name": "a"}))
-    seen: list[Progress] = []
+    seen: list[ImportProgress] = []
     done = ingest(log, REF, [str(tmp_path / "[a-f].*")], report=seen.append)
     assert (done.events, done.commits, done.unused_columns) == (6, 1, ("stray", "more"))
     assert [e["payload"].get("name") for e in history(log)] == ["a", "b", None, "d", "e", "f"]

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from refold.event_schemas import PayloadError, UsageError
 from refold.event_schemas.payload import canonical_json, from_json
-from refold.pipelines.ingest.ingest import Limits
+from refold.pipelines.ingest.ingest import ImportLimits
 from tests.pipelines.imports import TIME, lines, payloads, read, row
 from tests.pipelines.parcels import PARCELS
 
@@ -211,7 +211,7 @@ def test_an_empty_file_has_no_events(tmp_path: Path) -> None:
 def test_an_endless_line_is_rejected(tmp_path: Path, size: int) -> None:
     """A line longer than the limit is passed over without being held; the rows around it are read."""
     huge = row(payload={"name": "x" * 20_000})
-    limits = Limits(chunk_bytes=size, row_bytes=6_000)
+    limits = ImportLimits(chunk_bytes=size, row_bytes=6_000)
     found = read(tmp_path, write(tmp_path, lines(row(), huge, row(), huge).rstrip("\n")), limits=limits)
     assert len(found.events) == 2
     assert found.reasons == dict.fromkeys((2, 4), "the line is longer than 6000 bytes")
@@ -219,15 +219,17 @@ def test_an_endless_line_is_rejected(tmp_path: Path, size: int) -> None:
 
 def test_a_long_line_is_read(tmp_path: Path) -> None:
     """A line much longer than a chunk is one event; its text in the reject file is cut."""
-    limits = Limits(chunk_bytes=1000)
+    limits = ImportLimits(chunk_bytes=1000)
     rows = [row(payload={"name": "x" * 1_000_000}), row(payload={"name": "y" * 100_000, "z": 1})]
     found = read(tmp_path, write(tmp_path, lines(*rows)), limits=limits)
     assert len(found.events[0]["name"]) == 1_000_000
     assert (len(found.rejects[0]["text"]), found.rejects[0]["text_length"]) == (65_536, len(json.dumps(rows[1])))
 
 
-@pytest.mark.parametrize("limits", [Limits(chunk_bytes=700), Limits(chunk_rows=3), Limits(chunk_bytes=1 << 20)])
-def test_chunks_make_no_difference(tmp_path: Path, limits: Limits) -> None:
+@pytest.mark.parametrize(
+    "limits", [ImportLimits(chunk_bytes=700), ImportLimits(chunk_rows=3), ImportLimits(chunk_bytes=1 << 20)]
+)
+def test_chunks_make_no_difference(tmp_path: Path, limits: ImportLimits) -> None:
     """However a file is cut, the events are the same, in the order of the file."""
     rows = [row(stream_id=f"p-{i % 5}", event_id=f"e{i}") if i % 7 else "bad" for i in range(100)]
     found = read(tmp_path, write(tmp_path, lines(*rows)), limits=limits)
@@ -243,7 +245,7 @@ def test_an_array_is_cut_into_its_elements(tmp_path: Path) -> None:
         folder = tmp_path / f"{indent}"
         folder.mkdir()
         text = json.dumps(rows, indent=indent)
-        found = read(folder, write(folder, "\ufeff" + text, "batch.json"), limits=Limits(chunk_bytes=size))
+        found = read(folder, write(folder, "\ufeff" + text, "batch.json"), limits=ImportLimits(chunk_bytes=size))
         assert [e["event_id"] for e in found.events] == [f"e{i}" for i in range(20)]
         assert [r["reason"] for r in found.rejects] == ["expected a JSON object"] * 2
         assert text.splitlines()[found.rejects[0]["line"] - 1].strip().endswith(("]", '"x",'))
@@ -317,7 +319,7 @@ def test_compressed_files_are_read(tmp_path: Path) -> None:
     for name, data in packs.items():
         folder = tmp_path / name[0]
         folder.mkdir()
-        found = read(folder, write(folder, data, name), limits=Limits(chunk_bytes=500))
+        found = read(folder, write(folder, data, name), limits=ImportLimits(chunk_bytes=500))
         assert [e["event_id"] for e in found.events] == [f"e{i}" for i in range(50)], name
         cut = folder / "cut"
         cut.mkdir()

@@ -12,7 +12,7 @@ import pytest
 
 from refold.event_schemas import UsageError
 from refold.pipelines.ingest.ingest import ColumnMapping, read_mapping
-from refold.pipelines.ingest.mapping import Source, TypeName
+from refold.pipelines.ingest.mapping import TypeName, ValueSource
 from tests.pipelines.imports import TIME, lines, payloads, read
 
 FULL = """
@@ -49,12 +49,12 @@ def test_a_mapping_file_says_it_all(tmp_path: Path) -> None:
     """Every form that a value may have is read as what it means."""
     assert mapped(tmp_path, FULL) == ColumnMapping(
         envelope={
-            "stream_id": Source(template="order-{order.id}"),
-            "event_type": Source(columns=("kind", "type")),
-            "schema_version": Source(columns=("schema",), pattern=r"/v(\d+)$"),
-            "occurred_at": Source(columns=("ts",), unit="ms"),
-            "event_id": Source(columns=("/meta.id",)),
-            "correlation_id": Source(constant="history"),
+            "stream_id": ValueSource(template="order-{order.id}"),
+            "event_type": ValueSource(columns=("kind", "type")),
+            "schema_version": ValueSource(columns=("schema",), pattern=r"/v(\d+)$"),
+            "occurred_at": ValueSource(columns=("ts",), unit="ms"),
+            "event_id": ValueSource(columns=("/meta.id",)),
+            "correlation_id": ValueSource(constant="history"),
         },
         payload="data",
         payload_columns={"Sent": {"parcel": "id"}},
@@ -107,9 +107,9 @@ def test_times_in_every_unit(tmp_path: Path, unit: str, value: Any, expected: in
     path.write_text(lines({"t": value}))
     told = ColumnMapping(
         envelope={
-            "stream_id": Source(constant="p"),
-            "event_type": Source(constant="Lost"),
-            "occurred_at": Source(columns=("t",), unit=unit),
+            "stream_id": ValueSource(constant="p"),
+            "event_type": ValueSource(constant="Lost"),
+            "occurred_at": ValueSource(columns=("t",), unit=unit),
         }
     )
     assert [e["occurred_at"] for e in read(tmp_path, path, mapping=told).events] == [
@@ -147,9 +147,9 @@ def test_constants_do_not_make_events_of_garbage(tmp_path: Path) -> None:
     """A row that is no JSON object is rejected, even if the mapping needs none of its columns."""
     told = ColumnMapping(
         envelope={
-            "stream_id": Source(constant="p"),
-            "event_type": Source(constant="Lost"),
-            "occurred_at": Source(constant=TIME),
+            "stream_id": ValueSource(constant="p"),
+            "event_type": ValueSource(constant="Lost"),
+            "occurred_at": ValueSource(constant=TIME),
         }
     )
     path = tmp_path / "h.jsonl"

@@ -12,8 +12,8 @@ import pyarrow as pa
 import pytest
 
 from refold.event_schemas import UsageError
-from refold.pipelines.ingest.ingest import ColumnMapping, Limits
-from refold.pipelines.ingest.mapping import OWN, Source
+from refold.pipelines.ingest.ingest import ColumnMapping, ImportLimits
+from refold.pipelines.ingest.mapping import OWN, ValueSource
 from tests.pipelines.imports import TIME, payloads, read, row, write_parquet
 
 NOON = datetime(2024, 5, 1, 12, tzinfo=UTC)
@@ -228,8 +228,8 @@ def test_a_column_that_can_never_fit_is_refused(tmp_path: Path, field: str, valu
         read(tmp_path, write_parquet(tmp_path / "never.parquet", columns))
 
 
-@pytest.mark.parametrize("limits", [Limits(chunk_rows=7), Limits(chunk_bytes=2000), Limits()])
-def test_row_groups_and_chunks_make_no_difference(tmp_path: Path, limits: Limits) -> None:
+@pytest.mark.parametrize("limits", [ImportLimits(chunk_rows=7), ImportLimits(chunk_bytes=2000), ImportLimits()])
+def test_row_groups_and_chunks_make_no_difference(tmp_path: Path, limits: ImportLimits) -> None:
     """However the rows lie in row groups and are cut, they come in their order, each once."""
     columns = envelope(100) | {"name": [None if i % 10 == 3 else f"n{i}" for i in range(100)]}
     path = write_parquet(tmp_path / "groups.parquet", columns, row_group_size=30)
@@ -307,8 +307,8 @@ def test_an_empty_cell_of_a_required_field(tmp_path: Path) -> None:
     assert found.reasons == {3: "required field weight is null"}
 
 
-@pytest.mark.parametrize("limits", [Limits(chunk_rows=7), Limits(chunk_bytes=400), Limits()])
-def test_chunks_of_csv_make_no_difference(tmp_path: Path, limits: Limits) -> None:
+@pytest.mark.parametrize("limits", [ImportLimits(chunk_rows=7), ImportLimits(chunk_bytes=400), ImportLimits()])
+def test_chunks_of_csv_make_no_difference(tmp_path: Path, limits: ImportLimits) -> None:
     """However the file is cut, the rows come in their order, each once."""
     path = tmp_path / "h.csv"
     path.write_text(csv(*(f'p-{i % 3},Described,{TIME},"n\n{i}",,,,' for i in range(60))))
@@ -341,10 +341,10 @@ def test_renamed_columns_templates_and_constants(tmp_path: Path) -> None:
     }
     told = ColumnMapping(
         envelope={
-            "stream_id": Source(template="parcel-{order}"),
-            "event_type": Source(constant="Sent"),
-            "schema_version": Source(constant=1),
-            "occurred_at": Source(columns=("ms",), unit="ms"),
+            "stream_id": ValueSource(template="parcel-{order}"),
+            "event_type": ValueSource(constant="Sent"),
+            "schema_version": ValueSource(constant=1),
+            "occurred_at": ValueSource(columns=("ms",), unit="ms"),
         },
         payload_columns={"Sent": {"weight": "kilo", "parcel": "order"}},
     )
@@ -359,7 +359,7 @@ def test_an_event_without_an_id_gets_the_same_one_each_time(tmp_path: Path) -> N
     columns = {k: v for k, v in envelope(10).items() if k != "event_id"} | {"name": ["cup"] * 10}
     path = write_parquet(tmp_path / "f.parquet", columns)
     (tmp_path / "again").mkdir()
-    once, again = read(tmp_path, path), read(tmp_path / "again", path, limits=Limits(chunk_rows=3))
+    once, again = read(tmp_path, path), read(tmp_path / "again", path, limits=ImportLimits(chunk_rows=3))
     ids = [e["event_id"] for e in once.events]
     assert ids == [e["event_id"] for e in again.events]
     assert len(set(ids)) == 10

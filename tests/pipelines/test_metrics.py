@@ -15,10 +15,10 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from refold.event_schemas import UsageError
-from refold.pipelines.beam.runners import make_options
+from refold.pipelines.beam.runners import beam_options
 from refold.pipelines.cli.support.metered import metered, tell_generation
 from refold.pipelines.metrics import Metrics, serve_metrics
-from refold.pipelines.rebuild.rebuild import Progress, rebuild
+from refold.pipelines.rebuild.rebuild import RebuildProgress, rebuild
 from refold.warehouse.event_log import Appender, EventLog, create_log
 from refold.warehouse.read_models.generations.generations import open_generations
 from tests.pipelines.letters import WRITER, Weighed
@@ -108,11 +108,11 @@ def test_a_rebuild_tells_how_far_it_is(log: EventLog, tmp_path: Path) -> None:
     """Whoever scrapes while it runs sees objects planned, and in the end all of them done."""
     metrics, seen = serve_metrics(0), []
 
-    def report(progress: Progress) -> None:
+    def report(progress: RebuildProgress) -> None:
         metrics.report(progress)
         seen.append((progress.phase, scrape(metrics.port)))
 
-    options = make_options(None, ["--direct_running_mode=in_memory", "--direct_num_workers=1"])
+    options = beam_options(None, ["--direct_running_mode=in_memory", "--direct_num_workers=1"])
     rebuild(log, REF, str(tmp_path / "models"), options, report=report)
     metrics.close()
     last = [told for phase, told in seen if phase == "publish"][-1]
@@ -155,7 +155,7 @@ def test_commands_that_can_be_scraped(command: str, log: EventLog, tmp_path: Pat
 def test_what_is_told_of_a_generation(log: EventLog, tmp_path: Path) -> None:
     """Every read model's position and lag, and how many dead letters are open."""
     Appender(log, WRITER).append("parcel-2", [Weighed(parcel="b", printed="12 g")])
-    options = make_options(None, ["--direct_running_mode=in_memory", "--direct_num_workers=1"])
+    options = beam_options(None, ["--direct_running_mode=in_memory", "--direct_num_workers=1"])
     url = str(tmp_path / "models")
     broken = "tests.pipelines.letters:BROKEN"
     generation = rebuild(log, broken, url, options, dead_letter=True).generation

@@ -19,7 +19,7 @@ import pytest
 from click.testing import CliRunner
 
 from refold.event_schemas import Upcaster, event, upcaster
-from refold.pipelines.beam.runners import make_options
+from refold.pipelines.beam.runners import beam_options
 from refold.pipelines.cli.main import cli
 from refold.pipelines.rebuild.rebuild import rebuild
 from refold.pipelines.seal import seal
@@ -132,7 +132,7 @@ OTHER_VIEW = _domain(SKUS, STALLS, PATHS, views=(View("best", "SELECT sku FROM s
 
 
 def _options() -> Any:
-    return make_options(None, ["--direct_num_workers=2"])
+    return beam_options(None, ["--direct_num_workers=2"])
 
 
 @pytest.fixture(scope="module")
@@ -427,7 +427,7 @@ DESK = '''
 """A support desk."""
 import pyarrow as pa
 from refold.event_schemas import event, upcaster
-from refold.warehouse import Domain, Fold, Projection, latest
+from refold import Domain, Fold, Projection, latest
 
 
 @event(schema_version=2)

@@ -14,8 +14,8 @@ import pytest
 
 from refold.event_schemas import GenerationError, RefoldError, UsageError, event
 from refold.event_schemas.orders import StockAdjusted
-from refold.pipelines.beam.runners import make_options
-from refold.pipelines.rebuild.rebuild import Progress, Rebuilt, rebuild
+from refold.pipelines.beam.runners import beam_options
+from refold.pipelines.rebuild.rebuild import RebuildProgress, Rebuilt, rebuild
 from refold.pipelines.seal import seal
 from refold.warehouse.declarations.domain import Domain
 from refold.warehouse.declarations.projection import (
@@ -30,7 +30,7 @@ from refold.warehouse.orders import ORDERS
 from refold.warehouse.read_models import database
 from refold.warehouse.read_models.database import Checkpoint
 from refold.warehouse.read_models.generations.generations import Generations, open_generations
-from refold.warehouse.read_models.increments.catch_up import Standing, catch_up
+from refold.warehouse.read_models.increments.catch_up import ModelsAtCheckpoint, catch_up
 
 HERE = "tests.pipelines.test_rebuild"
 
@@ -115,7 +115,7 @@ class Market:
 
     def rebuild(self, *only: str, domain: str = "MARKET", workers: int = 2, report: Any = lambda _: None) -> Rebuilt:
         """Rebuild, all or some."""
-        options = make_options(None, [f"--direct_num_workers={workers}"])
+        options = beam_options(None, [f"--direct_num_workers={workers}"])
         return rebuild(self.log, f"{HERE}:{domain}", self.url, options, only=only, report=report)
 
     def rows(self, name: str) -> list[tuple[Any, ...]]:
@@ -134,7 +134,7 @@ class Market:
             for model in MARKET.read_models:
                 database.create_table(connection, model, [])
                 database.set_fingerprint(connection, model, MARKET, 0)
-            catch_up(connection, self.log, MARKET, [Standing(MARKET.read_models, Checkpoint(0, 0, ""))])
+            catch_up(connection, self.log, MARKET, [ModelsAtCheckpoint(MARKET.read_models, Checkpoint(0, 0, ""))])
             database.create_views(connection, MARKET)
             return {name: connection.execute(f"FROM {name} ORDER BY ALL").fetchall() for name in NAMES}
 
@@ -152,11 +152,11 @@ class _BrokenOff(Exception):
     """Whoever ran the rebuild had enough."""
 
 
-def at(phase: str, act: Callable[[], Any]) -> Callable[[Progress], None]:
+def at(phase: str, act: Callable[[], Any]) -> Callable[[RebuildProgress], None]:
     """Act once, when a rebuild says that it came to a phase."""
     phases: list[str] = []
 
-    def report(progress: Progress) -> None:
+    def report(progress: RebuildProgress) -> None:
         first = progress.phase not in phases
         phases.append(progress.phase)
         if first and progress.phase == phase:
@@ -192,7 +192,7 @@ def test_a_rebuild_that_broke_off_is_gone_on_with_to_the_new_head(market: Market
     with pytest.raises(_BrokenOff):
         market.rebuild(report=at("load", break_off))
     market.sell()
-    seal(market.log, f"{HERE}:MARKET", make_options(None))
+    seal(market.log, f"{HERE}:MARKET", beam_options(None))
     market.sell()
     assert market.rebuild().resumed > 0
     all_agree(market)
@@ -226,7 +226,7 @@ def test_what_is_appended_meanwhile_is_in_it_or_comes_after(market: Market, phas
 
 def test_phases_are_told_in_order(market: Market) -> None:
     """And within the replay, what is staged against what is planned."""
-    told: list[Progress] = []
+    told: list[RebuildProgress] = []
     rebuilt = market.rebuild(report=told.append)
     assert list(dict.fromkeys(p.phase for p in told)) == ["seal", "replay", "load", "catch up", "publish"]
     replayed = [p for p in told if p.phase == "replay"]
@@ -330,7 +330,7 @@ def test_a_table_of_nothing_is_a_table(tmp_path: Path) -> None:
     """A read model whose events never happened is published, empty, with its columns."""
     log = create_log(str(tmp_path / "log"), domain_name="orders", bucket_count=2)
     Appender(log, ORDERS.registry).append("stock-1", [StockAdjusted(sku="cup", quantity=1, reason="found")])
-    made = rebuild(log, "orders", str(tmp_path / "rm"), make_options(None)).generation
+    made = rebuild(log, "orders", str(tmp_path / "rm"), beam_options(None)).generation
     assert {name: table.rows for name, table in made.tables.items()} == {
         "order_summary": 0,
         "orders_by_customer": 0,

@@ -16,7 +16,7 @@ import duckdb
 import pytest
 
 from refold.event_schemas import DisagreementError, GenerationError, UsageError
-from refold.pipelines.beam.runners import make_options
+from refold.pipelines.beam.runners import beam_options
 from refold.pipelines.rebuild.rebuild import Rebuilt, rebuild
 from refold.pipelines.rebuild.reconcile import Reconciliation, reconcile
 from refold.warehouse.event_log import Appender, create_log
@@ -27,7 +27,7 @@ from tests.pipelines.test_rebuild import HERE, MARKET, Market
 from tests.warehouse.event_log.shop import write_commit
 
 ROOT = Path(__file__).parents[2]
-OPTIONS = make_options(None, ["--direct_running_mode=in_memory", "--direct_num_workers=1"])
+OPTIONS = beam_options(None, ["--direct_running_mode=in_memory", "--direct_num_workers=1"])
 
 
 @pytest.fixture(scope="module")

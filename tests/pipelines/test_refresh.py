@@ -18,7 +18,7 @@ import pytest
 
 from refold.event_schemas import EmptyLogError, GenerationError
 from refold.event_schemas.orders import StockReceived
-from refold.pipelines.beam.runners import make_options
+from refold.pipelines.beam.runners import beam_options
 from refold.pipelines.rebuild import refresh as refreshing
 from refold.pipelines.rebuild.publish import republish
 from refold.pipelines.rebuild.refresh import Refreshed, refresh
@@ -41,7 +41,7 @@ def append(folder: Path, times: int = 1) -> None:
 def refreshed(folder: Path, *, verify: bool = False, report: Callable[[Any], None] = lambda _: None) -> Refreshed:
     """Refresh a folder's read models."""
     log, url = open_log(str(folder / "log")), str(folder / "read-models")
-    return refresh(log, "orders", url, make_options(None), verify=verify, report=report)
+    return refresh(log, "orders", url, beam_options(None), verify=verify, report=report)
 
 
 def the_generations(folder: Path) -> Generations:
@@ -110,7 +110,7 @@ def test_an_empty_log_is_an_error(tmp_path: Path) -> None:
 
 def test_only_what_is_published_can_be_published_anew(shop: Path, tmp_path: Path) -> None:
     """Nothing is not, nor what was built from another log."""
-    log, options = open_log(str(shop / "log")), make_options(None)
+    log, options = open_log(str(shop / "log")), beam_options(None)
     with pytest.raises(GenerationError, match="Nothing is published"):
         republish(log, "orders", str(tmp_path / "nowhere"), options)
     append(tmp_path / "other")

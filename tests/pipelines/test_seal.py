@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from refold.pipelines.beam.runners import make_options
+from refold.pipelines.beam.runners import beam_options
 from refold.pipelines.seal import _discard, seal
-from refold.warehouse.event_log import Appender, create_log, read_positions
+from refold.warehouse.event_log import Appender, create_log, read_positions, verify
 from refold.warehouse.event_log.seal import publish
-from refold.warehouse.event_log.verification import verify
 from tests.warehouse.event_log.shop import REGISTRY, Closed, added, bulk_import, prepare_seal
 
 
@@ -32,4 +31,4 @@ def test_the_loser_of_a_race_keeps_a_bulk_import(tmp_path: Path) -> None:
 def test_nothing_to_seal(tmp_path: Path) -> None:
     """An empty log is sealed already."""
     log = create_log(str(tmp_path), domain_name="shop", bucket_count=2)
-    assert seal(log, "orders", make_options(None)).commits == 0
+    assert seal(log, "orders", beam_options(None)).commits == 0

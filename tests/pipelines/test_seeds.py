@@ -13,7 +13,7 @@ import duckdb
 import pytest
 
 from refold.event_schemas import GenerationError, ProjectionError, UsageError, event
-from refold.pipelines.beam.runners import make_options
+from refold.pipelines.beam.runners import beam_options
 from refold.pipelines.rebuild.as_of import rebuild_as_of
 from refold.pipelines.rebuild.rebuild import Rebuilt, rebuild
 from refold.pipelines.rebuild.reconcile import reconcile
@@ -131,7 +131,7 @@ class Stall:
 
     def rebuild(self, domain: str, *only: str, url: str | None = None) -> Rebuilt:
         """Rebuild, all or some."""
-        return rebuild(self.log, f"{HERE}:{domain}", url or self.url, make_options(None), only=only)
+        return rebuild(self.log, f"{HERE}:{domain}", url or self.url, beam_options(None), only=only)
 
     def rows(self, name: str, url: str | None = None) -> list[tuple[Any, ...]]:
         """Read a table as it is published."""
@@ -186,7 +186,7 @@ def test_it_works_on_a_remote_store() -> None:
     folder = f"memory://seeds-{uuid.uuid4()}"
     stall = _made(folder)
     stall.sell()
-    options = make_options(None, ["--direct_running_mode=in_memory"])
+    options = beam_options(None, ["--direct_running_mode=in_memory"])
     rebuild(stall.log, f"{HERE}:BEFORE", stall.url, options)
     stall.sell()
     rebuild(stall.log, f"{HERE}:AFTER", stall.url, options, only=SEEDED)
@@ -241,7 +241,7 @@ def test_a_seed_that_changes_is_a_change(stall: Stall) -> None:
 def test_seeded_read_models_are_reconciled(stall: Stall) -> None:
     """With what they were started from and all later events; alone, and beside others."""
     stall.rebuild("AFTER", *SEEDED)
-    options = make_options(None)
+    options = beam_options(None)
     found = reconcile(stall.log, f"{HERE}:AFTER", stall.url, options)
     assert (found.differences, found.skipped, set(found.tables)) == ((), {}, {"sales", "paths", *SEEDED})
     stall.sell()
@@ -254,7 +254,7 @@ def test_a_seeded_rebuild_can_be_verified(stall: Stall) -> None:
     """It agrees with what the published rows have become by increments."""
     stall.rebuild("AFTER", *SEEDED)
     stall.sell()
-    done = rebuild(stall.log, f"{HERE}:AFTER", stall.url, make_options(None), verify=True)
+    done = rebuild(stall.log, f"{HERE}:AFTER", stall.url, beam_options(None), verify=True)
     assert done.verified is not None
     assert set(done.verified.agreed) == {"sales", "paths", *SEEDED}
     assert done.seeded == SEEDED
@@ -266,7 +266,7 @@ def test_as_of_a_position_there_is_no_seed(stall: Stall, tmp_path: Path) -> None
         rebuild_as_of(
             stall.log,
             f"{HERE}:AFTER",
-            make_options(None),
+            beam_options(None),
             position=5,
             to=tmp_path / "early.duckdb",
             staging_url=str(tmp_path / "staging"),
@@ -293,7 +293,7 @@ def test_a_generation_of_another_log_is_nothing_to_start_from(stall: Stall, tmp_
     other = _made(str(tmp_path / "other"))
     other.sell()
     with pytest.raises(GenerationError, match="generation 1 was built from another log"):
-        rebuild(other.log, f"{HERE}:AFTER", stall.url, make_options(None))
+        rebuild(other.log, f"{HERE}:AFTER", stall.url, beam_options(None))
 
 
 DOUBLE = _stall(SALES, PATHS, dataclasses.replace(SKUS, seed="SELECT sku, pieces, sales FROM sales"))

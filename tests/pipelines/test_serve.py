@@ -25,7 +25,7 @@ from refold.event_schemas.orders import (
     PlaceOrder,
     ReceiveStock,
 )
-from refold.pipelines.beam.runners import make_options
+from refold.pipelines.beam.runners import beam_options
 from refold.pipelines.rebuild.rebuild import rebuild
 from refold.warehouse.commands.handler import CommandHandler, CommandRequest
 from refold.warehouse.event_log import EventLog, create_log
@@ -35,7 +35,7 @@ from tests.pipelines.served import ROOT, Served, served
 
 ROUNDS = int(os.environ.get("REFOLD_TEST_READ_YOUR_WRITES", "100"))
 CUSTOMERS, ORDERS_EACH = 3, 7
-OPTIONS = make_options(None, ["--direct_num_workers=1"])
+OPTIONS = beam_options(None, ["--direct_num_workers=1"])
 
 
 def shop(folder: Path) -> EventLog:

@@ -17,10 +17,10 @@ from fastapi import FastAPI, Request
 from pydantic import BaseModel
 
 from refold.event_schemas import ConcurrencyError, StoreError, UsageError
-from refold.pipelines.serving.http.guard import Guard, Limits
+from refold.pipelines.serving.http.guard import Guard, RequestLimits
 from refold.pipelines.serving.http.host_policy import hosts_for
 from refold.pipelines.serving.http.problems import install_handlers
-from refold.pipelines.serving.http.protocol import MOST_HEAD_BYTES, BoundedProtocol
+from refold.pipelines.serving.http.protocol import MAX_HEAD_BYTES, BoundedProtocol
 from refold.pipelines.serving.http.tokens import Scope, Tokens, load_tokens
 
 READER, WRITER, KEEPER, EXPIRED = (f"{name}-wq7JpY2Vt0hZ4nUe8sKd" for name in ("read", "comm", "admi", "gone"))
@@ -30,7 +30,7 @@ TOKENS = load_tokens(
         f" late:read+command:{EXPIRED}:2026-01-01"
     }
 )
-OPEN, USUAL = Tokens(), Limits()
+OPEN, USUAL = Tokens(), RequestLimits()
 JSON = {"content-type": "application/json"}
 
 
@@ -61,7 +61,7 @@ class Shop:
     app: FastAPI = field(default_factory=FastAPI)
 
 
-def make_shop(*, tokens: Tokens = OPEN, limits: Limits = USUAL, hosts: frozenset[str] | None = None) -> Shop:
+def make_shop(*, tokens: Tokens = OPEN, limits: RequestLimits = USUAL, hosts: frozenset[str] | None = None) -> Shop:
     """Make the application and set the guard before it."""
     shop = Shop()
 
@@ -168,7 +168,7 @@ def bearer(secret: str) -> dict[str, str]:
 @pytest.fixture(scope="module")
 def port() -> Iterator[int]:
     """An open server with small bounds, and one order."""
-    limits = Limits(body_bytes=100_000, seconds=1)
+    limits = RequestLimits(body_bytes=100_000, seconds=1)
     with serving(make_shop(limits=limits, hosts=hosts_for("127.0.0.1", Tokens()))) as port:
         yield port
 
@@ -323,7 +323,7 @@ def test_a_body_that_does_not_end(port: int) -> None:
 
 def test_a_request_that_takes_too_long() -> None:
     """It is answered when its time is up, its handler is stopped, and the server goes on."""
-    shop = make_shop(limits=Limits(seconds=0.2))
+    shop = make_shop(limits=RequestLimits(seconds=0.2))
     with serving(shop) as port:
         answer = httpx.get(f"http://127.0.0.1:{port}/wait", timeout=20)
         check_problem(answer, 503, "time")
@@ -334,7 +334,7 @@ def test_a_request_that_takes_too_long() -> None:
 
 def test_a_thread_that_takes_too_long() -> None:
     """It cannot be stopped, and its caller is answered all the same."""
-    shop = make_shop(limits=Limits(seconds=0.2))
+    shop = make_shop(limits=RequestLimits(seconds=0.2))
     with serving(shop) as port:
         try:
             check_problem(httpx.get(f"http://127.0.0.1:{port}/work", timeout=20), 503, "time")
@@ -350,7 +350,7 @@ def test_heads_are_bounded(port: int) -> None:
     line = b"x: " + b"a" * 1_000 + b"\r\n"
     for endless in (line * 200, b"x: " + b"a" * 200_000):
         assert ask(port, start + endless).startswith(b"HTTP/1.1 431 ")
-    assert ask(port, b"GET /" + b"a" * (MOST_HEAD_BYTES + 1)).startswith(b"HTTP/1.1 431 ")
+    assert ask(port, b"GET /" + b"a" * (MAX_HEAD_BYTES + 1)).startswith(b"HTTP/1.1 431 ")
 
 
 def test_heads_that_come_slowly(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -389,7 +389,7 @@ def test_requests_under_way_are_bounded() -> None:
     """One more than allowed is refused with a time to come again; when one ends, the next passes."""
 
     async def play() -> list[int]:
-        shop = make_shop(limits=Limits(in_flight=1))
+        shop = make_shop(limits=RequestLimits(in_flight=1))
         transport = httpx.ASGITransport(shop.app)
         async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
             first = asyncio.ensure_future(client.get("/wait"))
@@ -405,7 +405,7 @@ def test_requests_under_way_are_bounded() -> None:
 
 def test_rates_are_bounded() -> None:
     """Each token has its own count, those without one count by address, and guessing counts too."""
-    shop = make_shop(tokens=TOKENS, limits=Limits(rate="2/hour"))
+    shop = make_shop(tokens=TOKENS, limits=RequestLimits(rate="2/hour"))
     for secret in (READER, KEEPER):
         statuses = [request(shop, "GET", "/orders/order-1", headers=bearer(secret)).status_code for _ in range(3)]
         assert statuses == [200, 200, 429]
@@ -421,14 +421,14 @@ def test_rates_are_bounded() -> None:
 def test_rates_that_cannot_be_meant(rate: str) -> None:
     """They are usage errors before anything is served."""
     with pytest.raises(UsageError, match="100/second"):
-        Limits(rate=rate)
+        RequestLimits(rate=rate)
 
 
 def test_bounds_that_let_nothing_through() -> None:
     """They are usage errors."""
     for bounds in ({"body_bytes": 0}, {"seconds": -1.0}, {"in_flight": 0}):
         with pytest.raises(UsageError, match="more than 0"):
-            Limits(**bounds)
+            RequestLimits(**bounds)
 
 
 def test_errors_are_problem_documents() -> None:

@@ -21,7 +21,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from refold.event_schemas import GenerationError
-from refold.pipelines.beam.runners import make_options
+from refold.pipelines.beam.runners import beam_options
 from refold.pipelines.cli.main import cli
 from refold.pipelines.cli.support.durations import parse_duration
 from refold.pipelines.rebuild.rebuild import rebuild
@@ -103,7 +103,7 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("status")
     create_log(str(folder / "log"), domain_name="letters", bucket_count=2)
     Scales(folder).append("10", "12 g")
-    options = make_options(None, ["--direct_running_mode=in_memory", "--direct_num_workers=1"])
+    options = beam_options(None, ["--direct_running_mode=in_memory", "--direct_num_workers=1"])
     models = str(folder / "models")
     rebuild(Scales(folder).log, REF, models, options, only=["weights", "seen"], dead_letter=True)
     return folder

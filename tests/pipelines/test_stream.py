@@ -17,11 +17,11 @@ import duckdb
 import pytest
 
 from refold.event_schemas import GenerationError, UsageError, event
-from refold.pipelines.beam.runners import make_options
+from refold.pipelines.beam.runners import beam_options
 from refold.pipelines.rebuild.rebuild import rebuild
 from refold.pipelines.seal import seal
 from refold.pipelines.stream import stream as streaming
-from refold.pipelines.stream.stream import Moment, Streamed, stream
+from refold.pipelines.stream.stream import ProgressReport, Streamed, stream
 from refold.warehouse.declarations.domain import Domain
 from refold.warehouse.declarations.projection import Fold, Projection
 from refold.warehouse.declarations.reducers import count_distinct, latest, total
@@ -32,7 +32,7 @@ from refold.warehouse.event_log import (
     create_log,
 )
 from refold.warehouse.read_models.generations.generations import Generation, Generations, open_generations
-from refold.warehouse.read_models.increments.spans import Limits
+from refold.warehouse.read_models.increments.spans import SpanLimits
 from refold.warehouse.read_models.live.heartbeat import read_heartbeat
 from refold.warehouse.read_models.live.live_database import LiveDatabase
 from refold.warehouse.read_models.planning import backlog
@@ -90,7 +90,7 @@ DOUBLED = Domain(
         PATHS,
     ),
 )
-OPTIONS = make_options(None, ["--direct_num_workers=2"])
+OPTIONS = beam_options(None, ["--direct_num_workers=2"])
 
 
 class Market:
@@ -135,7 +135,7 @@ class Market:
         """Rebuild everything."""
         return rebuild(self.log, f"{HERE}:{domain}", self.url, OPTIONS, **options).generation
 
-    def stream(self, report: Callable[[Moment], None] = lambda _: None, **options: Any) -> Streamed:
+    def stream(self, report: Callable[[ProgressReport], None] = lambda _: None, **options: Any) -> Streamed:
         """Follow the log."""
         told = {"once": True, "rebuild_if_cheaper": False, **options}
         return stream(self.log, f"{HERE}:MARKET", self.url, OPTIONS, report=report, **told)
@@ -199,7 +199,7 @@ def test_a_large_backlog_goes_through_parallel_turns(market: Market, monkeypatch
 
 
 def _small_steps(next_step: Callable[..., Any]) -> Callable[..., Any]:
-    limits = Limits(small_events=0, most_events=20)
+    limits = SpanLimits(small_events=0, most_events=20)
     return lambda *given, **named: next_step(*given, **{**named, "limits": limits})
 
 
@@ -224,7 +224,7 @@ def test_a_rebuild_beside_it_is_taken_over(market: Market) -> None:
     market.sell(2)
     told: list[str] = []
 
-    def rebuild_once(moment: Moment) -> None:
+    def rebuild_once(moment: ProgressReport) -> None:
         told.append(moment.what)
         if told.count("turn") == 1 and "adopt" not in told and moment.what == "turn":
             market.rebuild()
@@ -232,7 +232,7 @@ def test_a_rebuild_beside_it_is_taken_over(market: Market) -> None:
 
     stop = threading.Event()
 
-    def stop_when_adopted(moment: Moment) -> None:
+    def stop_when_adopted(moment: ProgressReport) -> None:
         rebuild_once(moment)
         if "adopt" in told and moment.what == "turn":
             stop.set()
@@ -249,7 +249,7 @@ def test_who_loses_the_race_for_a_number_takes_the_next(market: Market) -> None:
     market.sell(2)
     raced: list[int] = []
 
-    def race(moment: Moment) -> None:
+    def race(moment: ProgressReport) -> None:
         if moment.what == "drain" and not raced:
             raced.append(market.rebuild().number)
 
@@ -264,7 +264,7 @@ def test_read_models_of_other_code_stop_it(market: Market) -> None:
     """Its own turns would make a table that no declaration stands for."""
     market.sell(1)
 
-    def deploy(moment: Moment) -> None:
+    def deploy(moment: ProgressReport) -> None:
         if moment.what == "turn":
             market.rebuild("DOUBLED")
 
@@ -276,7 +276,7 @@ def test_read_models_of_other_code_stop_it(market: Market) -> None:
 def test_a_changed_read_model_is_rebuilt_first(market: Market) -> None:
     """New code starts by rebuilding what it declares otherwise, and only that."""
     market.rebuild("DOUBLED")
-    told: list[Moment] = []
+    told: list[ProgressReport] = []
     done = market.stream(told.append)
     assert done.rebuilt == 1
     assert "declared otherwise than in generation 2: stalls" in told[0].text
@@ -287,7 +287,7 @@ def test_it_rebuilds_when_that_is_cheaper(market: Market, monkeypatch: pytest.Mo
     """It says so, with both estimates."""
     monkeypatch.setattr(backlog, "INCREMENTAL_RATE", 0.1)
     market.sell(3)
-    told: list[Moment] = []
+    told: list[ProgressReport] = []
     done = market.stream(told.append, rebuild_if_cheaper=True)
     assert (done.rebuilt, done.events) == (1, 0)
     assert "12 events behind: catching up would take about 120 s, a rebuild of all about " in told[0].text
@@ -313,7 +313,7 @@ def test_its_live_database_can_be_asked_meanwhile(market: Market) -> None:
     opened: list[LiveDatabase] = []
     seen: list[tuple[int, int]] = []
 
-    def ask(moment: Moment) -> None:
+    def ask(moment: ProgressReport) -> None:
         if moment.what == "turn":
             with closing(opened[-1].cursor()) as cursor:
                 sold = "(SELECT sum(sold)::BIGINT FROM stalls)"
@@ -331,7 +331,7 @@ def test_a_reader_finds_by_index_what_a_scan_finds(market: Market) -> None:
     market.sell(2)
     readers: list[_Comparing] = []
 
-    def sell_more(moment: Moment) -> None:
+    def sell_more(moment: ProgressReport) -> None:
         if moment.what == "turn" and moment.position < 120:
             market.sell(1)
 

@@ -33,7 +33,7 @@ from refold.warehouse.event_log.commit import COMMIT_SCHEMA, CommitInfo
 from refold.warehouse.event_log.layout import commit_key
 from refold.warehouse.event_log.log import EventLog, create_log
 from refold.warehouse.event_log.manifest import Manifest
-from refold.warehouse.event_log.payload_parsing import BrokenEvent, typed_events
+from refold.warehouse.event_log.payload_parsing import InvalidEvent, typed_events
 from refold.warehouse.event_log.seal import (
     gather,
     next_manifest,
@@ -42,14 +42,14 @@ from refold.warehouse.event_log.seal import (
 )
 from refold.warehouse.read_models import database
 from refold.warehouse.read_models.database import Checkpoint
-from refold.warehouse.read_models.increments.catch_up import Standing, apply_staged, catch_up
+from refold.warehouse.read_models.increments.catch_up import ModelsAtCheckpoint, apply_staged, catch_up
 from refold.warehouse.read_models.increments.increment import Staged, stage
 from refold.warehouse.read_models.increments.spans import Step
 from refold.warehouse.read_models.live.indexes import NO_INDEXES, Indexes, create_indexes
 from refold.warehouse.read_models.rebuild import units
 from refold.warehouse.replay.contributions import Compiled, compile_model
 from refold.warehouse.replay.event_ranges import typed_segments
-from refold.warehouse.replay.invalid_events import apply_unbroken
+from refold.warehouse.replay.invalid_events import apply_valid
 from tests.properties.domain import REFERENCES, STEPS
 from tests.properties.histories import Commit, Given, Import
 from tests.properties.reference import Folded, Stored, fold_history
@@ -107,8 +107,8 @@ class Writer:
             "commit_number": number,
             "stream_id": given.stream_id,
             "event_id": f"e{position}",
-            "event_type": given.shape[0],
-            "schema_version": given.shape[1],
+            "event_type": given.schema_key[0],
+            "schema_version": given.schema_key[1],
             "occurred_at": given.occurred_at,
             "recorded_at": RECORDED,
             "correlation_id": None,
@@ -132,10 +132,10 @@ class Writer:
             connection.register("given", pa.Table.from_pylist(rows, schema=COMMIT_SCHEMA))
             typed = typed_events(connection, "given", self._registry)
             assert not typed.broken
-            payloads = {shape: self._registry.schema(*shape).names for shape in typed.relations}
+            payloads = {schema_key: self._registry.schema(*schema_key).names for schema_key in typed.relations}
             selected = {
-                shape: f"(SELECT {columns([*SPOOLED, *payloads[shape]])} FROM {relation})"
-                for shape, relation in typed.relations.items()
+                schema_key: f"(SELECT {columns([*SPOOLED, *payloads[schema_key]])} FROM {relation})"
+                for schema_key, relation in typed.relations.items()
             }
             spool.add(connection, selected, payloads, source={})
         recorded = spool.journal.recorded_at
@@ -147,7 +147,7 @@ class Writer:
 def payload_text(given: Given, registry: Registry) -> str:
     """Write a payload as JSON text, canonical or without its empty optional fields; what fits no contract, as it is."""
     try:
-        values = to_json(given.payload, registry.schema(*given.shape))
+        values = to_json(given.payload, registry.schema(*given.schema_key))
     except Exception:
         values = dict(given.payload)
     if given.terse:
@@ -214,7 +214,7 @@ class Tables:
             self.connection,
             log,
             self.domain,
-            [Standing(self.domain.read_models, self._at)],
+            [ModelsAtCheckpoint(self.domain.read_models, self._at)],
             dead_letter=self.dead_letter,
         )
         self._at = database.get_checkpoint(self.connection)
@@ -247,7 +247,7 @@ class Tables:
     def rebuild(self, log: EventLog, models: Sequence[ReadModel] = ()) -> None:
         """Make tables anew from all that is sealed, as a rebuild does; others stay as they are."""
         sealed = log.manifest()
-        broken: dict[str, list[BrokenEvent]] = {}
+        broken: dict[str, list[InvalidEvent]] = {}
         for model in models or self.domain.read_models:
             staged, found = self._replay(log, sealed, model)
             broken |= {name: events for name, events in found.items() if events}
@@ -258,20 +258,22 @@ class Tables:
 
     def _replay(
         self, log: EventLog, sealed: Manifest, model: ReadModel
-    ) -> tuple[list[Path], dict[str, list[BrokenEvent]]]:
+    ) -> tuple[list[Path], dict[str, list[InvalidEvent]]]:
         compiled = compile_model(model, self.domain)
-        shapes = {s for t in model.event_types for s in self.domain.registry.sources(t)}
+        schema_keys = {s for t in model.event_types for s in self.domain.registry.sources(t)}
         staged: list[Path] = []
-        broken: dict[str, list[BrokenEvent]] = {"": [], model.name: []}
+        broken: dict[str, list[InvalidEvent]] = {"": [], model.name: []}
         parts = len(units.groups_of(compiled))
         merged = [self._folder / f"{model.name}-part-{part}.parquet" for part in range(parts)]
         with connect(threads=1) as worker:
             for bucket in range(log.bucket_count):
-                segments = [s for s in sealed.segments if s.bucket == bucket and (s.shape in shapes or s.raw)]
+                segments = [
+                    s for s in sealed.segments if s.bucket == bucket and (s.schema_key in schema_keys or s.untyped)
+                ]
                 path = self._folder / f"{model.name}-{bucket}.parquet"
                 typed = typed_segments(worker, log, self.domain.registry, segments)
                 write = functools.partial(units.stage, worker, compiled, path=path)
-                wrote, found = apply_unbroken(worker, self.domain, compiled, typed.relations, write)
+                wrote, found = apply_valid(worker, self.domain, compiled, typed.relations, write)
                 broken[""] += typed.broken
                 broken[model.name] += found
                 staged += [path] if wrote else []
@@ -280,7 +282,7 @@ class Tables:
             failed: set[int] = set()
             while more := _merged(worker, compiled, staged, merged, failed):
                 failed |= more
-        broken[model.name] += [BrokenEvent(p, "", "", 0, "the fold failed", "") for p in failed]
+        broken[model.name] += [InvalidEvent(p, "", "", 0, "the fold failed", "") for p in failed]
         return merged, broken
 
     def rows(self, name: str) -> list[dict[str, Any]]:

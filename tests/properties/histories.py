@@ -12,7 +12,7 @@ from typing import Any
 from hypothesis import strategies as st
 
 from tests.properties.domain import POISON, UNLUCKY
-from tests.properties.reference import Shape, Stored
+from tests.properties.reference import SchemaKey, Stored
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,7 +29,7 @@ class Given:
     """
 
     stream_id: str
-    shape: Shape
+    schema_key: SchemaKey
     occurred_at: datetime
     payload: Mapping[str, Any]
     terse: bool = False
@@ -82,7 +82,7 @@ LINES = st.lists(
 )
 OWNERS = st.sampled_from(["a", "B", "a+B", "", "a+a", "x+Y+z", "é"])
 
-PAYLOADS: dict[Shape, st.SearchStrategy[dict[str, Any]]] = {
+PAYLOADS: dict[SchemaKey, st.SearchStrategy[dict[str, Any]]] = {
     ("Opened", 1): st.fixed_dictionaries(
         {"owner_name": OWNERS, "day": st.sampled_from(["2024-02-29", "1969-07-20", "", None])}
     ),
@@ -112,7 +112,7 @@ PAYLOADS: dict[Shape, st.SearchStrategy[dict[str, Any]]] = {
 }
 """Every shape that a depot's log may hold."""
 
-BREAKING: dict[Shape, st.SearchStrategy[dict[str, Any]]] = {
+BREAKING: dict[SchemaKey, st.SearchStrategy[dict[str, Any]]] = {
     ("Opened", 1): st.just({"owner_name": POISON, "day": None}),
     ("Opened", 2): st.sampled_from([{"owner": "a", "day": "some day"}, {"owner": POISON, "day": None}]),
     ("depot.Sold", 2): st.fixed_dictionaries(
@@ -135,7 +135,7 @@ BREAKING: dict[Shape, st.SearchStrategy[dict[str, Any]]] = {
 }
 """What some of the fragile read models cannot take."""
 
-STRANGE: dict[Shape, st.SearchStrategy[dict[str, Any]]] = {
+STRANGE: dict[SchemaKey, st.SearchStrategy[dict[str, Any]]] = {
     ("Unheard", 1): st.just({"a": 1}),
     ("Recalled", 7): st.just({}),
     ("Labelled", 1): st.just({"label": None}),
@@ -145,15 +145,15 @@ STRANGE: dict[Shape, st.SearchStrategy[dict[str, Any]]] = {
 
 
 def _given(
-    payloads: Mapping[Shape, st.SearchStrategy[dict[str, Any]]], streams: Sequence[str], *, strange: bool = False
+    payloads: Mapping[SchemaKey, st.SearchStrategy[dict[str, Any]]], streams: Sequence[str], *, strange: bool = False
 ) -> Any:
-    def events(shape: Shape) -> Any:
+    def events(schema_key: SchemaKey) -> Any:
         return st.builds(
             Given,
             stream_id=st.sampled_from(streams),
-            shape=st.just(shape),
+            schema_key=st.just(schema_key),
             occurred_at=TIMES,
-            payload=payloads[shape],
+            payload=payloads[schema_key],
             terse=st.booleans(),
             strange=st.just(strange),
         )
@@ -161,7 +161,7 @@ def _given(
     return st.sampled_from(sorted(payloads)).flatmap(events)
 
 
-def _leading_shapes(event_types: set[str]) -> list[Shape]:
+def _leading_shapes(event_types: set[str]) -> list[SchemaKey]:
     """Pick the shapes that matter to some event types."""
     retired = {
         "depot.Sold": {"Bundled"},
@@ -170,14 +170,14 @@ def _leading_shapes(event_types: set[str]) -> list[Shape]:
         "Addressed": {"HalfA", "HalfB"},
     }
     wanted = event_types.union(*(retired.get(t, set()) for t in event_types))
-    return [shape for shape in PAYLOADS if shape[0] in wanted]
+    return [schema_key for schema_key in PAYLOADS if schema_key[0] in wanted]
 
 
-def events(shapes: Sequence[Shape], *, breaking: bool = False, streams: Sequence[str] = STREAMS) -> Any:
+def events(schema_keys: Sequence[SchemaKey], *, breaking: bool = False, streams: Sequence[str] = STREAMS) -> Any:
     """Give events, most of them of some shapes, of which some may be broken."""
-    choices = [_given({s: PAYLOADS[s] for s in shapes}, streams)] * 5 + [_given(PAYLOADS, streams)]
+    choices = [_given({s: PAYLOADS[s] for s in schema_keys}, streams)] * 5 + [_given(PAYLOADS, streams)]
     if breaking:
-        choices += [_given({s: b for s, b in BREAKING.items() if s in shapes} or BREAKING, streams)] * 3
+        choices += [_given({s: b for s, b in BREAKING.items() if s in schema_keys} or BREAKING, streams)] * 3
         choices += [_given(STRANGE, streams, strange=True)]
     return st.one_of(choices)
 
@@ -190,15 +190,17 @@ def histories(
 
     It is made of few shapes, others each time: so those that there are meet one another often.
     """
-    shapes = draw(st.lists(st.sampled_from(_leading_shapes(set(event_types))), min_size=1, max_size=5, unique=True))
-    commits = st.builds(Commit, st.lists(events(shapes, breaking=breaking), min_size=1, max_size=6).map(tuple))
+    schema_keys = draw(
+        st.lists(st.sampled_from(_leading_shapes(set(event_types))), min_size=1, max_size=5, unique=True)
+    )
+    commits = st.builds(Commit, st.lists(events(schema_keys, breaking=breaking), min_size=1, max_size=6).map(tuple))
     steps: list[Commit | Import | Seal | Follow] = draw(st.lists(commits, min_size=1, max_size=max_steps))
     for between in (Seal(), Follow()) if follow else (Seal(),):
         for place in sorted(draw(st.lists(st.integers(0, len(steps)), max_size=3)), reverse=True):
             steps.insert(place, between)
     if draw(st.integers(0, 3)) == 0:
         own = [f"bulk-{i}" for i in range(3)]
-        imported = draw(st.lists(events(shapes, streams=own), min_size=1, max_size=8))
+        imported = draw(st.lists(events(schema_keys, streams=own), min_size=1, max_size=8))
         steps.insert(draw(st.integers(0, len(steps))), Import(tuple(imported)))
     return steps
 
@@ -223,7 +225,7 @@ def _stored(history: History) -> Iterator[Stored]:
                 commit_number=number,
                 stream_id=given.stream_id,
                 stream_version=versions[given.stream_id],
-                shape=given.shape,
+                schema_key=given.schema_key,
                 occurred_at=given.occurred_at,
                 payload=given.payload,
                 strange=given.strange,

@@ -13,7 +13,7 @@ from datetime import datetime
 from types import SimpleNamespace
 from typing import Any
 
-Shape = tuple[str, int]
+SchemaKey = tuple[str, int]
 Payload = Mapping[str, Any]
 Row = dict[str, Any]
 Key = tuple[Any, ...]
@@ -27,7 +27,7 @@ class Stored:
     commit_number: int
     stream_id: str
     stream_version: int
-    shape: Shape
+    schema_key: SchemaKey
     occurred_at: datetime
     payload: Payload
     strange: bool = False
@@ -40,7 +40,7 @@ class _Carried:
     last: Stored
     origins: frozenset[int]
     path: tuple[int, ...]
-    shape: Shape
+    schema_key: SchemaKey
     payload: Payload
 
     def told(self) -> SimpleNamespace:
@@ -50,7 +50,7 @@ class _Carried:
             commit_number=event.commit_number,
             stream_id=event.stream_id,
             stream_version=event.stream_version,
-            event_type=self.shape[0],
+            event_type=self.schema_key[0],
             occurred_at=event.occurred_at,
             **self.payload,
         )
@@ -60,9 +60,9 @@ class _Carried:
 class Step:
     """An upcaster: the shapes it reads, those it may yield, and one event (or a run) to (shape, payload) pairs."""
 
-    sources: tuple[Shape, ...]
-    targets: frozenset[Shape]
-    apply: Callable[[list[SimpleNamespace]], list[tuple[Shape, Payload]]]
+    sources: tuple[SchemaKey, ...]
+    targets: frozenset[SchemaKey]
+    apply: Callable[[list[SimpleNamespace]], list[tuple[SchemaKey, Payload]]]
     merges: bool = False
 
     @classmethod
@@ -81,7 +81,7 @@ class Step:
         classes = {c: (c.__event_type__, c.__schema_version__) for c in upcaster.into}
         merges = upcaster.form.value == "merge"
 
-        def apply(run: list[SimpleNamespace]) -> list[tuple[Shape, Payload]]:
+        def apply(run: list[SimpleNamespace]) -> list[tuple[SchemaKey, Payload]]:
             made = upcaster.function(run if merges else run[0])
             return [(classes[type(m)], dataclasses.asdict(m)) if type(m) in classes else (following, m) for m in made]
 
@@ -159,30 +159,31 @@ def _newest(history: Sequence[Stored], steps: Sequence[Step], wanted: set[str]) 
     leading = _leading_to(steps, wanted)
     finished: list[_Carried] = []
     waiting = [
-        _Carried(e, frozenset({e.position}), (), e.shape, e.payload) for e in sorted(history, key=lambda e: e.position)
+        _Carried(e, frozenset({e.position}), (), e.schema_key, e.payload)
+        for e in sorted(history, key=lambda e: e.position)
     ]
     while waiting:
         moved: list[_Carried] = []
         for step in leading:
-            mine = [c for c in waiting if c.shape in step.sources]
-            feeders = {shape for s in leading if s.targets & {*step.sources} for shape in s.sources}
-            if step.merges and any(c.shape in feeders for c in waiting):
+            mine = [c for c in waiting if c.schema_key in step.sources]
+            feeders = {schema_key for s in leading if s.targets & {*step.sources} for schema_key in s.sources}
+            if step.merges and any(c.schema_key in feeders for c in waiting):
                 moved += mine  # others are still on their way to this merger
                 continue
             for run in _runs(mine) if step.merges else [[c] for c in mine]:
                 moved += _applied(step, run)
-        through = {shape for step in leading for shape in step.sources}
-        finished += [c for c in waiting if c.shape not in through]
+        through = {schema_key for step in leading for schema_key in step.sources}
+        finished += [c for c in waiting if c.schema_key not in through]
         waiting = moved
     return iter(sorted(finished, key=lambda c: (c.last.position, c.path)))
 
 
 def _leading_to(steps: Sequence[Step], wanted: set[str]) -> list[Step]:
-    shapes = {shape for step in steps for shape in step.targets if shape[0] in wanted}
+    schema_keys = {schema_key for step in steps for schema_key in step.targets if schema_key[0] in wanted}
     leading: list[Step] = []
-    while more := [s for s in steps if s not in leading and s.targets & shapes]:
+    while more := [s for s in steps if s not in leading and s.targets & schema_keys]:
         leading += more
-        shapes |= {source for step in more for source in step.sources}
+        schema_keys |= {source for step in more for source in step.sources}
     return leading
 
 
@@ -213,17 +214,17 @@ def _applied(step: Step, run: list[_Carried]) -> list[_Carried]:
     except Exception:
         raise _Broken(origins) from None
     last = run[-1]
-    return [_Carried(last.last, origins, (*last.path, i), shape, p) for i, (shape, p) in enumerate(made)]
+    return [_Carried(last.last, origins, (*last.path, i), schema_key, p) for i, (schema_key, p) in enumerate(made)]
 
 
 def _fold(events: list[_Carried], model: Model) -> list[Row]:
     states: dict[Key, Any] = {}
     for c in events:
-        if c.shape[0] not in model.handlers:
+        if c.schema_key[0] not in model.handlers:
             continue
-        handler, deletes = model.handlers[c.shape[0]]
+        handler, deletes = model.handlers[c.schema_key[0]]
         try:
-            _take(states, handler(c.told()), model, c.shape[0], deletes=deletes)
+            _take(states, handler(c.told()), model, c.schema_key[0], deletes=deletes)
         except Exception:
             raise _Broken(c.origins) from None
     return [{**dict(zip(model.key, key, strict=True)), **_values(model, state)} for key, state in states.items()]

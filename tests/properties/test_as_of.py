@@ -9,7 +9,7 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from refold.pipelines.beam.runners import make_options
+from refold.pipelines.beam.runners import beam_options
 from refold.pipelines.rebuild.as_of import rebuild_as_of
 from refold.warehouse.declarations.domain import Domain
 from tests.properties.domain import DEPOT, FRAGILE
@@ -53,7 +53,7 @@ def test_as_of_a_position_is_the_fold_of_what_is_before_it(domain: Domain, data:
     history = data.draw(histories(types, breaking=breaking, max_steps=8))
     last = len(stored_events(history))
     positions = data.draw(st.lists(st.integers(1, last), min_size=1, max_size=3, unique=True))
-    options = make_options(None, ["--direct_running_mode=in_memory", "--direct_num_workers=1"])
+    options = beam_options(None, ["--direct_running_mode=in_memory", "--direct_num_workers=1"])
     name = "FRAGILE" if breaking else "DEPOT"
     with scratch_folder() as folder:
         writer = Writer(Path(folder), DEPOT.registry, bucket_count=data.draw(st.integers(1, 4)))

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pytest
 
 from refold.event_schemas import (
-    BrokenEventsError,
+    InvalidEventsError,
     ProjectionError,
     RecordedEvent,
     event,
@@ -321,7 +321,7 @@ def test_increments_leave_nothing_behind(log: EventLog, tmp_path: Path) -> None:
     tables.catch_up(log)
     assert temporary() == []
     appender.append("s", [Sold(sku="", quantity=1), ticked(1)])
-    with pytest.raises(BrokenEventsError, match="a key column is NULL"):
+    with pytest.raises(InvalidEventsError, match="a key column is NULL"):
         tables.catch_up(log)
     assert temporary() == []
     assert tables.rows("skus") == [{"sku": "a", "n": 1}, {"sku": "tick", "n": 1}]

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from refold.pipelines.beam.runners import make_options
+from refold.pipelines.beam.runners import beam_options
 from refold.pipelines.rebuild.rebuild import rebuild
 from refold.warehouse.declarations.domain import Domain
 from refold.warehouse.read_models.generations.generations import Generation, open_generations
@@ -70,7 +70,7 @@ def test_a_published_rebuild_is_the_fold(mode: str, data: st.DataObject) -> None
     history = data.draw(histories_of(DEPOT))
     more = [step for step in data.draw(histories_of(DEPOT)) if not isinstance(step, Import)]
     only = data.draw(st.lists(st.sampled_from(NAMES), min_size=1, max_size=3, unique=True))
-    options = make_options(None, options_of(mode))
+    options = beam_options(None, options_of(mode))
     with scratch_folder() as folder:
         url = str(Path(folder) / "read-models")
         writer = Writer(Path(folder), DEPOT.registry, bucket_count=data.draw(st.integers(1, 8)))
@@ -90,7 +90,7 @@ def test_a_rebuild_with_dead_letters_is_the_fold(mode: str, data: st.DataObject)
     history = data.draw(histories_of(FRAGILE, breaking=True))
     more = [step for step in data.draw(histories_of(FRAGILE, breaking=True)) if not isinstance(step, Import)]
     only = data.draw(st.sampled_from([m.name for m in FRAGILE.read_models]))
-    options = make_options(None, options_of(mode))
+    options = beam_options(None, options_of(mode))
     with scratch_folder() as folder:
         url = str(Path(folder) / "read-models")
         writer = Writer(Path(folder), FRAGILE.registry, bucket_count=data.draw(st.integers(1, 8)))

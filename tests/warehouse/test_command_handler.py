@@ -16,8 +16,8 @@ from uuid import UUID
 import pytest
 
 from refold.event_schemas import (
-    BrokenEventsError,
     ConcurrencyError,
+    InvalidEventsError,
     PayloadError,
     UsageError,
 )
@@ -190,7 +190,7 @@ def test_a_stream_with_a_broken_event_takes_no_command(log: EventLog, handler: C
     """The error tells its position; half of a moved address is no address."""
     half = NewEvent(payload={"street": "Hafen 1"}, event_type="StreetChanged", schema_version=1)
     Appender(log, ORDERS.registry).append("order-1", [half])
-    with pytest.raises(BrokenEventsError, match="position 1"):
+    with pytest.raises(InvalidEventsError, match="position 1"):
         handler.handle(PLACE, command_id="a")
 
 

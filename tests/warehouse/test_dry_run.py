@@ -14,7 +14,7 @@ from refold.warehouse.event_log import (
     create_log,
 )
 from refold.warehouse.event_log.reads.scan import live_segments
-from refold.warehouse.replay.dry_run import Reason, ShapeResult, dry_run
+from refold.warehouse.replay.dry_run import DryRunResult, Reason, dry_run
 from tests.warehouse.event_log.shop import CITY, SHOP, STREET, YOUNGER, Closed, Moved, Placed, added, seal, write_commit
 
 OLD = NewEvent(payload={"customer": "c"}, event_type="Placed", schema_version=1)
@@ -29,7 +29,7 @@ def log(tmp_path: pytest.TempPathFactory) -> EventLog:
     return create_log(f"{tmp_path}/log", domain_name="shop", bucket_count=2)
 
 
-def by_shape(results: list[ShapeResult]) -> dict[tuple[str, int], tuple[int, int, tuple[Reason, ...]]]:
+def by_schema_key(results: list[DryRunResult]) -> dict[tuple[str, int], tuple[int, int, tuple[Reason, ...]]]:
     """Tell how many of each shape there are, how many are broken, and why."""
     assert all(r.complete for r in results)
     return {(r.event_type, r.schema_version): (r.events, r.broken, r.reasons) for r in results}
@@ -48,7 +48,7 @@ def test_each_stored_shape_is_told(log: EventLog, *, sealed: bool) -> None:
     appender.append("order-2", [BUNDLE, EMPTY, NAMELESS, OLD, EMPTY])
     if sealed:
         seal(log, SHOP.registry)
-    found = by_shape(dry_run(log, SHOP))
+    found = by_schema_key(dry_run(log, SHOP))
     nameless = found[("Placed", 1)]
     assert nameless[:2] == (4, 2)
     [reason] = nameless[2]
@@ -74,7 +74,7 @@ def test_a_merger_runs_over_all_that_it_joins(log: EventLog) -> None:
     appender.append("order-1", [street, city])
     appender.append("order-2", [street])
     seal(log, SHOP.registry)
-    found = by_shape(dry_run(log, SHOP))
+    found = by_schema_key(dry_run(log, SHOP))
     assert found[("CityChanged", 1)] == (1, 0, ())
     assert found[("StreetChanged", 1)] == (
         2,
@@ -88,7 +88,7 @@ def test_events_that_fit_no_contract_are_broken(log: EventLog) -> None:
     write_commit(log, [("a", "Placed", 2, '{"currency": "EUR"}'), ("a", "Opened", 1, "{}")])
     seal(log, SHOP.registry)
     write_commit(log, [("b", "Placed", 2, '{"customer": "c"}')])
-    found = by_shape(dry_run(log, SHOP))
+    found = by_schema_key(dry_run(log, SHOP))
     assert found[("Placed", 2)][:2] == (2, 2)
     assert {(r.first_position, "customer" in r.text) for r in found[("Placed", 2)][2]} == {(1, True), (3, False)}
     events, broken, [reason] = found[("Opened", 1)]
@@ -100,7 +100,7 @@ def test_typed_events_that_the_domain_forgot_are_broken(log: EventLog) -> None:
     Appender(log, SHOP.registry).append("order-1", [Closed(), added()])
     seal(log, SHOP.registry)
     forgetful = Domain(name="shop", events=(Placed, Closed), upcasters=YOUNGER.upcasters)
-    found = by_shape(dry_run(log, forgetful))
+    found = by_schema_key(dry_run(log, forgetful))
     assert found[("Added", 1)] == (1, 1, (Reason("Unknown to the domain: Added v1", 1, 2, (2,)),))
     assert found[("Closed", 1)] == (1, 0, ())
 

@@ -25,7 +25,7 @@ from refold.warehouse.queries import readers as queries
 from refold.warehouse.queries.readers import (
     LiveReader,
     Reader,
-    Standing,
+    ReadPosition,
     digest_of,
     lookup_indexes,
 )
@@ -183,7 +183,7 @@ def test_nothing_newer_is_nothing_to_adopt(generations: Generations, reader: Rea
         reader.ask(shown)
     generation = publish(generations, 1)
     assert [reader.adopt() for _ in range(30)] == [True] + [False] * 29
-    assert reader.standing() == Standing(
+    assert reader.standing() == ReadPosition(
         1, 1, generation.recorded_at, "2026-01-02T00:00:00+00:00", 1, digest_of(generation)
     )
 

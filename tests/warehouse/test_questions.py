@@ -222,7 +222,7 @@ def test_a_report_with_too_many_rows_is_refused(
     connection: duckdb.DuckDBPyConnection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As many as are allowed are answered; one more is an error that says what to do."""
-    monkeypatch.setattr(questions, "MOST_ROWS", 3)
+    monkeypatch.setattr(questions, "MAX_ROWS", 3)
     bound = Bound(Report(path="/r", sql="SELECT range AS n FROM range($n)", text="R."), {"n": "BIGINT"})
     with_n = Bound(Report(path="/r", sql=bound.endpoint.sql, text="R.", parameters={"n": None}), {"n": "BIGINT"})  # type: ignore[union-attr,dict-item]
     assert len(answer(connection, [Question(with_n, (3,))])[0].rows) == 3

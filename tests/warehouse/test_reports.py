@@ -11,7 +11,7 @@ import duckdb
 import pytest
 
 from refold.event_schemas import UsageError
-from refold.pipelines.serving.reads.query_batcher import Answered, Asker
+from refold.pipelines.serving.reads.query_batcher import Answered, QueryBatcher
 from refold.warehouse.declarations.endpoints import (
     Bound,
     Parameter,
@@ -19,7 +19,7 @@ from refold.warehouse.declarations.endpoints import (
     bind,
 )
 from refold.warehouse.queries.questions import Question, answer
-from refold.warehouse.queries.readers import Standing
+from refold.warehouse.queries.readers import ReadPosition
 
 T = TypeVar("T")
 SOLD = """
@@ -28,7 +28,7 @@ WHERE pieces >= $least AND ($shop IS NULL OR shop = $shop) GROUP BY ALL ORDER BY
 """
 LEAST = Parameter(type="BIGINT", text="The least sale that counts.", default=0)
 SHOP = Parameter(type="VARCHAR", text="One shop; all by default.")
-STANDING = Standing(1, 1, "", "", 1, "")
+STANDING = ReadPosition(1, 1, "", "", 1, "")
 
 
 @pytest.fixture
@@ -98,10 +98,10 @@ class _Source:
     def __init__(self, connection: duckdb.DuckDBPyConnection) -> None:
         self._connection = connection
 
-    def standing(self) -> Standing | None:
+    def standing(self) -> ReadPosition | None:
         return STANDING
 
-    def ask(self, query: Callable[[duckdb.DuckDBPyConnection], T]) -> tuple[T, Standing]:
+    def ask(self, query: Callable[[duckdb.DuckDBPyConnection], T]) -> tuple[T, ReadPosition]:
         return query(self._connection), STANDING
 
     def close(self) -> None:
@@ -110,7 +110,7 @@ class _Source:
 
 def _ask(connection: duckdb.DuckDBPyConnection, report: Bound, *values: object) -> list[Answered | BaseException]:
     async def ask() -> list[Answered | BaseException]:
-        asker = Asker(_Source(connection), threads=1)
+        asker = QueryBatcher(_Source(connection), threads=1)
         asked = (asker.ask(Question(report, (value,))) for value in values)
         found = await asyncio.gather(*asked, return_exceptions=True)
         asker.close()

@@ -12,7 +12,7 @@ from pathlib import Path
 import duckdb
 
 from refold.event_schemas import DamagedLogError, EmptyLogError, UsageError
-from refold.event_schemas.registry import Shape
+from refold.event_schemas.registry import SchemaKey
 from refold.warehouse.declarations.domain import Domain
 from refold.warehouse.engine.connections import connect
 from refold.warehouse.engine.sql import first_line, literal
@@ -151,12 +151,12 @@ def _assumptions(rate: Rate) -> tuple[str, ...]:
 
 def _sizes(log: EventLog, head: Head) -> tuple[int, int]:
     """Give the stored bytes of all events, and what they were as JSON."""
-    by_shape: dict[Shape, list[Segment]] = {}
+    by_schema_key: dict[SchemaKey, list[Segment]] = {}
     for segment in live_segments(head):
-        by_shape.setdefault(segment.shape, []).append(segment)
+        by_schema_key.setdefault(segment.schema_key, []).append(segment)
     stored, raw = 0, 0.0
     with connect(threads=1) as connection:
-        for (event_type, schema_version), segments in by_shape.items():
+        for (event_type, schema_version), segments in by_schema_key.items():
             stored += sum(s.bytes for s in segments)
             path = log.segment_path(min(segments, key=lambda s: s.bytes))
             also = f"{literal(event_type)} AS event_type, {schema_version} AS schema_version"

@@ -19,8 +19,8 @@ import duckdb
 from tenacity import Retrying, retry_if_result, stop_after_attempt, wait_random_exponential
 
 from refold.event_schemas import (
-    BrokenEventsError,
     ConcurrencyError,
+    InvalidEventsError,
     RecordedEvent,
     UsageError,
 )
@@ -101,7 +101,7 @@ class _Made:
 
 
 @dataclass(frozen=True, slots=True)
-class _Turn:
+class _MicroBatch:
     """One stream's part in a round: what it was, what it will be, the events between, and who is answered what."""
 
     stream_id: str
@@ -133,7 +133,7 @@ class CommandHandler:
     Example:
         >>> import tempfile
         >>> from refold.event_schemas.orders import PlaceOrder
-        >>> from refold.warehouse import create_log, load_domain
+        >>> from refold import create_log, load_domain
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     handler = CommandHandler(create_log(folder, domain_name="orders"), load_domain("orders"))
         ...     place = PlaceOrder(order_id="order-1", customer_id="c1", currency="EUR")
@@ -187,7 +187,7 @@ class CommandHandler:
                 it first in every attempt.
             UsageError: the domain has no such command, or the command id is empty.
             PayloadError: a value of the command does not fit into its events.
-            BrokenEventsError: the stream cannot be loaded.
+            InvalidEventsError: the stream cannot be loaded.
         """
         [answer] = self.handle_many(
             [
@@ -212,7 +212,7 @@ class CommandHandler:
         Raises:
             UsageError: the domain has no such command, or a command id is empty; nothing was done.
             PayloadError: a value of a command does not fit into its events; nothing more was done.
-            BrokenEventsError: a stream cannot be loaded; nothing more was done.
+            InvalidEventsError: a stream cannot be loaded; nothing more was done.
         """
         tasks = [self._task(request) for request in requests]
         retrying = Retrying(
@@ -266,7 +266,7 @@ class CommandHandler:
                     task.answer = result
         return not all(task.settled for task in tasks)
 
-    def _turn(self, stream_id: str, tasks: Sequence[_Task]) -> _Turn:
+    def _turn(self, stream_id: str, tasks: Sequence[_Task]) -> _MicroBatch:
         decider = tasks[0].decider
         before = self._load(stream_id, decider, look=False)
         turn = _decided(stream_id, before, tasks)
@@ -274,7 +274,7 @@ class CommandHandler:
             turn = _decided(stream_id, now, tasks)
         return turn
 
-    def _keep(self, turn: _Turn, appended: Appended) -> None:
+    def _keep(self, turn: _MicroBatch, appended: Appended) -> None:
         applied = turn.before.applied  # grows in place: a copy for each command would make long streams slow
         for task, outcome in turn.outcomes:
             if isinstance(outcome, _Made) and outcome.events and isinstance(task.answer, Handled):
@@ -313,7 +313,7 @@ class CommandHandler:
             for event in newest_events(self._domain, recorded):
                 state = decider.evolve(state, event)
         except duckdb.Error as error:
-            raise BrokenEventsError(
+            raise InvalidEventsError(
                 f"Stream {stream_id!r} cannot be loaded: {first_line(error)} Nothing was appended. Run "
                 "`refold schemas dry-run` to find the events that fail."
             ) from error
@@ -329,7 +329,7 @@ class CommandHandler:
         return read_stream(self._log, self._domain.registry, stream_id, from_version=from_version, head=head)
 
 
-def _decided(stream_id: str, before: Loaded, tasks: Sequence[_Task]) -> _Turn:
+def _decided(stream_id: str, before: Loaded, tasks: Sequence[_Task]) -> _MicroBatch:
     """Decide on a stream's commands, one after the other."""
     decider, state = tasks[0].decider, before.state
     events: list[NewEvent] = []
@@ -360,14 +360,14 @@ def _decided(stream_id: str, before: Loaded, tasks: Sequence[_Task]) -> _Turn:
         outcomes.append((task, _Made(len(decision), len(events))))
         if decision:
             made[request.command_id] = _Made(len(decision), len(events))
-    return _Turn(stream_id, decider, before, state, events, outcomes)
+    return _MicroBatch(stream_id, decider, before, state, events, outcomes)
 
 
 def _new_event(event: object, request: CommandRequest) -> NewEvent:
     return NewEvent(payload=event, causation_id=request.command_id, correlation_id=request.correlation_id)
 
 
-def _settle(turn: _Turn, position: int) -> None:
+def _settle(turn: _MicroBatch, position: int) -> None:
     """Give the answers of a turn whose events follow a position."""
     for task, outcome in turn.outcomes:
         if isinstance(outcome, _Made):

@@ -18,7 +18,7 @@ from refold.event_schemas import (
     UsageError,
 )
 from refold.event_schemas.decider import Decider
-from refold.event_schemas.registry import Shape
+from refold.event_schemas.registry import SchemaKey
 from refold.event_schemas.upcasting import Form
 from refold.warehouse.declarations.endpoints import Bound, Endpoint, bind
 from refold.warehouse.declarations.projection import (
@@ -75,7 +75,7 @@ class Domain:
     deciders: tuple[Decider[Any], ...] = ()
     endpoints: tuple[Endpoint, ...] = ()
     registry: Registry = field(init=False, repr=False, compare=False)
-    upcaster_sql: Mapping[Shape, str] = field(init=False, repr=False, compare=False)
+    upcaster_sql: Mapping[SchemaKey, str] = field(init=False, repr=False, compare=False)
     commands: Mapping[str, tuple[Decider[Any], type]] = field(init=False, repr=False, compare=False)
     bound_endpoints: tuple[Bound, ...] = field(init=False, repr=False, compare=False)
 
@@ -191,9 +191,7 @@ def load_domain(name: str) -> Domain:
             "my_shop.domain:SHOP, or declare an entry point in the group refold.domains."
         )
     if not isinstance(found, Domain):
-        raise UsageError(
-            f"--domain {name}: found {type(found).__name__}, expected a refold.Domain."
-        )
+        raise UsageError(f"--domain {name}: found {type(found).__name__}, expected a refold.Domain.")
     return found
 
 

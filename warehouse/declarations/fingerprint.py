@@ -19,7 +19,7 @@ from typing import Any
 from uuid import UUID
 
 from refold.event_schemas import Upcaster
-from refold.event_schemas.registry import Shape
+from refold.event_schemas.registry import SchemaKey
 from refold.event_schemas.upcasting import Form
 from refold.warehouse.declarations.domain import Domain
 from refold.warehouse.declarations.projection import Fold, ReadModel, View
@@ -37,11 +37,11 @@ def fingerprint_parts(model: ReadModel, domain: Domain) -> Parts:
         parts["seed"] = _digest(normalised(model.seed))
     for handler in model.handlers:
         parts[f"handler {handler.event_type}"] = _digest([handler.sql.text, handler.deletes])
-    shapes = {s for h in model.handlers for s in domain.registry.sources(h.event_type)}
-    for shape in sorted(shapes):
-        parts[f"schema {_told(shape)}"] = _digest(str(domain.registry.schema(*shape)))
-        if (step := domain.registry.upcaster(shape)) is not None:
-            parts[f"upcaster {_told(shape)}"] = _digest(_upcaster(step))
+    schema_keys = {s for h in model.handlers for s in domain.registry.sources(h.event_type)}
+    for schema_key in sorted(schema_keys):
+        parts[f"schema {_told(schema_key)}"] = _digest(str(domain.registry.schema(*schema_key)))
+        if (step := domain.registry.upcaster(schema_key)) is not None:
+            parts[f"upcaster {_told(schema_key)}"] = _digest(_upcaster(step))
     return parts
 
 
@@ -58,8 +58,8 @@ def fingerprint(parts: Parts) -> str:
     return _digest(parts)
 
 
-def _told(shape: Shape) -> str:
-    return f"{shape[0]} v{shape[1]}"
+def _told(schema_key: SchemaKey) -> str:
+    return f"{schema_key[0]} v{schema_key[1]}"
 
 
 def _declaration(model: ReadModel) -> list[Any]:

@@ -16,7 +16,7 @@ from refold.warehouse.engine.sql import quote
 
 _END = re.compile(r"\bORDER\s+BY\s+ALL\s*$", re.IGNORECASE)
 _PARAMETER = re.compile(r"\$(\w+)")
-_IN_A_TEXT = re.compile(r"'[^']*\$[^']*'")
+_MAX_EXAMPLES = re.compile(r"'[^']*\$[^']*'")
 
 Row = tuple[Any, ...]
 
@@ -36,7 +36,7 @@ def lateral_sql(sql: str, types: Mapping[str, str], count: int) -> str:
         >>> lateral_sql("SELECT sku FROM stock WHERE left < $less ORDER BY ALL", {"less": "BIGINT"}, 1).splitlines()[0]
         'SELECT _asked._number, _row.* FROM (VALUES (0, CAST(? AS BIGINT))) _asked (_number, "less"), LATERAL ('
     """
-    if not types or not _END.search(sql) or _IN_A_TEXT.search(sql):
+    if not types or not _END.search(sql) or _MAX_EXAMPLES.search(sql):
         return ""
     casts = ", ".join(f"CAST(? AS {dtype})" for dtype in types.values())
     values = ", ".join(f"({number}, {casts})" for number in range(count))

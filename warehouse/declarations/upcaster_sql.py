@@ -11,7 +11,7 @@ from refold.event_schemas import (
     Registry,
     Upcaster,
 )
-from refold.event_schemas.registry import Shape
+from refold.event_schemas.registry import SchemaKey
 from refold.warehouse.declarations.determinism import check_one_event
 from refold.warehouse.engine.sql import (
     SqlError,
@@ -38,7 +38,7 @@ def event_relation_schema(payload: pa.Schema) -> pa.Schema:
     return pa.schema([*ENVELOPE, ORDINAL, *payload])
 
 
-def target_of(step: Upcaster, registry: Registry) -> Shape:
+def target_of(step: Upcaster, registry: Registry) -> SchemaKey:
     """Name the one shape that an SQL upcaster yields."""
     source = step.sources[0]
     newest = registry.newest(step.targets[0]) if step.into else None
@@ -66,8 +66,8 @@ def compile_sql(step: Upcaster, registry: Registry) -> str:
         )
     target = registry.schema(*target_of(step, registry))
     _check_columns(where, found, target)
-    shape = target_of(step, registry)
-    told = {"event_type": literal(shape[0]), "schema_version": f"{shape[1]}::INTEGER"}
+    schema_key = target_of(step, registry)
+    told = {"event_type": literal(schema_key[0]), "schema_version": f"{schema_key[1]}::INTEGER"}
     carried = ", ".join(f"{told[name]} AS {name}" if name in told else name for name in CARRIED)
     source_required = {f.name for f in step.sources[0].schema if not f.nullable}
     safe = rewritten.nonnull | {o for o, source in rewritten.plain.items() if source in source_required}

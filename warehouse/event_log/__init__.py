@@ -14,7 +14,7 @@ from refold.warehouse.event_log.reads.read import (
     read_stream,
     tail,
 )
-from refold.warehouse.event_log.reads.stats import LogStats, ShapeStats, stats
+from refold.warehouse.event_log.reads.stats import LogStats, SchemaStats, stats
 from refold.warehouse.event_log.verification.findings import Finding
 from refold.warehouse.event_log.verification.verify import Verification, verify
 
@@ -25,7 +25,7 @@ __all__ = [
     "Finding",
     "LogStats",
     "NewEvent",
-    "ShapeStats",
+    "SchemaStats",
     "StreamAppend",
     "Verification",
     "create_log",

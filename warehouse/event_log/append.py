@@ -267,13 +267,13 @@ class Appender:
         if isinstance(given.payload, Mapping):
             if given.event_type is None or given.schema_version is None:
                 raise UsageError("A payload that is a mapping needs event_type and schema_version beside it.")
-            shape = (given.event_type, given.schema_version)
+            schema_key = (given.event_type, given.schema_version)
         else:
-            shape = (event_type_of(type(given.payload)), schema_version_of(type(given.payload)))
+            schema_key = (event_type_of(type(given.payload)), schema_version_of(type(given.payload)))
         try:
-            payload = to_json(given.payload, self._registry.schema(*shape))
+            payload = to_json(given.payload, self._registry.schema(*schema_key))
         except PayloadError as error:
-            raise PayloadError(f"Event {shape[0]} v{shape[1]}: {error}. Nothing was appended.") from error
+            raise PayloadError(f"Event {schema_key[0]} v{schema_key[1]}: {error}. Nothing was appended.") from error
         event_id = given.event_id or str(uuid.uuid4())
         _check_text("event_id", event_id)
         _check_text("correlation_id", given.correlation_id or "")
@@ -281,14 +281,16 @@ class Appender:
         occurred_at = given.occurred_at or datetime.now(UTC)
         if not isinstance(occurred_at, datetime):
             raise PayloadError(
-                f"Event {shape[0]} v{shape[1]}: occurred_at is {occurred_at!r}, expected a datetime. Nothing was "
-                "appended."
+                f"Event {schema_key[0]} v{schema_key[1]}: occurred_at is {occurred_at!r}, expected a datetime. Nothing "
+                "was appended."
             )
         if occurred_at.tzinfo is None:
-            raise PayloadError(f"Event {shape[0]} v{shape[1]}: occurred_at has no time zone. Nothing was appended.")
+            raise PayloadError(
+                f"Event {schema_key[0]} v{schema_key[1]}: occurred_at has no time zone. Nothing was appended."
+            )
         return [
             event_id,
-            *shape,
+            *schema_key,
             occurred_at,
             given.correlation_id,
             given.causation_id,

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import orjson
 
 from refold.event_schemas import DamagedLogError
-from refold.event_schemas.registry import Shape
+from refold.event_schemas.registry import SchemaKey
 from refold.warehouse.event_log.layout import MANIFESTS, manifest_key, number_of
 from refold.warehouse.object_store import ObjectStore
 
@@ -31,7 +31,7 @@ class Segment:
         last_recorded_at: latest ``recorded_at`` in it, RFC 3339.
         position_base: what to add to its ``position`` column (a bulk import learns its place only at the end).
         commit_base: what to add to its ``commit_number`` column.
-        raw: whether payloads are kept as JSON text, because they fit no contract known when they were sealed.
+        untyped: whether payloads are kept as JSON text, because they fit no contract known when they were sealed.
         checksum: SHA-256 of the object.
         column_bytes: compressed size of each column, to foresee what a rebuild reads.
     """
@@ -48,12 +48,12 @@ class Segment:
     last_recorded_at: str = ""
     position_base: int = 0
     commit_base: int = 0
-    raw: bool = False
+    untyped: bool = False
     checksum: str = ""
     column_bytes: dict[str, int] = dataclasses.field(default_factory=dict)
 
     @property
-    def shape(self) -> Shape:
+    def schema_key(self) -> SchemaKey:
         """Event type and schema version."""
         return (self.event_type, self.schema_version)
 
@@ -90,24 +90,26 @@ class Manifest:
     heads: tuple[HeadsRun, ...] = ()
     imports: dict[str, int] = dataclasses.field(default_factory=dict)
 
-    def segments_of(self, shapes: frozenset[Shape] | set[Shape], bucket: int | None = None) -> tuple[Segment, ...]:
+    def segments_of(
+        self, schema_keys: frozenset[SchemaKey] | set[SchemaKey], bucket: int | None = None
+    ) -> tuple[Segment, ...]:
         """Pick the segments of some shapes, of one bucket or of all."""
-        return tuple(s for s in self.segments if s.shape in shapes and bucket in (None, s.bucket))
+        return tuple(s for s in self.segments if s.schema_key in schema_keys and bucket in (None, s.bucket))
 
 
 def segments_to_json(segments: tuple[Segment, ...]) -> list[dict[str, object]]:
-    """Write segments as plain JSON values."""
-    return [dataclasses.asdict(s) for s in segments]
+    """Write segments as plain JSON values; log format 1 calls untyped segments raw."""
+    return [{"raw" if k == "untyped" else k: v for k, v in dataclasses.asdict(s).items()} for s in segments]
 
 
 def segments_from_json(values: list[dict[str, object]]) -> tuple[Segment, ...]:
     """Read what ``segments_to_json`` wrote."""
-    return tuple(Segment(**v) for v in values)  # type: ignore[arg-type]
+    return tuple(Segment(**{"untyped" if k == "raw" else k: v for k, v in value.items()}) for value in values)  # type: ignore[arg-type]
 
 
 def encode(manifest: Manifest) -> bytes:
     """Write a manifest as JSON."""
-    return orjson.dumps(dataclasses.asdict(manifest))
+    return orjson.dumps(dataclasses.asdict(manifest) | {"segments": segments_to_json(manifest.segments)})
 
 
 @functools.lru_cache(maxsize=4)

@@ -25,7 +25,7 @@ from refold.event_schemas import (
     UnknownSchemaVersionError,
 )
 from refold.event_schemas.payload import canonical_json
-from refold.event_schemas.registry import Shape
+from refold.event_schemas.registry import SchemaKey
 from refold.warehouse.engine.sql import (
     columns,
     duckdb_type,
@@ -40,7 +40,7 @@ _names = itertools.count()
 
 
 @dataclass(frozen=True, slots=True)
-class BrokenEvent:
+class InvalidEvent:
     """An event that cannot be applied, and why.
 
     Attributes:
@@ -69,8 +69,8 @@ class Typed:
         broken: the events that fit no contract.
     """
 
-    relations: dict[Shape, str]
-    broken: tuple[BrokenEvent, ...]
+    relations: dict[SchemaKey, str]
+    broken: tuple[InvalidEvent, ...]
 
 
 def typed_events(
@@ -87,25 +87,27 @@ def typed_events(
     Returns:
         Relations that stay valid as long as the connection.
     """
-    shapes = connection.execute(f"SELECT DISTINCT event_type, schema_version FROM {relation} ORDER BY ALL").fetchall()
-    relations: dict[Shape, str] = {}
-    broken: list[BrokenEvent] = []
-    for shape in shapes:
-        where = f"event_type = {literal(shape[0])} AND schema_version = {shape[1]}"
+    schema_keys = connection.execute(
+        f"SELECT DISTINCT event_type, schema_version FROM {relation} ORDER BY ALL"
+    ).fetchall()
+    relations: dict[SchemaKey, str] = {}
+    broken: list[InvalidEvent] = []
+    for schema_key in schema_keys:
+        where = f"event_type = {literal(schema_key[0])} AND schema_version = {schema_key[1]}"
         rows = f"(SELECT * FROM {relation} WHERE {where})"
         try:
-            schema = registry.schema(*shape)
+            schema = registry.schema(*schema_key)
         except (UnknownEventTypeError, UnknownSchemaVersionError) as error:
             broken += _broken(connection, rows, str(error).split(". ")[0])
             continue
-        relations[shape], misfits = _parse(connection, rows, schema, carry)
+        relations[schema_key], misfits = _parse(connection, rows, schema, carry)
         broken += misfits
     return Typed(relations, tuple(broken))
 
 
 def _parse(
     connection: duckdb.DuckDBPyConnection, rows: str, schema: pa.Schema, carry: tuple[str, ...]
-) -> tuple[str, list[BrokenEvent]]:
+) -> tuple[str, list[InvalidEvent]]:
     table = f"_parsed_{next(_names)}"
     connection.execute(f"CREATE TEMP TABLE {table} AS SELECT *, {_transform(schema)} AS _p FROM {rows}")
     fits = _fits(schema)
@@ -115,7 +117,7 @@ def _parse(
         return relation, []
     mended, reasons = _mend(misfits, schema)
     broken = [
-        BrokenEvent(row[0], row[1], row[2], row[3], reasons[row[0]], row[4])
+        InvalidEvent(row[0], row[1], row[2], row[3], reasons[row[0]], row[4])
         for row in connection.execute(
             f"SELECT position, stream_id, event_type, schema_version, payload FROM {table} WHERE NOT ({fits})"
         ).fetchall()
@@ -186,8 +188,8 @@ def _typed_columns(schema: pa.Schema, carry: tuple[str, ...]) -> str:
     return ", ".join([columns(ENVELOPE.names), *map(quote, carry), "0::BIGINT AS _ordinal", *fields])
 
 
-def _broken(connection: duckdb.DuckDBPyConnection, rows: str, reason: str) -> Iterator[BrokenEvent]:
+def _broken(connection: duckdb.DuckDBPyConnection, rows: str, reason: str) -> Iterator[InvalidEvent]:
     found = connection.execute(
         f"SELECT position, stream_id, event_type, schema_version, payload FROM {rows}"
     ).fetchall()
-    return (BrokenEvent(row[0], row[1], row[2], row[3], reason, row[4]) for row in found)
+    return (InvalidEvent(row[0], row[1], row[2], row[3], reason, row[4]) for row in found)

@@ -16,7 +16,7 @@ from pathlib import Path
 import duckdb
 
 from refold.event_schemas import ENVELOPE, Registry
-from refold.event_schemas.registry import Shape
+from refold.event_schemas.registry import SchemaKey
 from refold.warehouse.engine.connections import connect
 from refold.warehouse.engine.sql import columns, literal
 from refold.warehouse.event_log import manifest
@@ -26,8 +26,8 @@ from refold.warehouse.event_log.log import EventLog
 from refold.warehouse.event_log.manifest import HeadsRun, Manifest, Segment
 from refold.warehouse.event_log.payload_parsing import typed_events
 from refold.warehouse.event_log.segments import (
-    raw_relation,
     segment_relations,
+    untyped_relation,
     write_heads,
     write_segment,
 )
@@ -57,7 +57,7 @@ class SealedBucket:
     replaced_heads: tuple[str, ...] = ()
 
 
-def gather(log: EventLog, numbers: list[int], staging: ObjectStore, key: str) -> list[int]:
+def repartition(log: EventLog, numbers: list[int], staging: ObjectStore, key: str) -> list[int]:
     """Read commits into one staged file, sorted by bucket.
 
     Returns:
@@ -93,15 +93,15 @@ def seal_bucket(
     typed = typed_events(connection, "_new", registry)
     made: list[Segment] = []
     replaced: list[str] = []
-    for shape, relation in typed.relations.items():
-        old = _small_ones(connection, relation, [s for s in sealed.segments_of({shape}, bucket) if not s.raw])
-        schema = registry.schema(*shape)
+    for schema_key, relation in typed.relations.items():
+        old = _small_ones(connection, relation, [s for s in sealed.segments_of({schema_key}, bucket) if not s.untyped])
+        schema = registry.schema(*schema_key)
         if old:
-            merged = segment_relations(log, old, registry)[shape]
+            merged = segment_relations(log, old, registry)[schema_key]
             names = columns([*ENVELOPE.names, *schema.names])
             relation = f"(SELECT {names} FROM {relation} UNION ALL SELECT {names} FROM {merged})"
         segment = write_segment(
-            connection, log.store, shape=shape, bucket=bucket, relation=relation, payload=schema.names
+            connection, log.store, schema_key=schema_key, bucket=bucket, relation=relation, payload=schema.names
         )
         made += [segment] if segment else []
         replaced += [s.key for s in old] if segment else []
@@ -135,18 +135,24 @@ def _write_raw(
     if not positions:
         return []
     told = ", ".join(map(str, positions))
-    shapes: list[Shape] = connection.execute(
+    schema_keys: list[SchemaKey] = connection.execute(
         f"SELECT DISTINCT event_type, schema_version FROM _new WHERE position IN ({told}) ORDER BY ALL"
     ).fetchall()
     made = []
-    for shape in shapes:
+    for schema_key in schema_keys:
         rows = (
-            f"(SELECT * FROM _new WHERE position IN ({told}) AND event_type = {literal(shape[0])} "
-            f"AND schema_version = {shape[1]})"
+            f"(SELECT * FROM _new WHERE position IN ({told}) AND event_type = {literal(schema_key[0])} "
+            f"AND schema_version = {schema_key[1]})"
         )
         made.append(
             write_segment(
-                connection, log.store, shape=shape, bucket=bucket, relation=rows, payload=["payload"], raw=True
+                connection,
+                log.store,
+                schema_key=schema_key,
+                bucket=bucket,
+                relation=rows,
+                payload=["payload"],
+                untyped=True,
             )
         )
     return [m for m in made if m]
@@ -202,4 +208,4 @@ def publish(log: EventLog, made: Manifest) -> bool:
     return manifest.publish(log.store, made)
 
 
-__all__ = ["SealedBucket", "based", "gather", "next_manifest", "publish", "raw_relation", "seal_bucket"]
+__all__ = ["SealedBucket", "based", "next_manifest", "publish", "repartition", "seal_bucket", "untyped_relation"]

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from refold.event_schemas import ENVELOPE, DamagedLogError, Registry
-from refold.event_schemas.registry import Shape
+from refold.event_schemas.registry import SchemaKey
 from refold.warehouse.engine.sql import columns, literal
 from refold.warehouse.event_log.heads import files_literal
 from refold.warehouse.event_log.layout import heads_key, segment_key
@@ -33,22 +33,22 @@ def write_segment(
     connection: duckdb.DuckDBPyConnection,
     store: ObjectStore,
     *,
-    shape: Shape,
+    schema_key: SchemaKey,
     bucket: int,
     relation: str,
     payload: Iterable[str],
-    raw: bool = False,
+    untyped: bool = False,
 ) -> Segment | None:
     """Write a relation of events of one shape and bucket, sorted by stream, as one segment.
 
     Args:
         connection: where ``relation`` can be queried.
         store: the log's store.
-        shape: event type and schema version.
+        schema_key: event type and schema version.
         bucket: of all its streams.
         relation: SQL with the envelope and the payload's columns.
         payload: names of the payload's columns.
-        raw: whether the payload is one column of JSON text.
+        untyped: whether the payload is one column of JSON text.
 
     Returns:
         The segment, or None if there are no rows.
@@ -60,31 +60,37 @@ def write_segment(
         metadata = pq.read_metadata(path)
         if metadata.num_rows == 0:
             return None
-        segment = describe_segment(path, metadata, shape=shape, bucket=bucket, raw=raw)
+        segment = describe_segment(path, metadata, schema_key=schema_key, bucket=bucket, untyped=untyped)
         store.put_file(segment.key, path)
     return segment
 
 
 def describe_segment(
-    path: Path, metadata: pq.FileMetaData, *, shape: Shape, bucket: int, raw: bool = False, unique: str | None = None
+    path: Path,
+    metadata: pq.FileMetaData,
+    *,
+    schema_key: SchemaKey,
+    bucket: int,
+    untyped: bool = False,
+    unique: str | None = None,
 ) -> Segment:
     """Say what a manifest says of a segment that lies in a local file, to be stored under the key that is told.
 
     Args:
         path: of the file.
         metadata: its footer.
-        shape: event type and schema version.
+        schema_key: event type and schema version.
         bucket: of all its streams.
-        raw: whether the payload is one column of JSON text.
+        untyped: whether the payload is one column of JSON text.
         unique: what tells its key from all others; a random UUID by default.
     """
     first, last = _range(metadata, "position")
     earliest, latest = _range(metadata, "recorded_at")
-    event_type = url_quote(shape[0], safe="")
+    event_type = url_quote(schema_key[0], safe="")
     return Segment(
-        key=segment_key(event_type, shape[1], bucket, f"{first:020d}-{last:020d}-{unique or uuid.uuid4()}"),
-        event_type=shape[0],
-        schema_version=shape[1],
+        key=segment_key(event_type, schema_key[1], bucket, f"{first:020d}-{last:020d}-{unique or uuid.uuid4()}"),
+        event_type=schema_key[0],
+        schema_version=schema_key[1],
         bucket=bucket,
         rows=metadata.num_rows,
         bytes=path.stat().st_size,
@@ -92,7 +98,7 @@ def describe_segment(
         last_position=last,
         first_recorded_at=earliest.isoformat(),
         last_recorded_at=latest.isoformat(),
-        raw=raw,
+        untyped=untyped,
         checksum=file_checksum(path),
         column_bytes=_column_bytes(metadata),
     )
@@ -129,24 +135,26 @@ def _column_bytes(metadata: pq.FileMetaData) -> dict[str, int]:
     return sizes
 
 
-def segment_relations(log: EventLog, segments: Iterable[Segment], registry: Registry) -> dict[Shape, str]:
+def segment_relations(log: EventLog, segments: Iterable[Segment], registry: Registry) -> dict[SchemaKey, str]:
     """Write, a shape, the relation of all its typed segments: envelope, ``_ordinal`` and payload.
 
     Raises:
         DamagedLogError: a segment is missing or truncated.
     """
-    by_shape: dict[Shape, dict[tuple[int, int], list[Path]]] = {}
+    by_schema_key: dict[SchemaKey, dict[tuple[int, int], list[Path]]] = {}
     for segment in segments:
-        if not segment.raw:
-            bases = by_shape.setdefault(segment.shape, {})
+        if not segment.untyped:
+            bases = by_schema_key.setdefault(segment.schema_key, {})
             bases.setdefault((segment.position_base, segment.commit_base), []).append(log.segment_path(segment))
     return {
-        shape: _union(_scan(shape, base, paths, registry.schema(*shape).names) for base, paths in sorted(bases.items()))
-        for shape, bases in by_shape.items()
+        schema_key: _union(
+            _scan(schema_key, base, paths, registry.schema(*schema_key).names) for base, paths in sorted(bases.items())
+        )
+        for schema_key, bases in by_schema_key.items()
     }
 
 
-def raw_relation(log: EventLog, segments: Iterable[Segment], registry: Registry) -> str | None:
+def untyped_relation(log: EventLog, segments: Iterable[Segment], registry: Registry) -> str | None:
     """Write the relation of all raw segments, and of typed ones that no contract knows any more, as commit rows.
 
     Returns:
@@ -155,9 +163,9 @@ def raw_relation(log: EventLog, segments: Iterable[Segment], registry: Registry)
     parts = []
     for segment in segments:
         base = (segment.position_base, segment.commit_base)
-        if segment.raw:
-            parts.append(_scan(segment.shape, base, [log.segment_path(segment)], ["payload"]))
-        elif not registry.knows(segment.shape):
+        if segment.untyped:
+            parts.append(_scan(segment.schema_key, base, [log.segment_path(segment)], ["payload"]))
+        elif not registry.knows(segment.schema_key):
             parts.append(_untyped(segment, base, log.segment_path(segment)))
     return _union(parts) if parts else None
 
@@ -165,13 +173,13 @@ def raw_relation(log: EventLog, segments: Iterable[Segment], registry: Registry)
 def _untyped(segment: Segment, base: tuple[int, int], path: Path) -> str:
     names = [n for n in pq.read_schema(path).names if n not in SEGMENT_ENVELOPE]
     text = f"to_json(struct_pack({columns(names)}))::VARCHAR" if names else "'{}'"
-    scan = _scan(segment.shape, base, [path], names)
+    scan = _scan(segment.schema_key, base, [path], names)
     return f"(SELECT {columns(ENVELOPE.names)}, {text} AS payload FROM {scan})"
 
 
-def _scan(shape: Shape, base: tuple[int, int], paths: list[Path], payload: list[str]) -> str:
+def _scan(schema_key: SchemaKey, base: tuple[int, int], paths: list[Path], payload: list[str]) -> str:
     based = {"position": base[0], "commit_number": base[1]}
-    constants = {"event_type": literal(shape[0]), "schema_version": f"{shape[1]}::INTEGER"}
+    constants = {"event_type": literal(schema_key[0]), "schema_version": f"{schema_key[1]}::INTEGER"}
     selected = []
     for name in ENVELOPE.names:
         if name in constants:

@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from refold.event_schemas import ENVELOPE, PayloadError, Registry
 from refold.event_schemas.payload import canonical_json, from_json
-from refold.event_schemas.registry import Shape
+from refold.event_schemas.registry import SchemaKey
 from refold.warehouse.engine.arrow_values import array_of
 from refold.warehouse.event_log.payload_parsing import Typed, typed_events
 
@@ -35,18 +35,20 @@ def typed_few_events(connection: duckdb.DuckDBPyConnection, rows: pa.Table, regi
         rows: the envelope and ``payload`` text.
         registry: the contracts.
     """
-    by_shape: dict[Shape, list[int]] = {}
-    for index, shape in enumerate(zip(_list(rows, "event_type"), _list(rows, "schema_version"), strict=True)):
-        by_shape.setdefault(shape, []).append(index)
-    relations: dict[Shape, str] = {}
+    by_schema_key: dict[SchemaKey, list[int]] = {}
+    for index, schema_key in enumerate(zip(_list(rows, "event_type"), _list(rows, "schema_version"), strict=True)):
+        by_schema_key.setdefault(schema_key, []).append(index)
+    relations: dict[SchemaKey, str] = {}
     others: list[int] = []
-    for shape, indices in sorted(by_shape.items()):
+    for schema_key, indices in sorted(by_schema_key.items()):
         own = rows.take(pa.array(indices, pa.int64()))
-        payloads = _canonical(_list(own, "payload"), registry.schema(*shape)) if registry.knows(shape) else None
+        payloads = (
+            _canonical(_list(own, "payload"), registry.schema(*schema_key)) if registry.knows(schema_key) else None
+        )
         if payloads is None:
             others += indices
         else:
-            relations[shape] = _register(connection, own, payloads, registry.schema(*shape))
+            relations[schema_key] = _register(connection, own, payloads, registry.schema(*schema_key))
     if not others:
         return Typed(relations, ())
     name = f"_few_{next(_names)}"

@@ -57,7 +57,7 @@ def attempt(operation: Callable[[], Result]) -> Result:
 
 
 @contextmanager
-def explained(doing: str, url: str) -> Iterator[None]:
+def translate_errors(doing: str, url: str) -> Iterator[None]:
     """Let a store's failure leave as a StoreError that says what was being done, where, and what to do."""
     try:
         yield

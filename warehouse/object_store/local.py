@@ -18,7 +18,7 @@ from functools import partial
 from pathlib import Path
 
 from refold.event_schemas.errors import ObjectNotFoundError
-from refold.warehouse.object_store.failures import explained
+from refold.warehouse.object_store.failures import translate_errors
 from refold.warehouse.object_store.store import (
     TEMP_PREFIX,
     ObjectStore,
@@ -81,13 +81,16 @@ class LocalStore(ObjectStore):
     def delete(self, key: str) -> None:
         """Unlink the file."""
         path = self._path(key)
-        with explained(f"delete {key!r}", self.url), suppress(*_NO_OBJECT):
+        with translate_errors(f"delete {key!r}", self.url), suppress(*_NO_OBJECT):
             os.unlink(path)
 
     def delete_prefix(self, prefix: str) -> None:
         """Remove the folder with all that is in it."""
         path = self._path(prefix)
-        with explained(f"delete all below {prefix!r}", self.url), suppress(FileNotFoundError, NotADirectoryError):
+        with (
+            translate_errors(f"delete all below {prefix!r}", self.url),
+            suppress(FileNotFoundError, NotADirectoryError),
+        ):
             shutil.rmtree(path)
 
     def _path(self, key: str) -> str:
@@ -96,7 +99,7 @@ class LocalStore(ObjectStore):
     @contextmanager
     def _found(self, key: str) -> Iterator[Path]:
         path = Path(self._path(key))
-        with explained(f"read {key!r}", self.url):
+        with translate_errors(f"read {key!r}", self.url):
             try:
                 yield path
             except _NO_OBJECT as error:
@@ -110,7 +113,7 @@ class LocalStore(ObjectStore):
         path = self._path(key)
         folder = os.path.dirname(path)
         temp = os.path.join(folder, TEMP_PREFIX + uuid.uuid4().hex)
-        with explained(f"write {key!r}", self.url):
+        with translate_errors(f"write {key!r}", self.url):
             _make_folder(folder)
             try:
                 write(temp)
@@ -137,7 +140,7 @@ class LocalStore(ObjectStore):
 
     def _names(self, base: str) -> list[str]:
         """Return what is in a folder in the order of keys, folders with a slash: ``a-b`` comes before ``a/b``."""
-        with explained(f"list {base!r}", self.url):
+        with translate_errors(f"list {base!r}", self.url):
             try:
                 with os.scandir(os.path.join(self.url, base)) as entries:
                     names = [f"{entry.name}/" if entry.is_dir() else entry.name for entry in entries]

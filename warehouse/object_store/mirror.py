@@ -10,7 +10,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from refold.warehouse.object_store.failures import explained
+from refold.warehouse.object_store.failures import translate_errors
 from refold.warehouse.object_store.store import TEMP_PREFIX
 
 
@@ -34,7 +34,7 @@ def mirrored(cache_dir: Path, key: str, identity: str, download: Callable[[Path]
     copy = folder / key
     if copy.exists():
         return copy
-    with explained(f"keep a copy of {key!r}", str(cache_dir)):
+    with translate_errors(f"keep a copy of {key!r}", str(cache_dir)):
         copy.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(folder / f"{TEMP_PREFIX}lock"):
             if not copy.exists():

@@ -18,8 +18,8 @@ from refold.event_schemas.errors import ObjectNotFoundError, StoreError
 from refold.warehouse.object_store.failures import (
     attempt,
     exists_already,
-    explained,
     s3_code,
+    translate_errors,
 )
 from refold.warehouse.object_store.mirror import default_cache_dir, mirrored
 from refold.warehouse.object_store.store import ObjectStore, check_key, check_source
@@ -134,7 +134,7 @@ class RemoteStore(ObjectStore):
     def _connect(self) -> tuple[Any, str]:
         """Return the filesystem and our root in it; a forked child makes its own."""
         if self._connection is None or self._connection[0] != os.getpid():
-            with explained("open a connection", self.url):
+            with translate_errors("open a connection", self.url):
                 fs, root = fsspec.core.url_to_fs(self.url, **self._options())
             _KEPT[id(fs)] = fs
             self._connection = (os.getpid(), fs, root)
@@ -172,7 +172,7 @@ class RemoteStore(ObjectStore):
         return self._attempt(f"{doing} {key!r}", read)
 
     def _attempt(self, doing: str, operation: Callable[[], Result]) -> Result:
-        with explained(doing, self.url):
+        with translate_errors(doing, self.url):
             return attempt(operation)
 
     def _info(self, key: str) -> dict[str, Any]:

@@ -15,7 +15,7 @@ import fsspec
 
 from refold.warehouse.object_store.remote import Mode, RemoteStore
 
-_MOST_PARTS = 10_000  # of a multipart upload, by S3's rule
+_MAX_PARTS = 10_000  # of a multipart upload, by S3's rule
 _PART_BYTES = 16 * 2**20
 _PARTS_AT_ONCE = 4  # s3fs would hold 10 parts of 50 MB in memory
 
@@ -56,7 +56,7 @@ class S3Store(RemoteStore):
 
     def _upload(self, path: Path, key: str, mode: Mode) -> None:
         fs, remote = self._locate(key)
-        part = max(_PART_BYTES, -(-path.stat().st_size // _MOST_PARTS))
+        part = max(_PART_BYTES, -(-path.stat().st_size // _MAX_PARTS))
         fs.put_file(str(path), remote, mode=mode, chunksize=part, max_concurrency=_PARTS_AT_ONCE)
 
     def _download(self, key: str, copy: Path) -> None:

@@ -20,7 +20,7 @@ from refold.warehouse.declarations.endpoints import Bound, Lookup, Report
 from refold.warehouse.declarations.reports import ask_together
 from refold.warehouse.engine.sql import columns, quote
 
-MOST_ROWS = 10_000
+MAX_ROWS = 10_000
 """A report that has more rows is refused."""
 
 WIDE = ("HUGEINT", "UHUGEINT")
@@ -75,7 +75,7 @@ def answer(connection: duckdb.DuckDBPyConnection, questions: Sequence[Question])
         questions: at least one; each has another value.
 
     Raises:
-        UsageError: a cursor is none that a page gave, or a report has more rows than :data:`MOST_ROWS`; which of many
+        UsageError: a cursor is none that a page gave, or a report has more rows than :data:`MAX_ROWS`; which of many
             does is not told.
 
     Example:
@@ -97,7 +97,7 @@ def answer(connection: duckdb.DuckDBPyConnection, questions: Sequence[Question])
 def _reports(connection: duckdb.DuckDBPyConnection, report: Report, questions: Sequence[Question]) -> list[Page]:
     if len(questions) > 1:
         asked = [question.values for question in questions]
-        found = ask_together(connection, report.sql, report.types, asked, most=MOST_ROWS)
+        found = ask_together(connection, report.sql, report.types, asked, most=MAX_ROWS)
         if found is not None:
             return [Page(_named(q.bound.columns, rows)) for q, rows in zip(questions, found, strict=True)]
     return [_report(connection, report, question) for question in questions]
@@ -105,9 +105,9 @@ def _reports(connection: duckdb.DuckDBPyConnection, report: Report, questions: S
 
 def _report(connection: duckdb.DuckDBPyConnection, report: Report, question: Question) -> Page:
     connection.execute(report.sql, dict(zip(report.parameters, question.values, strict=True)))
-    rows = connection.fetchmany(MOST_ROWS + 1)
-    if len(rows) > MOST_ROWS:
-        raise UsageError(f"The answer has more than {MOST_ROWS:,} rows. Ask for less: a shorter range, a coarser step.")
+    rows = connection.fetchmany(MAX_ROWS + 1)
+    if len(rows) > MAX_ROWS:
+        raise UsageError(f"The answer has more than {MAX_ROWS:,} rows. Ask for less: a shorter range, a coarser step.")
     return Page(_named(question.bound.columns, rows))
 
 

@@ -42,7 +42,7 @@ _STANDING = "SELECT position, commit_number, recorded_at, last_updated FROM refo
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class ReadPosition:
     """Where the rows of an answer stand.
 
     Attributes:
@@ -63,13 +63,13 @@ class Standing:
     digest: str
 
 
-class Source(Protocol):
+class ReadSource(Protocol):
     """Where questions are asked: a ``Reader`` or a ``LiveReader``."""
 
-    def standing(self) -> Standing | None:
+    def standing(self) -> ReadPosition | None:
         """Tell what is shown now; None before there is anything. Costs nothing."""
 
-    def ask(self, query: Callable[[duckdb.DuckDBPyConnection], T]) -> tuple[T, Standing]:
+    def ask(self, query: Callable[[duckdb.DuckDBPyConnection], T]) -> tuple[T, ReadPosition]:
         """Run a short query, and tell where its rows stand."""
 
     def close(self) -> None:
@@ -80,7 +80,7 @@ def lookup_indexes(domain: Domain) -> dict[str, tuple[str, ...]]:
     """Name the columns by which a domain's endpoints look rows up, a read model.
 
     Example:
-        >>> from refold.warehouse import load_domain
+        >>> from refold import load_domain
         >>> lookup_indexes(load_domain("orders"))["order_summary"]
         ('customer_id', 'order_id')
     """
@@ -156,7 +156,7 @@ class _Opened:
     """One generation, open for reading."""
 
     generation: Generation
-    standing: Standing
+    standing: ReadPosition
     cursors: Cursors
 
 
@@ -170,7 +170,7 @@ class Reader:
 
     Example:
         >>> import tempfile
-        >>> from refold.warehouse import load_domain, open_generations
+        >>> from refold import load_domain, open_generations
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     reader = Reader(open_generations(folder, "orders"), load_domain("orders"))
         ...     reader.adopt(), reader.standing()
@@ -209,12 +209,12 @@ class Reader:
             now.cursors.retire()
         return True
 
-    def standing(self) -> Standing | None:
+    def standing(self) -> ReadPosition | None:
         """Tell what is shown now; None if nothing is published yet."""
         opened = self._opened
         return opened.standing if opened else None
 
-    def ask(self, query: Callable[[duckdb.DuckDBPyConnection], T]) -> tuple[T, Standing]:
+    def ask(self, query: Callable[[duckdb.DuckDBPyConnection], T]) -> tuple[T, ReadPosition]:
         """Run a query on the newest generation.
 
         Raises:
@@ -257,7 +257,7 @@ class Reader:
             if folder is not None:
                 folder.remove()
             raise
-        standing = Standing(
+        standing = ReadPosition(
             generation.position,
             generation.commit_number,
             generation.recorded_at,
@@ -289,7 +289,7 @@ class _Seen:
 
     followed: _Followed
     changes: int
-    standing: Standing
+    standing: ReadPosition
 
 
 @dataclass(slots=True)
@@ -324,12 +324,12 @@ class LiveReader:
         self._seen = _Seen(followed, followed.live.changes, standing)
         self.updated()
 
-    def standing(self) -> Standing | None:
+    def standing(self) -> ReadPosition | None:
         """Tell what is shown now, or a moment ago; None before the stream has opened its database."""
         seen = self._seen
         return seen.standing if seen else None
 
-    def ask(self, query: Callable[[duckdb.DuckDBPyConnection], T]) -> tuple[T, Standing]:
+    def ask(self, query: Callable[[duckdb.DuckDBPyConnection], T]) -> tuple[T, ReadPosition]:
         """Run a query; its rows and where they stand are of one moment.
 
         Between two turns that takes no transaction: each statement more would have to wait for Python's lock again.
@@ -354,7 +354,7 @@ class LiveReader:
 
     def _ask(
         self, query: Callable[[duckdb.DuckDBPyConnection], T], followed: _Followed, cursor: duckdb.DuckDBPyConnection
-    ) -> tuple[T, Standing]:
+    ) -> tuple[T, ReadPosition]:
         seen, live = self._seen, followed.live
         if seen is not None and seen.followed is followed and seen.changes == live.changes:
             try:
@@ -379,14 +379,14 @@ class LiveReader:
 
 def _in_transaction(
     cursor: duckdb.DuckDBPyConnection, query: Callable[[duckdb.DuckDBPyConnection], T], followed: _Followed
-) -> tuple[T, Standing]:
+) -> tuple[T, ReadPosition]:
     cursor.execute("BEGIN TRANSACTION READ ONLY")
     try:
         [[position, commit_number, recorded, updated]] = cursor.execute(_STANDING).fetchall()
         rows = query(cursor)
     finally:
         cursor.execute("ROLLBACK")
-    standing = Standing(
+    standing = ReadPosition(
         position,
         commit_number,
         recorded.isoformat() if recorded else "",

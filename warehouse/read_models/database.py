@@ -22,7 +22,7 @@ from refold.warehouse.declarations.projection import (
 from refold.warehouse.engine.connections import connect
 from refold.warehouse.engine.sql import columns, literal, quote
 from refold.warehouse.event_log.heads import files_literal
-from refold.warehouse.event_log.payload_parsing import BrokenEvent
+from refold.warehouse.event_log.payload_parsing import InvalidEvent
 from refold.warehouse.replay.contributions import seen_column
 
 STORAGE_VERSION = "v1.4.0"
@@ -196,7 +196,7 @@ def set_fingerprint(connection: duckdb.DuckDBPyConnection, model: ReadModel, dom
 
 def add_dead_letters(
     connection: duckdb.DuckDBPyConnection,
-    broken: Mapping[str, Sequence[BrokenEvent]],
+    broken: Mapping[str, Sequence[InvalidEvent]],
     *,
     discarded: Mapping[tuple[str, int], datetime] = NOTHING_DISCARDED,
 ) -> None:
@@ -220,7 +220,7 @@ def add_dead_letters(
         connection.executemany("INSERT INTO refold.dead_letters VALUES (?, ?, ?, ?, ?, ?, ?, ?)", rows)
 
 
-def _told(discarded: Mapping[tuple[str, int], datetime], read_model: str, broken: BrokenEvent) -> datetime | None:
+def _told(discarded: Mapping[tuple[str, int], datetime], read_model: str, broken: InvalidEvent) -> datetime | None:
     return discarded.get((read_model, broken.position))
 
 

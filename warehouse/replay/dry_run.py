@@ -16,7 +16,7 @@ import duckdb
 import pyarrow as pa
 
 from refold.event_schemas import Registry, Upcaster
-from refold.event_schemas.registry import Shape
+from refold.event_schemas.registry import SchemaKey
 from refold.event_schemas.upcasting import Form
 from refold.warehouse.declarations.domain import Domain
 from refold.warehouse.engine.connections import connect
@@ -30,10 +30,10 @@ from refold.warehouse.replay.event_ranges import typed_range, typed_segments
 from refold.warehouse.replay.history import Replay
 from refold.warehouse.replay.invalid_events import halve, materialise, positions_of
 
-_MOST_A_BUCKET = 100
+_MAX_PER_BUCKET = 100
 _POSITIONS = 5
-_EVENTS_A_UNIT = 500_000
-_COMMITS_A_UNIT = 2_000
+_EVENTS_PER_UNIT = 500_000
+_COMMITS_PER_UNIT = 2_000
 _MEMORY = "2GB"
 
 
@@ -55,7 +55,7 @@ class Reason:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ShapeResult:
+class DryRunResult:
     """How the stored events of one shape fared.
 
     Attributes:
@@ -84,7 +84,7 @@ def dry_run(
     *,
     head: Head | None = None,
     report: Callable[[int, int], None] = lambda _done, _planned: None,
-) -> list[ShapeResult]:
+) -> list[DryRunResult]:
     """Run every stored shape through its chain of upcasters, over all stored events.
 
     Args:
@@ -122,41 +122,41 @@ def dry_run(
         with _scratch() as connection:
             _run(connection, domain, unit(connection), tally)
     report(len(units), len(units))
-    return [tally.result(shape, domain.registry) for shape in sorted(tally.events)]
+    return [tally.result(schema_key, domain.registry) for schema_key in sorted(tally.events)]
 
 
 @dataclass(slots=True)
 class _Tally:
     """What was counted so far."""
 
-    events: dict[Shape, int] = field(default_factory=dict)
-    reasons: dict[Shape, dict[str, Reason]] = field(default_factory=dict)
-    incomplete: set[Shape] = field(default_factory=set)
+    events: dict[SchemaKey, int] = field(default_factory=dict)
+    reasons: dict[SchemaKey, dict[str, Reason]] = field(default_factory=dict)
+    incomplete: set[SchemaKey] = field(default_factory=set)
 
-    def count(self, shape: Shape, events: int) -> None:
-        self.events[shape] = self.events.get(shape, 0) + events
+    def count(self, schema_key: SchemaKey, events: int) -> None:
+        self.events[schema_key] = self.events.get(schema_key, 0) + events
 
-    def fail(self, shape: Shape, reason: Reason) -> None:
-        reasons = self.reasons.setdefault(shape, {})
+    def fail(self, schema_key: SchemaKey, reason: Reason) -> None:
+        reasons = self.reasons.setdefault(schema_key, {})
         before = reasons.get(reason.text, Reason(reason.text, 0, reason.first_position, ()))
         first = tuple(sorted({*before.positions, *reason.positions})[:_POSITIONS])
         reasons[reason.text] = Reason(reason.text, before.events + reason.events, first[0], first)
 
-    def result(self, shape: Shape, registry: Registry) -> ShapeResult:
-        reasons = sorted(self.reasons.get(shape, {}).values(), key=lambda r: (-r.events, r.first_position))
-        return ShapeResult(
-            event_type=shape[0],
-            schema_version=shape[1],
-            becomes=_becomes(shape, registry),
-            events=self.events[shape],
+    def result(self, schema_key: SchemaKey, registry: Registry) -> DryRunResult:
+        reasons = sorted(self.reasons.get(schema_key, {}).values(), key=lambda r: (-r.events, r.first_position))
+        return DryRunResult(
+            event_type=schema_key[0],
+            schema_version=schema_key[1],
+            becomes=_becomes(schema_key, registry),
+            events=self.events[schema_key],
             broken=sum(r.events for r in reasons),
-            complete=shape not in self.incomplete,
+            complete=schema_key not in self.incomplete,
             reasons=tuple(reasons),
         )
 
 
-def _becomes(shape: Shape, registry: Registry) -> tuple[str, ...]:
-    return tuple(sorted(t for t in registry.classes if shape in registry.sources(t)))
+def _becomes(schema_key: SchemaKey, registry: Registry) -> tuple[str, ...]:
+    return tuple(sorted(t for t in registry.classes if schema_key in registry.sources(t)))
 
 
 @contextmanager
@@ -174,13 +174,13 @@ _Unit = Callable[[duckdb.DuckDBPyConnection], Typed]
 def _sealed_units(log: EventLog, domain: Domain, head: Head, tally: _Tally) -> Iterator[_Unit]:
     segments = []
     for s in live_segments(head):
-        if s.raw or domain.registry.knows(s.shape):
+        if s.untyped or domain.registry.knows(s.schema_key):
             segments.append(s)
         else:  # typed by code that knew it, which this does not: counted without being read
-            tally.count(s.shape, s.rows)
+            tally.count(s.schema_key, s.rows)
             text = f"Unknown to the domain: {s.event_type} v{s.schema_version}"
             first = s.first_position + s.position_base
-            tally.fail(s.shape, Reason(text, s.rows, first, (first,)))
+            tally.fail(s.schema_key, Reason(text, s.rows, first, (first,)))
     for bucket in sorted({s.bucket for s in segments}):
         mine = [s for s in segments if s.bucket == bucket]
         yield lambda connection, mine=mine: typed_segments(connection, log, domain.registry, mine)  # type: ignore[misc]
@@ -193,7 +193,7 @@ def _tail_units(log: EventLog, domain: Domain, head: Head) -> Iterator[_Unit]:
             log,
             domain.registry,
             Head(Manifest(), tuple(part)),
-            shapes=None,
+            schema_keys=None,
             after=part[0].first_position - 1,
             up_to=part[-1].last_position,
         )
@@ -203,7 +203,7 @@ def _parts(tail: Iterable[CommitInfo]) -> Iterator[list[CommitInfo]]:
     part: list[CommitInfo] = []
     for info in tail:
         part.append(info)
-        if len(part) == _COMMITS_A_UNIT or sum(i.events for i in part) >= _EVENTS_A_UNIT:
+        if len(part) == _COMMITS_PER_UNIT or sum(i.events for i in part) >= _EVENTS_PER_UNIT:
             yield part
             part = []
     if part:
@@ -212,29 +212,29 @@ def _parts(tail: Iterable[CommitInfo]) -> Iterator[list[CommitInfo]]:
 
 def _run(connection: duckdb.DuckDBPyConnection, domain: Domain, typed: Typed, tally: _Tally) -> None:
     for misfit in typed.broken:
-        shape = (misfit.event_type, misfit.schema_version)
-        tally.count(shape, 1)
-        tally.fail(shape, Reason(misfit.reason, 1, misfit.position, (misfit.position,)))
-    groups: dict[Shape | Upcaster, dict[Shape, str]] = {}
-    for shape, relation in typed.relations.items():
-        groups.setdefault(_merger_of(shape, domain.registry) or shape, {})[shape] = relation
+        schema_key = (misfit.event_type, misfit.schema_version)
+        tally.count(schema_key, 1)
+        tally.fail(schema_key, Reason(misfit.reason, 1, misfit.position, (misfit.position,)))
+    groups: dict[SchemaKey | Upcaster, dict[SchemaKey, str]] = {}
+    for schema_key, relation in typed.relations.items():
+        groups.setdefault(_merger_of(schema_key, domain.registry) or schema_key, {})[schema_key] = relation
     for stored in groups.values():
         _run_group(connection, domain, stored, tally)
 
 
-def _merger_of(shape: Shape, registry: Registry) -> Upcaster | None:
+def _merger_of(schema_key: SchemaKey, registry: Registry) -> Upcaster | None:
     """Find the merger that a shape's chain comes to: what it joins must be run together."""
-    while (step := registry.upcaster(shape)) is not None:
+    while (step := registry.upcaster(schema_key)) is not None:
         if step.form is Form.MERGE:
             return step
         if step.into:
             return None
-        shape = (shape[0], shape[1] + 1)
+        schema_key = (schema_key[0], schema_key[1] + 1)
     return None
 
 
 def _run_group(
-    connection: duckdb.DuckDBPyConnection, domain: Domain, stored: Mapping[Shape, str], tally: _Tally
+    connection: duckdb.DuckDBPyConnection, domain: Domain, stored: Mapping[SchemaKey, str], tally: _Tally
 ) -> None:
     failing: dict[int, str] = {}
     complete = True
@@ -248,7 +248,7 @@ def _run_group(
 
 
 def _halved(
-    connection: duckdb.DuckDBPyConnection, domain: Domain, stored: Mapping[Shape, str], error: duckdb.Error
+    connection: duckdb.DuckDBPyConnection, domain: Domain, stored: Mapping[SchemaKey, str], error: duckdb.Error
 ) -> tuple[dict[int, str], bool]:
     """Find the events that fail in SQL, and those that then fail in Python; and tell whether that is all of them."""
     tables = materialise(connection, stored)
@@ -264,7 +264,7 @@ def _halved(
             return first_line(failed)
         return None
 
-    found = dict(itertools.islice(halve(positions, failure), _MOST_A_BUCKET))
+    found = dict(itertools.islice(halve(positions, failure), _MAX_PER_BUCKET))
     if not found:  # it takes several events to fail, such as a run that a merger joins
         return {positions[0]: f"{first_line(error)} (no event fails by itself)"}, False
     try:
@@ -274,7 +274,7 @@ def _halved(
 
 
 def _broken_in_python(
-    connection: duckdb.DuckDBPyConnection, domain: Domain, stored: Mapping[Shape, str], skip: Iterable[int]
+    connection: duckdb.DuckDBPyConnection, domain: Domain, stored: Mapping[SchemaKey, str], skip: Iterable[int]
 ) -> dict[int, str]:
     """Run events through their chains; those that fail in a Python upcaster are told, one that fails in SQL raises."""
     replay = Replay(connection, domain, stored, skip=skip)
@@ -285,16 +285,16 @@ def _broken_in_python(
 
 
 def _count(
-    connection: duckdb.DuckDBPyConnection, stored: Mapping[Shape, str], failing: Mapping[int, str], tally: _Tally
+    connection: duckdb.DuckDBPyConnection, stored: Mapping[SchemaKey, str], failing: Mapping[int, str], tally: _Tally
 ) -> None:
     table = {"position": pa.array(failing.keys(), pa.int64()), "reason": pa.array(failing.values(), pa.string())}
     connection.register("_failing", pa.table(table))
-    for shape, relation in stored.items():
+    for schema_key, relation in stored.items():
         [(events,)] = connection.execute(f"SELECT count(*) FROM {relation}").fetchall()
-        tally.count(shape, events)
+        tally.count(schema_key, events)
         if failing:
             for text, count, first in connection.execute(
                 f"SELECT reason, count(*), min(position, {_POSITIONS}) FROM {relation} JOIN _failing USING (position) "
                 "GROUP BY 1"
             ).fetchall():
-                tally.fail(shape, Reason(text, count, first[0], tuple(first)))
+                tally.fail(schema_key, Reason(text, count, first[0], tuple(first)))

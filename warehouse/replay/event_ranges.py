@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 import duckdb
 
 from refold.event_schemas import Registry
-from refold.event_schemas.registry import Shape
+from refold.event_schemas.registry import SchemaKey
 from refold.warehouse.engine.sql import columns
 from refold.warehouse.event_log.commit import CommitInfo
 from refold.warehouse.event_log.heads import files_literal
@@ -16,7 +16,7 @@ from refold.warehouse.event_log.log import EventLog, Head
 from refold.warehouse.event_log.manifest import Segment
 from refold.warehouse.event_log.payload_parsing import Typed, typed_events
 from refold.warehouse.event_log.seal import COMMIT_COLUMNS, based
-from refold.warehouse.event_log.segments import raw_relation, segment_relations
+from refold.warehouse.event_log.segments import segment_relations, untyped_relation
 from refold.warehouse.event_log.small_batches import FEW, typed_few_events
 
 _names = itertools.count()
@@ -46,16 +46,16 @@ def typed_segments(
     """
     if up_to is not None:
         segments = [s for s in segments if _touches(s, 0, up_to)]
-    known = [s for s in segments if registry.knows(s.shape)]
+    known = [s for s in segments if registry.knows(s.schema_key)]
     relations = segment_relations(log, known, registry)
-    raw = raw_relation(log, segments, registry)
+    untyped = untyped_relation(log, segments, registry)
     if up_to is not None:
-        cut = {s.shape for s in known if s.last_position + s.position_base > up_to}
+        cut = {s.schema_key for s in known if s.last_position + s.position_base > up_to}
         relations = {s: _bounded(r, up_to) if s in cut else r for s, r in relations.items()}
-        raw = raw and _bounded(raw, up_to)
-    if raw is None:
+        untyped = untyped and _bounded(untyped, up_to)
+    if untyped is None:
         return Typed(relations, ())
-    parsed = typed_events(connection, raw, registry)
+    parsed = typed_events(connection, untyped, registry)
     return Typed(_joined(relations, parsed.relations), parsed.broken)
 
 
@@ -65,7 +65,7 @@ def typed_range(
     registry: Registry,
     head: Head,
     *,
-    shapes: Iterable[Shape] | None,
+    schema_keys: Iterable[SchemaKey] | None,
     after: int,
     up_to: int,
 ) -> Typed:
@@ -76,14 +76,14 @@ def typed_range(
         log: the log.
         registry: the contracts.
         head: the end of the log, as a guide to what lies where.
-        shapes: the shapes to read; None for all.
+        schema_keys: the shapes to read; None for all.
         after: a position.
         up_to: a position.
     """
     segments = [s for s in _all_segments(head) if _touches(s, after, up_to)]
-    if shapes is not None:
-        wanted = set(shapes)
-        segments = [s for s in segments if s.shape in wanted or s.raw or not registry.knows(s.shape)]
+    if schema_keys is not None:
+        wanted = set(schema_keys)
+        segments = [s for s in segments if s.schema_key in wanted or s.untyped or not registry.knows(s.schema_key)]
     sealed = typed_segments(connection, log, registry, segments)
     within = f"position > {after} AND position <= {up_to}"
     relations = {s: f"(SELECT * FROM {r} WHERE {within})" for s, r in sealed.relations.items()}
@@ -125,8 +125,10 @@ def _rows(log: EventLog, tail: Sequence[CommitInfo]) -> str:
     return f"(SELECT {columns(COMMIT_COLUMNS)} FROM read_parquet({files}, hive_partitioning = false))"
 
 
-def _joined(left: dict[Shape, str], right: dict[Shape, str]) -> dict[Shape, str]:
+def _joined(left: dict[SchemaKey, str], right: dict[SchemaKey, str]) -> dict[SchemaKey, str]:
     joined = dict(left)
-    for shape, relation in right.items():
-        joined[shape] = f"(FROM {left[shape]} UNION ALL BY NAME FROM {relation})" if shape in left else relation
+    for schema_key, relation in right.items():
+        joined[schema_key] = (
+            f"(FROM {left[schema_key]} UNION ALL BY NAME FROM {relation})" if schema_key in left else relation
+        )
     return joined

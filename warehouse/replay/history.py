@@ -24,13 +24,13 @@ from refold.event_schemas import (
 )
 from refold.event_schemas.envelope import ENVELOPE, RecordedEvent
 from refold.event_schemas.payload import from_json, to_json
-from refold.event_schemas.registry import Shape
+from refold.event_schemas.registry import SchemaKey
 from refold.event_schemas.upcasting import Form
 from refold.warehouse.declarations.domain import Domain
 from refold.warehouse.declarations.upcaster_sql import CARRIED, event_relation_schema, target_of
 from refold.warehouse.engine.arrow_values import array_of
 from refold.warehouse.engine.sql import columns
-from refold.warehouse.event_log.payload_parsing import BrokenEvent
+from refold.warehouse.event_log.payload_parsing import InvalidEvent
 
 _SPLIT_LIMIT = 1024
 _names = itertools.count()
@@ -53,17 +53,17 @@ class Replay:
         self,
         connection: duckdb.DuckDBPyConnection,
         domain: Domain,
-        stored: Mapping[Shape, str],
+        stored: Mapping[SchemaKey, str],
         *,
         skip: Iterable[int] = (),
     ) -> None:
         self._connection = connection
         self._domain = domain
         self._stored = dict(stored)
-        self._relations: dict[Shape, str | None] = {}
-        self._ran: dict[int, dict[Shape, str]] = {}
+        self._relations: dict[SchemaKey, str | None] = {}
+        self._ran: dict[int, dict[SchemaKey, str]] = {}
         self._runs: dict[int, tuple[int, ...]] = {}
-        self.broken: list[BrokenEvent] = []
+        self.broken: list[InvalidEvent] = []
         if skipped := sorted(set(skip)):
             told = ", ".join(map(str, skipped))
             self._stored = {s: f"(SELECT * FROM {r} WHERE position NOT IN ({told}))" for s, r in self._stored.items()}
@@ -73,36 +73,38 @@ class Replay:
         newest = self._domain.registry.newest(event_type)
         return self.relation(newest) if newest else None
 
-    def relation(self, shape: Shape) -> str | None:
+    def relation(self, schema_key: SchemaKey) -> str | None:
         """Give a relation of the events that are, or become, of this shape."""
-        if shape not in self._relations:
-            self._relations[shape] = self._union(shape)
-        return self._relations[shape]
+        if schema_key not in self._relations:
+            self._relations[schema_key] = self._union(schema_key)
+        return self._relations[schema_key]
 
     def together(self, positions: Iterable[int]) -> list[tuple[int, ...]]:
         """Group positions of stored events by what a merger joined; most stand alone."""
         return sorted({self._runs.get(p, (p,)) for p in positions})
 
-    def _union(self, shape: Shape) -> str | None:
-        names = columns([*CARRIED, *self._domain.registry.schema(*shape).names])
-        parts = [self._stored[shape]] if shape in self._stored else []
+    def _union(self, schema_key: SchemaKey) -> str | None:
+        names = columns([*CARRIED, *self._domain.registry.schema(*schema_key).names])
+        parts = [self._stored[schema_key]] if schema_key in self._stored else []
         for step in self._domain.registry.upcasters:
             if step.form is Form.SQL:
-                if target_of(step, self._domain.registry) == shape and (given := self.relation(step.sources[0].key)):
+                if target_of(step, self._domain.registry) == schema_key and (
+                    given := self.relation(step.sources[0].key)
+                ):
                     parts.append(f"(WITH event AS (FROM {given}) {self._domain.upcaster_sql[step.sources[0].key]})")
-            elif shape in _targets(step, self._domain) and shape in (made := self._run(step)):
-                parts.append(made[shape])
+            elif schema_key in _targets(step, self._domain) and schema_key in (made := self._run(step)):
+                parts.append(made[schema_key])
         if len(parts) <= 1:
             return parts[0] if parts else None
         return "(" + " UNION ALL ".join(f"SELECT {names} FROM {p}" for p in parts) + ")"
 
-    def _run(self, step: Upcaster) -> dict[Shape, str]:
+    def _run(self, step: Upcaster) -> dict[SchemaKey, str]:
         if id(step) not in self._ran:
-            made: dict[Shape, list[dict[str, Any]]] = {}
+            made: dict[SchemaKey, list[dict[str, Any]]] = {}
             siblings: Counter[int] = Counter()
             for given in self._inputs(step):
                 self._apply(step, given, made, siblings)
-            self._ran[id(step)] = {shape: self._register(shape, rows) for shape, rows in made.items()}
+            self._ran[id(step)] = {schema_key: self._register(schema_key, rows) for schema_key, rows in made.items()}
         return self._ran[id(step)]
 
     def _inputs(self, step: Upcaster) -> Iterable[list[_Upcastable]]:
@@ -118,7 +120,7 @@ class Replay:
         self,
         step: Upcaster,
         given: list[_Upcastable],
-        made: dict[Shape, list[dict[str, Any]]],
+        made: dict[SchemaKey, list[dict[str, Any]]],
         siblings: Counter[int],
     ) -> None:
         events = [g.event for g in given]
@@ -132,14 +134,14 @@ class Replay:
             rows = [_result_row(step, self._domain, events[-1], r) for r in results]
         except Exception as error:  # whatever a user's function raises is this event's failure
             reason = f"{step.name}: {error}" if str(error) else f"{step.name}: {type(error).__name__}"
-            self.broken += [broken_event(e, reason) for e in events]
+            self.broken += [invalid_event(e, reason) for e in events]
             return
-        for shape, row in rows:
-            made.setdefault(shape, []).append({**row, "_ordinal": siblings[positions[-1]]})
+        for schema_key, row in rows:
+            made.setdefault(schema_key, []).append({**row, "_ordinal": siblings[positions[-1]]})
             siblings[positions[-1]] += 1
 
-    def _register(self, shape: Shape, rows: list[dict[str, Any]]) -> str:
-        schema = event_relation_schema(self._domain.registry.schema(*shape))
+    def _register(self, schema_key: SchemaKey, rows: list[dict[str, Any]]) -> str:
+        schema = event_relation_schema(self._domain.registry.schema(*schema_key))
         name = f"_upcast_{next(_names)}"
         arrays = [array_of([row[f.name] for row in rows], f.type) for f in schema]
         self._connection.register(name, pa.Table.from_arrays(arrays, schema=schema))
@@ -156,7 +158,7 @@ class _Upcastable:
         self.ordinal = ordinal
 
 
-def _targets(step: Upcaster, domain: Domain) -> set[Shape | None]:
+def _targets(step: Upcaster, domain: Domain) -> set[SchemaKey | None]:
     if step.into:
         return {domain.registry.newest(t) for t in step.targets}
     return {(step.sources[0].event_type, step.sources[0].schema_version + 1)}
@@ -189,19 +191,19 @@ def _continues(before: RecordedEvent, after: RecordedEvent) -> bool:
     )
 
 
-def _result_row(step: Upcaster, domain: Domain, source: RecordedEvent, result: Any) -> tuple[Shape, dict[str, Any]]:
+def _result_row(step: Upcaster, domain: Domain, source: RecordedEvent, result: Any) -> tuple[SchemaKey, dict[str, Any]]:
     if is_event(type(result)):
-        shape = (event_type_of(type(result)), schema_version_of(type(result)))
+        schema_key = (event_type_of(type(result)), schema_version_of(type(result)))
     else:
-        shape = (step.sources[0].event_type, step.sources[0].schema_version + 1)
-    if shape not in _targets(step, domain):
+        schema_key = (step.sources[0].event_type, step.sources[0].schema_version + 1)
+    if schema_key not in _targets(step, domain):
         told = ", ".join(step.targets)
-        raise ContractError(f"it returned an event of {shape[0]} v{shape[1]}; declared with into= is {told}")
-    schema = domain.registry.schema(*shape)
+        raise ContractError(f"it returned an event of {schema_key[0]} v{schema_key[1]}; declared with into= is {told}")
+    schema = domain.registry.schema(*schema_key)
     payload = from_json(to_json(result, schema), schema)
     envelope = {name: getattr(source, name) for name in ENVELOPE.names}
-    envelope |= {"event_type": shape[0], "schema_version": shape[1]}
-    return shape, {**envelope, **payload}
+    envelope |= {"event_type": schema_key[0], "schema_version": schema_key[1]}
+    return schema_key, {**envelope, **payload}
 
 
 def arrow_ready(payload: dict[str, Any], schema: pa.Schema) -> dict[str, Any]:
@@ -212,12 +214,12 @@ def arrow_ready(payload: dict[str, Any], schema: pa.Schema) -> dict[str, Any]:
     }
 
 
-def broken_event(event: RecordedEvent, reason: str) -> BrokenEvent:
+def invalid_event(event: RecordedEvent, reason: str) -> InvalidEvent:
     """Make the record of a broken event from the event itself."""
     payload = orjson.dumps(dict(event.payload), default=str).decode()
-    return BrokenEvent(event.position, event.stream_id, event.event_type, event.schema_version, reason, payload)
+    return InvalidEvent(event.position, event.stream_id, event.event_type, event.schema_version, reason, payload)
 
 
-def sources_of(domain: Domain, event_types: Sequence[str]) -> frozenset[Shape]:
+def sources_of(domain: Domain, event_types: Sequence[str]) -> frozenset[SchemaKey]:
     """Name all stored shapes that can become one of these event types, with what mergers read beside them."""
-    return frozenset(shape for t in event_types for shape in domain.registry.sources(t))
+    return frozenset(schema_key for t in event_types for schema_key in domain.registry.sources(t))

@@ -15,12 +15,12 @@ from typing import TypeVar
 import duckdb
 import pyarrow as pa
 
-from refold.event_schemas import BrokenEventsError, DamagedLogError, ProjectionError
-from refold.event_schemas.registry import Shape
+from refold.event_schemas import DamagedLogError, InvalidEventsError, ProjectionError
+from refold.event_schemas.registry import SchemaKey
 from refold.warehouse.declarations.domain import Domain
 from refold.warehouse.declarations.upcaster_sql import CARRIED
 from refold.warehouse.engine.sql import columns, first_line
-from refold.warehouse.event_log.payload_parsing import BrokenEvent
+from refold.warehouse.event_log.payload_parsing import InvalidEvent
 from refold.warehouse.replay.contributions import Compiled, contributions
 from refold.warehouse.replay.folds import FoldFailure
 from refold.warehouse.replay.history import Replay
@@ -31,13 +31,13 @@ _EXAMPLES = 5
 _ROUNDS = 1000
 
 
-def apply_unbroken(
+def apply_valid(
     connection: duckdb.DuckDBPyConnection,
     domain: Domain,
     compiled: Compiled,
-    stored: Mapping[Shape, str],
+    stored: Mapping[SchemaKey, str],
     apply: Callable[[Replay], T],
-) -> tuple[T, list[BrokenEvent]]:
+) -> tuple[T, list[InvalidEvent]]:
     """Apply stored events to a read model, leaving out those that cannot be applied.
 
     Args:
@@ -54,12 +54,12 @@ def apply_unbroken(
         DamagedLogError: a segment cannot be read.
         ProjectionError: it fails although no single event does (a total that overflows).
     """
-    broken: dict[int, BrokenEvent] = {}
+    broken: dict[int, InvalidEvent] = {}
     for _ in range(_ROUNDS):
         replay = Replay(connection, domain, stored, skip=broken)
         try:
             result = apply(replay)
-            found: list[BrokenEvent] = []
+            found: list[InvalidEvent] = []
         except duckdb.Error as error:
             found = _find(connection, domain, compiled, stored, broken, error)
         except FoldFailure as failure:
@@ -76,15 +76,15 @@ def _find(
     connection: duckdb.DuckDBPyConnection,
     domain: Domain,
     compiled: Compiled,
-    stored: Mapping[Shape, str],
+    stored: Mapping[SchemaKey, str],
     known: Iterable[int],
     error: duckdb.Error,
-) -> list[BrokenEvent]:
+) -> list[InvalidEvent]:
     needed = {s for h in compiled.model.handlers for s in domain.registry.sources(h.event_type)}
     tables = materialise(connection, {s: r for s, r in stored.items() if s in needed})
     positions = positions_of(connection, tables, without=set(known))
     fails = functools.partial(_failure, connection, domain, compiled, tables)
-    found: list[BrokenEvent] = []
+    found: list[InvalidEvent] = []
     for alone, reason in halve([(p,) for p in positions], functools.partial(fails, upcast_only=True)):
         found += events_at(connection, tables, [alone], reason)
     if found:
@@ -128,28 +128,28 @@ def halve(positions: Sequence[P], failure: Callable[[Sequence[P]], str | None]) 
             ranges += [part[middle:], part[:middle]]
 
 
-def materialise(connection: duckdb.DuckDBPyConnection, stored: Mapping[Shape, str]) -> dict[Shape, str]:
+def materialise(connection: duckdb.DuckDBPyConnection, stored: Mapping[SchemaKey, str]) -> dict[SchemaKey, str]:
     """Copy relations into temporary tables, which are quick to read many times.
 
     Raises:
         DamagedLogError: a segment cannot be read.
     """
     tables = {}
-    for index, shape in enumerate(sorted(stored)):
+    for index, schema_key in enumerate(sorted(stored)):
         name = f"_stored_{index}"
         try:
-            connection.execute(f"CREATE OR REPLACE TEMP TABLE {name} AS FROM {stored[shape]}")
+            connection.execute(f"CREATE OR REPLACE TEMP TABLE {name} AS FROM {stored[schema_key]}")
         except duckdb.Error as error:
             raise DamagedLogError(
-                f"The stored events of {shape[0]} v{shape[1]} cannot be read: {first_line(error)} Run `refold events "
-                "verify` and restore the segment that it names."
+                f"The stored events of {schema_key[0]} v{schema_key[1]} cannot be read: {first_line(error)} Run "
+                "`refold events verify` and restore the segment that it names."
             ) from error
-        tables[shape] = name
+        tables[schema_key] = name
     return tables
 
 
 def positions_of(
-    connection: duckdb.DuckDBPyConnection, tables: Mapping[Shape, str], *, without: Collection[int] = ()
+    connection: duckdb.DuckDBPyConnection, tables: Mapping[SchemaKey, str], *, without: Collection[int] = ()
 ) -> list[int]:
     """Give the positions of all events of some relations, in order."""
     union = " UNION ALL ".join(f"SELECT position FROM {t}" for t in tables.values())
@@ -161,7 +161,7 @@ def _failure(
     connection: duckdb.DuckDBPyConnection,
     domain: Domain,
     compiled: Compiled,
-    tables: Mapping[Shape, str],
+    tables: Mapping[SchemaKey, str],
     part: Sequence[tuple[int, ...]],
     *,
     upcast_only: bool = False,
@@ -179,15 +179,15 @@ def _failure(
 
 def events_at(
     connection: duckdb.DuckDBPyConnection,
-    stored: Mapping[Shape, str],
+    stored: Mapping[SchemaKey, str],
     positions: Iterable[tuple[int, ...]],
     reason: str,
-) -> list[BrokenEvent]:
+) -> list[InvalidEvent]:
     """Give stored events, by groups of positions, as broken for a reason."""
     told = ", ".join(map(str, sorted(itertools.chain(*positions))))
     if not told:
         return []
-    found: list[BrokenEvent] = []
+    found: list[InvalidEvent] = []
     envelope = columns(["position", "stream_id", "event_type", "schema_version"])
     for relation in stored.values():
         names = [name for name in connection.sql(f"FROM {relation}").columns if name not in CARRIED]
@@ -195,13 +195,13 @@ def events_at(
         rows = connection.execute(
             f"SELECT {envelope}, {payload} FROM (FROM {relation} WHERE position IN ({told}))"
         ).fetchall()
-        found += [BrokenEvent(r[0], r[1], r[2], r[3], reason, r[4]) for r in rows]
+        found += [InvalidEvent(r[0], r[1], r[2], r[3], reason, r[4]) for r in rows]
     return found
 
 
 def not_discarded(
-    broken: Mapping[str, Sequence[BrokenEvent]], discarded: Collection[tuple[str, int]]
-) -> list[BrokenEvent]:
+    broken: Mapping[str, Sequence[InvalidEvent]], discarded: Collection[tuple[str, int]]
+) -> list[InvalidEvent]:
     """Give the broken events that stop a strict run: those that nobody decided to go without.
 
     Args:
@@ -211,7 +211,7 @@ def not_discarded(
     return [b for name, found in broken.items() for b in found if (name, b.position) not in discarded]
 
 
-def refuse(broken: Sequence[BrokenEvent], *, doing: str) -> BrokenEventsError:
+def refuse(broken: Sequence[InvalidEvent], *, doing: str) -> InvalidEventsError:
     """Write the error of a strict run: counts per reason, and the first examples."""
     counts = Counter(b.reason for b in broken)
     reasons = "; ".join(f"{n} x {reason}" for reason, n in counts.most_common(_EXAMPLES))
@@ -219,7 +219,7 @@ def refuse(broken: Sequence[BrokenEvent], *, doing: str) -> BrokenEventsError:
     examples = "; ".join(
         f"position {b.position}, stream {b.stream_id}, {b.event_type} v{b.schema_version}: {b.reason}" for b in first
     )
-    return BrokenEventsError(
+    return InvalidEventsError(
         f"{doing} met {len({b.position for b in broken})} events that cannot be applied. By reason: {reasons}. First "
         f"examples: {examples}. Nothing was published. Mend the upcaster, the handler or the contract, or collect such "
         "events with --dead-letter; `refold dead-letters discard` then decides to go without some."

@@ -9,14 +9,14 @@ import pyarrow as pa
 
 from refold.event_schemas import (
     ENVELOPE,
-    BrokenEventsError,
+    InvalidEventsError,
     PayloadError,
     RecordedEvent,
     schema_of,
     schema_version_of,
 )
 from refold.event_schemas.payload import from_json, to_json
-from refold.event_schemas.registry import Shape
+from refold.event_schemas.registry import SchemaKey
 from refold.event_schemas.values import instance_of
 from refold.warehouse.declarations.domain import Domain
 from refold.warehouse.declarations.upcaster_sql import CARRIED, event_relation_schema
@@ -37,7 +37,7 @@ def newest_events(domain: Domain, recorded: Sequence[RecordedEvent]) -> list[Any
         Instances of the newest classes, in order; an upcaster may have made more or fewer of them.
 
     Raises:
-        BrokenEventsError: one does not fit its contract, or an upcaster fails on it.
+        InvalidEventsError: one does not fit its contract, or an upcaster fails on it.
         UnknownEventTypeError: the domain does not know one's type.
         UnknownSchemaVersionError: the domain does not know one's schema version.
     """
@@ -56,27 +56,27 @@ def _checked(domain: Domain, event: RecordedEvent) -> dict[str, Any]:
         raise _broken(event.stream_id, event.position, str(error)) from error
 
 
-def _broken(stream_id: str, position: int, reason: str) -> BrokenEventsError:
-    return BrokenEventsError(
+def _broken(stream_id: str, position: int, reason: str) -> InvalidEventsError:
+    return InvalidEventsError(
         f"Stream {stream_id!r} cannot be loaded: the event at position {position} is broken ({reason}). Nothing was "
         "appended. Look at it with `refold events get`, and mend the upcaster or contract."
     )
 
 
 def _upcast(domain: Domain, recorded: Sequence[RecordedEvent], checked: Sequence[dict[str, Any]]) -> list[Any]:
-    rows: dict[Shape, list[dict[str, Any]]] = {}
+    rows: dict[SchemaKey, list[dict[str, Any]]] = {}
     for event, payload in zip(recorded, checked, strict=True):
         envelope = {name: getattr(event, name) for name in ENVELOPE.names}
-        shape = (event.event_type, event.schema_version)
-        rows.setdefault(shape, []).append({**envelope, "_ordinal": 0, **payload})
+        schema_key = (event.event_type, event.schema_version)
+        rows.setdefault(schema_key, []).append({**envelope, "_ordinal": 0, **payload})
     found: list[tuple[int, int, Any]] = []
     with connect(threads=1) as connection:
         stored = {}
-        for number, (shape, mine) in enumerate(rows.items()):
-            schema = event_relation_schema(domain.registry.schema(*shape))
+        for number, (schema_key, mine) in enumerate(rows.items()):
+            schema = event_relation_schema(domain.registry.schema(*schema_key))
             arrays = [array_of([row[f.name] for row in mine], f.type) for f in schema]
             connection.register(name := f"_stored_{number}", pa.Table.from_arrays(arrays, schema=schema))
-            stored[shape] = name
+            stored[schema_key] = name
         replay = Replay(connection, domain, stored)
         for event_type, cls in domain.registry.classes.items():
             if (relation := replay.events(event_type)) is None:

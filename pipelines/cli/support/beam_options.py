@@ -66,12 +66,12 @@ def parse_options(runner: str | None, arguments: list[str]) -> PipelineOptions:
         UsageError: there is no such runner, or it has no such option.
     """
     from refold.event_schemas import UsageError
-    from refold.pipelines.beam.runners import make_options, make_runner
+    from refold.pipelines.beam.runners import beam_options, make_runner
 
     said = io.StringIO()
     try:
         with redirect_stderr(said):
-            options = make_options(_runner_in(arguments) or runner, arguments)
+            options = beam_options(_runner_in(arguments) or runner, arguments)
     except SystemExit as error:
         told = (said.getvalue().strip().splitlines() or [str(error)])[-1].split("error: ")[-1]
         raise UsageError(f"Beam refuses what follows --: {told}.") from error

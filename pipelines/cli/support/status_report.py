@@ -27,7 +27,7 @@ COLUMNS = ("read model", "rows", "position", "lag", "last updated")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Standing:
+class StatusReport:
     """What one look found.
 
     Attributes:
@@ -61,7 +61,7 @@ class Standing:
     silent: float | None
 
 
-def look(call: Invocation) -> Standing:
+def look(call: Invocation) -> StatusReport:
     """Look at the log, at what is published, and at what the live stream says."""
     from refold.pipelines.cli.support.published import look_inside
     from refold.warehouse.read_models.database import Checkpoint
@@ -82,7 +82,7 @@ def look(call: Invocation) -> Standing:
     foreign = newest is not None and newest.log_id != log.log_id
     at = Checkpoint(stream.position, stream.commit_number, stream.recorded_at) if stream else NOTHING_SHOWN
     names = [m.name for m in call.domain.read_models]
-    return Standing(
+    return StatusReport(
         domain=log.domain_name,
         log_url=call.settings.log,
         end=end,
@@ -99,7 +99,7 @@ def look(call: Invocation) -> Standing:
     )
 
 
-def lines(seen: Standing) -> Iterator[str]:
+def lines(seen: StatusReport) -> Iterator[str]:
     """Tell it to people, above the table of read models."""
     end, newest = seen.end, seen.newest
     yield f"Log         {seen.log_url} (domain {seen.domain})"
@@ -124,7 +124,7 @@ def lines(seen: Standing) -> Iterator[str]:
         )
 
 
-def _stream(seen: Standing) -> str:
+def _stream(seen: StatusReport) -> str:
     stream = seen.stream
     assert stream is not None
     assert seen.silent is not None
@@ -148,7 +148,7 @@ def lag_text(lag: Lag) -> str:
     return plural(lag.events, "event") + ("" if lag.seconds is None else f", {duration(lag.seconds)}")
 
 
-def rows(seen: Standing) -> list[tuple[Any, ...]]:
+def rows(seen: StatusReport) -> list[tuple[Any, ...]]:
     """Give the table of read models: those that are published, and those that were never built."""
     newest = seen.newest
     if newest is None:
@@ -158,7 +158,7 @@ def rows(seen: Standing) -> list[tuple[Any, ...]]:
     return [*built, *((name, None, None, "not built yet", "") for name in seen.unbuilt)]
 
 
-def line(seen: Standing) -> str:
+def line(seen: StatusReport) -> str:
     """Tell the least of it, for a line that is followed by the next look's."""
     newest, stream = seen.newest, seen.stream
     told = [f"log {seen.end.position:,}"]
@@ -169,7 +169,7 @@ def line(seen: Standing) -> str:
     return "  ".join([*told, f"lag {lag_text(seen.lag)}"])
 
 
-def document(seen: Standing) -> dict[str, Any]:
+def document(seen: StatusReport) -> dict[str, Any]:
     """Tell it to machines."""
     newest, inside, end = seen.newest, seen.inside, seen.end
     updated = inside.last_updated if inside else None
@@ -205,12 +205,12 @@ def document(seen: Standing) -> dict[str, Any]:
     }
 
 
-def _built(seen: Standing, updated: str | None) -> Iterator[dict[str, Any]]:
+def _built(seen: StatusReport, updated: str | None) -> Iterator[dict[str, Any]]:
     for name, table in sorted(seen.newest.tables.items()) if seen.newest else ():
         at = seen.newest.position if seen.newest else 0
         yield {"name": name, "rows": table.rows, "position": at, "last_updated": updated, "lag": asdict(seen.lag)}
 
 
-def _unbuilt(seen: Standing) -> Iterator[dict[str, Any]]:
+def _unbuilt(seen: StatusReport) -> Iterator[dict[str, Any]]:
     for name in seen.unbuilt:
         yield {"name": name, "rows": None, "position": 0, "last_updated": None, "lag": asdict(seen.unbuilt_lag)}

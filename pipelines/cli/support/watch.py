@@ -16,10 +16,10 @@ from refold.pipelines.cli.support import output
 from refold.pipelines.cli.support import status_report as standing
 from refold.pipelines.cli.support.invocation import Invocation
 from refold.pipelines.cli.support.signals import is_interrupt
-from refold.pipelines.cli.support.status_report import Standing, look
+from refold.pipelines.cli.support.status_report import StatusReport, look
 
 
-def watch_standing(call: Invocation, *, interval: float, count: int | None) -> Standing | None:
+def watch_standing(call: Invocation, *, interval: float, count: int | None) -> StatusReport | None:
     """Show one look after another.
 
     Args:
@@ -47,7 +47,7 @@ def watch_standing(call: Invocation, *, interval: float, count: int | None) -> S
 
 
 @contextmanager
-def _shown(call: Invocation) -> Iterator[Callable[[Standing], None]]:
+def _shown(call: Invocation) -> Iterator[Callable[[StatusReport], None]]:
     """Give what shows a look."""
     if call.json:
         yield _print_document
@@ -58,12 +58,12 @@ def _shown(call: Invocation) -> Iterator[Callable[[Standing], None]]:
             yield lambda seen: live.update(_page(seen), refresh=True)
 
 
-def _print_document(seen: Standing) -> None:
+def _print_document(seen: StatusReport) -> None:
     output.print_json(standing.document(seen))
     sys.stdout.flush()
 
 
-def _page(seen: Standing) -> Group:
+def _page(seen: StatusReport) -> Group:
     told = [Text(line) for line in standing.lines(seen)]
     table = standing.rows(seen)
     return Group(*told, output.make_table(standing.COLUMNS, table)) if table else Group(*told)

@@ -14,8 +14,8 @@ import pyarrow as pa
 import pyarrow.types as pt
 
 from refold.event_schemas import ENVELOPE, RefoldError, Registry
-from refold.event_schemas.registry import Shape
-from refold.pipelines.ingest.checks.context import BROUGHT, Desk, Found
+from refold.event_schemas.registry import SchemaKey
+from refold.pipelines.ingest.checks.context import BROUGHT, CheckContext, Found
 from refold.pipelines.ingest.checks.documents import DocumentReader
 from refold.pipelines.ingest.checks.typed_columns import read_typed
 from refold.pipelines.ingest.chunk import Columns, Documents
@@ -33,7 +33,7 @@ class Checked:
         wrong: row to why it could not become an event.
     """
 
-    parts: dict[Shape, Partitioned]
+    parts: dict[SchemaKey, Partitioned]
     events: int
     wrong: dict[int, str]
 
@@ -51,7 +51,7 @@ class Checker:
     def __init__(
         self, connection: duckdb.DuckDBPyConnection, registry: Registry, mapping: ColumnMapping, *, bucket_count: int
     ) -> None:
-        self._desk = Desk(connection, registry, mapping, bucket_count)
+        self._desk = CheckContext(connection, registry, mapping, bucket_count)
         self._documents = DocumentReader(self._desk)
 
     def check(
@@ -76,12 +76,12 @@ class Checker:
         """Number the events of a chunk in the order of its rows, without gaps for those that are wrong."""
         gone = np.sort(np.fromiter(wrong, np.int64, len(wrong)))
         parts = {}
-        for shape, table in found.items():
+        for schema_key, table in found.items():
             row = table["_row"].to_numpy()
             position = pa.array(row + 1 - np.searchsorted(gone, row), pa.int64())
-            payload = self._desk.registry.schema(*shape)
+            payload = self._desk.registry.schema(*schema_key)
             rows = table.select([*BROUGHT, *payload.names]).cast(_spooled(payload)).add_column(0, "position", position)
-            parts[shape] = Partitioned(rows, table["_bucket"].to_numpy())
+            parts[schema_key] = Partitioned(rows, table["_bucket"].to_numpy())
         events = sum(len(p.buckets) for p in parts.values())
         if events + len(wrong) != count:
             raise RefoldError(f"Of {count} rows {events} became events, {len(wrong)} were wrong. This must not be.")

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from refold.event_schemas import ContractError, Registry
-from refold.event_schemas.registry import Shape
+from refold.event_schemas.registry import SchemaKey
 from refold.pipelines.ingest.envelope_columns import NEWEST, selected
 from refold.pipelines.ingest.mapping import ColumnMapping, TypeName
 from refold.warehouse.engine.sql import literal
@@ -20,7 +20,7 @@ from refold.warehouse.event_log.bulk_import.spool import SPOOLED
 BROUGHT = SPOOLED[1:]
 """What rows bring of the envelope; positions are given when it is known which rows are wrong."""
 
-Found = dict[Shape, pa.Table]
+Found = dict[SchemaKey, pa.Table]
 """Shape to its events: ``_row``, ``_bucket``, what rows bring of the envelope, and the payload; sorted by bucket."""
 
 
@@ -40,7 +40,7 @@ def same(told: Iterable[Told]) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Desk:
+class CheckContext:
     """What a worker has before it.
 
     Attributes:
@@ -75,17 +75,17 @@ class Desk:
         """Give a result as a table."""
         return self.connection.sql(query).to_arrow_table()
 
-    def shape(self, told: Told) -> tuple[Shape, str]:
+    def schema_key(self, told: Told) -> tuple[SchemaKey, str]:
         """Tell what a type and a version mean here, and why they mean nothing, if so."""
         named = self.mapping.types.get(told.type, TypeName(event_type=told.type))
         version = told.version if named.schema_version is None else named.schema_version
         newest = self.registry.newest(named.event_type) if version == NEWEST else None
-        shape = newest or (named.event_type, version)
+        schema_key = newest or (named.event_type, version)
         try:
-            self.registry.schema(*shape)
+            self.registry.schema(*schema_key)
         except ContractError as error:
-            return shape, str(error).split(". ")[0]
-        return shape, ""
+            return schema_key, str(error).split(". ")[0]
+        return schema_key, ""
 
     def buckets(self, streams: pa.Array) -> np.ndarray[Any, Any]:
         """Tell the bucket of each stream of a column; hashed once a stream, not once a row."""

@@ -10,10 +10,10 @@ import numpy as np
 import pyarrow as pa
 
 from refold.event_schemas import PayloadError
-from refold.event_schemas.registry import Shape
+from refold.event_schemas.registry import SchemaKey
 from refold.pipelines.ingest.checks.context import (
     BROUGHT,
-    Desk,
+    CheckContext,
     Found,
     Told,
     by_bucket,
@@ -40,9 +40,9 @@ class DocumentReader:
         desk: what the worker has before it.
     """
 
-    def __init__(self, desk: Desk) -> None:
+    def __init__(self, desk: CheckContext) -> None:
         self._desk = desk
-        self._judged: dict[tuple[Shape, str], int | None] = {}
+        self._judged: dict[tuple[SchemaKey, str], int | None] = {}
 
     def read(self, chunk: Documents, explain: Callable[[int], str], wrong: dict[int, str]) -> Found:
         """Read the events of a chunk; rows that are none are noted as wrong.
@@ -56,22 +56,27 @@ class DocumentReader:
         desk.run(f"CREATE OR REPLACE TEMP TABLE {_KEPT} AS FROM {chunk.relation}")
         told = desk.rows(f"SELECT _row, _wrong FROM {_KEPT} WHERE _wrong IS NOT NULL")
         wrong |= {row: reason or explain(row) for row, reason in told}
-        shapes: dict[Shape, list[Told]] = {}
+        schema_keys: dict[SchemaKey, list[Told]] = {}
         query = f"SELECT _type, _version, _structure FROM {_KEPT} WHERE _wrong IS NULL GROUP BY ALL ORDER BY ALL"
         for one in (Told(*row) for row in desk.rows(query)):
-            shape, unknown = desk.shape(one)
+            schema_key, unknown = desk.schema_key(one)
             if unknown:
                 rows = desk.rows(f"SELECT _row FROM {_KEPT} WHERE _wrong IS NULL AND {same([one])}")
                 wrong |= {row: unknown for (row,) in rows}
             else:
-                shapes.setdefault(shape, []).append(one)
-        found = {shape: by_bucket(self._of_shape(chunk, shape, told, wrong)) for shape, told in shapes.items()}
+                schema_keys.setdefault(schema_key, []).append(one)
+        found = {
+            schema_key: by_bucket(self._of_shape(chunk, schema_key, told, wrong))
+            for schema_key, told in schema_keys.items()
+        }
         desk.run(f"DROP TABLE {_KEPT}")
         return found
 
-    def _of_shape(self, chunk: Documents, shape: Shape, told: Sequence[Told], wrong: dict[int, str]) -> pa.Table:
-        desk, plan = self._desk, self._plan(shape)
-        judged = {t.structure: self._judge(plan, shape, t.structure) for t in told}
+    def _of_shape(
+        self, chunk: Documents, schema_key: SchemaKey, told: Sequence[Told], wrong: dict[int, str]
+    ) -> pa.Table:
+        desk, plan = self._desk, self._plan(schema_key)
+        judged = {t.structure: self._judge(plan, schema_key, t.structure) for t in told}
         desk.register("_judged", {"_structure": list(judged), "_bits": pa.array(judged.values(), pa.int64())})
         documents = f"""(
             SELECT k.*, j._bits, CASE
@@ -118,17 +123,17 @@ class DocumentReader:
         buckets = self._desk.buckets(table["stream_id"].combine_chunks())
         return table.append_column("_bucket", pa.array(buckets))
 
-    def _plan(self, shape: Shape) -> JsonShape:
+    def _plan(self, schema_key: SchemaKey) -> JsonShape:
         mapping = self._desk.mapping
         return JsonShape(
-            schema=self._desk.registry.schema(*shape),
-            keys=mapping.payload_columns.get(shape[0], {}),
+            schema=self._desk.registry.schema(*schema_key),
+            keys=mapping.payload_columns.get(schema_key[0], {}),
             drop_unknown=mapping.unknown_fields == "drop" or mapping.payload == FLAT,
             zone=mapping.zone,
         )
 
-    def _judge(self, plan: JsonShape, shape: Shape, structure: str) -> int | None:
-        key = (shape, structure)
+    def _judge(self, plan: JsonShape, schema_key: SchemaKey, structure: str) -> int | None:
+        key = (schema_key, structure)
         if key not in self._judged:
             if len(self._judged) >= _JUDGED:
                 self._judged.clear()

@@ -14,10 +14,10 @@ import pyarrow.compute as pc
 import pyarrow.types as pt
 
 from refold.event_schemas.envelope import UTC_MICROSECONDS
-from refold.event_schemas.registry import Shape
+from refold.event_schemas.registry import SchemaKey
 from refold.pipelines.ingest.checks.context import (
     BROUGHT,
-    Desk,
+    CheckContext,
     Found,
     Told,
     good,
@@ -30,12 +30,12 @@ _NEEDED = ("stream_id", "_type", "_version", "occurred_at")
 _MICROSECONDS = (-62_135_596_800_000_000, 253_402_300_799_999_999)
 """From the year 1 to the year 9999, counted from 1970."""
 
-_MOST_CODES = 1 << 20
+_MAX_CODES = 1 << 20
 
 Integers = np.ndarray[Any, Any]
 
 
-def read_typed(desk: Desk, chunk: Columns, wrong: dict[int, str]) -> Found:
+def read_typed(desk: CheckContext, chunk: Columns, wrong: dict[int, str]) -> Found:
     """Read the events of a chunk; rows that are none are noted as wrong."""
     envelope = _envelope(desk, chunk)
     fit = np.ones(len(envelope), bool)
@@ -44,23 +44,23 @@ def read_typed(desk: Desk, chunk: Columns, wrong: dict[int, str]) -> Found:
         told = desk.rows(f"SELECT _row, _wrong FROM {why} WHERE _wrong IS NOT NULL")
         wrong |= dict(told)
         fit &= ~np.isin(envelope["_row"].to_numpy(), [row for row, _ in told])
-    shapes, number = _shapes(desk, envelope, fit, wrong)
+    schema_keys, number = _shapes(desk, envelope, fit, wrong)
     buckets = desk.buckets(envelope["stream_id"].combine_chunks().fill_null(""))
     found = {}
-    for i, shape in enumerate(shapes):
+    for i, schema_key in enumerate(schema_keys):
         mine = np.flatnonzero(number == i)
         mine = mine[np.argsort(buckets[mine], kind="stable")]
         part = envelope.select(["_row", *BROUGHT]).take(pa.array(mine))
         part = part.append_column("_bucket", pa.array(buckets[mine]))
-        found[shape] = _with_payload(desk, chunk, shape, part, mine, wrong)
+        found[schema_key] = _with_payload(desk, chunk, schema_key, part, mine, wrong)
     return found
 
 
 def _with_payload(
-    desk: Desk, chunk: Columns, shape: Shape, part: pa.Table, picked: Integers, wrong: dict[int, str]
+    desk: CheckContext, chunk: Columns, schema_key: SchemaKey, part: pa.Table, picked: Integers, wrong: dict[int, str]
 ) -> pa.Table:
     """Add the payload to rows of one shape, and take out those that do not fit."""
-    plan = _plan(desk, chunk, shape)
+    plan = _plan(desk, chunk, schema_key)
     computed = {f"_f{i}": sql for i, (name, sql) in enumerate(plan.fields.items()) if name not in plan.plain}
     names = [n for n in chunk.table.schema.names if n in plan.required or n in plan.plain.values()]
     columns = chunk.table.select(names).take(pa.array(picked))
@@ -74,17 +74,17 @@ def _with_payload(
     return good(part, made["_why"], wrong) if look else part
 
 
-def _plan(desk: Desk, chunk: Columns, shape: Shape) -> TypedShape:
+def _plan(desk: CheckContext, chunk: Columns, schema_key: SchemaKey) -> TypedShape:
     return typed_shape(
-        desk.registry.schema(*shape),
+        desk.registry.schema(*schema_key),
         chunk.find,
-        desk.mapping.payload_columns.get(shape[0], {}),
+        desk.mapping.payload_columns.get(schema_key[0], {}),
         empty_is_null=chunk.empty_is_null,
         prefix=chunk.prefix,
     )
 
 
-def _envelope(desk: Desk, chunk: Columns) -> pa.Table:
+def _envelope(desk: CheckContext, chunk: Columns) -> pa.Table:
     """Give the envelope of every row; columns that are what the envelope wants are taken as they are."""
     names = ["_row", *BROUGHT, "_type", "_version"]
     found = {"_row": chunk.table["_row"]}
@@ -113,23 +113,25 @@ def _is_as_wanted(name: str, column: pa.ChunkedArray) -> bool:
     return bool(pc.min(pc.binary_length(column)).as_py() != 0)
 
 
-def _shapes(desk: Desk, envelope: pa.Table, fit: Integers, wrong: dict[int, str]) -> tuple[list[Shape], Integers]:
+def _shapes(
+    desk: CheckContext, envelope: pa.Table, fit: Integers, wrong: dict[int, str]
+) -> tuple[list[SchemaKey], Integers]:
     """Find which shapes there are, and tell the number of each row's; -1 for a row that is wrong."""
     types = envelope["_type"].combine_chunks().fill_null("").dictionary_encode()
     version = envelope["_version"].combine_chunks().fill_null(0).to_numpy().astype(np.int64)
     span = int(version.max(initial=0)) + 1
     code = types.indices.to_numpy().astype(np.int64) * span + version
-    if len(types.dictionary) * span <= _MOST_CODES:
+    if len(types.dictionary) * span <= _MAX_CODES:
         present = np.flatnonzero(np.bincount(code[fit]))
     else:
         present = np.unique(code[fit])
-    shapes: dict[Shape, int] = {}
+    schema_keys: dict[SchemaKey, int] = {}
     number = np.full(len(code), -1)
     for one in present.tolist():
-        shape, unknown = desk.shape(Told(types.dictionary[one // span].as_py(), one % span))
+        schema_key, unknown = desk.schema_key(Told(types.dictionary[one // span].as_py(), one % span))
         mine = (code == one) & fit
         if unknown:
             wrong |= dict.fromkeys(envelope["_row"].to_numpy()[mine].tolist(), unknown)
         else:
-            number[mine] = shapes.setdefault(shape, len(shapes))
-    return list(shapes), number
+            number[mine] = schema_keys.setdefault(schema_key, len(schema_keys))
+    return list(schema_keys), number

@@ -11,11 +11,11 @@ import pyarrow as pa
 
 from refold.event_schemas import UsageError
 from refold.pipelines.ingest.blocks import BOM, blocks, too_long
-from refold.pipelines.ingest.rows import Limits, Place, Rows
+from refold.pipelines.ingest.rows import ImportLimits, Place, Rows
 from refold.pipelines.ingest.sources import ByteStream
 
 
-def read_header(stream: ByteStream, *, delimiter: str, limits: Limits) -> tuple[list[str], Place]:
+def read_header(stream: ByteStream, *, delimiter: str, limits: ImportLimits) -> tuple[list[str], Place]:
     """Read the names of the columns, and the place behind them.
 
     Raises:
@@ -28,7 +28,9 @@ def read_header(stream: ByteStream, *, delimiter: str, limits: Limits) -> tuple[
     return names, lines.place
 
 
-def read_csv(stream: ByteStream, place: Place, *, header: list[str], delimiter: str, limits: Limits) -> Iterator[Rows]:
+def read_csv(
+    stream: ByteStream, place: Place, *, header: list[str], delimiter: str, limits: ImportLimits
+) -> Iterator[Rows]:
     """Read rows.
 
     Args:
@@ -99,7 +101,7 @@ class _Chunk:
 class _Lines:
     """Lines for the CSV reader, which remembers what the current row was made of."""
 
-    def __init__(self, stream: ByteStream, place: Place, limits: Limits) -> None:
+    def __init__(self, stream: ByteStream, place: Place, limits: ImportLimits) -> None:
         self._ahead = _split(stream, limits)
         self._again: deque[_Line] = deque()
         self._row: list[_Line] = []
@@ -135,7 +137,7 @@ class _Line:
     broken: str = ""
 
 
-def _split(stream: ByteStream, limits: Limits) -> Iterator[_Line]:
+def _split(stream: ByteStream, limits: ImportLimits) -> Iterator[_Line]:
     first = True
     for block in blocks(stream, limits):
         if block.overlong:

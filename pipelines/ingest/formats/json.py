@@ -11,13 +11,13 @@ import pyarrow as pa
 
 from refold.event_schemas import UsageError
 from refold.pipelines.ingest.blocks import BOM, blocks, too_long
-from refold.pipelines.ingest.rows import Limits, Place, Rows
+from refold.pipelines.ingest.rows import ImportLimits, Place, Rows
 from refold.pipelines.ingest.sources import ByteStream
 
 _SPACE = " \t\r\n"
 
 
-def read_lines(stream: ByteStream, place: Place, limits: Limits) -> Iterator[Rows]:
+def read_lines(stream: ByteStream, place: Place, limits: ImportLimits) -> Iterator[Rows]:
     """Read JSON lines.
 
     Args:
@@ -41,7 +41,7 @@ def read_lines(stream: ByteStream, place: Place, limits: Limits) -> Iterator[Row
             row += len(some)
 
 
-def read_array(stream: ByteStream, place: Place, limits: Limits) -> Iterator[Rows]:
+def read_array(stream: ByteStream, place: Place, limits: ImportLimits) -> Iterator[Rows]:
     """Read the elements of one JSON array, each as its own text.
 
     Args:
@@ -61,7 +61,7 @@ def read_array(stream: ByteStream, place: Place, limits: Limits) -> Iterator[Row
 class _Elements:
     """Cuts an array into its elements, with a buffer of about one chunk."""
 
-    def __init__(self, stream: ByteStream, place: Place, limits: Limits) -> None:
+    def __init__(self, stream: ByteStream, place: Place, limits: ImportLimits) -> None:
         self._stream = stream
         self._limits = limits
         self._decode = codecs.getincrementaldecoder("utf-8")("surrogateescape").decode

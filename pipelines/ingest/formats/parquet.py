@@ -11,11 +11,11 @@ import pyarrow.parquet as pq
 import pyarrow.types as pt
 
 from refold.event_schemas import UsageError
-from refold.pipelines.ingest.rows import Limits, Place, Rows
+from refold.pipelines.ingest.rows import ImportLimits, Place, Rows
 from refold.pipelines.ingest.sources import SourceFile, raw_file
 
 
-def read_parquet(source: SourceFile, place: Place, limits: Limits, needed: Collection[str]) -> Iterator[Rows]:
+def read_parquet(source: SourceFile, place: Place, limits: ImportLimits, needed: Collection[str]) -> Iterator[Rows]:
     """Read rows.
 
     Args:

@@ -39,8 +39,8 @@ ScopeOf = Callable[[str, str], Scope | None]
 
 _HEADERS = frozenset({b"authorization", b"host", b"origin", b"content-length", b"content-type", b"transfer-encoding"})
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
-_MOST_DIGITS = 15
-_MOST_DRAINED = 64 << 20
+_MAX_DIGITS = 15
+_MAX_DRAINED = 64 << 20
 """A body of so many bytes is taken and thrown away after a refusal: a client that still sends reads no answer."""
 
 
@@ -49,7 +49,7 @@ PUBLIC_RATE = "200/second"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
+class RequestLimits:
     """What one request, and all together, may take.
 
     Attributes:
@@ -98,7 +98,7 @@ class Guard:
         *,
         tokens: Tokens,
         scope_of: ScopeOf,
-        limits: Limits = Limits(),
+        limits: RequestLimits = RequestLimits(),
         hosts: frozenset[str] | None = None,
     ) -> None:
         self._app = app
@@ -183,7 +183,7 @@ class Guard:
         length = headers.get(b"content-length", b"0")
         if not length.isdigit():
             return problem(400, detail="Content-Length is no number.", code="malformed")
-        if len(length) > _MOST_DIGITS or int(length) > self._limits.body_bytes:
+        if len(length) > _MAX_DIGITS or int(length) > self._limits.body_bytes:
             return problem_of(too_large(self._limits.body_bytes))
         return None
 
@@ -207,7 +207,7 @@ class Guard:
 
 def _has_no_end(headers: dict[bytes, bytes]) -> bool:
     length = headers.get(b"content-length", b"0")
-    told = length.isdigit() and len(length) <= _MOST_DIGITS and int(length) <= _MOST_DRAINED
+    told = length.isdigit() and len(length) <= _MAX_DIGITS and int(length) <= _MAX_DRAINED
     return b"transfer-encoding" in headers or not told
 
 

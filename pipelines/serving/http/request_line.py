@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from urllib.parse import unquote_to_bytes
 
-MOST_PATH_BYTES = 2_048
-MOST_QUERY_BYTES = 8_192
+MAX_PATH_BYTES = 2_048
+MAX_QUERY_BYTES = 8_192
 
 # Most requests have none of what would need a closer look, and are let through by one match.
 _PLAIN_PATH = re.compile(rb"(?:/[A-Za-z0-9_~!$&'()*+,;=:@-][A-Za-z0-9._~!$&'()*+,;=:@-]*)*/?")
@@ -35,10 +35,10 @@ def check_request_line(path: bytes, query: bytes) -> tuple[int, str] | None:
         >>> check_request_line(b"/orders/..%2fstatus", b"")
         (400, 'The path has an encoded slash or a backslash.')
     """
-    if len(path) > MOST_PATH_BYTES:
-        return 414, f"The path has {len(path):,} bytes; at most {MOST_PATH_BYTES:,} are taken."
-    if len(query) > MOST_QUERY_BYTES:
-        return 414, f"The query has {len(query):,} bytes; at most {MOST_QUERY_BYTES:,} are taken."
+    if len(path) > MAX_PATH_BYTES:
+        return 414, f"The path has {len(path):,} bytes; at most {MAX_PATH_BYTES:,} are taken."
+    if len(query) > MAX_QUERY_BYTES:
+        return 414, f"The query has {len(query):,} bytes; at most {MAX_QUERY_BYTES:,} are taken."
     if not _PLAIN_PATH.fullmatch(path):
         wrong = _check_path(path)
         if wrong:

@@ -19,7 +19,7 @@ from refold.warehouse.queries.questions import WIDE
 
 JsonSchema = dict[str, Any]
 
-MOST_LETTERS = 500
+MAX_LETTERS = 500
 """The longest text that a parameter may be."""
 
 POSITION = Annotated[int, Field(ge=0, le=2**63 - 1)]
@@ -136,7 +136,7 @@ def _only(pattern: str, *, what: str) -> BeforeValidator:
 _PLAIN = r"^[^\x00-\x1f\x7f-\x9f/\\]*$"
 """No control characters and no slashes: the guard refuses them in every path."""
 
-_TEXT = Checked(Annotated[str, StringConstraints(max_length=MOST_LETTERS, pattern=_PLAIN)])
+_TEXT = Checked(Annotated[str, StringConstraints(max_length=MAX_LETTERS, pattern=_PLAIN)])
 _INTEGER = _only(r"-?[0-9]{1,20}", what="a whole number")
 _CHECKED: dict[str, Checked] = {
     "DATE": Checked(Annotated[date, _only(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", what="a date such as 2025-03-01")]),

@@ -11,17 +11,17 @@ from urllib.parse import parse_qsl
 from fastapi.exceptions import RequestValidationError
 from pydantic import Field, TypeAdapter, ValidationError
 
-from refold.pipelines.serving.reads.openapi_schemas import MOST_LETTERS, POSITION, check_of
+from refold.pipelines.serving.reads.openapi_schemas import MAX_LETTERS, POSITION, check_of
 from refold.warehouse.declarations.endpoints import Bound, Lookup
 from refold.warehouse.queries.questions import Question
 
-_MOST_IN_PAGE = 1_000
+_MAX_IN_PAGE = 1_000
 _IN_PAGE = 50
 _WAIT = re.compile(r"([0-9]{1,5}(?:\.[0-9]{1,3})?)(ms|s)?")
 _REQUIRED = object()
 
-_LIMIT = Annotated[int, Field(ge=1, le=_MOST_IN_PAGE)]
-_AFTER = Annotated[str, Field(max_length=4 * MOST_LETTERS, pattern=r"^[A-Za-z0-9_-]*$")]
+_LIMIT = Annotated[int, Field(ge=1, le=_MAX_IN_PAGE)]
+_AFTER = Annotated[str, Field(max_length=4 * MAX_LETTERS, pattern=r"^[A-Za-z0-9_-]*$")]
 _WAIT_TEXT = Annotated[str, Field(pattern=rf"^{_WAIT.pattern}$")]
 
 
@@ -67,7 +67,7 @@ class Parameters:
         bound: the endpoint.
 
     Example:
-        >>> from refold.warehouse import load_domain
+        >>> from refold import load_domain
         >>> parameters = Parameters(load_domain("orders").bound_endpoints[0])
         >>> parameters.read({"order_id": "order-1"}, b"wait=500ms&min_position=7").wait
         0.5

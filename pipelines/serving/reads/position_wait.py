@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from contextlib import suppress
 
-from refold.warehouse.queries.readers import Source
+from refold.warehouse.queries.readers import ReadSource
 
 
 class Waiting:
@@ -15,7 +15,7 @@ class Waiting:
         source: the reader that answers them.
     """
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: ReadSource) -> None:
         self._source = source
         self._loop = asyncio.get_running_loop()
         self._waiting: set[tuple[int, asyncio.Future[None]]] = set()

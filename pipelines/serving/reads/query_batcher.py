@@ -29,7 +29,7 @@ from refold.warehouse.queries.questions import (
     answer,
     to_json,
 )
-from refold.warehouse.queries.readers import Source, Standing
+from refold.warehouse.queries.readers import ReadPosition, ReadSource
 
 _KEPT = 10_000
 _TOGETHER_SECONDS = 0.05
@@ -50,13 +50,13 @@ class Answered:
     data: bytes
     found: bool
     after: str
-    standing: Standing
+    standing: ReadPosition
 
 
 Key = tuple[Any, ...]
 
 
-class Asker:
+class QueryBatcher:
     """Asks a source on behalf of many requests.
 
     Args:
@@ -66,7 +66,9 @@ class Asker:
         report_seconds: how long a report may take.
     """
 
-    def __init__(self, source: Source, *, threads: int = 2, together: int = 64, report_seconds: float = 10.0) -> None:
+    def __init__(
+        self, source: ReadSource, *, threads: int = 2, together: int = 64, report_seconds: float = 10.0
+    ) -> None:
         self._source = source
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="query")
         self._free = threads
@@ -78,7 +80,7 @@ class Asker:
         self._seconds: dict[Key, float] = {}
         self._due = False
         self._kept: dict[Key, Answered] = {}
-        self._kept_at: Standing | None = None
+        self._kept_at: ReadPosition | None = None
 
     async def ask(self, question: Question, *, at_least: int = 0) -> Answered:
         """Answer a question.
@@ -199,7 +201,7 @@ def _is_report(question: Question) -> bool:
     return isinstance(question.bound.endpoint, Report)
 
 
-def _answered(question: Question, page: Page, standing: Standing) -> Answered:
+def _answered(question: Question, page: Page, standing: ReadPosition) -> Answered:
     shown: Any = page.rows
     if question.bound.one:
         shown = page.rows[0] if page.rows else None

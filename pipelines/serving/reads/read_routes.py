@@ -29,7 +29,7 @@ from refold.pipelines.serving.reads.query_batcher import Answered
 from refold.pipelines.serving.serving import Serving
 from refold.warehouse.declarations.endpoints import Bound
 from refold.warehouse.queries.questions import to_json
-from refold.warehouse.queries.readers import Standing
+from refold.warehouse.queries.readers import ReadPosition
 from refold.warehouse.read_models.lag import Lag
 
 _LOGGER = logging.getLogger("refold.serving")
@@ -114,7 +114,7 @@ def _route(bound: Bound) -> _Route:
     return _Route(path, re.compile(pattern, re.DOTALL), Parameters(bound), declared)
 
 
-def _nothing(standing: Standing, lag: Lag) -> Response:
+def _nothing(standing: ReadPosition, lag: Lag) -> Response:
     return problem(
         404,
         detail="There is no such row, at the position that the read models show.",
@@ -157,7 +157,7 @@ async def _send(
     await send({"type": "http.response.body", "body": body})
 
 
-def _tag(route: _Route, standing: Standing) -> bytes:
+def _tag(route: _Route, standing: ReadPosition) -> bytes:
     """Name what is shown: where it stands, what the read models hold, and how the endpoint is declared."""
     return f'W/"{standing.position}-{standing.digest}-{route.declared}"'.encode()
 

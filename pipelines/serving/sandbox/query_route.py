@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from refold.pipelines.serving.sandbox.sandbox_pool import QueryAnswer, QueryBusyError, Sandbox
 
-_MOST_SQL = 100_000
+_MAX_SQL = 100_000
 _WAITING = 8
 """So many requests may wait for each process: each holds a thread."""
 
@@ -36,7 +36,7 @@ class Query(BaseModel):
         },
     )
 
-    sql: Annotated[str, Field(min_length=1, max_length=_MOST_SQL, description="One SELECT, or EXPLAIN of one.")]
+    sql: Annotated[str, Field(min_length=1, max_length=_MAX_SQL, description="One SELECT, or EXPLAIN of one.")]
     parameters: Annotated[
         dict[str, Value] | list[Value],
         Field(description="Values for $name by their names, or for ? in their order."),

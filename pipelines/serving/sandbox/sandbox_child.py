@@ -21,7 +21,7 @@ import time
 from typing import Any
 
 _EXPLAIN = re.compile(r"\s*EXPLAIN\s+(?:ANALYZE\s+)?", re.IGNORECASE)
-_MOST_CHARACTERS = 2_000
+_MAX_CHARACTERS = 2_000
 _ALL_KINDS = """
 SELECT 1, 1.5::DOUBLE, 2.50::DECIMAL(9, 2), 'a', true, DATE '2026-01-01', TIME '10:00', TIMESTAMP '2026-01-01 10:00:00',
        TIMESTAMPTZ '2026-01-01 10:00:00+00', INTERVAL 1 DAY, uuid(), '\\xAA'::BLOB, [1], {'a': 1}, MAP {'a': 1}
@@ -207,7 +207,7 @@ def _whole(value: Any) -> Any:
 
 def _cause(error: Exception) -> str:
     """Take DuckDB's message without its picture of the query."""
-    return " ".join(str(error).split("\n\nLINE ")[0].split())[:_MOST_CHARACTERS]
+    return " ".join(str(error).split("\n\nLINE ")[0].split())[:_MAX_CHARACTERS]
 
 
 def _say(answer: dict[str, Any]) -> None:

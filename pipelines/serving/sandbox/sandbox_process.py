@@ -21,7 +21,7 @@ from refold.event_schemas import UsageError
 from refold.pipelines.serving.http.problems import ServingError
 
 _LOGGER = logging.getLogger("refold.serving")
-_PROGRAM = str(Path(__file__).with_name("confined.py"))
+_PROGRAM = str(Path(__file__).with_name("sandbox_child.py"))
 _IDLE_SECONDS = 60.0
 _START_SECONDS = 20.0
 _KILL_AFTER = 0.5

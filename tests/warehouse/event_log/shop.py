@@ -23,7 +23,7 @@ from refold.event_schemas import (
     upcaster,
 )
 from refold.event_schemas.payload import from_json, to_json
-from refold.event_schemas.registry import Shape
+from refold.event_schemas.registry import SchemaKey
 from refold.warehouse.declarations.domain import Domain
 from refold.warehouse.engine.connections import connect
 from refold.warehouse.event_log import commit
@@ -147,7 +147,7 @@ def prepare_seal(log: EventLog, registry: Registry = REGISTRY) -> Manifest:
     folder = f"staging/{uuid.uuid4()}"
     staging = log.store.child(folder)
     numbers = [info.number for info in head.tail if info.import_id is None]
-    buckets = sealing.gather(log, numbers, staging, "gathered") if numbers else []
+    buckets = sealing.repartition(log, numbers, staging, "gathered") if numbers else []
     paths = [staging.local_path("gathered")] if numbers else []
     sealed = [sealing.seal_bucket(log, registry, b, paths, head.sealed) for b in buckets]
     log.store.delete_prefix(folder)
@@ -159,27 +159,29 @@ def bulk_import(
 ) -> CommitInfo:
     """Publish (stream, event) pairs as the segments of one bulk import, begun at some time, without sealing it."""
     recorded_at = recorded_at or datetime.now(UTC)
-    rows: dict[int, dict[Shape, list[dict[str, Any]]]] = {}
+    rows: dict[int, dict[SchemaKey, list[dict[str, Any]]]] = {}
     versions: Counter[str] = Counter()
     for position, (stream_id, value) in enumerate(events, start=1):
-        shape = (event_type_of(type(value)), schema_version_of(type(value)))
+        schema_key = (event_type_of(type(value)), schema_version_of(type(value)))
         versions[stream_id] += 1
-        envelope = [position, 0, stream_id, versions[stream_id], f"{import_id}-{position}", *shape]
+        envelope = [position, 0, stream_id, versions[stream_id], f"{import_id}-{position}", *schema_key]
         envelope += [datetime(2024, 1, 1, tzinfo=UTC), recorded_at, import_id, None]
-        payload = arrow_ready({f.name: _plain(value, f.name) for f in REGISTRY.schema(*shape)}, REGISTRY.schema(*shape))
+        payload = arrow_ready(
+            {f.name: _plain(value, f.name) for f in REGISTRY.schema(*schema_key)}, REGISTRY.schema(*schema_key)
+        )
         bucket = rows.setdefault(bucket_of(stream_id, log.bucket_count), {})
-        bucket.setdefault(shape, []).append(dict(zip(ENVELOPE.names, envelope, strict=True)) | payload)
+        bucket.setdefault(schema_key, []).append(dict(zip(ENVELOPE.names, envelope, strict=True)) | payload)
     built = [_built(log, bucket, found) for bucket, found in rows.items()]
     return publish_import(log, import_id, len(events), recorded_at.isoformat(), built)
 
 
-def _built(log: EventLog, bucket: int, rows: dict[Shape, list[dict[str, Any]]]) -> sealing.SealedBucket:
+def _built(log: EventLog, bucket: int, rows: dict[SchemaKey, list[dict[str, Any]]]) -> sealing.SealedBucket:
     segments = []
     with connect() as connection:
-        for i, (shape, found) in enumerate(rows.items()):
-            schema = REGISTRY.schema(*shape)
+        for i, (schema_key, found) in enumerate(rows.items()):
+            schema = REGISTRY.schema(*schema_key)
             connection.register(f"_given_{i}", pa.Table.from_pylist(found, pa.schema([*ENVELOPE, *schema])))
-            where = {"shape": shape, "bucket": bucket, "relation": f"_given_{i}"}
+            where = {"schema_key": schema_key, "bucket": bucket, "relation": f"_given_{i}"}
             segments.append(write_segment(connection, log.store, payload=schema.names, **where))
         streams = " UNION ALL ".join(f"SELECT stream_id, stream_version FROM _given_{i}" for i in range(len(rows)))
         heads = write_heads(connection, log.store, bucket=bucket, relation=f"({streams})")

@@ -27,10 +27,10 @@ from refold.warehouse.event_log import (
     NewEvent,
     read_positions,
     read_stream,
+    verify,
 )
 from refold.warehouse.event_log import commit as commits
 from refold.warehouse.event_log.layout import commit_key
-from refold.warehouse.event_log.verification import verify
 from refold.warehouse.object_store.local import LocalStore
 from tests.warehouse.event_log.shop import REGISTRY, Closed, Placed, added, bulk_import, seal, write_commit
 

@@ -10,9 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from refold.warehouse.event_log import EventLog, create_log
+from refold.warehouse.event_log import EventLog, create_log, verify
 from refold.warehouse.event_log.leftovers import Leftover, delete_leftovers, log_leftovers
-from refold.warehouse.event_log.verification import verify
 from tests.warehouse.event_log.shop import REGISTRY, prepare_seal, seal
 
 DAY = timedelta(days=1)

@@ -14,7 +14,7 @@ def test_the_public_names_are_these() -> None:
         "Finding",
         "LogStats",
         "NewEvent",
-        "ShapeStats",
+        "SchemaStats",
         "StreamAppend",
         "Verification",
         "create_log",

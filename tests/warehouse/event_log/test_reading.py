@@ -198,7 +198,7 @@ def test_an_unknown_shape_is_shown_as_json(log: EventLog, appender: Appender) ->
     before = list(read_stream(log, YOUNGER, "order-1"))
     assert before[0].payload == payload_of(PLACED)
     assert before[1].payload["price"] == "12345678901234.50"
-    assert seal(log, YOUNGER).segments[0].raw
+    assert seal(log, YOUNGER).segments[0].untyped
     assert list(read_stream(log, YOUNGER, "order-1")) == before
     assert [e.payload for e in read_stream(log, REGISTRY, "order-1")] == [payload_of(PLACED), payload_of(added())]
 

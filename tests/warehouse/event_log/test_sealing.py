@@ -13,11 +13,11 @@ from refold.warehouse.event_log import (
     NewEvent,
     read_positions,
     read_stream,
+    verify,
 )
 from refold.warehouse.event_log.heads import SealedHeads
 from refold.warehouse.event_log.layout import bucket_of
 from refold.warehouse.event_log.seal import publish
-from refold.warehouse.event_log.verification import verify
 from refold.warehouse.replay.event_ranges import typed_segments
 from tests.warehouse.event_log.shop import (
     REGISTRY,
@@ -59,7 +59,7 @@ def test_a_segment_holds_one_shape_and_bucket(log: EventLog, appender: Appender)
     for i in range(6):
         appender.append(f"order-{i}", [PLACED, OLD])
     for segment in seal(log).segments:
-        assert segment.shape in {("Placed", 1), ("Placed", 2)}
+        assert segment.schema_key in {("Placed", 1), ("Placed", 2)}
         assert f"schema_version={segment.schema_version}/bucket={segment.bucket:02d}/" in segment.key
     buckets = {s.bucket for s in log.manifest().segments}
     assert buckets == {bucket_of(f"order-{i}", 4) for i in range(6)}
@@ -87,8 +87,8 @@ def test_events_that_no_contract_knows_stay_json(log: EventLog, appender: Append
     """Older code seals what newer code appended as raw segments; newer code reads them typed, nothing lost."""
     appender.append("order-1", [PLACED, added(), Closed(), added("pot")])
     before = everything(log)
-    raw = [s for s in seal(log, YOUNGER).segments if s.raw]
-    assert [(s.shape, s.rows) for s in raw] == [(("Added", 1), 2)]
+    untyped = [s for s in seal(log, YOUNGER).segments if s.untyped]
+    assert [(s.schema_key, s.rows) for s in untyped] == [(("Added", 1), 2)]
     assert everything(log) == before
     with connect() as connection:
         typed = typed_segments(connection, log, REGISTRY, log.manifest().segments)
@@ -101,7 +101,7 @@ def test_a_payload_that_misfits_its_contract_is_kept(log: EventLog) -> None:
     fit, misfit = '{"customer": "c", "currency": "EUR"}', '{"customer": 7}'
     write_commit(log, [("order-1", "Placed", 2, fit), ("order-1", "Placed", 2, misfit), ("order-1", "Placed", 2, fit)])
     segments = seal(log).segments
-    assert sorted((s.raw, s.rows) for s in segments) == [(False, 2), (True, 1)]
+    assert sorted((s.untyped, s.rows) for s in segments) == [(False, 2), (True, 1)]
     assert [e.payload for e in read_stream(log, REGISTRY, "order-1")] == [
         payload_of(Placed(customer="c", currency="EUR")),
         {"customer": 7},

@@ -13,9 +13,9 @@ from refold.warehouse.event_log import (
     LogStats,
     NewEvent,
     read_positions,
+    stats,
 )
 from refold.warehouse.event_log.layout import commit_key
-from refold.warehouse.event_log.reads import stats
 from tests.warehouse.event_log.shop import REGISTRY, YOUNGER, Closed, Placed, added, bulk_import, seal
 
 PLACED = Placed(customer="c1", currency="EUR")
@@ -24,7 +24,7 @@ PLACED = Placed(customer="c1", currency="EUR")
 def test_an_empty_log_has_nothing(log: EventLog) -> None:
     """No shape, no stream, no bytes."""
     assert stats(log) == LogStats(
-        shapes=(),
+        schemas=(),
         events=0,
         bytes=0,
         streams=0,
@@ -39,17 +39,19 @@ def test_an_empty_log_has_nothing(log: EventLog) -> None:
 def test_each_shape_is_counted_wherever_it_lies(mixed: EventLog) -> None:
     """Numbers of a shape are those of its events, as a reader finds them."""
     found = stats(mixed)
-    assert [s.shape for s in found.shapes] == [("Added", 1), ("Closed", 1), ("Placed", 2)]
-    for shape in found.shapes:
-        events = [e for e in read_positions(mixed, REGISTRY, 0) if (e.event_type, e.schema_version) == shape.shape]
-        assert (shape.events, shape.first_position, shape.last_position) == (
+    assert [s.schema_key for s in found.schemas] == [("Added", 1), ("Closed", 1), ("Placed", 2)]
+    for schema_key in found.schemas:
+        events = [
+            e for e in read_positions(mixed, REGISTRY, 0) if (e.event_type, e.schema_version) == schema_key.schema_key
+        ]
+        assert (schema_key.events, schema_key.first_position, schema_key.last_position) == (
             len(events),
             events[0].position,
             events[-1].position,
         )
-        assert shape.first_recorded_at == min(e.recorded_at for e in events)
-        assert shape.last_recorded_at == max(e.recorded_at for e in events)
-        assert shape.bytes > 0
+        assert schema_key.first_recorded_at == min(e.recorded_at for e in events)
+        assert schema_key.last_recorded_at == max(e.recorded_at for e in events)
+        assert schema_key.bytes > 0
 
 
 def test_totals_tell_what_is_not_sealed(mixed: EventLog) -> None:
@@ -57,13 +59,13 @@ def test_totals_tell_what_is_not_sealed(mixed: EventLog) -> None:
     found = stats(mixed)
     assert (found.events, found.streams, found.commits) == (14, 7, 7)
     assert (found.sealed_position, found.unsealed_commits, found.unsealed_events) == (6, 4, 8)
-    assert found.bytes == sum(s.bytes for s in found.shapes)
+    assert found.bytes == sum(s.bytes for s in found.schemas)
     seal(mixed)
     after = stats(mixed)
     assert (after.events, after.streams, after.commits) == (14, 7, 7)
     assert (after.sealed_position, after.unsealed_commits, after.unsealed_events) == (14, 0, 0)
     assert after.segments == len(mixed.manifest().segments)
-    assert [s.unsealed for s in after.shapes] == [0, 0, 0]
+    assert [s.unsealed for s in after.schemas] == [0, 0, 0]
 
 
 def test_streams_in_several_runs_of_heads_count_once(log: EventLog, appender: Appender) -> None:
@@ -81,14 +83,14 @@ def test_raw_events_are_told(log: EventLog, appender: Appender) -> None:
     """Events that fitted no contract when they were sealed count as raw."""
     appender.append("order-1", [PLACED, added(), added()])
     seal(log, YOUNGER)
-    assert [(s.event_type, s.events, s.raw) for s in stats(log).shapes] == [("Added", 2, 2), ("Placed", 1, 0)]
+    assert [(s.event_type, s.events, s.untyped) for s in stats(log).schemas] == [("Added", 2, 2), ("Placed", 1, 0)]
 
 
 def test_schema_versions_are_apart(log: EventLog, appender: Appender) -> None:
     """Two versions of one event type are two shapes."""
     old = NewEvent(payload={"customer": "c"}, event_type="Placed", schema_version=1)
     appender.append("order-1", [old, PLACED])
-    assert [s.shape for s in stats(log).shapes] == [("Placed", 1), ("Placed", 2)]
+    assert [s.schema_key for s in stats(log).schemas] == [("Placed", 1), ("Placed", 2)]
 
 
 def test_sealed_history_is_counted_from_the_manifest_alone(log: EventLog) -> None:
@@ -109,8 +111,10 @@ def test_segments_of_an_older_release_have_no_times(log: EventLog, appender: App
     sealed = log.manifest()
     [segment] = sealed.segments
     old = dataclasses.replace(segment, first_recorded_at="", last_recorded_at="")
-    [shape] = stats(log, head=dataclasses.replace(head, sealed=dataclasses.replace(sealed, segments=(old,)))).shapes
-    assert (shape.first_recorded_at, shape.last_recorded_at) == (None, None)
+    [schema_key] = stats(
+        log, head=dataclasses.replace(head, sealed=dataclasses.replace(sealed, segments=(old,)))
+    ).schemas
+    assert (schema_key.first_recorded_at, schema_key.last_recorded_at) == (None, None)
 
 
 def test_a_damaged_tail_is_an_error(log: EventLog, appender: Appender) -> None:

@@ -19,11 +19,11 @@ from refold.warehouse.event_log import (
     NewEvent,
     Verification,
     read_positions,
+    verify,
 )
 from refold.warehouse.event_log import commit as commits
 from refold.warehouse.event_log.layout import commit_key, manifest_key
 from refold.warehouse.event_log.manifest import Manifest, Segment
-from refold.warehouse.event_log.verification import verify
 from tests.warehouse.event_log.shop import (
     PLACED_V1,
     REGISTRY,
@@ -279,7 +279,7 @@ def segment_values(key: str | None = None, **values: Any) -> Callable[[Values], 
         (segment_values(last_position=9), "segment"),
         (segment_values(schema_version=2), "schema"),
         (segment_values(event_type="Closed"), "schema"),
-        (segment_values(raw=True), "schema"),
+        (segment_values(untyped=True), "schema"),
         (lambda m: m["segments"][0].update(bucket=(m["segments"][0]["bucket"] + 1) % 2), "manifest"),
         (segment_values(bucket=2), "position"),
         (segment_values(position_base=1), "position"),

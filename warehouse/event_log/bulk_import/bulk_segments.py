@@ -24,7 +24,7 @@ import pyarrow.compute as pc
 
 from refold.event_schemas import LogError, Registry
 from refold.event_schemas.envelope import UTC_MICROSECONDS
-from refold.event_schemas.registry import Shape
+from refold.event_schemas.registry import SchemaKey
 from refold.warehouse.engine.connections import connect
 from refold.warehouse.event_log import commit
 from refold.warehouse.event_log.bulk_import.existing_streams import load_tail, stream_heads
@@ -92,14 +92,18 @@ def build_bucket(log: EventLog, registry: Registry, folder: Path, bucket: int, r
     order = _stream_order(spooled)
     made: dict[Path, Segment] = {}
     with tempfile.TemporaryDirectory(dir=folder, prefix="building-") as place:
-        for index, (shape, batches) in enumerate(spooled.items()):
-            names = [*SEGMENT_ENVELOPE, *registry.schema(*shape).names]
+        for index, (schema_key, batches) in enumerate(spooled.items()):
+            names = [*SEGMENT_ENVELOPE, *registry.schema(*schema_key).names]
             for part in _parts(order, index, batches):
                 path = Path(place) / f"{len(made)}.parquet"
                 table = _enveloped(part, recorded_at).select(names)
                 metadata = write_parquet(table, path, row_group_rows=ROW_GROUP_ROWS)
                 made[path] = describe_segment(
-                    path, metadata, shape=shape, bucket=bucket, unique=_unique(spool, shape, bucket, part=len(made))
+                    path,
+                    metadata,
+                    schema_key=schema_key,
+                    bucket=bucket,
+                    unique=_unique(spool, schema_key, bucket, part=len(made)),
                 )
         with ThreadPoolExecutor(_PUTS) as pool:
             list(pool.map(lambda path: log.store.put_file(made[path].key, path), made))
@@ -109,9 +113,9 @@ def build_bucket(log: EventLog, registry: Registry, folder: Path, bucket: int, r
     return SealedBucket(bucket=bucket, segments=tuple(made.values()), heads=(heads,) if heads else ())
 
 
-def _unique(spool: Spooled, shape: Shape, bucket: int, *, part: int) -> str:
+def _unique(spool: Spooled, schema_key: SchemaKey, bucket: int, *, part: int) -> str:
     """Name an object so that a worker that does the work of a dead one replaces what it left, and nobody else's."""
-    return str(uuid.uuid5(uuid.UUID(spool.journal.spool_id), f"{shape} {bucket} {part}"))
+    return str(uuid.uuid5(uuid.UUID(spool.journal.spool_id), f"{schema_key} {bucket} {part}"))
 
 
 @functools.cache
@@ -132,14 +136,14 @@ class _Order:
         heads: the streams and their last versions.
     """
 
-    shape: Integers
+    schema_key: Integers
     row: Integers
     position: Integers
     stream_version: Integers
     heads: pa.Table
 
 
-def _stream_order(spooled: Mapping[Shape, Sequence[Batch]]) -> _Order:
+def _stream_order(spooled: Mapping[SchemaKey, Sequence[Batch]]) -> _Order:
     batches = [b for of_shape in spooled.values() for b in of_shape]
     position = np.concatenate([b.rows["position"].to_numpy() + b.base for b in batches])
     streams = pa.chunked_array([b.rows["stream_id"] for b in batches]).dictionary_encode().combine_chunks()
@@ -153,7 +157,7 @@ def _stream_order(spooled: Mapping[Shape, Sequence[Batch]]) -> _Order:
     sizes = np.diff(first, append=len(stream))
     rows = [sum(b.rows.num_rows for b in of_shape) for of_shape in spooled.values()]
     return _Order(
-        shape=np.repeat(np.arange(len(rows)), rows)[order],
+        schema_key=np.repeat(np.arange(len(rows)), rows)[order],
         row=np.concatenate([np.arange(n) for n in rows])[order],
         position=position[order],
         stream_version=np.arange(1, len(stream) + 1) - np.repeat(first, sizes),
@@ -161,10 +165,10 @@ def _stream_order(spooled: Mapping[Shape, Sequence[Batch]]) -> _Order:
     )
 
 
-def _parts(order: _Order, shape: int, batches: Sequence[Batch]) -> Iterator[pa.Table]:
+def _parts(order: _Order, schema_key: int, batches: Sequence[Batch]) -> Iterator[pa.Table]:
     """Put the events of one shape in order, in as many parts as keep memory bounded."""
     table = pa.Table.from_batches([b.rows for b in batches])
-    mine = np.flatnonzero(order.shape == shape)
+    mine = np.flatnonzero(order.schema_key == schema_key)
     parts = max(1, -(-table.nbytes // _PART_BYTES))
     for picked in np.array_split(mine, parts):
         rows = table.take(pa.array(order.row[picked]))

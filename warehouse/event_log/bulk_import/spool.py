@@ -26,7 +26,7 @@ import orjson
 import pyarrow as pa
 
 from refold.event_schemas import LogError
-from refold.event_schemas.registry import Shape
+from refold.event_schemas.registry import SchemaKey
 from refold.warehouse.engine.sql import columns
 
 SPOOLED = ("position", "stream_id", "event_id", "occurred_at", "correlation_id", "causation_id")
@@ -148,9 +148,9 @@ class Spooled:
                 found.update(_open(_chunk_folder(self.folder, chunk.number) / file.name)[0])
         return sorted(found)
 
-    def read_bucket(self, bucket: int) -> dict[Shape, list[Batch]]:
+    def read_bucket(self, bucket: int) -> dict[SchemaKey, list[Batch]]:
         """Read one bucket: shape to its events, chunk by chunk."""
-        found: dict[Shape, list[Batch]] = {}
+        found: dict[SchemaKey, list[Batch]] = {}
         for chunk in self.journal.chunks:
             for file in chunk.files:
                 buckets, reader = _open(_chunk_folder(self.folder, chunk.number) / file.name)
@@ -159,7 +159,7 @@ class Spooled:
                     found.setdefault((file.event_type, file.schema_version), []).append(Batch(chunk.base, rows))
         return found
 
-    def read_chunk(self, number: int) -> dict[Shape, pa.Table]:
+    def read_chunk(self, number: int) -> dict[SchemaKey, pa.Table]:
         """Read one chunk: shape to its events, positions through the whole import."""
         chunk = self.journal.chunks[number]
         found = {}
@@ -206,8 +206,8 @@ class Spool:
     def add(
         self,
         connection: duckdb.DuckDBPyConnection,
-        relations: Mapping[Shape, str],
-        payloads: Mapping[Shape, Sequence[str]],
+        relations: Mapping[SchemaKey, str],
+        payloads: Mapping[SchemaKey, Sequence[str]],
         *,
         source: Mapping[str, Any],
     ) -> int:
@@ -224,23 +224,27 @@ class Spool:
             How many events it held.
         """
         parts = {}
-        for shape, relation in relations.items():
+        for schema_key, relation in relations.items():
             bucket = f"(md5_number_lower(stream_id) % {self._bucket_count})::USMALLINT AS _bucket"
-            select = f"SELECT {columns([*SPOOLED, *payloads[shape]])}, {bucket} FROM {relation} ORDER BY _bucket"
+            select = f"SELECT {columns([*SPOOLED, *payloads[schema_key]])}, {bucket} FROM {relation} ORDER BY _bucket"
             table = connection.sql(select).to_arrow_table()
-            parts[shape] = Partitioned(table.drop_columns(["_bucket"]), table["_bucket"].to_numpy())
+            parts[schema_key] = Partitioned(table.drop_columns(["_bucket"]), table["_bucket"].to_numpy())
         files = self.write(len(self.journal.chunks), parts)
         self.commit(files, base=0, events=sum(len(p.buckets) for p in parts.values()), source=source)
         return self.journal.chunks[-1].events
 
-    def write(self, number: int, parts: Mapping[Shape, Partitioned]) -> tuple[SpoolFile, ...]:
+    def write(self, number: int, parts: Mapping[SchemaKey, Partitioned]) -> tuple[SpoolFile, ...]:
         """Write the files of one chunk, which count once :meth:`commit` says so; threads may write side by side."""
         folder = _chunk_folder(self.folder, number)
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         return tuple(
-            SpoolFile(event_type=shape[0], schema_version=shape[1], bytes=_write(folder / _file_name(*shape), part))
-            for shape, part in parts.items()
+            SpoolFile(
+                event_type=schema_key[0],
+                schema_version=schema_key[1],
+                bytes=_write(folder / _file_name(*schema_key), part),
+            )
+            for schema_key, part in parts.items()
             if len(part.buckets)
         )
 

@@ -30,7 +30,7 @@ from refold.event_schemas import (
     StoreError,
 )
 from refold.event_schemas.payload import from_json, to_json
-from refold.event_schemas.registry import Shape
+from refold.event_schemas.registry import SchemaKey
 from refold.warehouse.engine.connections import connect
 from refold.warehouse.engine.sql import (
     duckdb_type,
@@ -48,7 +48,7 @@ from refold.warehouse.event_log.segments import SEGMENT_ENVELOPE
 _BATCH = 4096
 _MEMORY = "1GB"
 _WINDOW = 1_000_000
-_LEAST_WINDOW = 100
+_MIN_WINDOW = 100
 FOREVER = 1 << 62
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _TYPE, _VERSION = ENVELOPE.names.index("event_type"), ENVELOPE.names.index("schema_version")
@@ -121,7 +121,7 @@ def scan(log: EventLog, registry: Registry, head: Head, wanted: Selection) -> It
                 last = place
                 yield event
         except duckdb.OutOfMemoryException as error:
-            if width <= _LEAST_WINDOW:
+            if width <= _MIN_WINDOW:
                 raise StoreError(
                     f"Sorting {width} events of {log.url} needs more than {_MEMORY} of memory, or of disk in "
                     f"{tempfile.gettempdir()}: {first_line(error)} Set TMPDIR to a larger disk."
@@ -170,23 +170,23 @@ class _Schemas:
 
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
-        self._from_files: dict[Shape, pa.Schema] = {}
+        self._from_files: dict[SchemaKey, pa.Schema] = {}
 
-    def of_segments(self, shape: Shape, path: Path) -> pa.Schema:
+    def of_segments(self, schema_key: SchemaKey, path: Path) -> pa.Schema:
         """Give the schema of typed segments, of which ``path`` is one."""
-        if self._registry.knows(shape):
-            return self._registry.schema(*shape)
-        if shape not in self._from_files:
-            self._from_files[shape] = pa.schema(f for f in pq.read_schema(path) if f.name not in SEGMENT_ENVELOPE)
-        return self._from_files[shape]
+        if self._registry.knows(schema_key):
+            return self._registry.schema(*schema_key)
+        if schema_key not in self._from_files:
+            self._from_files[schema_key] = pa.schema(f for f in pq.read_schema(path) if f.name not in SEGMENT_ENVELOPE)
+        return self._from_files[schema_key]
 
-    def payload(self, shape: Shape, text: str, *, typed: bool) -> dict[str, Any]:
+    def payload(self, schema_key: SchemaKey, text: str, *, typed: bool) -> dict[str, Any]:
         """Turn a payload's JSON text into Python values; what fits no contract is shown as it is."""
         value = orjson.loads(text) if typed else _parsed(text)
         if typed:
-            return from_json(value, self._from_files.get(shape) or self._registry.schema(*shape))
-        if self._registry.knows(shape):
-            schema = self._registry.schema(*shape)
+            return from_json(value, self._from_files.get(schema_key) or self._registry.schema(*schema_key))
+        if self._registry.knows(schema_key):
+            schema = self._registry.schema(*schema_key)
             try:
                 return from_json(to_json(value, schema), schema)
             except PayloadError:
@@ -204,22 +204,23 @@ def _parsed(text: str) -> Any:
 def _segment_scans(
     log: EventLog, schemas: _Schemas, segments: Iterable[Segment], where: Callable[[int], str]
 ) -> list[str]:
-    groups: dict[tuple[Shape, int, int, bool], list[Path]] = {}
+    groups: dict[tuple[SchemaKey, int, int, bool], list[Path]] = {}
     for s in segments:
-        groups.setdefault((s.shape, s.position_base, s.commit_base, s.raw), []).append(log.segment_path(s))
+        groups.setdefault((s.schema_key, s.position_base, s.commit_base, s.untyped), []).append(log.segment_path(s))
     scans = []
-    for (shape, position_base, commit_base, raw), paths in groups.items():
-        payload = "payload" if raw else _payload_text(schemas.of_segments(shape, paths[0]))
+    for (schema_key, position_base, commit_base, untyped), paths in groups.items():
+        payload = "payload" if untyped else _payload_text(schemas.of_segments(schema_key, paths[0]))
         replaced = {
             "position": f"position + {position_base} AS position",
             "commit_number": f"commit_number + {commit_base} AS commit_number",
-            "event_type": f"{literal(shape[0])} AS event_type",
-            "schema_version": f"{shape[1]}::INTEGER AS schema_version",
+            "event_type": f"{literal(schema_key[0])} AS event_type",
+            "schema_version": f"{schema_key[1]}::INTEGER AS schema_version",
             "occurred_at": "epoch_us(occurred_at) AS occurred_at",
             "recorded_at": "epoch_us(recorded_at) AS recorded_at",
         }
         scans.append(
-            f"SELECT {', '.join(replaced.get(n, n) for n in ENVELOPE.names)}, {not raw} AS typed, {payload} AS payload "
+            f"SELECT {', '.join(replaced.get(n, n) for n in ENVELOPE.names)}, {not untyped} AS typed, "
+            f"{payload} AS payload "
             f"FROM read_parquet({files_literal(paths)}, hive_partitioning = false) WHERE {where(position_base)}"
         )
     return scans
@@ -280,10 +281,10 @@ def _events(log: EventLog, schemas: _Schemas, query: str) -> Iterator[RecordedEv
 
 def _recorded(schemas: _Schemas, rows: Iterable[tuple[Any, ...]]) -> Iterator[RecordedEvent]:
     for *envelope, typed, payload in rows:
-        shape = (envelope[_TYPE], envelope[_VERSION])
+        schema_key = (envelope[_TYPE], envelope[_VERSION])
         for i in _TIMES:
             envelope[i] = from_microseconds(envelope[i])
-        yield RecordedEvent(*envelope, schemas.payload(shape, payload, typed=typed))  # type: ignore[call-arg]
+        yield RecordedEvent(*envelope, schemas.payload(schema_key, payload, typed=typed))  # type: ignore[call-arg]
 
 
 def _cursor() -> duckdb.DuckDBPyConnection:

@@ -15,7 +15,7 @@ import duckdb
 import pyarrow as pa
 
 from refold.event_schemas import DamagedLogError
-from refold.event_schemas.registry import Shape
+from refold.event_schemas.registry import SchemaKey
 from refold.warehouse.engine.connections import connect
 from refold.warehouse.engine.sql import first_line
 from refold.warehouse.event_log.heads import files_literal, heads_path
@@ -28,7 +28,7 @@ _FILES_AT_ONCE = 2_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ShapeStats:
+class SchemaStats:
     """What a log holds of one event type in one schema version.
 
     Attributes:
@@ -41,7 +41,7 @@ class ShapeStats:
         first_recorded_at: when the earliest was recorded; None if its segment is too old to tell.
         last_recorded_at: when the latest was.
         segments: how many segments hold them.
-        raw: how many of the events are in raw segments, because they fitted no contract when they were sealed.
+        untyped: how many of the events are in raw segments, because they fitted no contract when they were sealed.
         unsealed: how many of the events are in commits that are not sealed yet.
     """
 
@@ -54,11 +54,11 @@ class ShapeStats:
     first_recorded_at: datetime | None
     last_recorded_at: datetime | None
     segments: int = 0
-    raw: int = 0
+    untyped: int = 0
     unsealed: int = 0
 
     @property
-    def shape(self) -> Shape:
+    def schema_key(self) -> SchemaKey:
         """Event type and schema version."""
         return (self.event_type, self.schema_version)
 
@@ -68,7 +68,7 @@ class LogStats:
     """What a log holds.
 
     Attributes:
-        shapes: numbers of every event type and schema version, sorted.
+        schemas: numbers of every event type and schema version, sorted.
         events: how many events in all.
         bytes: sum over the shapes.
         streams: how many streams.
@@ -79,7 +79,7 @@ class LogStats:
         unsealed_events: how many events are in them.
     """
 
-    shapes: tuple[ShapeStats, ...]
+    schemas: tuple[SchemaStats, ...]
     events: int
     bytes: int
     streams: int
@@ -115,7 +115,7 @@ def stats(log: EventLog, *, head: Head | None = None) -> LogStats:
         (1, 1, 'DoorOpened')
     """
     head = head or log.head()
-    by_shape: dict[Shape, list[ShapeStats]] = {}
+    by_schema_key: dict[SchemaKey, list[SchemaStats]] = {}
     with tempfile.TemporaryDirectory(prefix="refold-") as folder, connect(temp_directory=folder) as connection:
         try:
             parts = [*map(_of_segment, live_segments(head)), *_of_tail(connection, log, head)]
@@ -126,23 +126,23 @@ def stats(log: EventLog, *, head: Head | None = None) -> LogStats:
                 "object that it names from a backup of the store."
             ) from error
     for part in parts:
-        by_shape.setdefault(part.shape, []).append(part)
-    shapes = tuple(_summed(by_shape[shape]) for shape in sorted(by_shape))
+        by_schema_key.setdefault(part.schema_key, []).append(part)
+    schemas = tuple(_summed(by_schema_key[schema_key]) for schema_key in sorted(by_schema_key))
     return LogStats(
-        shapes=shapes,
-        events=sum(s.events for s in shapes),
-        bytes=sum(s.bytes for s in shapes),
+        schemas=schemas,
+        events=sum(s.events for s in schemas),
+        bytes=sum(s.bytes for s in schemas),
         streams=streams,
         commits=head.commit,
-        segments=sum(s.segments for s in shapes),
+        segments=sum(s.segments for s in schemas),
         sealed_position=head.sealed.sealed_position,
         unsealed_commits=len(head.tail),
         unsealed_events=head.position - head.sealed.sealed_position,
     )
 
 
-def _of_segment(segment: Segment) -> ShapeStats:
-    return ShapeStats(
+def _of_segment(segment: Segment) -> SchemaStats:
+    return SchemaStats(
         event_type=segment.event_type,
         schema_version=segment.schema_version,
         events=segment.rows,
@@ -152,7 +152,7 @@ def _of_segment(segment: Segment) -> ShapeStats:
         first_recorded_at=_time(segment.first_recorded_at),
         last_recorded_at=_time(segment.last_recorded_at),
         segments=1,
-        raw=segment.rows if segment.raw else 0,
+        untyped=segment.rows if segment.untyped else 0,
     )
 
 
@@ -160,7 +160,7 @@ def _time(text: str) -> datetime | None:
     return datetime.fromisoformat(text) if text else None
 
 
-def _of_tail(connection: duckdb.DuckDBPyConnection, log: EventLog, head: Head) -> list[ShapeStats]:
+def _of_tail(connection: duckdb.DuckDBPyConnection, log: EventLog, head: Head) -> list[SchemaStats]:
     numbers = [info.number for info in head.tail if info.import_id is None]
     found = []
     for i in range(0, len(numbers), _FILES_AT_ONCE):
@@ -171,7 +171,7 @@ def _of_tail(connection: duckdb.DuckDBPyConnection, log: EventLog, head: Head) -
             f"FROM read_parquet({files}, hive_partitioning = false) GROUP BY ALL"
         ).fetchall()
         found += [
-            ShapeStats(
+            SchemaStats(
                 event_type=event_type,
                 schema_version=schema_version,
                 events=events,
@@ -187,10 +187,10 @@ def _of_tail(connection: duckdb.DuckDBPyConnection, log: EventLog, head: Head) -
     return found
 
 
-def _summed(parts: list[ShapeStats]) -> ShapeStats:
+def _summed(parts: list[SchemaStats]) -> SchemaStats:
     earliest = [p.first_recorded_at for p in parts]
     latest = [p.last_recorded_at for p in parts]
-    return ShapeStats(
+    return SchemaStats(
         event_type=parts[0].event_type,
         schema_version=parts[0].schema_version,
         events=sum(p.events for p in parts),
@@ -200,7 +200,7 @@ def _summed(parts: list[ShapeStats]) -> ShapeStats:
         first_recorded_at=None if None in earliest else min(t for t in earliest if t),
         last_recorded_at=None if None in latest else max(t for t in latest if t),
         segments=sum(p.segments for p in parts),
-        raw=sum(p.raw for p in parts),
+        untyped=sum(p.untyped for p in parts),
         unsealed=sum(p.unsealed for p in parts),
     )
 

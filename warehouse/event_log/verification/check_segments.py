@@ -17,7 +17,7 @@ from refold.event_schemas import (
     ObjectNotFoundError,
     Registry,
 )
-from refold.event_schemas.registry import Shape
+from refold.event_schemas.registry import SchemaKey
 from refold.warehouse.engine.sql import duckdb_type, first_line, quote
 from refold.warehouse.event_log.heads import files_literal, heads_path
 from refold.warehouse.event_log.layout import segment_key
@@ -58,7 +58,7 @@ class SegmentCheck:
     events: int = 0
     streams: int = 0
     damaged: bool = False
-    _expected: dict[tuple[Shape, bool], list[Column]] = field(default_factory=dict)
+    _expected: dict[tuple[SchemaKey, bool], list[Column]] = field(default_factory=dict)
 
     def bucket(self, bucket: int) -> None:
         """Check the segments, streams and stream heads of one bucket."""
@@ -115,7 +115,7 @@ class SegmentCheck:
         self._check_schema(segment, _columns(relation), where)
 
     def _check_schema(self, segment: Segment, real: list[Column], where: str) -> None:
-        if not segment.raw and not self.registry.knows(segment.shape):
+        if not segment.untyped and not self.registry.knows(segment.schema_key):
             self.found.add(
                 "schema",
                 where,
@@ -123,7 +123,7 @@ class SegmentCheck:
                 "Declare the event or its upcaster again, or run the code that does.",
             )
             return
-        expected = self._expected_columns(segment.shape, raw=segment.raw)
+        expected = self._expected_columns(segment.schema_key, untyped=segment.untyped)
         if real != expected:
             differing = sorted({name for name, _ in set(real) ^ set(expected)})
             self.found.add(
@@ -133,15 +133,15 @@ class SegmentCheck:
                 "A contract must not change under its schema version: raise schema_version and add an upcaster.",
             )
 
-    def _expected_columns(self, shape: Shape, *, raw: bool) -> list[Column]:
-        if (shape, raw) not in self._expected:
-            payload = pa.schema([("payload", pa.string())]) if raw else self.registry.schema(*shape)
+    def _expected_columns(self, schema_key: SchemaKey, *, untyped: bool) -> list[Column]:
+        if (schema_key, untyped) not in self._expected:
+            payload = pa.schema([("payload", pa.string())]) if untyped else self.registry.schema(*schema_key)
             fields = [*(ENVELOPE.field(n) for n in SEGMENT_ENVELOPE), *payload]
             relation = self.connection.sql(
                 "SELECT " + ", ".join(f"NULL::{duckdb_type(f.type)} AS {quote(f.name)}" for f in fields)
             )
-            self._expected[(shape, raw)] = _columns(relation)
-        return self._expected[(shape, raw)]
+            self._expected[(schema_key, untyped)] = _columns(relation)
+        return self._expected[(schema_key, untyped)]
 
     def _load(self, bucket: int, whole: Sequence[tuple[Segment, Path]]) -> None:
         """Gather a bucket's rows in ``_rows``; ``source`` is 0 if sealed, a commit's number if not."""

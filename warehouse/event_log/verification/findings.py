@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 
-_MOST_OF_A_KIND = 20
+_MAX_PER_KIND = 20
 RESTORE = "Restore the object from a backup of the store."
 
 
@@ -45,7 +45,7 @@ class Findings:
 
     def add(self, kind: str, where: str, what: str, advice: str = RESTORE) -> None:
         """Note a finding."""
-        if sum(f.kind == kind for f in self.found) < _MOST_OF_A_KIND:
+        if sum(f.kind == kind for f in self.found) < _MAX_PER_KIND:
             self.found.append(Finding(kind, where, what, advice))
         else:
             self.left_out[kind] += 1

@@ -70,9 +70,9 @@ def plan_retry(log: EventLog, domain: Domain, newest: Generation, letters: Itera
 def _concerned(domain: Domain, newest: Generation, letters: Sequence[DeadLetter]) -> list[ReadModel]:
     published = [m for m in domain.read_models if m.name in newest.tables]
     named = {letter.read_model for letter in letters}
-    shapes = {(n.event_type, n.schema_version) for n in letters if not n.read_model}
-    wanted = {m.name for m in published if m.name in named or shapes & sources_of(domain, m.event_types)}
-    if not wanted and any(map(domain.registry.knows, shapes)):
+    schema_keys = {(n.event_type, n.schema_version) for n in letters if not n.read_model}
+    wanted = {m.name for m in published if m.name in named or schema_keys & sources_of(domain, m.event_types)}
+    if not wanted and any(map(domain.registry.knows, schema_keys)):
         wanted = {m.name for m in published[:1]}  # no read model asks for it, but any rebuild finds that it fits now
     if wanted and newest.tables.keys() - {m.name for m in published}:
         return published  # a read model that the domain has lost cannot be taken over

@@ -21,9 +21,9 @@ from refold.warehouse.declarations.domain import Domain
 from refold.warehouse.declarations.fingerprint import fingerprint, fingerprint_parts, view_digest
 from refold.warehouse.declarations.projection import ReadModel
 from refold.warehouse.event_log.log import EventLog
-from refold.warehouse.event_log.payload_parsing import BrokenEvent
+from refold.warehouse.event_log.payload_parsing import InvalidEvent
 from refold.warehouse.object_store import ObjectStore
-from refold.warehouse.object_store.failures import explained
+from refold.warehouse.object_store.failures import translate_errors
 from refold.warehouse.read_models import database
 from refold.warehouse.read_models.database import NOTHING_DISCARDED, Checkpoint, TableSummary
 from refold.warehouse.read_models.generations.generations import (
@@ -70,7 +70,7 @@ class StagedModels:
     models: Sequence[ReadModel]
     at: Checkpoint
     rows: Mapping[str, Sequence[Path]]
-    broken: Mapping[str, Sequence[BrokenEvent]] = field(default_factory=dict)
+    broken: Mapping[str, Sequence[InvalidEvent]] = field(default_factory=dict)
     replayed: bool = True
 
 
@@ -183,7 +183,7 @@ def _published(
 def scratch_folder(store: ObjectStore) -> Iterator[Path]:
     """Give a folder for the working database; on a local store it lies beside the published files."""
     parent = Path(store.url) / "work" if store.is_local else None
-    with explained("write", str(parent or tempfile.gettempdir())):
+    with translate_errors("write", str(parent or tempfile.gettempdir())):
         if parent:
             parent.mkdir(parents=True, exist_ok=True)
         folder = Path(tempfile.mkdtemp(prefix="refold-", dir=parent))

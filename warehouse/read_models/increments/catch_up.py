@@ -14,7 +14,7 @@ from refold.warehouse.declarations.domain import Domain
 from refold.warehouse.declarations.projection import ReadModel
 from refold.warehouse.engine.connections import forget_temporaries
 from refold.warehouse.event_log.log import EventLog, Head
-from refold.warehouse.event_log.payload_parsing import BrokenEvent
+from refold.warehouse.event_log.payload_parsing import InvalidEvent
 from refold.warehouse.read_models.database import (
     NOTHING_DISCARDED,
     Checkpoint,
@@ -37,7 +37,7 @@ _EVENTS_AN_INCREMENT = 250_000
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class ModelsAtCheckpoint:
     """Read models that stand at one place in the log.
 
     Attributes:
@@ -53,7 +53,7 @@ def catch_up(
     connection: duckdb.DuckDBPyConnection,
     log: EventLog,
     domain: Domain,
-    standing: Sequence[Standing],
+    standing: Sequence[ModelsAtCheckpoint],
     *,
     dead_letter: bool = False,
     discarded: Mapping[tuple[str, int], datetime] = NOTHING_DISCARDED,
@@ -69,7 +69,7 @@ def catch_up(
         discarded: which broken events somebody decided to go without, and when; they stop nothing.
 
     Raises:
-        BrokenEventsError: an event cannot be applied.
+        InvalidEventsError: an event cannot be applied.
     """
     step = functools.partial(advance, connection, log, domain, dead_letter=dead_letter, discarded=discarded)
     head = log.head()
@@ -154,10 +154,10 @@ def apply_staged(
         How many events could not be applied, each counted once a read model that it was for.
 
     Raises:
-        BrokenEventsError: an event cannot be applied; nothing was written.
+        InvalidEventsError: an event cannot be applied; nothing was written.
     """
 
-    def fold_apart(compiled: Compiled) -> tuple[pa.Table | None, list[BrokenEvent]]:
+    def fold_apart(compiled: Compiled) -> tuple[pa.Table | None, list[InvalidEvent]]:
         return stage_fold(connection, domain, compiled, span.events(connection, log, domain, [compiled.model]))
 
     changes, broken = prepare_changes(connection, models, staged, fold_apart)

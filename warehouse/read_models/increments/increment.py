@@ -18,7 +18,7 @@ from refold.warehouse.declarations import reducers
 from refold.warehouse.declarations.domain import Domain
 from refold.warehouse.declarations.projection import Projection
 from refold.warehouse.engine.sql import columns, quote
-from refold.warehouse.event_log.payload_parsing import BrokenEvent, Typed
+from refold.warehouse.event_log.payload_parsing import InvalidEvent, Typed
 from refold.warehouse.read_models.database import seen_tables
 from refold.warehouse.read_models.live.indexes import NO_INDEXES, Indexes
 from refold.warehouse.replay.contributions import (
@@ -37,7 +37,7 @@ from refold.warehouse.replay.folds import (
     states_table,
 )
 from refold.warehouse.replay.history import Replay
-from refold.warehouse.replay.invalid_events import apply_unbroken
+from refold.warehouse.replay.invalid_events import apply_valid
 
 NO_READ_MODEL = ""
 """In place of a read model's name: events that fit no contract, so that none could read them."""
@@ -54,7 +54,7 @@ class Staged:
     """
 
     tables: dict[str, pa.Table] = field(default_factory=dict)
-    broken: dict[str, list[BrokenEvent]] = field(default_factory=dict)
+    broken: dict[str, list[InvalidEvent]] = field(default_factory=dict)
 
 
 def stage(connection: duckdb.DuckDBPyConnection, domain: Domain, models: Iterable[Compiled], typed: Typed) -> Staged:
@@ -78,7 +78,7 @@ def stage(connection: duckdb.DuckDBPyConnection, domain: Domain, models: Iterabl
             select = source if _in_order(compiled) else partials(compiled, f"({source})")
             return _arrow(connection, select)
 
-        table, broken = apply_unbroken(connection, domain, compiled, typed.relations, contributed)
+        table, broken = apply_valid(connection, domain, compiled, typed.relations, contributed)
         if broken:
             staged.broken[compiled.model.name] = broken
         if table is not None and table.num_rows:
@@ -116,8 +116,8 @@ def prepare_changes(
     connection: duckdb.DuckDBPyConnection,
     models: Iterable[Compiled],
     staged: Sequence[Staged],
-    fold_apart: Callable[[Compiled], tuple[pa.Table | None, list[BrokenEvent]]],
-) -> tuple[list[Change], dict[str, list[BrokenEvent]]]:
+    fold_apart: Callable[[Compiled], tuple[pa.Table | None, list[InvalidEvent]]],
+) -> tuple[list[Change], dict[str, list[InvalidEvent]]]:
     """Compute what staged contributions do to tables, before the transaction, which a failing fold would abort.
 
     Args:
@@ -148,7 +148,7 @@ def prepare_changes(
 
 def stage_fold(
     connection: duckdb.DuckDBPyConnection, domain: Domain, compiled: Compiled, typed: Typed
-) -> tuple[pa.Table | None, list[BrokenEvent]]:
+) -> tuple[pa.Table | None, list[InvalidEvent]]:
     """Stage contributions to a fold without the events on which its function fails.
 
     Args:
@@ -167,7 +167,7 @@ def stage_fold(
         _fold(connection, compiled, "_tried")
         return table
 
-    return apply_unbroken(connection, domain, compiled, typed.relations, contributed)
+    return apply_valid(connection, domain, compiled, typed.relations, contributed)
 
 
 def apply_changes(
@@ -187,8 +187,8 @@ def apply_changes(
             _merge(connection, change, indexes.get(change.compiled.model.name, ()))
 
 
-def _broken(staged: Iterable[Staged]) -> dict[str, list[BrokenEvent]]:
-    broken: dict[str, list[BrokenEvent]] = {}
+def _broken(staged: Iterable[Staged]) -> dict[str, list[InvalidEvent]]:
+    broken: dict[str, list[InvalidEvent]] = {}
     for one in staged:
         for name, events in one.broken.items():
             broken.setdefault(name, []).extend(events)

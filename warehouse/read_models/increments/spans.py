@@ -23,7 +23,7 @@ from refold.warehouse.replay.history import sources_of
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class SpanLimits:
     """How large a step is.
 
     Attributes:
@@ -57,9 +57,15 @@ class Span:
         self, connection: duckdb.DuckDBPyConnection, log: EventLog, domain: Domain, models: Sequence[ReadModel]
     ) -> Typed:
         """Read the events that some read models need."""
-        shapes = sources_of(domain, [t for m in models for t in m.event_types])
+        schema_keys = sources_of(domain, [t for m in models for t in m.event_types])
         return typed_range(
-            connection, log, domain.registry, self.head, shapes=shapes, after=self.after, up_to=self.to.position
+            connection,
+            log,
+            domain.registry,
+            self.head,
+            schema_keys=schema_keys,
+            after=self.after,
+            up_to=self.to.position,
         )
 
 
@@ -84,7 +90,7 @@ class Step:
 
 
 def next_step(
-    log: EventLog, at: Checkpoint, *, workers: int, sealed: Manifest | None = None, limits: Limits | None = None
+    log: EventLog, at: Checkpoint, *, workers: int, sealed: Manifest | None = None, limits: SpanLimits | None = None
 ) -> Step | None:
     """Look which commits follow a checkpoint, by asking for one after the other.
 
@@ -100,7 +106,7 @@ def next_step(
     """
     if sealed is not None and sealed.sealed_position > at.position:
         return _sealed_step(sealed, at, workers)
-    limits = limits or Limits()
+    limits = limits or SpanLimits()
     infos: list[CommitInfo] = []
     events, full = 0, False
     for info in log.commits_after(at.commit_number):

@@ -76,6 +76,6 @@ def _replayed_events(log: EventLog, domain: Domain, position: int) -> int:
     sealed = log.manifest()
     if not sealed.sealed_position:
         return position * len(domain.read_models)
-    shapes = [sources_of(domain, m.event_types) for m in domain.read_models]
-    replayed = sum(s.rows for wanted in shapes for s in sealed.segments_of(wanted))
+    schema_keys = [sources_of(domain, m.event_types) for m in domain.read_models]
+    replayed = sum(s.rows for wanted in schema_keys for s in sealed.segments_of(wanted))
     return replayed * position // sealed.sealed_position

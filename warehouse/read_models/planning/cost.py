@@ -9,7 +9,7 @@ from typing import Any
 
 import duckdb
 
-from refold.event_schemas.registry import Shape
+from refold.event_schemas.registry import SchemaKey
 from refold.event_schemas.upcasting import Form
 from refold.warehouse.declarations.domain import Domain
 from refold.warehouse.declarations.upcaster_sql import event_relation_schema
@@ -50,38 +50,40 @@ def replay_cost(compiled: Compiled, domain: Domain, segments: Iterable[Segment])
     """
     live = list(segments)
     columns = columns_read(compiled, domain)
-    needed = [s for s in live if s.shape in columns]
+    needed = [s for s in live if s.schema_key in columns]
     return Cost(
         events=sum(s.rows for s in needed),
-        bytes_read=sum(n for s in needed for c, n in s.column_bytes.items() if s.raw or c in columns[s.shape]),
+        bytes_read=sum(n for s in needed for c, n in s.column_bytes.items() if s.untyped or c in columns[s.schema_key]),
         bytes_stored=sum(s.bytes for s in live),
     )
 
 
-def columns_read(compiled: Compiled, domain: Domain) -> dict[Shape, frozenset[str]]:
+def columns_read(compiled: Compiled, domain: Domain) -> dict[SchemaKey, frozenset[str]]:
     """Name the stored columns that a read model reads of each stored shape, as DuckDB's own plan says."""
-    shapes = sources_of(domain, compiled.model.event_types)
+    schema_keys = sources_of(domain, compiled.model.event_types)
     with connect(threads=1) as connection:
         # A stand-in table has no rows, and what DuckDB would conclude from that must not prune the plan.
         connection.execute("SET disabled_optimizers = 'statistics_propagation,filter_pushdown,empty_result_pullup'")
-        names = {_stand_in(connection, domain, shape, i): shape for i, shape in enumerate(sorted(shapes))}
-        stored = {shape: f"(FROM {name})" for name, shape in names.items()}
+        names = {
+            _stand_in(connection, domain, schema_key, i): schema_key for i, schema_key in enumerate(sorted(schema_keys))
+        }
+        stored = {schema_key: f"(FROM {name})" for name, schema_key in names.items()}
         source = contributions(compiled, Replay(connection, domain, stored).events)
         if source is None:
             return {}
         query = f"FROM ({source})" if is_fold(compiled) else partials(compiled, f"({source})")
         row = connection.execute(f"EXPLAIN (FORMAT json) {query}").fetchone()
     assert row is not None
-    found: dict[Shape, frozenset[str]] = {shape: frozenset() for shape in shapes}
+    found: dict[SchemaKey, frozenset[str]] = {schema_key: frozenset() for schema_key in schema_keys}
     for name, columns in _scans(json.loads(row[1])):
         if name in names:
             found[names[name]] |= columns
-    return {shape: columns | _fetched_whole(domain, shape) for shape, columns in found.items()}
+    return {schema_key: columns | _fetched_whole(domain, schema_key) for schema_key, columns in found.items()}
 
 
-def _stand_in(connection: duckdb.DuckDBPyConnection, domain: Domain, shape: Shape, index: int) -> str:
+def _stand_in(connection: duckdb.DuckDBPyConnection, domain: Domain, schema_key: SchemaKey, index: int) -> str:
     name = f"_stand_in_{index}"
-    schema = event_relation_schema(domain.registry.schema(*shape))
+    schema = event_relation_schema(domain.registry.schema(*schema_key))
     typed = ", ".join(f"{quote(f.name)} {duckdb_type(f.type)}" for f in schema)
     connection.execute(f"CREATE TEMP TABLE {name} ({typed})")
     return name
@@ -97,9 +99,9 @@ def _scans(plan: list[dict[str, Any]]) -> Iterator[tuple[str, frozenset[str]]]:
         yield from _scans(node.get("children", []))
 
 
-def _fetched_whole(domain: Domain, shape: Shape) -> frozenset[str]:
+def _fetched_whole(domain: Domain, schema_key: SchemaKey) -> frozenset[str]:
     """Name all columns of a shape that a Python upcaster or a merger reads, which sees whole events."""
-    step = domain.registry.upcaster(shape)
+    step = domain.registry.upcaster(schema_key)
     if step is None or step.form is Form.SQL:
         return frozenset()
-    return frozenset(event_relation_schema(domain.registry.schema(*shape)).names)
+    return frozenset(event_relation_schema(domain.registry.schema(*schema_key)).names)

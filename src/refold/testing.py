@@ -1,0 +1,8 @@
+"""The test language: ``given(events).when(command).then(events)``, and ``given(events).then_rows(...)``.
+
+It needs no test runner and works in any; see ``docs/commands.md``.
+"""
+
+from refold.warehouse.testing import FIRST_MOMENT, Given, Outcome, scenarios
+
+__all__ = ["FIRST_MOMENT", "Given", "Outcome", "scenarios"]
