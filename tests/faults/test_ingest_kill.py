@@ -25,8 +25,8 @@ from refold.warehouse.event_log import (
     open_log,
     verify,
 )
-from tests.pipelines.imports import history, lines, row
-from tests.pipelines.parcels import PARCELS, REF, Lost
+from tests.pipelines.ingest.imports import history, lines, row
+from tests.pipelines.ingest.parcels import PARCELS, REF, Lost
 
 ROWS = 2_000
 LIMITS = ImportLimits(chunk_rows=125, commit_events=75)

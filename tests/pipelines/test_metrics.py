@@ -21,10 +21,10 @@ from refold.pipelines.metrics import Metrics, serve_metrics
 from refold.pipelines.rebuild.rebuild import RebuildProgress, rebuild
 from refold.warehouse.event_log import Appender, EventLog, create_log
 from refold.warehouse.read_models.generations.generations import open_generations
-from tests.pipelines.letters import WRITER, Weighed
+from tests.pipelines.cli.letters import WRITER, Weighed
 
 ROOT = Path(__file__).parents[2]
-REF = "tests.pipelines.letters:MENDED"
+REF = "tests.pipelines.cli.letters:MENDED"
 NAMES = {
     *("refold_log_position", "refold_log_last_recorded_timestamp_seconds", "refold_log_unsealed_events"),
     *("refold_read_model_position", "refold_read_model_lag_events", "refold_read_model_lag_seconds"),
@@ -157,7 +157,7 @@ def test_what_is_told_of_a_generation(log: EventLog, tmp_path: Path) -> None:
     Appender(log, WRITER).append("parcel-2", [Weighed(parcel="b", printed="12 g")])
     options = beam_options(None, ["--direct_running_mode=in_memory", "--direct_num_workers=1"])
     url = str(tmp_path / "models")
-    broken = "tests.pipelines.letters:BROKEN"
+    broken = "tests.pipelines.cli.letters:BROKEN"
     generation = rebuild(log, broken, url, options, dead_letter=True).generation
     Appender(log, WRITER).append("parcel-2", [Weighed(parcel="b", printed="7")])
     metrics = Metrics()

@@ -35,9 +35,9 @@ from refold.warehouse.event_log.log import EventLog, create_log
 from refold.warehouse.event_log.manifest import Manifest
 from refold.warehouse.event_log.payload_parsing import InvalidEvent, typed_events
 from refold.warehouse.event_log.seal import (
-    gather,
     next_manifest,
     publish,
+    repartition,
     seal_bucket,
 )
 from refold.warehouse.read_models import database
@@ -165,7 +165,7 @@ def seal(log: EventLog, registry: Registry) -> None:
     gathered: dict[int, list[Path]] = {}
     for start in range(0, len(numbers), 3):
         key = f"gathered/{start:05d}.parquet"
-        for bucket in gather(log, numbers[start : start + 3], staging, key):
+        for bucket in repartition(log, numbers[start : start + 3], staging, key):
             gathered.setdefault(bucket, []).append(staging.local_path(key))
     sealed = [seal_bucket(log, registry, bucket, paths, head.sealed) for bucket, paths in sorted(gathered.items())]
     assert publish(log, next_manifest(head.sealed, head.tail, sealed))

@@ -15,7 +15,7 @@ from threading import Thread
 import httpx
 import tenacity
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 READY_SECONDS = 60
 
 

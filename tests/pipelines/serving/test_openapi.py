@@ -19,8 +19,8 @@ from schemathesis import GenerationMode
 from schemathesis.specs.openapi.checks import positive_data_acceptance
 
 from refold.pipelines.rebuild.rebuild import rebuild
-from tests.pipelines.served import Served, served
-from tests.pipelines.test_serve import OPTIONS, shop
+from tests.pipelines.serving.served import Served, served
+from tests.pipelines.serving.test_serve import OPTIONS, shop
 
 EXAMPLES = int(os.environ.get("REFOLD_TEST_OPENAPI_EXAMPLES", "8"))
 

@@ -23,10 +23,10 @@ from refold.warehouse.event_log import Appender, create_log
 from refold.warehouse.read_models.comparison.differences import RowDifference, TableDifference
 from refold.warehouse.read_models.generations.generations import open_generations
 from refold.warehouse.read_models.generations.rollback import roll_back
-from tests.pipelines.test_rebuild import HERE, MARKET, Market
+from tests.pipelines.rebuild.test_rebuild import HERE, MARKET, Market
 from tests.warehouse.event_log.shop import write_commit
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 OPTIONS = beam_options(None, ["--direct_running_mode=in_memory", "--direct_num_workers=1"])
 
 

@@ -12,9 +12,9 @@ import httpx
 import pytest
 
 from refold.pipelines.rebuild.rebuild import rebuild
-from tests.pipelines.hostile import HOSTILE, KEEPER, READER, TOKENS, WRITER, send
-from tests.pipelines.served import ROOT, Served, served
-from tests.pipelines.test_serve import OPTIONS, shop
+from tests.pipelines.serving.hostile import HOSTILE, KEEPER, READER, TOKENS, WRITER, send
+from tests.pipelines.serving.served import ROOT, Served, served
+from tests.pipelines.serving.test_serve import OPTIONS, shop
 
 ORDER = {"order_id": "order-safe", "customer_id": "c-1", "currency": "EUR"}
 

@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 from refold.event_schemas import PayloadError, UsageError
 from refold.event_schemas.payload import canonical_json, from_json
 from refold.pipelines.ingest.ingest import ImportLimits
-from tests.pipelines.imports import TIME, lines, payloads, read, row
-from tests.pipelines.parcels import PARCELS
+from tests.pipelines.ingest.imports import TIME, lines, payloads, read, row
+from tests.pipelines.ingest.parcels import PARCELS
 
 FULL = {
     "name": "cup",

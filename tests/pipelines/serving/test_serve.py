@@ -31,7 +31,7 @@ from refold.warehouse.commands.handler import CommandHandler, CommandRequest
 from refold.warehouse.event_log import EventLog, create_log
 from refold.warehouse.orders import ORDERS
 from refold.warehouse.read_models.generations.generations import open_generations
-from tests.pipelines.served import ROOT, Served, served
+from tests.pipelines.serving.served import ROOT, Served, served
 
 ROUNDS = int(os.environ.get("REFOLD_TEST_READ_YOUR_WRITES", "100"))
 CUSTOMERS, ORDERS_EACH = 3, 7

@@ -15,7 +15,7 @@ from refold.warehouse.declarations.domain import Domain
 from refold.warehouse.declarations.projection import Projection
 from refold.warehouse.declarations.reducers import count, latest, total
 
-REF = "tests.pipelines.parcels:PARCELS"
+REF = "tests.pipelines.ingest.parcels:PARCELS"
 Money = Annotated[Decimal, pa.decimal128(18, 2)]
 
 

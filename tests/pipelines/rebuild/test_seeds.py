@@ -39,7 +39,7 @@ from refold.warehouse.read_models.generations.generations import (
 )
 from refold.warehouse.read_models.planning.plan import plan_rebuild
 
-HERE = "tests.pipelines.test_seeds"
+HERE = "tests.pipelines.rebuild.test_seeds"
 
 
 @event(schema_version=1)

@@ -32,7 +32,7 @@ from refold.warehouse.read_models.database import Checkpoint
 from refold.warehouse.read_models.generations.generations import Generations, open_generations
 from refold.warehouse.read_models.increments.catch_up import ModelsAtCheckpoint, catch_up
 
-HERE = "tests.pipelines.test_rebuild"
+HERE = "tests.pipelines.rebuild.test_rebuild"
 
 
 @event(schema_version=1)

@@ -214,7 +214,7 @@ def test_commands_that_only_look_never_import_beam(made: Path) -> None:
         ["generations", "gc"],
         ["schemas", "list"],
         ["schemas", "dry-run"],
-        ["schemas", "check", "--against", str(Path(__file__).parents[2] / "event_schemas" / "orders.lock.json")],
+        ["schemas", "check", "--against", str(Path(__file__).parents[3] / "event_schemas" / "orders.lock.json")],
         ["dead-letters", "list"],
         ["plan"],
         ["rebuild"],  # there is nothing to do

@@ -27,8 +27,8 @@ from refold.pipelines.ingest.ingest import (
 )
 from refold.pipelines.rebuild.rebuild import rebuild
 from refold.warehouse.event_log import Appender, EventLog, create_log, verify
-from tests.pipelines.imports import TIME, history, lines, row, write_parquet
-from tests.pipelines.parcels import PARCELS, REF, Lost
+from tests.pipelines.ingest.imports import TIME, history, lines, row, write_parquet
+from tests.pipelines.ingest.parcels import PARCELS, REF, Lost
 
 SMALL = ImportLimits(chunk_rows=10, commit_events=8)
 
@@ -355,7 +355,7 @@ def test_a_contract_that_changed_between_runs(tmp_path: Path, log: EventLog) -> 
     path = write(tmp_path / "h.jsonl", *rows_of(30))
     with pytest.raises(Stopped):
         ingest(log, REF, [path], limits=SMALL, report=at("read", stop, time=2))
-    done = ingest(log, "tests.pipelines.parcels:STRICTER", [path], limits=SMALL)
+    done = ingest(log, "tests.pipelines.ingest.parcels:STRICTER", [path], limits=SMALL)
     assert (done.events, done.rejected) == (9, 21)
 
 

@@ -23,7 +23,7 @@ from refold.pipelines.rebuild.replay import RebuildProgress
 from refold.warehouse.event_log import Appender, EventLog, create_log
 from refold.warehouse.event_log.layout import commit_key
 from refold.warehouse.event_log.reads.seek import find_moment, find_place, find_position
-from tests.pipelines.test_rebuild import HERE, MARKET, Market, at
+from tests.pipelines.rebuild.test_rebuild import HERE, MARKET, Market, at
 from tests.warehouse.event_log.shop import REGISTRY, Placed, bulk_import, seal, write_commit
 
 OPTIONS = beam_options(None, ["--direct_running_mode=in_memory", "--direct_num_workers=1"])
@@ -141,8 +141,8 @@ def test_one_that_broke_off_is_gone_on_with(market: Market, tmp_path: Path) -> N
 def test_a_killed_one_leaves_no_file(market: Market, tmp_path: Path) -> None:
     """Killed while it loads, the name is not there; run again, it is."""
     to = tmp_path / "then.duckdb"
-    command = [sys.executable, "-m", "tests.pipelines.test_as_of", str(market.folder), str(to)]
-    root = Path(__file__).parents[2]
+    command = [sys.executable, "-m", "tests.pipelines.rebuild.test_as_of", str(market.folder), str(to)]
+    root = Path(__file__).parents[3]
     environment = {**os.environ, "PYTHONPATH": str(root)}
     done = subprocess.run(command, cwd=root, env=environment, capture_output=True, check=False, timeout=120)
     assert done.returncode == -signal.SIGKILL, done.stderr.decode()

@@ -48,7 +48,7 @@ from refold.warehouse.read_models.generations.generations import (
 from refold.warehouse.read_models.planning.plan import RebuildPlan, Verdict, plan_rebuild
 from refold.warehouse.read_models.planning.rate import DEFAULT_EVENTS_PER_SECOND, Rate, rate_of
 
-HERE = "tests.pipelines.test_plan"
+HERE = "tests.pipelines.cli.test_plan"
 
 
 @event(schema_version=2)
@@ -334,7 +334,7 @@ def test_a_measurement_is_carried_on(folder: Path) -> None:
 
 def refold(*arguments: str, folder: Path, domain: str = f"{HERE}:BASE", code: int = 0) -> Any:
     """Run the command line as a process, and give its JSON document."""
-    root = Path(__file__).parents[2]
+    root = Path(__file__).parents[3]
     environment = {**os.environ, "PYTHONPATH": f"{root}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"}
     command = [sys.executable, "-m", "refold", *arguments, *_settings(folder, domain)]
     done = subprocess.run(

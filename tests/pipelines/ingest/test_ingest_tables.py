@@ -14,7 +14,7 @@ import pytest
 from refold.event_schemas import UsageError
 from refold.pipelines.ingest.ingest import ColumnMapping, ImportLimits
 from refold.pipelines.ingest.mapping import OWN, ValueSource
-from tests.pipelines.imports import TIME, payloads, read, row, write_parquet
+from tests.pipelines.ingest.imports import TIME, payloads, read, row, write_parquet
 
 NOON = datetime(2024, 5, 1, 12, tzinfo=UTC)
 

@@ -13,7 +13,7 @@ import pytest
 from refold.event_schemas import UsageError
 from refold.pipelines.ingest.ingest import ColumnMapping, read_mapping
 from refold.pipelines.ingest.mapping import TypeName, ValueSource
-from tests.pipelines.imports import TIME, lines, payloads, read
+from tests.pipelines.ingest.imports import TIME, lines, payloads, read
 
 FULL = """
 payload = "data"

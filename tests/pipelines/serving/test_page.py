@@ -1,6 +1,6 @@
 """The page of ``refold serve``, in a real browser against a real server.
 
-``REFOLD_PICTURES=docs/images pytest tests/pipelines/test_page.py`` takes the pictures of the docs anew.
+``REFOLD_PICTURES=docs/images pytest tests/pipelines/serving/test_page.py`` takes the pictures of the docs anew.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from fastapi import FastAPI, Header, Response
 from fastapi.responses import JSONResponse
 
 from refold.pipelines.serving.page import page_router
-from tests.pipelines.browser import MISSING, Browser, browser
+from tests.pipelines.serving.browser import MISSING, Browser, browser
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 PICTURES = os.environ.get("REFOLD_PICTURES")
 EVENTS = 20_000 if PICTURES else 1_500
 PICTURED = (("serve-page", 1400, False), ("serve-page-narrow-dark", 360, True))

@@ -138,7 +138,7 @@ def test_of_two_that_refresh_at_once_none_is_lost(shop: Path) -> None:
 
 def run(*arguments: str, folder: Path, code: int) -> Any:
     """Run the command as a process, and give its report."""
-    root = Path(__file__).parents[2]
+    root = Path(__file__).parents[3]
     environment = {**os.environ, "PYTHONPATH": f"{root}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"}
     command = [sys.executable, "-m", "refold", "refresh", "--json", *arguments]
     command += ["--log", "log", "--read-models", "read-models"]

@@ -19,7 +19,7 @@ from refold.pipelines.ingest.rejects import RejectFile
 from refold.pipelines.ingest.sources import inspect
 from refold.warehouse.event_log import EventLog, read_positions
 from refold.warehouse.event_log.bulk_import.spool import Spool, read_spool
-from tests.pipelines.parcels import PARCELS
+from tests.pipelines.ingest.parcels import PARCELS
 
 BUCKETS = 4
 TIME = "2024-05-01T12:00:00Z"

@@ -37,8 +37,8 @@ from refold.warehouse.read_models.live.heartbeat import read_heartbeat
 from refold.warehouse.read_models.live.live_database import LiveDatabase
 from refold.warehouse.read_models.planning import backlog
 
-HERE = "tests.pipelines.test_stream"
-ROOT = Path(__file__).parents[2]
+HERE = "tests.pipelines.stream.test_stream"
+ROOT = Path(__file__).parents[3]
 
 
 @event(schema_version=1)

@@ -264,7 +264,7 @@ for attempt in (lambda: open("/etc/passwd"), socket.socket, os.pipe):
 
 def test_what_is_given_up_is_given_up() -> None:
     """Even code that ran in the process could open no file, socket or pipe."""
-    code = _ESCAPED.format(folder=str(Path(__file__).parents[2]))
+    code = _ESCAPED.format(folder=str(Path(__file__).parents[3]))
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["True"] * 3
 

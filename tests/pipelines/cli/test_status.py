@@ -44,10 +44,10 @@ from refold.warehouse.read_models.live.heartbeat import (
     read_heartbeat,
     write_heartbeat,
 )
-from tests.pipelines.letters import WRITER, Weighed
+from tests.pipelines.cli.letters import WRITER, Weighed
 
-ROOT = Path(__file__).parents[2]
-REF = "tests.pipelines.letters:BROKEN"
+ROOT = Path(__file__).parents[3]
+REF = "tests.pipelines.cli.letters:BROKEN"
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,10 +42,10 @@ from refold.warehouse.read_models.dead_letters.retry import plan_retry
 from refold.warehouse.read_models.generations.build import scratch_folder
 from refold.warehouse.read_models.generations.generations import Generation, Generations, open_generations
 from refold.warehouse.read_models.increments.catch_up import ModelsAtCheckpoint, catch_up
-from tests.pipelines.letters import WRITER, Lost, Weighed
+from tests.pipelines.cli.letters import WRITER, Lost, Weighed
 
-ROOT = Path(__file__).parents[2]
-DOMAINS = "tests.pipelines.letters"
+ROOT = Path(__file__).parents[3]
+DOMAINS = "tests.pipelines.cli.letters"
 OPEN = {("weights", 2), ("weights", 4), ("weights", 5), ("", 6)}
 
 
