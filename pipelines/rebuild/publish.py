@@ -97,7 +97,7 @@ class Publisher:
         parent = generations.newest()
         kept = kept_models(domain, log, [m.name for group in staged for m in group.models], parent)
         # A remote file is not fetched for this, unless there is something that may have been decided over.
-        needed = kept or generations.store.is_local or any(group.broken for group in staged)
+        needed = kept or generations.store.is_local or any(group.invalid_events for group in staged)
         discarded = published_discards(generations, parent, log_id=log.log_id) if needed else {}
         with scratch_folder(generations.store) as folder:
             copied = parent is not None and (kept or not staged)

@@ -367,8 +367,8 @@ def _stage_models(staging: ObjectStore, unit: _Unit) -> list[Named]:
             staged, found = apply_valid(connection, domain, compiled, typed.relations, write)
             if found:
                 broken[name] = found
-            if typed.broken:
-                broken[""] = list(typed.broken)
+            if typed.invalid_events:
+                broken[""] = list(typed.invalid_events)
             if staged:
                 groups = units.groups_of(compiled) or [f"{_FINISHED}{name}"]
                 key = f"staged/{name}/{unit.name}.parquet"

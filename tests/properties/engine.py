@@ -131,7 +131,7 @@ class Writer:
         with connect(threads=1) as connection:
             connection.register("given", pa.Table.from_pylist(rows, schema=COMMIT_SCHEMA))
             typed = typed_events(connection, "given", self._registry)
-            assert not typed.broken
+            assert not typed.invalid_events
             payloads = {schema_key: self._registry.schema(*schema_key).names for schema_key in typed.relations}
             selected = {
                 schema_key: f"(SELECT {columns([*SPOOLED, *payloads[schema_key]])} FROM {relation})"
@@ -274,7 +274,7 @@ class Tables:
                 typed = typed_segments(worker, log, self.domain.registry, segments)
                 write = functools.partial(units.stage, worker, compiled, path=path)
                 wrote, found = apply_valid(worker, self.domain, compiled, typed.relations, write)
-                broken[""] += typed.broken
+                broken[""] += typed.invalid_events
                 broken[model.name] += found
                 staged += [path] if wrote else []
             if not merged or not staged:

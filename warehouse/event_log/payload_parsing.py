@@ -66,11 +66,11 @@ class Typed:
 
     Attributes:
         relations: shape to an SQL relation with the envelope, the carried columns and the payload's fields.
-        broken: the events that fit no contract.
+        invalid_events: the events that match no contract.
     """
 
     relations: dict[SchemaKey, str]
-    broken: tuple[InvalidEvent, ...]
+    invalid_events: tuple[InvalidEvent, ...]
 
 
 def typed_events(

@@ -105,7 +105,7 @@ def seal_bucket(
         )
         made += [segment] if segment else []
         replaced += [s.key for s in old] if segment else []
-    made += _write_raw(connection, log, bucket, [b.position for b in typed.broken])
+    made += _write_raw(connection, log, bucket, [b.position for b in typed.invalid_events])
     heads, replaced_heads = _write_heads(connection, log, bucket, sealed)
     return SealedBucket(
         bucket=bucket,

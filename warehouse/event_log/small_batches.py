@@ -54,7 +54,7 @@ def typed_few_events(connection: duckdb.DuckDBPyConnection, rows: pa.Table, regi
     name = f"_few_{next(_names)}"
     connection.register(name, rows.take(pa.array(others, pa.int64())))
     parsed = typed_events(connection, name, registry)
-    return Typed({**relations, **parsed.relations}, parsed.broken)
+    return Typed({**relations, **parsed.relations}, parsed.invalid_events)
 
 
 def _list(rows: pa.Table, name: str) -> list[Any]:

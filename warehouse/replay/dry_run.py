@@ -211,7 +211,7 @@ def _parts(tail: Iterable[CommitInfo]) -> Iterator[list[CommitInfo]]:
 
 
 def _run(connection: duckdb.DuckDBPyConnection, domain: Domain, typed: Typed, tally: _Tally) -> None:
-    for misfit in typed.broken:
+    for misfit in typed.invalid_events:
         schema_key = (misfit.event_type, misfit.schema_version)
         tally.count(schema_key, 1)
         tally.fail(schema_key, Reason(misfit.reason, 1, misfit.position, (misfit.position,)))

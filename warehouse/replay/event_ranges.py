@@ -56,7 +56,7 @@ def typed_segments(
     if untyped is None:
         return Typed(relations, ())
     parsed = typed_events(connection, untyped, registry)
-    return Typed(_joined(relations, parsed.relations), parsed.broken)
+    return Typed(_joined(relations, parsed.relations), parsed.invalid_events)
 
 
 def typed_range(
@@ -87,13 +87,13 @@ def typed_range(
     sealed = typed_segments(connection, log, registry, segments)
     within = f"position > {after} AND position <= {up_to}"
     relations = {s: f"(SELECT * FROM {r} WHERE {within})" for s, r in sealed.relations.items()}
-    broken = [b for b in sealed.broken if after < b.position <= up_to]
+    broken = [b for b in sealed.invalid_events if after < b.position <= up_to]
     tail = [i for i in head.tail if i.import_id is None and i.last_position > after and i.first_position <= up_to]
     if tail:
         rows = f"SELECT * FROM {_rows(log, tail)} WHERE {within}"
         parsed = _parsed(connection, rows, registry, sum(info.events for info in tail))
         relations = _joined(relations, parsed.relations)
-        broken += parsed.broken
+        broken += parsed.invalid_events
     return Typed(relations, tuple(broken))
 
 

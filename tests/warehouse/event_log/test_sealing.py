@@ -93,7 +93,7 @@ def test_events_that_no_contract_knows_stay_json(log: EventLog, appender: Append
     with connect() as connection:
         typed = typed_segments(connection, log, REGISTRY, log.manifest().segments)
         [(count,)] = connection.execute(f"SELECT count(*) FROM {typed.relations[('Added', 1)]}").fetchall()
-    assert (count, typed.broken) == (2, ())
+    assert (count, typed.invalid_events) == (2, ())
 
 
 def test_a_payload_that_misfits_its_contract_is_kept(log: EventLog) -> None:

@@ -63,14 +63,14 @@ class StagedModels:
         models: which.
         at: where in the log they stand.
         rows: read model to the files of its finished rows.
-        broken: read model to the events it had to go without.
+        invalid_events: read model to the events it excludes.
         replayed: whether all events up to there were seen for it; not so for rows of a seed.
     """
 
     models: Sequence[ReadModel]
     at: Checkpoint
     rows: Mapping[str, Sequence[Path]]
-    broken: Mapping[str, Sequence[InvalidEvent]] = field(default_factory=dict)
+    invalid_events: Mapping[str, Sequence[InvalidEvent]] = field(default_factory=dict)
     replayed: bool = True
 
 
@@ -99,7 +99,7 @@ def load(
         database.create_table(connection, model, staged.rows[model.name])
         database.set_fingerprint(connection, model, domain, staged.at.position)
         connection.execute("DELETE FROM refold.dead_letters WHERE read_model = ?", [model.name])
-    database.add_dead_letters(connection, staged.broken, discarded=discarded)
+    database.add_dead_letters(connection, staged.invalid_events, discarded=discarded)
     database.set_checkpoint(connection, staged.at, domain_name=domain.name, log_id=log.log_id)
     connection.execute("COMMIT")
 

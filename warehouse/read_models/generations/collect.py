@@ -96,7 +96,8 @@ def collect(generations: Generations, planned: Collected) -> int:
     Returns:
         How many bytes were freed.
     """
-    generations.point()  # a publisher that was killed may have left the link at a file that is collected now
+    # A publisher that was killed may have left the link on a file that is collected now.
+    generations.update_current_link()
     for number in planned.generations:
         generations.forget(number)
     named = frozenset[str]().union(*generations.named_files().values())

@@ -218,7 +218,7 @@ class Generations:
             if not any(generation.file in files for files in self.named_files().values()):
                 self.store.delete(generation.file)
             return False
-        self.point()
+        self.update_current_link()
         return True
 
     def claim(self, generation: Generation) -> bool:
@@ -232,7 +232,7 @@ class Generations:
         """Remove the object that names a generation; its file stays."""
         self.store.delete(_key(number))
 
-    def point(self) -> None:
+    def update_current_link(self) -> None:
         """Swap the symlink ``current.duckdb`` to the newest file, on a local store."""
         if not self.store.is_local:
             return

@@ -38,7 +38,7 @@ def roll_back(generations: Generations, number: int | None = None) -> Generation
         made = _again(older, newest.number + 1)
         if generations.claim(made):
             _check_kept(generations, older, newest)
-            generations.point()
+            generations.update_current_link()
             return made
     raise GenerationError(f"Others published to {generations.store.url} all the time; gave up. Try again.")
 
@@ -66,7 +66,7 @@ def _check_kept(generations: Generations, older: Generation, newest: Generation)
     if older.number in generations.numbers():
         return
     generations.claim(_again(newest, newest.number + 2))  # whoever else was faster put something better there
-    generations.point()
+    generations.update_current_link()
     raise GenerationError(
         f"Generation {older.number} was collected by `refold generations gc` at this very moment, so generation "
         f"{newest.number} stays the one that is shown."

@@ -50,11 +50,11 @@ class Staged:
     Attributes:
         tables: read model to partials, one row a key; or to contributions, if a delete or a fold needs them in order.
             A read model that nothing contributes to is absent.
-        broken: read model to the events that it has to go without.
+        invalid_events: read model to the events that it excludes.
     """
 
     tables: dict[str, pa.Table] = field(default_factory=dict)
-    broken: dict[str, list[InvalidEvent]] = field(default_factory=dict)
+    invalid_events: dict[str, list[InvalidEvent]] = field(default_factory=dict)
 
 
 def stage(connection: duckdb.DuckDBPyConnection, domain: Domain, models: Iterable[Compiled], typed: Typed) -> Staged:
@@ -67,8 +67,8 @@ def stage(connection: duckdb.DuckDBPyConnection, domain: Domain, models: Iterabl
         typed: the events of whole commits, in the shapes they were stored in.
     """
     staged = Staged()
-    if typed.broken:
-        staged.broken[NO_READ_MODEL] = list(typed.broken)
+    if typed.invalid_events:
+        staged.invalid_events[NO_READ_MODEL] = list(typed.invalid_events)
     for compiled in models:
 
         def contributed(replay: Replay, compiled: Compiled = compiled) -> pa.Table | None:
@@ -80,7 +80,7 @@ def stage(connection: duckdb.DuckDBPyConnection, domain: Domain, models: Iterabl
 
         table, broken = apply_valid(connection, domain, compiled, typed.relations, contributed)
         if broken:
-            staged.broken[compiled.model.name] = broken
+            staged.invalid_events[compiled.model.name] = broken
         if table is not None and table.num_rows:
             staged.tables[compiled.model.name] = table
     return staged
@@ -190,7 +190,7 @@ def apply_changes(
 def _broken(staged: Iterable[Staged]) -> dict[str, list[InvalidEvent]]:
     broken: dict[str, list[InvalidEvent]] = {}
     for one in staged:
-        for name, events in one.broken.items():
+        for name, events in one.invalid_events.items():
             broken.setdefault(name, []).extend(events)
     return broken
 
