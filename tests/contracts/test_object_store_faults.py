@@ -138,7 +138,7 @@ def test_a_folder_cannot_become_an_object(tmp_path: Path) -> None:
 def test_a_place_that_cannot_be_written(tmp_path: Path, place: str) -> None:
     """The probe says where and why, before any event is lost."""
     (tmp_path / "file").write_bytes(b"")
-    with pytest.raises(StoreError, match=rf"Cannot write 'refold-probe-\w+' in .*{place}: .*place"):
+    with pytest.raises(StoreError, match=rf"Cannot write 'refold-probe-\w+' in .*{place}: .*location"):
         open_store(str(tmp_path / place)).probe()
 
 
@@ -161,9 +161,12 @@ def test_nothing_answers(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_missing_package() -> None:
-    """Without s3fs the user is told what to install."""
+    """Without s3fs the error names the package to install."""
     script = (
         "import sys; sys.modules['s3fs'] = None; import refold.warehouse.object_store as o; o.open_store('s3://bucket')"
     )
     failed = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
-    assert "StoreError: s3:// needs a package that is not installed: pip install 'refold[s3]'" in failed.stderr
+    assert (
+        "StoreError: s3:// needs the package s3fs, which is not installed. Install it: pip install s3fs"
+        in failed.stderr
+    )

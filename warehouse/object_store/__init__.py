@@ -1,18 +1,22 @@
 """Objects under keys, on a local disk, in memory, or in S3, Google Cloud Storage and Azure.
 
-Everything durable in refold stands on one promise of this package: of all writers that create one key, exactly one
-wins, and nobody ever sees a half-written object. ``fsspec`` alone does not give it (its local ``mode="create"`` had two
-or more winners in 34 races of 200), so each kind of store has its own small module here:
+Everything durable in refold depends on one guarantee of this package: if several writers create the same key, exactly
+one succeeds, and no reader sees a partial object. ``fsspec`` alone does not guarantee it (its local ``mode="create"``
+had two or more winners in 34 of 200 races), so each kind of store has its own small module:
 
 ======================= ==========================================================================================
-``store``               what every store can do, which keys it takes, and the probe that refuses an unfit one
+``store``               the interface of every store, the keys it accepts, and the probe that rejects an unfit store
 ``local``               a folder: temporary file, fsync, hard link, fsync of the folder
-``memory``              this process's memory, under a lock of ours
+``memory``              this process's memory, under a lock of our own
 ``remote``              any fsspec store whose ``mode="create"`` is a conditional write: Google Cloud Storage, Azure
 ``s3``                  the same for S3, with listings that start after a key
 ``mirror``              local, immutable copies of remote objects, for readers that need a file
-``failures``            which failures pass by themselves, which mean "exists already", and what to tell the user
+``failures``            which failures are transient, which mean "already exists", and what to advise about the rest
 ======================= ==========================================================================================
+
+To add a store, implement :class:`ObjectStore` (for what fsspec knows, subclass ``RemoteStore``), add its URL scheme to
+``_STORES`` below, and add it to the ``store`` fixture in ``tests/contracts/conftest.py``: the contract suite then runs
+over it.
 """
 
 from __future__ import annotations
@@ -29,32 +33,33 @@ from refold.warehouse.object_store.store import ObjectStore, check_key
 
 __all__ = ["ObjectStore", "open_store"]
 
-_KINDS: dict[str, type[RemoteStore]] = {
-    "memory": MemoryStore,
-    "s3": S3Store,
-    "s3a": S3Store,
-    "gs": RemoteStore,
-    "gcs": RemoteStore,
-    "abfs": RemoteStore,
-    "abfss": RemoteStore,
-    "az": RemoteStore,
+_STORES: dict[str, tuple[type[RemoteStore], str]] = {
+    "memory": (MemoryStore, "fsspec"),
+    "s3": (S3Store, "s3fs"),
+    "s3a": (S3Store, "s3fs"),
+    "gs": (RemoteStore, "gcsfs"),
+    "gcs": (RemoteStore, "gcsfs"),
+    "abfs": (RemoteStore, "adlfs"),
+    "abfss": (RemoteStore, "adlfs"),
+    "az": (RemoteStore, "adlfs"),
 }
+"""URL scheme to the class of its stores and the package that it needs; paths and ``file://`` are a ``LocalStore``."""
 
 
 def open_store(url: str, *, cache_dir: Path | None = None) -> ObjectStore:
-    """Open the store at a URL; nothing is contacted or created before the first use.
+    """Open the store at a URL; it contacts and creates nothing before its first use.
 
-    Endpoint and credentials of a remote store come from its usual environment: ``AWS_ENDPOINT_URL``, ``AWS_PROFILE``,
+    A remote store takes its endpoint and credentials from its usual environment: ``AWS_ENDPOINT_URL``, ``AWS_PROFILE``,
     ``FSSPEC_S3_KEY``, ``GOOGLE_APPLICATION_CREDENTIALS``, ``AZURE_STORAGE_CONNECTION_STRING`` and so on.
 
     Args:
         url: a path, ``file://…``, ``memory://…``, ``s3://bucket/prefix``, ``gs://…`` or ``abfs://…``.
-        cache_dir: where :meth:`ObjectStore.local_path` keeps its copies of remote objects; by default
+        cache_dir: folder in which :meth:`ObjectStore.local_path` keeps copies of remote objects; by default
             ``$REFOLD_CACHE_DIR``, else ``refold`` in the user's cache folder.
 
     Raises:
-        UsageError: no store can have this URL.
-        StoreError: the package that speaks to this kind of store is not installed.
+        UsageError: the URL is invalid, or its scheme is not supported.
+        StoreError: the package for this scheme is not installed.
 
     >>> log = open_store("memory://docs/log")
     >>> log.put_if_absent("commits/1", b"first"), log.put_if_absent("commits/1", b"second")
@@ -64,14 +69,15 @@ def open_store(url: str, *, cache_dir: Path | None = None) -> ObjectStore:
     """
     protocol, separator, path = url.partition("://")
     if not url or (separator and not path and protocol != "memory"):
-        raise UsageError(f"{url!r} names no place: give a folder, or a bucket as in s3://bucket/prefix.")
+        raise UsageError(f"{url!r} has no path: give a folder, or a bucket as in s3://bucket/prefix.")
     if not separator or protocol == "file":
         return LocalStore(os.path.abspath(os.path.expanduser(path if separator else url)), cache_dir=cache_dir)
-    if protocol not in _KINDS:
+    if protocol not in _STORES:
         raise UsageError(
-            f"{url!r} is of no kind of store that refold can write to safely: give a local path, "
-            f"or a URL that starts with {', '.join(f'{kind}://' for kind in _KINDS)}."
+            f"{url!r} is not a store that refold can write to safely: give a local path, "
+            f"or a URL that starts with {', '.join(f'{scheme}://' for scheme in _STORES)}."
         )
-    require_package(protocol)
+    store, package = _STORES[protocol]
+    require_package(protocol, package)
     root = path.strip("/")
-    return _KINDS[protocol](f"{protocol}://{root and check_key(root)}", cache_dir=cache_dir)
+    return store(f"{protocol}://{root and check_key(root)}", cache_dir=cache_dir)

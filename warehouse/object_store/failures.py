@@ -1,8 +1,8 @@
-"""Which failures of a store pass by themselves, which mean "exists already", and what to tell about the rest.
+"""Which failures of a store are transient, which mean "already exists", and what to advise about the rest.
 
-Every client library has errors of its own. s3fs turns S3's codes into OSErrors and loses some on the way:
-``PreconditionFailed`` is a FileExistsError only if the answer names its ``Condition``, else ``OSError(EINVAL)``; a code
-it does not know is ``OSError(EIO)``. The code itself can still be found in ``__cause__.response``.
+Every client library has its own errors. s3fs turns S3's codes into OSErrors and loses some: ``PreconditionFailed`` is a
+FileExistsError only if the response names its ``Condition``, else ``OSError(EINVAL)``; an unknown code is
+``OSError(EIO)``. The code itself is still in ``__cause__.response``.
 """
 
 from __future__ import annotations
@@ -18,63 +18,63 @@ from refold.event_schemas.errors import RefoldError, StoreError
 
 Result = TypeVar("Result")
 
-# What botocore and s3fs leave to us; they retry 5xx, SlowDown, lost connections and time-outs themselves.
-# NoSuchUpload: a multipart upload whose completion was done but not heard of; another one meets its object.
-_PASSING_CODES = {"ConditionalRequestConflict", "OperationAborted", "NoSuchUpload"}
+# botocore and s3fs retry 5xx, SlowDown, lost connections and time-outs; these codes they leave to us.
+# NoSuchUpload: the multipart upload was completed, but the response was lost; a new upload finds its object.
+_TRANSIENT_CODES = {"ConditionalRequestConflict", "OperationAborted", "NoSuchUpload"}
 
 _ADVICE = {
     "NoSuchBucket": "The bucket does not exist: create it, or correct the URL.",
     "NoCredentialsError": "Set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY.",
-    "EndpointConnectionError": "Nothing answers there: check AWS_ENDPOINT_URL and the network.",
+    "EndpointConnectionError": "The endpoint does not respond: check AWS_ENDPOINT_URL and the network.",
     "PermissionError": "Access is refused: check the owner and mode of the folder, or what the credentials allow.",
-    "NotADirectoryError": "A part of the path is a file: choose another place.",
-    "ENOSPC": "The disk is full: free some space, or choose another place.",
-    "EROFS": "The file system is read-only: choose another place.",
-    "EPERM": "The file system forbids it, or knows no hard links: choose a place on another one.",
+    "NotADirectoryError": "A part of the path is a file: choose another location.",
+    "ENOSPC": "The disk is full: free some space, or choose another location.",
+    "EROFS": "The file system is read-only: choose another location.",
+    "EPERM": "The file system forbids it, or does not support hard links: choose a location on another one.",
 }
 
 
 def exists_already(error: BaseException) -> bool:
-    """Say whether a conditional write failed because its key exists."""
+    """Check whether a conditional write failed because its key exists."""
     return isinstance(error, FileExistsError) or s3_code(error) in ("PreconditionFailed", "412")
 
 
 def s3_code(error: BaseException) -> str:
-    """Return S3's own code of an error that s3fs raised, ``""`` if it has none."""
+    """Return the S3 code of an error that s3fs raised; ``""`` if it has none."""
     response = getattr(error.__cause__, "response", None)
     return str(response.get("Error", {}).get("Code", "")) if isinstance(response, dict) else ""
 
 
 def attempt(operation: Callable[[], Result]) -> Result:
-    """Run an operation until it succeeds or fails for good; what passes by itself gets 8 chances within some 6 s."""
-    patience = Retrying(
-        retry=retry_if_exception(_passes_by_itself),
+    """Run an operation, and retry transient failures: 8 attempts within about 6 s."""
+    retrying = Retrying(
+        retry=retry_if_exception(_is_transient),
         wait=wait_random_exponential(multiplier=0.05, max=3),
         stop=stop_after_attempt(8),
         reraise=True,
     )
-    return patience(operation)
+    return retrying(operation)
 
 
 @contextmanager
 def translate_errors(doing: str, url: str) -> Iterator[None]:
-    """Let a store's failure leave as a StoreError that says what was being done, where, and what to do."""
+    """Raise a store's failure as a StoreError that says what was being done, where, and what to do."""
     try:
         yield
     except RefoldError:
         raise
     except Exception as error:
         if type(error).__module__ == "builtins" and not isinstance(error, (OSError, ValueError)):
-            raise  # a TypeError and its like are no store's failure but a mistake in the program
+            raise  # such as a TypeError: a bug in the program, not a failure of the store
         reason = (getattr(error, "strerror", None) or str(error) or type(error).__name__).splitlines()[0].rstrip(".")
         raise StoreError(f"Cannot {doing} in {url}: {reason}. {_advice(error)}") from error
 
 
-def _passes_by_itself(error: BaseException) -> bool:
-    return isinstance(error, (TimeoutError, ConnectionError)) or s3_code(error) in _PASSING_CODES
+def _is_transient(error: BaseException) -> bool:
+    return isinstance(error, (TimeoutError, ConnectionError)) or s3_code(error) in _TRANSIENT_CODES
 
 
 def _advice(error: Exception) -> str:
     names = (s3_code(error), errno.errorcode.get(getattr(error, "errno", None) or 0), type(error).__name__)
     known = [_ADVICE[name] for name in names if name in _ADVICE]
-    return known[0] if known else "Check that the place exists and can be written, then try again."
+    return known[0] if known else "Check that the location exists and is writable, then try again."

@@ -1,9 +1,8 @@
-"""A folder on a local disk, through ``os`` alone: objects are whole, and on the disk when a call returns.
+"""A folder on a local disk, through ``os`` alone: objects are complete and durable when a call returns.
 
-An object is written under a temporary name beside its place, flushed with ``fsync``, then given its own name: by
-``link``, which fails if the name is taken (put-if-absent), or by ``replace``, which does not (put). ``fsync`` of
-the folder makes the name itself durable. A process that dies on the way leaves a temporary file behind, which no
-listing shows.
+An object is written to a temporary file in its folder, flushed with ``fsync``, then moved to its name: with ``link``,
+which fails if the name is taken (put-if-absent), or with ``replace``, which does not (put). ``fsync`` of the folder
+makes the name durable. A process that dies in between leaves a temporary file, which listings omit.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ _NO_OBJECT = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
 
 
 class LocalStore(ObjectStore):
-    """Objects as files below one folder, which is made together with the first of them."""
+    """Objects as files below one folder, which is created with the first object."""
 
     is_local = True
 
@@ -39,43 +38,43 @@ class LocalStore(ObjectStore):
         return self._create(key, partial(_write, data))
 
     def put_file_if_absent(self, key: str, path: Path) -> bool:
-        """Link the file, or a copy of it, to its name."""
-        return self._create(key, partial(_adopt, check_source(path)))
+        """Hard-link the file, or a copy of it, to its name."""
+        return self._create(key, partial(_link_or_copy, check_source(path)))
 
     def put(self, key: str, data: bytes) -> None:
         """Write a temporary file and rename it."""
-        self._place(key, partial(_write, data), os.replace)
+        self._write_and_move(key, partial(_write, data), os.replace)
 
     def put_file(self, key: str, path: Path) -> None:
-        """Rename a second name of the file, or a copy of it."""
-        self._place(key, partial(_adopt, check_source(path)), os.replace)
+        """Hard-link or copy the file to a temporary name, and rename that."""
+        self._write_and_move(key, partial(_link_or_copy, check_source(path)), os.replace)
 
     def get(self, key: str) -> bytes:
         """Read the file."""
-        with self._found(key) as path:
+        with self._object(key) as path:
             return path.read_bytes()
 
     def exists(self, key: str) -> bool:
-        """Look for the file."""
+        """Check for the file."""
         return os.path.isfile(self._path(key))
 
     def size(self, key: str) -> int:
-        """Ask for the file's size."""
+        """Return the file's size."""
         return self.local_path(key).stat().st_size
 
     def modified(self, key: str) -> datetime:
-        """Ask for the file's time of modification."""
+        """Return the file's modification time."""
         return datetime.fromtimestamp(self.local_path(key).stat().st_mtime, UTC)
 
     def local_path(self, key: str) -> Path:
-        """Return the object itself."""
-        with self._found(key) as path:
+        """Return the path of the object itself."""
+        with self._object(key) as path:
             if not path.is_file():
                 raise FileNotFoundError(path)
             return path
 
     def list_from(self, prefix: str, *, start_after: str = "") -> Iterator[str]:
-        """Scan the folder, and below it only those folders that can hold a greater key."""
+        """Scan the folder, and only those subfolders that can hold a greater key."""
         return self._walk(f"{check_key(prefix)}/" if prefix else "", start_after)
 
     def delete(self, key: str) -> None:
@@ -85,10 +84,10 @@ class LocalStore(ObjectStore):
             os.unlink(path)
 
     def delete_prefix(self, prefix: str) -> None:
-        """Remove the folder with all that is in it."""
+        """Remove the folder and its content."""
         path = self._path(prefix)
         with (
-            translate_errors(f"delete all below {prefix!r}", self.url),
+            translate_errors(f"delete everything below {prefix!r}", self.url),
             suppress(FileNotFoundError, NotADirectoryError),
         ):
             shutil.rmtree(path)
@@ -97,7 +96,7 @@ class LocalStore(ObjectStore):
         return os.path.join(self.url, check_key(key))
 
     @contextmanager
-    def _found(self, key: str) -> Iterator[Path]:
+    def _object(self, key: str) -> Iterator[Path]:
         path = Path(self._path(key))
         with translate_errors(f"read {key!r}", self.url):
             try:
@@ -106,10 +105,10 @@ class LocalStore(ObjectStore):
                 raise ObjectNotFoundError(f"There is no object {key!r} in {self.url}.") from error
 
     def _create(self, key: str, write: Callable[[str], None]) -> bool:
-        return not self.exists(key) and self._place(key, write, os.link)
+        return not self.exists(key) and self._write_and_move(key, write, os.link)
 
-    def _place(self, key: str, write: Callable[[str], None], settle: Callable[[str, str], None]) -> bool:
-        """Write a temporary file and let it settle under the key's name; False if link() finds the name taken."""
+    def _write_and_move(self, key: str, write: Callable[[str], None], move: Callable[[str, str], None]) -> bool:
+        """Write a temporary file and move it to the key's name; return False if ``link`` finds the name taken."""
         path = self._path(key)
         folder = os.path.dirname(path)
         temp = os.path.join(folder, TEMP_PREFIX + uuid.uuid4().hex)
@@ -117,13 +116,13 @@ class LocalStore(ObjectStore):
             _make_folder(folder)
             try:
                 write(temp)
-                settle(temp, path)
+                move(temp, path)
             except FileExistsError:
                 if os.path.isdir(path):
                     raise
                 return False
             finally:
-                # Also after replace(), which does nothing where both names are one file already.
+                # Also after replace(), which does nothing if both names are the same file.
                 with suppress(OSError):
                     os.unlink(temp)
             _sync(folder)
@@ -139,7 +138,7 @@ class LocalStore(ObjectStore):
                 yield key
 
     def _names(self, base: str) -> list[str]:
-        """Return what is in a folder in the order of keys, folders with a slash: ``a-b`` comes before ``a/b``."""
+        """Return the names in a folder in key order, folders with a slash: ``a-b`` comes before ``a/b``."""
         with translate_errors(f"list {base!r}", self.url):
             try:
                 with os.scandir(os.path.join(self.url, base)) as entries:
@@ -156,8 +155,8 @@ def _write(data: bytes, temp: str) -> None:
         os.fsync(file.fileno())
 
 
-def _adopt(path: Path, temp: str) -> None:
-    """Give a file a second name; copy it where that is impossible, as on another disk."""
+def _link_or_copy(path: Path, temp: str) -> None:
+    """Hard-link a file, or copy it where that is impossible, such as across disks."""
     try:
         os.link(os.path.realpath(path), temp)
     except OSError:
@@ -175,7 +174,7 @@ def _make_folder(folder: str) -> None:
 
 
 def _sync(path: str) -> None:
-    """Flush a file's content, or a folder's names, to the disk."""
+    """Flush a file's content, or a folder's entries, to disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

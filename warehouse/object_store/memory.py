@@ -1,4 +1,4 @@
-"""This process's memory, as fsspec keeps it, under a lock of ours: for tests and examples."""
+"""This process's memory, as fsspec keeps it, under a lock of our own: for tests and examples."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from refold.warehouse.object_store.store import check_source
 
 Result = TypeVar("Result")
 
-# fsspec keeps one memory for the whole process, and looks before it writes: one lock makes both one step.
+# fsspec keeps one memory per process, and checks for a key before it writes: the lock makes both one step.
 _LOCK = threading.Lock()
 
 
@@ -20,7 +20,7 @@ class MemoryStore(RemoteStore):
     """Objects in this process's memory: another process that receives the store finds it empty."""
 
     def put_if_absent(self, key: str, data: bytes) -> bool:
-        """Look and write in one step; fsspec's own look would go through all objects."""
+        """Check and write under the lock; fsspec's own check would scan all objects."""
         fs, path = self._locate(key)
 
         def create() -> bool:
@@ -32,11 +32,11 @@ class MemoryStore(RemoteStore):
         return self._attempt(f"create {key!r}", create)
 
     def put_file_if_absent(self, key: str, path: Path) -> bool:
-        """Read the file: fsspec would show the object before it is whole."""
+        """Read the file first: fsspec would expose a partial object."""
         return self.put_if_absent(key, check_source(path).read_bytes())
 
     def put_file(self, key: str, path: Path) -> None:
-        """Read the file: fsspec would show the object before it is whole."""
+        """Read the file first: fsspec would expose a partial object."""
         self.put(key, check_source(path).read_bytes())
 
     def _attempt(self, doing: str, operation: Callable[[], Result]) -> Result:

@@ -22,27 +22,27 @@ def default_cache_dir() -> Path:
 
 
 def mirrored(cache_dir: Path, key: str, identity: str, download: Callable[[Path], None]) -> Path:
-    """Return the copy of an object in the cache, downloaded if it is not there yet.
+    """Return the cached copy of an object, and download it if there is none.
 
     Args:
-        cache_dir: the cache; several processes may share it, and only one of them downloads.
-        key: the object's key, which the copy's path ends in: a Parquet reader finds its partitions there.
-        identity: what tells this content from any other, as URL, key and ETag do together.
-        download: writes the object's content to the path it is given.
+        cache_dir: the cache; several processes may share it, and only one of them downloads an object.
+        key: the object's key; the copy's path ends in it, since Parquet readers take partitions from the path.
+        identity: text that identifies this content, such as URL, key and ETag together.
+        download: function that writes the object's content to a path.
     """
     folder = cache_dir / hashlib.sha256(identity.encode()).hexdigest()[:32]
     copy = folder / key
     if copy.exists():
         return copy
-    with translate_errors(f"keep a copy of {key!r}", str(cache_dir)):
+    with translate_errors(f"cache a copy of {key!r}", str(cache_dir)):
         copy.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(folder / f"{TEMP_PREFIX}lock"):
             if not copy.exists():
-                _download_whole(copy, download)
+                _download_atomically(copy, download)
     return copy
 
 
-def _download_whole(copy: Path, download: Callable[[Path], None]) -> None:
+def _download_atomically(copy: Path, download: Callable[[Path], None]) -> None:
     temp = copy.parent / f"{TEMP_PREFIX}{uuid.uuid4().hex}"
     try:
         download(temp)

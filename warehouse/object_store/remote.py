@@ -1,4 +1,4 @@
-"""Any fsspec store whose ``mode="create"`` is one conditional write: Google Cloud Storage and Azure as they are.
+"""Any fsspec store whose ``mode="create"`` is one conditional write, such as Google Cloud Storage and Azure.
 
 gcsfs sends ``ifGenerationMatch=0``, adlfs ``overwrite=False``; both raise FileExistsError when the key exists.
 """
@@ -27,22 +27,20 @@ from refold.warehouse.object_store.store import ObjectStore, check_key, check_so
 Result = TypeVar("Result")
 Mode = Literal["create", "overwrite"]
 
-_EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs", "abfs": "azure", "abfss": "azure", "az": "azure"}
-
 _MODIFIED = ("LastModified", "last_modified", "mtime", "updated", "created")
 
-# A filesystem must outlive every fork: one that is dropped in a child closes its connections there, and so takes them
-# out of the epoll set that child and parent share; the parent's next request then waits until it times out.
+# A filesystem must outlive every fork. One that is garbage-collected in a child closes its connections, which removes
+# them from the epoll set that child and parent share; the parent's next request then blocks until it times out.
 _KEPT: dict[int, Any] = {}
 
 
-def require_package(protocol: str) -> None:
-    """Raise StoreError if the package that speaks a protocol is not installed."""
+def require_package(protocol: str, package: str) -> None:
+    """Raise StoreError if the package that implements a protocol is not installed."""
     try:
         fsspec.get_filesystem_class(protocol)
     except ImportError as error:
         raise StoreError(
-            f"{protocol}:// needs a package that is not installed: pip install 'refold[{_EXTRAS[protocol]}]'"
+            f"{protocol}:// needs the package {package}, which is not installed. Install it: pip install {package}"
         ) from error
 
 
@@ -54,21 +52,21 @@ class RemoteStore(ObjectStore):
         self._connection: tuple[int, Any, str] | None = None
 
     def __reduce__(self) -> tuple[object, ...]:
-        """Leave the connection behind: the other process makes its own."""
+        """Pickle without the connection: the other process opens its own."""
         return (_reopened, (type(self), self.url, self.cache_dir))
 
     def put_if_absent(self, key: str, data: bytes) -> bool:
-        """Write with the condition that the key is new; retry only what left it undecided."""
+        """Write on condition that the key is new; retry only failures that leave the outcome open."""
         fs, path = self._locate(key)
         return self._create(key, lambda: fs.pipe_file(path, data, mode="create"))
 
     def put_file_if_absent(self, key: str, path: Path) -> bool:
-        """Upload with the condition that the key is new."""
+        """Upload on condition that the key is new."""
         check_source(path)
         return self._create(key, lambda: self._upload(path, key, "create"))
 
     def put(self, key: str, data: bytes) -> None:
-        """Write; a remote write is whole or not there."""
+        """Write; remote writes are atomic."""
         fs, path = self._locate(key)
         self._attempt(f"write {key!r}", lambda: fs.pipe_file(path, data))
 
@@ -78,13 +76,13 @@ class RemoteStore(ObjectStore):
         self._attempt(f"write {key!r}", lambda: self._upload(path, key, "overwrite"))
 
     def get(self, key: str) -> bytes:
-        """Read all of the object."""
+        """Read the object."""
         fs, path = self._locate(key)
         data: bytes = self._read(key, lambda: fs.cat_file(path))
         return data
 
     def exists(self, key: str) -> bool:
-        """Ask for the object's metadata."""
+        """Read the object's metadata."""
         try:
             self._info(key)
         except ObjectNotFoundError:
@@ -92,11 +90,11 @@ class RemoteStore(ObjectStore):
         return True
 
     def size(self, key: str) -> int:
-        """Ask for the object's metadata."""
+        """Read the object's metadata."""
         return int(self._info(key)["size"])
 
     def modified(self, key: str) -> datetime:
-        """Ask for the object's metadata, in which each store has a name of its own for it."""
+        """Read the object's metadata, in which each store names it differently."""
         info = self._info(key)
         found = next((info[name] for name in _MODIFIED if info.get(name)), None)
         if isinstance(found, str):
@@ -106,7 +104,7 @@ class RemoteStore(ObjectStore):
         return found if found.tzinfo else found.replace(tzinfo=UTC)
 
     def list_from(self, prefix: str, *, start_after: str = "") -> Iterator[str]:
-        """List the folder whole, and leave out what comes before."""
+        """List the whole folder, and skip smaller keys."""
         return self._list_below(f"{check_key(prefix)}/" if prefix else "", start_after)
 
     def delete(self, key: str) -> None:
@@ -121,7 +119,7 @@ class RemoteStore(ObjectStore):
             self.delete(key)
 
     def local_path(self, key: str) -> Path:
-        """Return a copy in the cache."""
+        """Return the cached copy."""
         info = self._info(key)
         etag = info.get("ETag") or info.get("etag") or info.get("created")
         return mirrored(
@@ -132,7 +130,7 @@ class RemoteStore(ObjectStore):
         )
 
     def _connect(self) -> tuple[Any, str]:
-        """Return the filesystem and our root in it; a forked child makes its own."""
+        """Return the filesystem and the root in it; a forked child opens its own."""
         if self._connection is None or self._connection[0] != os.getpid():
             with translate_errors("open a connection", self.url):
                 fs, root = fsspec.core.url_to_fs(self.url, **self._options())

@@ -1,7 +1,7 @@
-"""S3 and what speaks its protocol, through s3fs: ``If-None-Match: *`` makes a write conditional.
+"""S3 and compatible stores, through s3fs: ``If-None-Match: *`` makes a write conditional.
 
-Where s3fs offers a call of S3's own, this takes it: a listing that starts after a key, and metadata without the listing
-that s3fs adds for want of folders.
+Two operations call S3 directly: listings, to start after a key, and metadata, to avoid the listing that s3fs adds to
+look for folders.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import fsspec
 
 from refold.warehouse.object_store.remote import Mode, RemoteStore
 
-_MAX_PARTS = 10_000  # of a multipart upload, by S3's rule
+_MAX_PARTS = 10_000  # S3's limit for a multipart upload
 _PART_BYTES = 16 * 2**20
 _PARTS_AT_ONCE = 4  # s3fs would hold 10 parts of 50 MB in memory
 
@@ -24,11 +24,11 @@ class S3Store(RemoteStore):
     """Objects in a bucket; endpoint and credentials come from the environment of AWS or fsspec."""
 
     def _options(self) -> dict[str, Any]:
-        # With one transfer at a time s3fs reads an object in one request, instead of asking for its size first.
+        # With one transfer at a time s3fs reads an object in one request, without a request for its size.
         options = {**super()._options(), "max_concurrency": 1}
         endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
         if endpoint and "endpoint_url" not in fsspec.config.conf.get("s3", {}):
-            # botocore would find it too; but fsspec keeps one client per arguments, so one for all endpoints.
+            # botocore would find it too, but fsspec caches clients by argument: all endpoints would share one.
             options["endpoint_url"] = endpoint
         return options
 
@@ -49,7 +49,7 @@ class S3Store(RemoteStore):
         while more:
             page = self._attempt(f"list {base!r}", lambda: fs.call_s3("list_objects_v2", **wanted))
             names = (entry["Key"] for entry in page.get("Contents", ()))
-            # A name that ends in a slash is a folder to S3's console, and no object of ours.
+            # S3's console creates a name that ends in a slash for a folder.
             yield from (name.removeprefix(prefix) for name in names if not name.endswith("/"))
             if more := page["IsTruncated"]:
                 wanted["ContinuationToken"] = page["NextContinuationToken"]

@@ -1,4 +1,4 @@
-"""What every object store can do, which keys it takes, and the probe that refuses an unfit one."""
+"""The interface of every object store, the keys it accepts, and the probe that rejects an unfit store."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from typing import ClassVar, Self
 from refold.event_schemas.errors import StoreNotConditionalError, UsageError
 
 TEMP_PREFIX = ".refold-tmp-"
-"""Unfinished files bear this name; no key may, and no listing shows them."""
+"""Prefix of unfinished files; keys must not have it, and listings omit it."""
 
 # Control characters break S3's XML listings, "\" is "/" on Azure, and s3fs cuts a key off at "?versionId=".
 _FORBIDDEN = re.compile(r"[\x00-\x1f\x7f\\?\ud800-\udfff]")
 
 
 def check_key(key: str) -> str:
-    """Return the key, or raise UsageError if it is not a relative path that means the same in every store.
+    """Return the key, or raise UsageError unless it is a relative path with the same meaning in every store.
 
     >>> check_key("commits/00000000000000000001.parquet")
     'commits/00000000000000000001.parquet'
@@ -35,26 +35,26 @@ def check_key(key: str) -> str:
         )
     if found := _FORBIDDEN.search(key):
         raise UsageError(
-            f"{key!r} cannot be a key: some store gives {found.group()!r} a meaning of its own. Leave it out."
+            f"{key!r} cannot be a key: {found.group()!r} has a special meaning in some stores. Leave it out."
         )
     return key
 
 
 def check_source(path: Path) -> Path:
-    """Return the path of a file that is to be stored, or raise UsageError if there is none."""
+    """Return the path of a file to store, or raise UsageError if there is none."""
     if not path.is_file():
         raise UsageError(f"{str(path)!r} cannot be stored: it is not a file. Write it first.")
     return path
 
 
 class ObjectStore(ABC):
-    """Objects (bytes) under keys (relative paths with ``/``) below one URL; made by :func:`open_store`.
+    """Objects (bytes) under keys (relative paths with ``/``) below one URL; opened by :func:`open_store`.
 
-    A store is a value: it may cross to other threads and processes, and holds nothing that needs closing. Every method
-    raises ``UsageError`` for an impossible key and ``StoreError`` when the store fails; both say what to do.
+    A store is a value: threads and processes may share it, and it holds nothing to close. Every method raises
+    ``UsageError`` for an invalid key and ``StoreError`` if the store fails; both say what to do.
 
     Attributes:
-        url: where it is; ``open_store(store.url)`` is the same store.
+        url: its location; ``open_store(store.url)`` is the same store.
         is_local: whether objects are files on a local disk, so that :meth:`local_path` costs nothing.
     """
 
@@ -69,25 +69,25 @@ class ObjectStore(ABC):
 
     @abstractmethod
     def put_if_absent(self, key: str, data: bytes) -> bool:
-        """Create an object, durably and whole; of all who create one key, exactly one gets True.
+        """Create an object, atomically and durably; of all writers that create one key, exactly one gets True.
 
-        False says only that the key exists. It may be ours: when the answer to a successful write is lost, the client
-        writes again and meets its own object. So put something unique into the object, and read it back to know.
+        False means only that the key exists. The object may be the caller's: if the response to a successful write is
+        lost, the client retries and finds its own object. So write something unique, and read it back to decide.
         """
 
     @abstractmethod
     def put(self, key: str, data: bytes) -> None:
-        """Create or replace an object; readers see the old bytes or the new ones, never a mixture."""
+        """Create or replace an object; readers see the old bytes or the new ones, never a mix."""
 
     @abstractmethod
     def put_file_if_absent(self, key: str, path: Path) -> bool:
-        """Do as :meth:`put_if_absent` with a local file's content; see :meth:`put_file`."""
+        """Create an object as :meth:`put_if_absent` does, from a local file; see :meth:`put_file`."""
 
     @abstractmethod
     def put_file(self, key: str, path: Path) -> None:
-        """Do as :meth:`put` with a local file's content, without loading all of it.
+        """Create or replace an object as :meth:`put` does, from a local file, without loading it into memory.
 
-        A local store may take the file itself (a hard link): do not write to it afterwards. Deleting it is fine.
+        A local store may hard-link the file: do not write to it afterwards. You may delete it.
         """
 
     @abstractmethod
@@ -96,7 +96,7 @@ class ObjectStore(ABC):
 
     @abstractmethod
     def exists(self, key: str) -> bool:
-        """Say whether there is an object of this key."""
+        """Check whether the object exists."""
 
     @abstractmethod
     def size(self, key: str) -> int:
@@ -106,41 +106,41 @@ class ObjectStore(ABC):
     def modified(self, key: str) -> datetime:
         """Return when an object was last written, with a time zone, or raise ObjectNotFoundError.
 
-        A store that does not say gives the present: such an object is never old.
+        For a store that does not record it, this is the current time: such an object is never old.
         """
 
     @abstractmethod
     def list_from(self, prefix: str, *, start_after: str = "") -> Iterator[str]:
-        """Yield the keys below a folder, at any depth, in the order of their characters; never from a cached listing.
+        """Yield the keys below a folder, at any depth, in character order; never from a cached listing.
 
         Args:
-            prefix: a folder's name, as in ``"commits"``; ``""`` is the whole store.
-            start_after: yield only greater keys than this one, which is whole (``"commits/0007"``) and need not exist.
+            prefix: name of the folder, as in ``"commits"``; ``""`` is the whole store.
+            start_after: yield only keys greater than this full key (``"commits/0007"``), which need not exist.
         """
 
     @abstractmethod
     def delete(self, key: str) -> None:
-        """Delete an object; it is no error if there is none."""
+        """Delete an object, if it exists."""
 
     @abstractmethod
     def delete_prefix(self, prefix: str) -> None:
-        """Delete every object below a folder, as :meth:`list_from` shows them; ``""`` is refused."""
+        """Delete every object below a folder, as :meth:`list_from` lists them; ``""`` is rejected."""
 
     @abstractmethod
     def local_path(self, key: str) -> Path:
-        """Return a local file with an object's content, to be read only, or raise ObjectNotFoundError.
+        """Return a local, read-only file with an object's content, or raise ObjectNotFoundError.
 
-        A local store returns the object itself. A remote object is downloaded once, into the cache, where it is kept by
-        key and content: an object that was replaced is downloaded anew.
+        A local store returns the object itself. A remote object is downloaded once, into a cache by key and content: an
+        object that was replaced is downloaded again.
         """
 
     def child(self, prefix: str) -> Self:
-        """Return the store whose keys are those below a folder of this one."""
+        """Return the store of the keys below a folder of this store."""
         slash = "" if self.url.endswith("/") else "/"
         return type(self)(f"{self.url}{slash}{check_key(prefix)}", cache_dir=self.cache_dir)
 
     def probe(self) -> None:
-        """Create one key twice, read it and delete it, to know that the store can hold an event log.
+        """Check that the store can hold an event log: create one key twice, read it and delete it.
 
         Raises:
             StoreNotConditionalError: the second creation succeeded, or changed the object.
@@ -151,10 +151,10 @@ class ObjectStore(ABC):
         try:
             if self.put_if_absent(key, b"second") or self.get(key) != b"first":
                 raise StoreNotConditionalError(
-                    f"The store at {self.url} let a second writer replace an object that was to be created only "
-                    "once (it ignores If-None-Match). Two writers would overwrite each other's events, so it cannot "
-                    "hold an event log: use a store with conditional writes, such as a local disk, Amazon S3, Google "
-                    "Cloud Storage, Azure, or a newer version of this one."
+                    f"The store at {self.url} let a second writer replace an object created with put-if-absent (it "
+                    "ignores If-None-Match). Two writers would overwrite each other's events. Use a store with "
+                    "conditional writes: a local disk, Amazon S3, Google Cloud Storage, Azure, or a newer version of "
+                    "this store."
                 )
         finally:
             self.delete(key)

@@ -7,7 +7,6 @@ must be new to the log.
 
 from __future__ import annotations
 
-import functools
 import tempfile
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
@@ -38,7 +37,7 @@ from refold.warehouse.event_log.bulk_import.spool import (
 from refold.warehouse.event_log.columns import write_parquet
 from refold.warehouse.event_log.commit import CommitInfo
 from refold.warehouse.event_log.heads import files_literal, heads_path
-from refold.warehouse.event_log.layout import commit_key
+from refold.warehouse.event_log.layout import commit_key, heads_key
 from refold.warehouse.event_log.log import EventLog, Head
 from refold.warehouse.event_log.manifest import HeadsRun, Segment
 from refold.warehouse.event_log.seal import SealedBucket
@@ -46,7 +45,6 @@ from refold.warehouse.event_log.segments import (
     ROW_GROUP_ROWS,
     SEGMENT_ENVELOPE,
     describe_segment,
-    write_heads,
 )
 
 _COMMIT_NAMESPACE = uuid.UUID("6d1f8f0e-7d5c-4b07-9d0b-6b8e7a3c51f2")
@@ -107,10 +105,8 @@ def build_bucket(log: EventLog, registry: Registry, folder: Path, bucket: int, r
                 )
         with ThreadPoolExecutor(_PUTS) as pool:
             list(pool.map(lambda path: log.store.put_file(made[path].key, path), made))
-    with _database().cursor() as connection:
-        connection.register("_heads", order.heads)
-        heads = write_heads(connection, log.store, bucket=bucket, relation="_heads")
-    return SealedBucket(bucket=bucket, segments=tuple(made.values()), heads=(heads,) if heads else ())
+        run = _write_heads(log, bucket, order.heads, Path(place) / "heads.parquet")
+    return SealedBucket(bucket=bucket, segments=tuple(made.values()), heads=(run,))
 
 
 def _unique(spool: Spooled, schema_key: SchemaKey, bucket: int, *, part: int) -> str:
@@ -118,10 +114,11 @@ def _unique(spool: Spooled, schema_key: SchemaKey, bucket: int, *, part: int) ->
     return str(uuid.uuid5(uuid.UUID(spool.journal.spool_id), f"{schema_key} {bucket} {part}"))
 
 
-@functools.cache
-def _database() -> duckdb.DuckDBPyConnection:
-    """Give a database for cursors of this process: opening one costs more than writing a small segment."""
-    return connect(threads=1)
+def _write_heads(log: EventLog, bucket: int, heads: pa.Table, path: Path) -> HeadsRun:
+    write_parquet(heads, path, row_group_rows=ROW_GROUP_ROWS)
+    run = HeadsRun(key=heads_key(bucket, str(uuid.uuid4())), bucket=bucket, rows=len(heads), bytes=path.stat().st_size)
+    log.store.put_file(run.key, path)
+    return run
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ the other, and rows become events a batch at a time: so a result of any size tak
 
 from __future__ import annotations
 
+import atexit
 import functools
 import os
 import tempfile
@@ -32,6 +33,7 @@ from refold.event_schemas import (
 from refold.event_schemas.payload import from_json, to_json
 from refold.event_schemas.registry import SchemaKey
 from refold.warehouse.engine.connections import connect
+from refold.warehouse.engine.private_folder import PrivateFolder
 from refold.warehouse.engine.sql import (
     duckdb_type,
     first_line,
@@ -299,7 +301,13 @@ def _database(_process: int) -> duckdb.DuckDBPyConnection:
 
     A forked process has its own: DuckDB's threads do not live on in it.
     """
-    folder = Path(tempfile.gettempdir()) / f"refold-read-{os.getpid()}"
-    c = connect(memory_limit=_MEMORY, temp_directory=folder)
-    c.execute("SET GLOBAL parquet_metadata_cache = true")
-    return c
+    folder = PrivateFolder("refold-read-")
+    atexit.register(_remove, folder, os.getpid())
+    connection = connect(memory_limit=_MEMORY, temp_directory=folder.path)
+    connection.execute("SET GLOBAL parquet_metadata_cache = true")
+    return connection
+
+
+def _remove(folder: PrivateFolder, process: int) -> None:
+    if process == os.getpid():  # a forked process inherits the exit handlers of its parent
+        folder.remove()
