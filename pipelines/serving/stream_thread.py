@@ -6,7 +6,7 @@ import logging
 import threading
 from collections.abc import Callable
 
-from refold.pipelines.cli.support.beam_options import parse_options
+from refold.pipelines.beam.parsed_options import parse_options
 from refold.pipelines.serving.settings import ServeSettings
 from refold.pipelines.stream.stream import ProgressReport, stream
 from refold.warehouse.declarations.domain import load_domain
@@ -55,7 +55,7 @@ class Following:
                 self._log,
                 self._settings.domain,
                 self._settings.read_models,
-                parse_options(self._settings.runner, list(self._settings.beam_arguments)),
+                parse_options(self._settings.runner, self._settings.beam_arguments),
                 publish_every=self._settings.publish_every,
                 stop=self._told.is_set,
                 report=self._hear,

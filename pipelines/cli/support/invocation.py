@@ -99,10 +99,12 @@ class Invocation:
         Raises:
             UsageError: Beam knows no such runner or option.
         """
-        from refold.pipelines.cli.support.beam_options import parse_options, quiet_beam
+        from refold.pipelines.cli.support.quiet_beam import quiet_beam
 
         quiet_beam(debug=self.debug)
-        return parse_options(self.settings.runner, list(self.beam_arguments))
+        from refold.pipelines.beam.parsed_options import parse_options  # imports Beam
+
+        return parse_options(self.settings.runner, self.beam_arguments)
 
 
 pass_invocation = click.make_pass_decorator(Invocation, ensure=True)

@@ -29,6 +29,7 @@ from rich.console import Console
 
 from refold.event_schemas import ConcurrencyError, UsageError
 from refold.event_schemas.orders import StockReceived
+from refold.pipelines.beam.parsed_options import parse_options
 from refold.pipelines.cli.main import cli
 from refold.pipelines.cli.progress import (
     bar,
@@ -36,7 +37,6 @@ from refold.pipelines.cli.progress import (
     rebuild_bars,
     replay_text,
 )
-from refold.pipelines.cli.support.beam_options import parse_options
 from refold.pipelines.cli.support.invocation import Invocation
 from refold.pipelines.ingest.ingest import ImportProgress
 from refold.pipelines.rebuild.rebuild import RebuildProgress
