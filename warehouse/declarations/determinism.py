@@ -9,12 +9,9 @@ from __future__ import annotations
 import functools
 from typing import Any
 
-from refold.warehouse.engine.sql import (
-    SqlError,
-    parse,
-    scratch,
-    walk,
-)
+from refold.warehouse.engine.scratch import scratch
+from refold.warehouse.engine.sql import SqlError
+from refold.warehouse.engine.syntax_tree import parse, walk
 
 _EVENT_TABLE = "event"
 _NAMES_OF_ONE_EVENT = {"position", "event_id"}

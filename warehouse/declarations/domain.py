@@ -29,12 +29,8 @@ from refold.warehouse.declarations.projection import (
     view_binds,
 )
 from refold.warehouse.declarations.upcaster_sql import compile_sql
-from refold.warehouse.engine.sql import (
-    first_line,
-    quote,
-    result_schema,
-    scratch,
-)
+from refold.warehouse.engine.scratch import scratch_schema
+from refold.warehouse.engine.sql import first_line, quote, result_schema
 
 ENTRY_POINT_GROUP = "refold.domains"
 
@@ -135,20 +131,15 @@ class Domain:
         paths = [e.path for e in self.endpoints]
         if double := sorted({p for p in paths if paths.count(p) > 1}):
             raise ProjectionError(f"Domain {self.name}: two endpoints have the path {double[0]!r}.")
-        with scratch() as connection:
-            schema = f"bind_{self.name}"
-            connection.execute(f"DROP SCHEMA IF EXISTS {schema} CASCADE; CREATE SCHEMA {schema}; USE {schema}")
-            try:
-                for model in self.read_models:
-                    connection.execute(create_table_sql(model))
-                for view in self.views:
-                    view_binds(view, connection)
-                for model in seeded:
-                    _check_seed(model, connection)
-                models = {m.name: m for m in self.read_models}
-                return tuple(bind(endpoint, models, connection) for endpoint in self.endpoints)
-            finally:
-                connection.execute(f"USE main; DROP SCHEMA {schema} CASCADE")
+        with scratch_schema() as connection:
+            for model in self.read_models:
+                connection.execute(create_table_sql(model))
+            for view in self.views:
+                view_binds(view, connection)
+            for model in seeded:
+                _check_seed(model, connection)
+            models = {m.name: m for m in self.read_models}
+            return tuple(bind(endpoint, models, connection) for endpoint in self.endpoints)
 
 
 def _check_seed(model: ReadModel, connection: duckdb.DuckDBPyConnection) -> None:

@@ -23,7 +23,8 @@ from refold.event_schemas.registry import SchemaKey
 from refold.event_schemas.upcasting import Form
 from refold.warehouse.declarations.domain import Domain
 from refold.warehouse.declarations.projection import Fold, ReadModel, View
-from refold.warehouse.engine.sql import SqlError, normalised
+from refold.warehouse.engine.sql import SqlError
+from refold.warehouse.engine.syntax_tree import normalised
 
 _CONSTANTS = (str, bytes, bool, int, float, Decimal, date, timedelta, UUID)
 Parts = dict[str, str]

@@ -28,17 +28,9 @@ from refold.event_schemas import (
 from refold.event_schemas.envelope import ENVELOPE_NAMES
 from refold.warehouse.declarations.determinism import check_one_event, check_repeatable
 from refold.warehouse.declarations.reducers import Kind, Reducer
-from refold.warehouse.engine.sql import (
-    Rewritten,
-    SqlError,
-    empty_relation,
-    first_line,
-    quote,
-    result_schema,
-    rewrite,
-    same_value,
-    scratch,
-)
+from refold.warehouse.engine.scratch import scratch
+from refold.warehouse.engine.sql import SqlError, empty_relation, first_line, quote, result_schema, same_value
+from refold.warehouse.engine.syntax_tree import Rewritten, rewrite
 
 State = dict[str, Any] | None
 _UNTYPED = '"NULL"'

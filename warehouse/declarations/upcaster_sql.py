@@ -13,6 +13,7 @@ from refold.event_schemas import (
 )
 from refold.event_schemas.registry import SchemaKey
 from refold.warehouse.declarations.determinism import check_one_event
+from refold.warehouse.engine.scratch import scratch
 from refold.warehouse.engine.sql import (
     SqlError,
     duckdb_type,
@@ -21,10 +22,9 @@ from refold.warehouse.engine.sql import (
     literal,
     quote,
     result_schema,
-    rewrite,
     same_value,
-    scratch,
 )
+from refold.warehouse.engine.syntax_tree import rewrite
 
 ORDINAL = pa.field("_ordinal", pa.int64(), nullable=False)
 """Place among the events that one stored event was split into; 0 for the first."""

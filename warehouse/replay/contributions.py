@@ -19,12 +19,8 @@ from refold.warehouse.declarations.projection import (
     ReadModel,
 )
 from refold.warehouse.declarations.reducers import Kind
-from refold.warehouse.engine.sql import (
-    columns,
-    literal,
-    quote,
-    rewrite,
-)
+from refold.warehouse.engine.sql import columns, literal, quote
+from refold.warehouse.engine.syntax_tree import rewrite
 
 Events = Callable[[str], str | None]
 """Event type to an SQL relation of its events in the newest version, or None."""

@@ -1,0 +1,179 @@
+"""Rewriting of users' SQL on DuckDB's own syntax tree.
+
+A handler or an SQL upcaster is one ``SELECT`` over the relation ``event``. ``rewrite`` supplies ``FROM event`` where
+the user left it out, and appends columns (position, envelope) to the select list, so that users never write them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from refold.warehouse.engine.scratch import scratch
+from refold.warehouse.engine.sql import SqlError, quote
+
+
+@dataclass(frozen=True, slots=True)
+class Rewritten:
+    """A user's ``SELECT``, ready to run over a relation named ``event``.
+
+    Attributes:
+        text: the SQL with the appended columns.
+        multiplies: whether one event may yield several rows.
+        unordered: whether DuckDB promises no order for these rows.
+        plain: output column to input column, for outputs that are bare column references.
+        nonnull: outputs that are constants other than NULL.
+    """
+
+    text: str
+    multiplies: bool
+    unordered: bool
+    plain: dict[str, str]
+    nonnull: frozenset[str]
+
+
+def rewrite(select: str, *, append: dict[str, str]) -> Rewritten:
+    """Add ``FROM event`` where it is missing, and append columns to the select list of one statement.
+
+    Args:
+        select: one SELECT; set operations (UNION ALL) are rewritten on both sides.
+        append: output column to the input column that holds its values. An output that the statement names itself,
+            or brings with ``*``, is not appended.
+
+    Raises:
+        SqlError: the text does not parse, or is not one SELECT.
+
+    Example:
+        >>> rewrite("SELECT 1 AS one WHERE quantity > 0", append={"_position": "position"}).text
+        'SELECT 1 AS one, "position" AS _position FROM "event" WHERE (quantity > 0)'
+    """
+    tree = parse(select)
+    node = tree["statements"][0]["node"]
+    for leaf in _select_nodes(node):
+        if leaf["from_table"]["type"] == "EMPTY":
+            leaf["from_table"] = parse("SELECT 1 FROM event")["statements"][0]["node"]["from_table"]
+        present = {_output_name(e).lower() for e in leaf["select_list"]}
+        starred = any(e["class"] == "STAR" for e in leaf["select_list"])
+        for output, source in append.items():
+            if output.lower() not in present and not (starred and output == source):
+                leaf["select_list"].append(_column(source, alias=output))
+    leaves = [leaf["select_list"] for leaf in _select_nodes(node)]
+    outputs = leaves[0] if len(leaves) == 1 else []
+    return Rewritten(
+        text=_deparse(tree),
+        multiplies=_multiplies(node),
+        unordered=_unordered(node),
+        plain={_output_name(e): e["column_names"][-1] for e in outputs if _is_column_of_event(e)},
+        nonnull=frozenset(_output_name(e) for e in outputs if _is_constant(e)),
+    )
+
+
+def parse(select: str) -> dict[str, Any]:
+    """Return the syntax tree of one SELECT.
+
+    Raises:
+        SqlError: the text does not parse, or is not one SELECT.
+    """
+    row = scratch().execute("SELECT json_serialize_sql(?)", [select]).fetchone()
+    tree: dict[str, Any] = json.loads(row[0]) if row else {}
+    if tree.get("error"):
+        raise SqlError(f"{tree.get('error_message', 'not a SELECT')} in: {select.strip()}")
+    if len(tree["statements"]) != 1:
+        raise SqlError(f"expected one SELECT, found {len(tree['statements'])} statements in: {select.strip()}")
+    return tree
+
+
+def _deparse(tree: dict[str, Any]) -> str:
+    row = scratch().execute("SELECT json_deserialize_sql(?::JSON)", [json.dumps(tree)]).fetchone()
+    assert row is not None
+    return str(row[0])
+
+
+def normalised(select: str) -> str:
+    """Return a statement as DuckDB writes it: layout, case of keywords and comments make no difference.
+
+    Example:
+        >>> normalised("select  a -- note") == normalised("SELECT a")
+        True
+    """
+    return _deparse(parse(select))
+
+
+def _select_nodes(node: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    if node["type"] == "SELECT_NODE":
+        yield node
+    elif node["type"] == "SET_OPERATION_NODE":
+        for child in node.get("children") or [node["left"], node["right"]]:
+            yield from _select_nodes(child)
+    else:
+        raise SqlError(f"expected a SELECT, found {node['type']}")
+
+
+def _multiplies(node: dict[str, Any]) -> bool:
+    """Check whether a statement may yield several rows for one of ``event``. In doubt, it may."""
+    tables = [leaf["from_table"] for leaf in _select_nodes(node)]
+    return (
+        len(tables) != 1
+        or tables[0]["type"] != "BASE_TABLE"
+        or tables[0]["table_name"].lower() != "event"
+        or any(n.get("function_name") in ("unnest", "unlist") for n in walk(node))
+    )
+
+
+def _unordered(node: dict[str, Any]) -> bool:
+    """Check whether rows may come in any order, as they do from a hash join, a GROUP BY or a DISTINCT."""
+    if node["type"] == "SET_OPERATION_NODE":
+        children = node.get("children") or [node["left"], node["right"]]
+        return node["setop_type"] != "UNION" or not node["setop_all"] or any(map(_unordered, children))
+    grouped = bool(node.get("group_expressions")) or node["aggregate_handling"] != "STANDARD_HANDLING"
+    return (
+        grouped
+        or any(m["type"] == "DISTINCT_MODIFIER" for m in node["modifiers"])
+        or _unordered_table(node["from_table"])
+    )
+
+
+def _unordered_table(table: dict[str, Any]) -> bool:
+    """Check a FROM clause. DuckDB streams ``event, unnest(column)`` and hashes ``event, unnest(expression)``."""
+    if table["type"] == "SUBQUERY":
+        return _unordered(table["subquery"]["node"])
+    if table["type"] == "JOIN" and table["left"]["type"] == "BASE_TABLE" and table["right"]["type"] == "TABLE_FUNCTION":
+        called = table["right"]["function"]
+        arguments = [a.get("expression", a)["class"] for a in called.get("arguments") or called.get("children", [])]
+        return table["join_type"] != "INNER" or called["function_name"] != "unnest" or arguments != ["COLUMN_REF"]
+    return table["type"] not in ("BASE_TABLE", "EMPTY")
+
+
+def walk(node: Any) -> Iterator[dict[str, Any]]:
+    """Visit all nodes of a syntax tree, the given one first."""
+    if isinstance(node, dict):
+        yield node
+        for value in node.values():
+            yield from walk(value)
+    elif isinstance(node, list):
+        for value in node:
+            yield from walk(value)
+
+
+def _output_name(expression: dict[str, Any]) -> str:
+    alias = str(expression.get("alias") or "")
+    return alias or (str(expression["column_names"][-1]) if expression["class"] == "COLUMN_REF" else "")
+
+
+def _is_column_of_event(expression: dict[str, Any]) -> bool:
+    path = expression["column_names"] if expression["class"] == "COLUMN_REF" else []
+    return len(path) == 1 or (len(path) == 2 and path[0] == "event")
+
+
+def _is_constant(expression: dict[str, Any]) -> bool:
+    kind = expression.get("literal", {}) if expression["class"] == "CONSTANT" else {}
+    return bool(kind) and kind.get("kind") != "NULL_LITERAL"
+
+
+def _column(name: str, *, alias: str) -> dict[str, Any]:
+    expression: dict[str, Any] = parse(f"SELECT {quote(name)} AS {quote(alias)}")["statements"][0]["node"][
+        "select_list"
+    ][0]
+    return expression
