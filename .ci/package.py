@@ -18,6 +18,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
+BUILD = (BIN / "python", "-m", "build", "--installer", "uv")
+IMPORT_ALL = "import refold; [getattr(refold, name) for name in refold.__all__]"
 PYTHONS = ("3.11", "3.12", "3.13")
 SDIST_HOLDS = (
     "LICENSE",
@@ -60,7 +62,7 @@ def build(folder: Path) -> tuple[Path, Path]:
     checkout, dist = folder / "checkout", ROOT / "dist"
     run("git", "clone", "--quiet", ROOT, checkout, cwd=folder)
     shutil.rmtree(dist, ignore_errors=True)
-    run(BIN / "python", "-m", "build", "--installer", "uv", "--outdir", dist, "--sdist", "--wheel", checkout, cwd=folder)
+    run(*BUILD, "--outdir", dist, "--sdist", "--wheel", checkout, cwd=folder)
     [sdist], [wheel] = dist.glob("*.tar.gz"), dist.glob("*.whl")
     return sdist, wheel
 
@@ -75,7 +77,7 @@ def check(sdist: Path, wheel: Path, folder: Path) -> None:
         archive.extractall(folder, filter="data")
     if absent := [name for name in SDIST_HOLDS if name not in names]:
         sys.exit(f"The sdist lacks {', '.join(absent)}: see MANIFEST.in.")
-    run(BIN / "python", "-m", "build", "--installer", "uv", "--outdir", folder, "--wheel", folder / prefix, cwd=folder)
+    run(*BUILD, "--outdir", folder, "--wheel", folder / prefix, cwd=folder)
     ours, theirs = files_of(wheel), files_of(folder / wheel.name)
     if ours != theirs:
         sys.exit(f"The wheel of the sdist differs: {sorted(ours ^ theirs)}.")
@@ -99,7 +101,7 @@ def smoke(wheel: Path, version: str, folder: Path) -> bool:
     run(uv, "venv", "--quiet", "--python", python, environment, cwd=folder)
     pip = (uv, "pip", "install", "--quiet", "--python", there / "python", "--constraint", ROOT / "constraints.txt")
     run(*pip, f"refold[serve] @ {wheel.as_uri()}", cwd=folder)
-    run(there / "python", "-c", "import refold; [getattr(refold, name) for name in refold.__all__]", cwd=work, clean=True)
+    run(there / "python", "-c", IMPORT_ALL, cwd=work, clean=True)
     run(there / "refold", "--help", cwd=work, clean=True)
     run(there / "refold", "demo", "--events", "2000", "--json", cwd=work, clean=True)
     print(f"Python {version}: the wheel is installed, imported, and runs the demo ({python}).")
