@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 EVENTS ?= 120000
 WORKERS ?= 2
 
-.PHONY: demo test check bench docs format clean
+.PHONY: demo test check package bench docs format clean
 .DEFAULT_GOAL := demo
 
 .venv/core: pyproject.toml constraints.txt
@@ -31,6 +31,9 @@ check: .venv/dev  ## lint, types, import directions, pre-commit's configuration
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+package: .venv/dev  ## the sdist and the wheel in dist/, checked, and tried on Python 3.11, 3.12 and 3.13
+	$(BIN)/python .ci/package.py
+
 bench: .venv/dev  ## the benchmarks at a size for a coffee
 	$(BIN)/python -m benchmarks.append
 	$(BIN)/python -m benchmarks.commands
@@ -49,4 +52,4 @@ format: .venv/dev
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf .venv demo-data benchmark-data build *.egg-info
+	rm -rf .venv demo-data benchmark-data build dist src/*.egg-info

@@ -12,6 +12,7 @@ from refold.pipelines.cli.demo import demo
 from refold.pipelines.cli.events import events
 from refold.pipelines.cli.generations import generations
 from refold.pipelines.cli.ingest import ingest
+from refold.pipelines.cli.init import init
 from refold.pipelines.cli.plan import plan
 from refold.pipelines.cli.query import query
 from refold.pipelines.cli.rebuild import rebuild
@@ -83,6 +84,7 @@ def cli() -> None:
 
 for _command in (
     demo,
+    init,
     ingest,
     events,
     seal,

@@ -1,5 +1,5 @@
 # What `from refold import ...` offers: lazy_loader reads this file at run time, type checkers read it too.
-from .event_schemas.decider import Decider, Rejected, command
+from .event_schemas.decider import Decider, Rejected, StateCodec, command, command_from_json
 from .event_schemas.envelope import RecordedEvent
 from .event_schemas.errors import (
     ConcurrencyError,
@@ -22,15 +22,15 @@ from .event_schemas.errors import (
 )
 from .event_schemas.event import event
 from .event_schemas.registry import Registry
-from .event_schemas.upcasting import merger, upcaster
+from .event_schemas.upcasting import Upcaster, merger, upcaster
 from .pipelines.beam.runners import beam_options
-from .pipelines.ingest.ingest import ingest
-from .pipelines.rebuild.as_of import rebuild_as_of
-from .pipelines.rebuild.rebuild import rebuild
-from .pipelines.rebuild.reconcile import reconcile
-from .pipelines.rebuild.refresh import refresh
-from .pipelines.seal import seal
-from .pipelines.stream.stream import stream
+from .pipelines.ingest.ingest import Ingested, ingest
+from .pipelines.rebuild.as_of import AsOf, rebuild_as_of
+from .pipelines.rebuild.rebuild import Rebuilt, rebuild
+from .pipelines.rebuild.reconcile import Reconciliation, reconcile
+from .pipelines.rebuild.refresh import Refreshed, refresh
+from .pipelines.seal import Sealed, seal
+from .pipelines.stream.stream import ProgressReport, Streamed, stream
 from .warehouse.commands.handler import CommandHandler, CommandRequest, Handled
 from .warehouse.declarations.domain import Domain, load_domain
 from .warehouse.declarations.endpoints import Lookup, Parameter, Report
@@ -39,13 +39,15 @@ from .warehouse.declarations.reducers import collect, count, count_distinct, fir
 from .warehouse.event_log.append import Appended, Appender, NewEvent, StreamAppend
 from .warehouse.event_log.log import EventLog, create_log, open_log
 from .warehouse.event_log.reads.read import read_category, read_correlation, read_positions, read_stream, tail
-from .warehouse.event_log.reads.stats import stats
-from .warehouse.event_log.verification.verify import verify
+from .warehouse.event_log.reads.stats import LogStats, stats
+from .warehouse.event_log.verification.verify import Verification, verify
 from .warehouse.read_models.generations.generations import Generation, Generations, open_generations
+from .warehouse.read_models.live.live_database import LiveDatabase
 
 __all__ = [
     "Appended",
     "Appender",
+    "AsOf",
     "CommandHandler",
     "CommandRequest",
     "ConcurrencyError",
@@ -62,30 +64,43 @@ __all__ = [
     "GenerationError",
     "Generations",
     "Handled",
+    "Ingested",
     "InvalidEventsError",
+    "LiveDatabase",
     "LogError",
+    "LogStats",
     "Lookup",
     "NewEvent",
     "ObjectNotFoundError",
     "Parameter",
     "PayloadError",
+    "ProgressReport",
     "Projection",
     "ProjectionError",
+    "Rebuilt",
+    "Reconciliation",
     "RecordedEvent",
     "RefoldError",
+    "Refreshed",
     "Registry",
     "Rejected",
     "Report",
+    "Sealed",
+    "StateCodec",
     "StoreError",
     "StoreNotConditionalError",
     "StreamAppend",
+    "Streamed",
     "UnknownEventTypeError",
     "UnknownSchemaVersionError",
+    "Upcaster",
     "UsageError",
+    "Verification",
     "View",
     "beam_options",
     "collect",
     "command",
+    "command_from_json",
     "count",
     "count_distinct",
     "create_log",

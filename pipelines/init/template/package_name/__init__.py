@@ -1,0 +1,1 @@
+"""Support tickets: their events, commands and read models."""
