@@ -1,4 +1,4 @@
-"""Event contracts: what an event looks like, in every version it ever had. Pure: no I/O."""
+"""Event contracts: the schema of every event type in every schema version, and the upcasters between them. No I/O."""
 
 from refold.event_schemas.envelope import ENVELOPE, RecordedEvent
 from refold.event_schemas.errors import (

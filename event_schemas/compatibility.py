@@ -1,14 +1,14 @@
 """Compatibility of two states of a domain's contracts, with a reason for every field that differs.
 
 ============  =================================================================================================
-backward      new code reads old data: every stored shape is there unchanged, and newest or with an upcaster
-forward       old code can read new data, by field name: nothing that it requires is gone or out of its range
+backward      new code reads old data: every stored schema is unchanged, and is the newest or has an upcaster
+forward       old code reads new data, by field name: nothing that it requires is missing or out of its range
 full          both
 none          neither
 ============  =================================================================================================
 
-Backward is what a log needs, for it is never rewritten. Forward is for whoever reads events of the newest version with
-the contracts of before: consumers of the Parquet files, services that are deployed later.
+A log needs backward compatibility, because stored events are never rewritten. Forward compatibility is for readers that
+still have the old contracts: consumers of the Parquet files, and services that are deployed later.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Verdict(Enum):
 
 
 class Mode(Enum):
-    """What is demanded of a change."""
+    """The compatibility that a change must have."""
 
     BACKWARD = "backward"
     FORWARD = "forward"
@@ -44,10 +44,10 @@ class TypeVerdict:
     """How compatible the change of one event type is.
 
     Attributes:
-        event_type: which.
+        event_type: the event type.
         before: the schema version that was written before; None if none was.
         after: the schema version that is written now; None for a retired or removed event type.
-        reasons: every difference; none if nothing changed.
+        reasons: every difference; empty if nothing changed.
     """
 
     event_type: str
@@ -57,7 +57,7 @@ class TypeVerdict:
 
     @property
     def verdict(self) -> Verdict:
-        """What the reasons add up to."""
+        """The verdict over all reasons."""
         return _verdict(self.reasons)
 
 
@@ -78,11 +78,11 @@ class Compatibility:
 
     @property
     def errors(self) -> tuple[tuple[str, Reason], ...]:
-        """What is wrong in any case, with its event type."""
+        """The reasons that are errors in every mode, with their event types."""
         return tuple((t.event_type, r) for t in self.event_types for r in t.reasons if r.error)
 
     def meets(self, mode: Mode) -> bool:
-        """Tell whether the change may be made where ``mode`` is demanded."""
+        """Check whether the change has no errors and the compatibility of ``mode``."""
         return not self.errors and self.verdict in (Verdict.FULL, Verdict(mode.value))
 
 
@@ -94,26 +94,26 @@ def _verdict(reasons: Sequence[Reason]) -> Verdict:
 
 
 def compare(old: Lock, new: Lock) -> Compatibility:
-    """Judge the change from one state of contracts to another.
+    """Compare two states of a domain's contracts.
 
     Args:
-        old: as of before.
-        new: as of now.
+        old: the state before.
+        new: the state now.
 
     Raises:
-        UsageError: they are of different domains.
+        UsageError: they belong to different domains.
 
     Example:
-        >>> from refold.event_schemas.lock import Field, FieldType, LockedShape
+        >>> from refold.event_schemas.lock import Field, FieldType, LockedSchema
         >>> field = Field("door", FieldType("string"), nullable=False)
-        >>> before = Lock("doors", {("DoorOpened", 1): LockedShape((field,), None)})
+        >>> before = Lock("doors", {("DoorOpened", 1): LockedSchema((field,), None)})
         >>> compare(before, Lock("doors", {})).event_types[0].reasons[0].what
         'removed event type'
     """
     if old.domain != new.domain:
         raise UsageError(
-            f"These are contracts of different domains, {old.domain!r} and {new.domain!r}. Give --domain, or another "
-            "lock file."
+            f"The contracts belong to different domains, {old.domain!r} and {new.domain!r}. Give --domain, or the lock "
+            "file of the same domain."
         )
     names = sorted({*old.event_types, *new.event_types})
     return Compatibility(tuple(_judge(name, old, new) for name in names))
@@ -126,25 +126,25 @@ def _judge(name: str, old: Lock, new: Lock) -> TypeVerdict:
 
 
 def _stored(name: str, old: Lock, new: Lock) -> Iterator[Reason]:
-    """Look at every shape that the log may hold from before."""
+    """Compare every schema that the log may already hold."""
     known = new.versions(name)
     if old.versions(name) and not known:
         yield _error(
             "removed event type",
             name,
-            f"{name} is gone, and no upcaster carries its stored events into another event type: declare one with "
+            f"{name} is removed, and no upcaster converts its stored events to another event type: declare one with "
             "into=, or keep the class",
         )
         return
     for version in old.versions(name):
         was, where = old.schemas[name, version], f"v{version}"
         if version not in known:
-            text = f"{where} is stored, and no upcaster reads it any more: write the upcaster from v{version}"
+            text = f"{where} is stored, and no upcaster reads it: write the upcaster from v{version}"
             yield _error("missing upcaster", where, text)
             continue
         now = new.schemas[name, version]
         for reason in compare_fields(was.fields, now.fields):
-            text = f"{where} is stored as it was, but {reason.text}: give the new schema a schema_version of its own"
+            text = f"{where} is already stored, but {reason.text}: give the new schema a new schema_version"
             yield _error("unversioned change", f"{where} {reason.where}", text, forward=reason.forward)
         if now.upcaster is None and version != new.newest(name):
             text = f"{where} is older than v{new.newest(name)}, and no upcaster reads it: write the upcaster"
@@ -158,25 +158,25 @@ def _error(what: str, where: str, text: str, *, forward: bool = True) -> Reason:
 def _written(name: str, before: int | None, after: int | None, old: Lock, new: Lock) -> Iterator[Reason]:
     """Compare what is written now with what was written before."""
     if after is None:
-        if before is not None and (step := _carrier(name, before, new)):
+        if before is not None and (step := _upcaster_text(name, before, new)):
             yield Reason("retired event type", name, f"{name} is retired: {step}")
         return
     if before is None:
         what = "declared again" if old.versions(name) else "added event type"
-        yield Reason(what, name, f"{name} v{after} is new: nobody read it before")
+        yield Reason(what, name, f"{name} v{after} is new: no code read it before")
     elif after < before:
-        text = f"v{before} was written before, v{after} is now: a schema_version never goes back"
+        text = f"v{before} was written before, v{after} is written now: a schema_version never goes back"
         yield _error("older version", f"v{after}", text)
     elif after > before:
-        step = _carrier(name, before, new)
+        step = _upcaster_text(name, before, new)
         for reason in compare_fields(old.schemas[name, before].fields, new.schemas[name, after].fields):
-            carried = f"; {step}" if step else ""
-            yield Reason(reason.what, reason.where, f"v{after}: {reason.text}{carried}", forward=reason.forward)
+            suffix = f"; {step}" if step else ""
+            yield Reason(reason.what, reason.where, f"v{after}: {reason.text}{suffix}", forward=reason.forward)
 
 
-def _carrier(name: str, version: int, new: Lock) -> str:
-    schema_key = new.schemas.get((name, version))
-    if schema_key is None or schema_key.upcaster is None:
+def _upcaster_text(name: str, version: int, new: Lock) -> str:
+    locked = new.schemas.get((name, version))
+    if locked is None or locked.upcaster is None:
         return ""
-    into = ", ".join(f"{target} v{number}" for target, number in schema_key.upcaster.into)
-    return f"upcaster {schema_key.upcaster.name} carries v{version} to {into}"
+    into = ", ".join(f"{target} v{number}" for target, number in locked.upcaster.into)
+    return f"upcaster {locked.upcaster.name} converts v{version} to {into}"

@@ -1,7 +1,8 @@
-"""Deciders: the write side of a domain as three pure functions, and commands as contracts like events are.
+"""Deciders: the write side of a domain as three pure functions, and commands, which have contracts as events do.
 
-``initial_state`` says what a stream is before its first event, ``evolve`` what one event makes of that, and ``decide``
-which events a command leads to, or why it is refused. A refusal is a value, not an error: it is an answer.
+``initial_state`` returns the state of a stream before its first event, ``evolve`` the state after one more event, and
+``decide`` the events that a command leads to, or a rejection. A rejection is a value, not an exception: rejecting a
+command is a normal outcome.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ S = TypeVar("S")
 
 @dataclass(frozen=True, slots=True)
 class Rejected:
-    """Why a command was refused; nothing happened.
+    """Why a command was rejected. A rejected command has no effect.
 
     Attributes:
         code: for programs, such as ``already_shipped``.
@@ -36,12 +37,12 @@ class Rejected:
 
 
 Decision = Sequence[object] | Rejected
-"""What a command leads to: events in their order (none: there is nothing to do), or why it is refused."""
+"""The outcome of a command: events in order (none if there is nothing to do), or a rejection."""
 
 
 @dataclass_transform(frozen_default=True, kw_only_default=True)
 def command(cls: type[T]) -> type[T]:
-    """Make a class a command: a frozen, slotted dataclass whose annotations have Arrow types, as events do.
+    """Turn a class into a command: a frozen, slotted dataclass whose annotations have Arrow types, as those of events.
 
     Raises:
         ContractError: an annotation has no Arrow type.
@@ -59,23 +60,23 @@ def command(cls: type[T]) -> type[T]:
 
 
 def is_command(cls: object) -> bool:
-    """Tell whether a class was made by ``@command``."""
+    """Check whether a class was made by ``@command``."""
     return isinstance(cls, type) and hasattr(cls, "__command_schema__")
 
 
 def command_schema(cls: type) -> pa.Schema:
-    """Give the Arrow schema of a command's fields.
+    """Return the Arrow schema of a command's fields.
 
     Raises:
-        ContractError: the class is no command.
+        ContractError: the class is not a command.
     """
     if not is_command(cls):
-        raise ContractError(f"{cls!r} is no command: decorate the class with @command.")
+        raise ContractError(f"{cls!r} is not a command. Decorate the class with @command.")
     return cls.__command_schema__  # type: ignore[attr-defined]
 
 
 def command_from_json(cls: type[T], values: Mapping[str, Any]) -> T:
-    """Make a command of parsed JSON.
+    """Build a command from parsed JSON.
 
     Args:
         cls: the command's class.
@@ -92,32 +93,32 @@ def command_from_json(cls: type[T], values: Mapping[str, Any]) -> T:
         OpenDoor(door='front')
         >>> command_from_json(OpenDoor, {"door": 7})
         Traceback (most recent call last):
-        refold.event_schemas.errors.PayloadError: Command OpenDoor: door: expected string, found 7. Nothing was done.
+        refold.event_schemas.errors.PayloadError: Command OpenDoor: door: expected string, found 7. Nothing changed.
     """
     schema = command_schema(cls)
     try:
         return instance_of(cls, from_json(to_json(values, schema), schema))
     except PayloadError as error:
-        raise PayloadError(f"Command {cls.__name__}: {error}. Nothing was done.") from error
+        raise PayloadError(f"Command {cls.__name__}: {error}. Nothing changed.") from error
 
 
 @dataclass(frozen=True, slots=True)
 class StateCodec(Generic[S]):
-    """How a state is kept as JSON in a snapshot.
+    """The conversion between a state and the JSON of its snapshot.
 
     Attributes:
-        shape: text that changes when the kept form does; snapshots of another shape are not read.
-        dump: a state to what JSON can hold.
-        load: back again.
+        schema: text that describes the JSON form; a snapshot whose schema differs is not read.
+        dump: converts a state to a JSON value.
+        load: converts it back.
     """
 
-    schema_key: str
+    schema: str
     dump: Callable[[S], Any]
     load: Callable[[Any], S]
 
 
 def dataclass_codec(cls: type[S]) -> StateCodec[S]:
-    """Keep states of a dataclass whose annotations have Arrow types.
+    """Return the codec of a dataclass whose annotations have Arrow types.
 
     Raises:
         ContractError: an annotation has no Arrow type.
@@ -131,28 +132,29 @@ def dataclass_codec(cls: type[S]) -> StateCodec[S]:
         Door(open=True)
     """
     schema = dataclass_schema(cls, where=f"State {cls.__name__}")
-    schema_key = ", ".join(f"{f.name}: {f.type}{'' if f.nullable else ' not null'}" for f in schema)
+    text = ", ".join(f"{f.name}: {f.type}{'' if f.nullable else ' not null'}" for f in schema)
     return StateCodec(
-        schema_key, lambda state: to_json(state, schema), lambda kept: instance_of(cls, from_json(kept, schema))
+        text, lambda state: to_json(state, schema), lambda stored: instance_of(cls, from_json(stored, schema))
     )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decider(Generic[S]):
-    """The write side of one kind of stream; all functions are pure.
+    """The write side of one kind of stream. All functions are pure.
 
     Args:
         name: what it decides on, such as ``order``.
-        commands: the command classes that it takes.
-        stream_id: tells the one stream that a command goes to.
-        initial_state: gives the state before the first event.
-        evolve: gives the state after an event, an instance of its newest class; one that it does not care for leaves
-            the state as it is.
-        decide: tells the events that a command leads to from a state, or why it is refused.
-        snapshot: how the state is kept; by default as the dataclass that ``initial_state`` gives, if it is one.
+        commands: the command classes that it accepts.
+        stream_id: returns the one stream that a command goes to.
+        initial_state: returns the state before the first event.
+        evolve: returns the state after an event, which is an instance of the newest class of its event type. It
+            returns the state unchanged for an event that does not matter to decisions.
+        decide: returns the events that a command leads to in a state, or a rejection.
+        snapshot: the codec of the state; by default that of the dataclass which ``initial_state`` returns, if any.
 
     Raises:
-        ContractError: a command class is none, or the state is a dataclass with a field that has no Arrow type.
+        ContractError: a class in ``commands`` is not a command, or the state is a dataclass with a field that has no
+            Arrow type.
 
     Example:
         >>> from refold.event_schemas.event import event
@@ -187,6 +189,6 @@ class Decider(Generic[S]):
     def __post_init__(self) -> None:
         for cls in self.commands:
             if not is_command(cls):
-                raise ContractError(f"Decider {self.name}: {cls!r} is no command; decorate the class with @command.")
+                raise ContractError(f"Decider {self.name}: {cls!r} is not a command. Decorate the class with @command.")
         if self.snapshot is None and dataclasses.is_dataclass(state := self.initial_state()):
             object.__setattr__(self, "snapshot", dataclass_codec(type(state)))

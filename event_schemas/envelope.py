@@ -1,4 +1,4 @@
-"""The envelope: the columns that every recorded event carries beside its payload."""
+"""The envelope: the columns that every recorded event has beside its payload."""
 
 from __future__ import annotations
 
@@ -26,28 +26,28 @@ ENVELOPE = pa.schema(
         pa.field("causation_id", pa.string()),
     ]
 )
-"""Columns of an event as recorded; a commit holds them all, a segment all but the two its path names."""
+"""The columns of a recorded event. A commit holds all of them, a segment all but the two that its path names."""
 
 ENVELOPE_NAMES: frozenset[str] = frozenset(ENVELOPE.names)
 
 
 @dataclass(frozen=True, slots=True)
 class RecordedEvent:
-    """One event as the log holds it: the envelope, and the payload in the version it was stored in.
+    """One event as the log holds it: the envelope, and the payload in the schema version that was stored.
 
     Attributes:
-        position: place in the whole log, from 1, without gaps.
+        position: its place in the log, from 1, without gaps.
         commit_number: the commit that appended it.
-        stream_id: the stream it belongs to, by habit ``category-identity``.
-        stream_version: place in its stream, from 1, without gaps.
-        event_id: its own identity, given by who recorded it.
+        stream_id: its stream, by convention ``category-identity``.
+        stream_version: its place in the stream, from 1, without gaps.
+        event_id: its identity, chosen by the writer.
         event_type: the name of its contract.
-        schema_version: the version of its contract that the payload fits.
-        occurred_at: when it happened, by the clock of whoever tells.
-        recorded_at: when the log took it.
-        correlation_id: what it belongs to, across streams.
-        causation_id: the command or event that led to it.
-        payload: field name to value; decimals, timestamps and UUIDs as their Python types.
+        schema_version: the version of the contract that the payload has.
+        occurred_at: when it happened, by the writer's clock.
+        recorded_at: when the log recorded it.
+        correlation_id: the process or request that it belongs to, across streams.
+        causation_id: the command or event that caused it.
+        payload: field name to value; decimals, timestamps and UUIDs as Python types.
     """
 
     position: int

@@ -3,24 +3,24 @@
 ::
 
     RefoldError
-    ├── UsageError                     a call, flag or file that cannot be meant          (exit code 2)
-    ├── ContractError                  an event, upcaster or registry that contradicts itself
+    ├── UsageError                     a call, flag or file is invalid                    (exit code 2)
+    ├── ContractError                  an event, upcaster or registry contradicts itself
     │   ├── UnknownEventTypeError
     │   └── UnknownSchemaVersionError
     ├── PayloadError                   an event's payload does not fit its declared schema
     ├── ProjectionError                a read model's declaration is wrong
-    ├── InvalidEventsError              a rebuild met events that it cannot apply
-    ├── StoreError                     an object store failed or is unfit
+    ├── InvalidEventsError             events cannot be applied
+    ├── StoreError                     an object store failed, or lacks a feature
     │   ├── ObjectNotFoundError
     │   └── StoreNotConditionalError   the store ignores put-if-absent
-    ├── LogError                       the event log is missing, damaged or of another format
+    ├── LogError                       the event log is missing, damaged or in another format
     │   ├── EmptyLogError
     │   └── DamagedLogError
     ├── ConcurrencyError               expected_version did not hold                      (exit code 3)
-    └── GenerationError                read models are missing, damaged or out of place
+    └── GenerationError                read models are missing, damaged or cannot be published
         └── DisagreementError          a rebuild and the published rows differ             (exit code 4)
 
-A message says what was expected, what was found, where, and what to do.
+A message says what was expected, what was found, where, and what to do next.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ from typing import Any
 
 
 class RefoldError(Exception):
-    """The root: catch this to catch everything that refold raises on purpose."""
+    """The root of all errors that refold raises on purpose."""
 
     exit_code = 1
 
 
 class UsageError(RefoldError):
-    """A call, flag or file that cannot be meant."""
+    """A call, flag or file is invalid."""
 
     exit_code = 2
 
@@ -50,11 +50,11 @@ class UnknownEventTypeError(ContractError):
 
 
 class UnknownSchemaVersionError(ContractError):
-    """The domain knows the event's type but has neither a contract nor an upcaster for its version."""
+    """The domain knows the event's type, but has neither a contract nor an upcaster for its schema version."""
 
 
 class PayloadError(RefoldError):
-    """A payload does not fit the schema that its event type and version declare."""
+    """A payload does not fit the schema of its event type and schema version."""
 
 
 class ProjectionError(RefoldError):
@@ -62,11 +62,11 @@ class ProjectionError(RefoldError):
 
 
 class InvalidEventsError(RefoldError):
-    """A rebuild met events that it cannot apply; nothing was published."""
+    """Events cannot be applied to a read model or a stream's state; nothing was published."""
 
 
 class StoreError(RefoldError):
-    """An object store failed, or cannot hold what refold needs."""
+    """An object store failed, or lacks a feature that refold needs."""
 
 
 class ObjectNotFoundError(StoreError):
@@ -74,15 +74,15 @@ class ObjectNotFoundError(StoreError):
 
 
 class StoreNotConditionalError(StoreError):
-    """The store accepted a second put-if-absent of one key: it cannot hold an event log."""
+    """The store accepted a second put-if-absent of one key, so it cannot hold an event log."""
 
 
 class LogError(RefoldError):
-    """The event log is missing, of another format, or of another domain."""
+    """The event log is missing, in another format, or belongs to another domain."""
 
 
 class EmptyLogError(LogError):
-    """The log holds no event yet."""
+    """The log holds no events."""
 
 
 class DamagedLogError(LogError):
@@ -90,12 +90,12 @@ class DamagedLogError(LogError):
 
 
 class ConcurrencyError(RefoldError):
-    """The stream has moved on: ``expected_version`` did not hold.
+    """``expected_version`` did not hold: another writer appended to the stream first.
 
     Attributes:
-        stream_id: the stream that was to be appended to.
-        expected_version: what the caller believed its last version to be.
-        actual_version: what it is.
+        stream_id: the stream.
+        expected_version: its last version as the caller expected it.
+        actual_version: its last version.
     """
 
     exit_code = 3
@@ -105,12 +105,12 @@ class ConcurrencyError(RefoldError):
         self.expected_version = expected_version
         self.actual_version = actual_version
         super().__init__(
-            f"Stream {stream_id!r} stands at version {actual_version}, not at the expected version "
-            f"{expected_version}: another writer appended first. Load the stream again and decide anew."
+            f"Stream {stream_id!r} is at version {actual_version}, not at the expected version "
+            f"{expected_version}: another writer appended first. Load the stream and decide again."
         )
 
     def __reduce__(self) -> tuple[object, ...]:
-        """Cross process borders whole: the default would call the constructor with the message."""
+        """Pickle with its attributes; the default would call the constructor with the message."""
         return (_concurrency_error, (self.stream_id, self.expected_version, self.actual_version))
 
 
@@ -123,10 +123,10 @@ class GenerationError(RefoldError):
 
 
 class DisagreementError(GenerationError):
-    """A rebuild and what the published rows have become by increments differ; nothing was published.
+    """A rebuild and the published rows, which increments have updated, differ; nothing was published.
 
     Attributes:
-        differences: one value a table that differs.
+        differences: one value for each table that differs.
     """
 
     exit_code = 4
@@ -136,5 +136,5 @@ class DisagreementError(GenerationError):
         super().__init__(message)
 
     def __reduce__(self) -> tuple[object, ...]:
-        """Cross process borders with its differences."""
+        """Pickle with its differences."""
         return (DisagreementError, (str(self), self.differences))

@@ -1,4 +1,4 @@
-"""``@event``: a frozen dataclass with a schema version is an event's contract."""
+"""``@event``: a frozen dataclass with a schema version is the contract of an event type."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _PLAIN_TYPES: dict[Any, pa.DataType] = {
 
 @dataclass_transform(frozen_default=True, kw_only_default=True)
 def event(*, schema_version: int, name: str | None = None) -> Callable[[type[T]], type[T]]:
-    """Make a class the contract of an event type.
+    """Turn a class into the contract of an event type.
 
     The class becomes a frozen, slotted dataclass with keyword-only fields. A field's annotation gives its
     Arrow type: ``str``, ``int`` (64 bits), ``bool``, ``float``, ``date``, ``datetime`` (UTC, microseconds),
@@ -39,12 +39,12 @@ def event(*, schema_version: int, name: str | None = None) -> Callable[[type[T]]
     ``Annotated[..., pa.decimal128(18, 2)]`` for a decimal or any other exact Arrow type.
 
     Args:
-        schema_version: the version of this shape, from 1; raise it with every change of the fields, and
-            write an upcaster from the version before.
-        name: the event type's name in the log; the class's own name by default.
+        schema_version: the version of these fields, from 1. Increase it with every change of the fields, and write an
+            upcaster from the version before.
+        name: the event type's name in the log; the name of the class by default.
 
     Raises:
-        ContractError: an annotation has no Arrow type, or a field has a name that the envelope uses.
+        ContractError: an annotation has no Arrow type, or a field name is reserved.
 
     Example:
         >>> @event(schema_version=1)
@@ -71,47 +71,47 @@ def event(*, schema_version: int, name: str | None = None) -> Callable[[type[T]]
 
 
 def is_event(cls: object) -> bool:
-    """Tell whether a class was made by ``@event``."""
+    """Check whether a class was made by ``@event``."""
     return isinstance(cls, type) and hasattr(cls, "__event_type__")
 
 
 def event_type_of(cls: type) -> str:
-    """Name the event type that a class is the contract of."""
+    """Return the name of the event type whose contract a class is."""
     return str(_contract(cls).__event_type__)
 
 
 def schema_version_of(cls: type) -> int:
-    """Tell the schema version that a class declares."""
+    """Return the schema version that a class declares."""
     return int(_contract(cls).__schema_version__)
 
 
 def schema_of(cls: type) -> pa.Schema:
-    """Give the Arrow schema of an event class's payload."""
+    """Return the Arrow schema of an event class's payload."""
     return _contract(cls).__event_schema__
 
 
 def _contract(cls: type) -> Any:
     if not is_event(cls):
-        raise ContractError(f"{cls!r} is no event: decorate the class with @event(schema_version=...).")
+        raise ContractError(f"{cls!r} is not an event. Decorate the class with @event(schema_version=...).")
     return cls
 
 
 def check_field_names(schema: pa.Schema, *, where: str) -> None:
-    """Refuse payload fields that would hide a column of the envelope or one of refold's own.
+    """Check that no payload field hides a column of the envelope or a column that refold adds.
 
     Raises:
-        ContractError: with the field's name.
+        ContractError: a field name is reserved or is used twice.
     """
     seen: set[str] = set()
     for field in schema:
         folded = field.name.lower()
         if folded in ENVELOPE_NAMES or folded in {"payload", "bucket"} or folded.startswith("_"):
             raise ContractError(
-                f"{where}: the field name {field.name!r} is reserved (the envelope has such a column, or it "
-                "starts with an underscore). Choose another name."
+                f"{where}: the field name {field.name!r} is reserved, as all names of the envelope and all that start "
+                "with an underscore. Choose another name."
             )
         if folded in seen:
-            raise ContractError(f"{where}: two fields are named {field.name!r} (SQL does not tell case apart).")
+            raise ContractError(f"{where}: two fields are named {field.name!r}; SQL ignores case. Rename one of them.")
         seen.add(folded)
 
 
@@ -120,7 +120,7 @@ def dataclass_schema(cls: type, *, where: str) -> pa.Schema:
 
     Args:
         cls: a dataclass.
-        where: what to call it in an error.
+        where: the start of an error message.
     """
     hints = typing.get_type_hints(cls, include_extras=True)
     fields = [_arrow_field(f.name, hints[f.name], where=where) for f in dataclasses.fields(cls)]
@@ -153,5 +153,5 @@ def _arrow_type(annotation: Any, *, where: str) -> pa.DataType:
     hint = " Write Annotated[Decimal, pa.decimal128(18, 2)]." if annotation is Decimal else ""
     raise ContractError(
         f"{where}: {annotation!r} has no Arrow type. Use str, int, bool, float, date, datetime, UUID, list, a "
-        f"nested dataclass, or Annotated[..., an Arrow type]; only `| None` may be joined to it.{hint}"
+        f"nested dataclass, or Annotated[..., an Arrow type]; the only union is with None.{hint}"
     )

@@ -1,4 +1,4 @@
-"""What changed between two schemas of a payload, field by field, nested ones too, and who can still read it."""
+"""The differences between two schemas of a payload, nested fields included, and who can still read the data."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from refold.event_schemas.lock import Field
 
 @dataclass(frozen=True, slots=True)
 class Reason:
-    """One difference, and what it means.
+    """One difference, and its effect on compatibility.
 
     Attributes:
         what: the difference: ``added optional``, ``retyped narrowed``, ``missing upcaster``, …
         where: the field with its path (``items[].sku``), or the schema version.
-        text: the whole of it, for people.
-        backward: whether new code still reads old data.
-        forward: whether old code can read new data.
-        error: whether it is wrong in any case, whatever is demanded.
+        text: the full explanation, for people.
+        backward: whether new code reads old data.
+        forward: whether old code reads new data.
+        error: whether it is wrong in every mode.
     """
 
     what: str
@@ -31,12 +31,15 @@ class Reason:
 
 
 def compare_fields(old: Sequence[Field], new: Sequence[Field], path: str = "") -> list[Reason]:
-    """Compare the fields of two schemas; ``forward`` tells whether a reader of the old one takes data of the new one.
+    """Compare the fields of two schemas.
 
     Args:
-        old: as of before.
-        new: as of now; their order says nothing.
-        path: of the struct that they belong to.
+        old: the fields before.
+        new: the fields now; their order does not matter.
+        path: the path of the struct that holds them.
+
+    Returns:
+        One reason a difference; its ``forward`` says whether a reader of the old schema accepts data of the new one.
     """
     was, now = {f.name: f for f in old}, {f.name: f for f in new}
     gone = [f for f in old if f.name not in now]
@@ -51,17 +54,17 @@ def compare_fields(old: Sequence[Field], new: Sequence[Field], path: str = "") -
 def _removed(field: Field, path: str, added: Sequence[Field]) -> Reason:
     where = f"{path}{field.name}"
     twin = next((f.name for f in added if (f.type, f.nullable) == (field.type, field.nullable)), None)
-    told = f"{_kind(field)} field {where} was removed" + (f" (renamed to {path}{twin}?)" if twin else "")
+    text = f"{_kind(field)} field {where} was removed" + (f" (renamed to {path}{twin}?)" if twin else "")
     if field.nullable:
-        return Reason("removed", where, f"{told}, which old code reads as NULL")
-    return Reason("removed", where, f"{told}, which old code requires", forward=False)
+        return Reason("removed", where, f"{text}, which old code reads as NULL")
+    return Reason("removed", where, f"{text}, which old code requires", forward=False)
 
 
 def _added(field: Field, path: str, gone: Sequence[Field]) -> Reason:
     where = f"{path}{field.name}"
     twin = next((f.name for f in gone if (f.type, f.nullable) == (field.type, field.nullable)), None)
-    told = f" (renamed from {path}{twin}?)" if twin else ""
-    return Reason(f"added {_kind(field)}", where, f"{_kind(field)} field {where} was added{told}")
+    origin = f" (renamed from {path}{twin}?)" if twin else ""
+    return Reason(f"added {_kind(field)}", where, f"{_kind(field)} field {where} was added{origin}")
 
 
 def _kind(field: Field) -> str:
@@ -72,7 +75,7 @@ def _changed(old: Field, new: Field, where: str) -> Iterator[Reason]:
     if old.nullable and not new.nullable:
         yield Reason("made required", where, f"optional field {where} was made required")
     elif new.nullable and not old.nullable:
-        text = f"required field {where} was made optional, and old code takes no NULL"
+        text = f"required field {where} was made optional, and old code does not accept NULL"
         yield Reason("made optional", where, text, forward=False)
     if old.type == new.type:
         return
@@ -98,7 +101,7 @@ _TIMESTAMP = re.compile(r"timestamp\[(s|ms|us|ns)(.*)\]")
 
 
 def _holds(wide: str, narrow: str) -> bool:
-    """Tell whether one type takes every value of another, as a payload writes it.
+    """Check whether one type holds every value of another, as payloads write it.
 
     Example:
         >>> _holds("int64", "int32"), _holds("int64", "uint64"), _holds("decimal128(18, 4)", "decimal128(18, 2)")
@@ -116,7 +119,7 @@ def _holds(wide: str, narrow: str) -> bool:
 
 
 def _digits(name: str) -> tuple[int, int, int] | None:
-    """Measure an exact number: bits above the point, digits below it, and whether it may be negative."""
+    """Return an exact number's bits before the point, digits after it, and whether it may be negative."""
     if found := _INTEGER.fullmatch(name):
         bits = int(found[2])
         return (bits, 0, 0) if found[1] else (bits - 1, 0, 1)

@@ -1,7 +1,7 @@
-"""The lock file: all contracts of a domain as text for git, so that a change of theirs can be judged later.
+"""The lock file: all contracts of a domain as text for git, so that a change to them can be checked.
 
-It holds every event type in every schema version that the log may have, with fields and types, and which upcaster leads
-from each to where. The same contracts always give the same text.
+It holds every event type in every schema version that the log may have, with its fields and types, and the upcaster
+that reads it. The same contracts always give the same text.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ LOCK_FORMAT = 1
 
 @dataclass(frozen=True, slots=True)
 class FieldType:
-    """A type: a name as Arrow writes it (``decimal128(18, 2)``), or ``list`` or ``struct`` with what is inside.
+    """A type: a name as Arrow writes it (``decimal128(18, 2)``), or ``list`` or ``struct`` with its fields.
 
     Attributes:
-        name: of the type.
-        fields: of a struct; the one element of a list.
+        name: the type's name.
+        fields: the fields of a struct; the one element of a list.
     """
 
     name: str
     fields: tuple[Field, ...] = ()
 
     def __str__(self) -> str:
-        inside = ", ".join(f"{f.name}: {f.type}" for f in self.fields)
-        return f"{self.name}<{inside}>" if self.fields else self.name
+        fields = ", ".join(f"{f.name}: {f.type}" for f in self.fields)
+        return f"{self.name}<{fields}>" if self.fields else self.name
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,12 +55,12 @@ class Field:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """An upcaster, as far as a lock file knows it.
+    """What a lock file holds of an upcaster.
 
     Attributes:
-        name: of its function.
+        name: the name of its function.
         form: ``sql``, ``python`` or ``merge``.
-        into: the shapes that it yields.
+        into: the event types and schema versions that it yields.
     """
 
     name: str
@@ -73,8 +73,8 @@ class LockedSchema:
     """An event type in one schema version.
 
     Attributes:
-        fields: of its payload, in declared order.
-        upcaster: what carries it on; None for the newest.
+        fields: the fields of its payload, in declared order.
+        upcaster: the upcaster that reads it; None for the newest.
     """
 
     fields: tuple[Field, ...]
@@ -86,8 +86,8 @@ class Lock:
     """The contracts of one domain.
 
     Attributes:
-        domain: its name.
-        schemas: every shape that the log may hold.
+        domain: the domain's name.
+        schemas: every schema that the log may hold.
     """
 
     domain: str
@@ -103,33 +103,33 @@ class Lock:
         return tuple(sorted(version for name, version in self.schemas if name == event_type))
 
     def newest(self, event_type: str) -> int | None:
-        """The schema version that is written today; None for a retired or unknown event type."""
+        """The schema version that is written now; None for a retired or unknown event type."""
         current = [v for v in self.versions(event_type) if self.schemas[event_type, v].upcaster is None]
         return current[-1] if current else None
 
 
 def lock_of(registry: Registry, domain_name: str) -> Lock:
-    """Take down the contracts of a domain.
+    """Return the lock of a domain's contracts.
 
     Example:
         >>> from refold.event_schemas.event import event
         >>> @event(schema_version=1)
         ... class DoorOpened:
         ...     door: str
-        >>> lock_of(Registry(events=[DoorOpened]), "doors").shapes["DoorOpened", 1].fields[0].name
+        >>> lock_of(Registry(events=[DoorOpened]), "doors").schemas["DoorOpened", 1].fields[0].name
         'door'
     """
     schemas = {}
-    for schema_key in registry.schema_keys:
-        step = registry.upcaster(schema_key)
-        fields = tuple(map(_field, registry.schema(*schema_key)))
-        schemas[schema_key] = LockedSchema(fields, _step(registry, schema_key, step) if step else None)
+    for key in registry.schema_keys:
+        step = registry.upcaster(key)
+        fields = tuple(map(_field, registry.schema(*key)))
+        schemas[key] = LockedSchema(fields, _step(registry, key, step) if step else None)
     return Lock(domain_name, schemas)
 
 
-def _step(registry: Registry, schema_key: SchemaKey, step: Upcaster) -> Step:
+def _step(registry: Registry, key: SchemaKey, step: Upcaster) -> Step:
     if not step.into:
-        return Step(step.function.__name__, step.form.value, ((schema_key[0], schema_key[1] + 1),))
+        return Step(step.function.__name__, step.form.value, ((key[0], key[1] + 1),))
     into = tuple(found for target in step.targets if (found := registry.newest(target)))
     return Step(step.function.__name__, step.form.value, into)
 
@@ -147,14 +147,14 @@ def _type(dtype: pa.DataType) -> FieldType:
 
 
 def write_lock(lock: Lock) -> str:
-    """Write a lock file."""
+    """Return the text of a lock file."""
     events: dict[str, Any] = {}
-    for (event_type, version), schema_key in sorted(lock.schemas.items()):
-        told: dict[str, Any] = {"fields": _fields_to_json(schema_key.fields)}
-        if schema_key.upcaster:
-            into = [f"{name} v{number}" for name, number in schema_key.upcaster.into]
-            told["upcaster"] = {"name": schema_key.upcaster.name, "form": schema_key.upcaster.form, "into": into}
-        events.setdefault(event_type, {})[str(version)] = told
+    for (event_type, version), locked in sorted(lock.schemas.items()):
+        entry: dict[str, Any] = {"fields": _fields_to_json(locked.fields)}
+        if step := locked.upcaster:
+            into = [f"{name} v{number}" for name, number in step.into]
+            entry["upcaster"] = {"name": step.name, "form": step.form, "into": into}
+        events.setdefault(event_type, {})[str(version)] = entry
     return json.dumps({"format": LOCK_FORMAT, "domain": lock.domain, "events": events}, indent=2) + "\n"
 
 
@@ -171,45 +171,43 @@ def read_lock(text: str, *, where: str) -> Lock:
 
     Args:
         text: its content.
-        where: what to call it in an error.
+        where: its name in an error message.
 
     Raises:
-        UsageError: it is no lock file, or one of another format.
+        UsageError: it is not a lock file, or has another format.
     """
     try:
-        told = json.loads(text)
-        if told["format"] != LOCK_FORMAT:
+        content = json.loads(text)
+        if content["format"] != LOCK_FORMAT:
             raise UsageError(
-                f"{where} has lock format {told['format']}; this refold reads {LOCK_FORMAT}. Write it anew with "
+                f"{where} has lock format {content['format']}; this refold reads {LOCK_FORMAT}. Write it again with "
                 "`refold schemas lock`, or use the refold release that wrote it."
             )
         schemas = {
-            (event_type, int(version)): LockedSchema(
-                _fields(schema_key["fields"]), _step_from_json(schema_key.get("upcaster"))
-            )
-            for event_type, versions in told["events"].items()
-            for version, schema_key in versions.items()
+            (event_type, int(version)): LockedSchema(_fields(entry["fields"]), _step_from_json(entry.get("upcaster")))
+            for event_type, versions in content["events"].items()
+            for version, entry in versions.items()
         }
-        return Lock(told["domain"], schemas)
+        return Lock(content["domain"], schemas)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UsageError(
-            f"{where} is no lock file of event schemas ({error!r}). `refold schemas lock` writes one."
+            f"{where} is not a lock file of event schemas ({error!r}). `refold schemas lock` writes one."
         ) from error
 
 
-def _fields(told: list[dict[str, Any]]) -> tuple[Field, ...]:
-    return tuple(Field(f["name"], _type_from_json(f["type"]), f["nullable"]) for f in told)
+def _fields(entries: list[dict[str, Any]]) -> tuple[Field, ...]:
+    return tuple(Field(f["name"], _type_from_json(f["type"]), f["nullable"]) for f in entries)
 
 
-def _type_from_json(told: Any) -> FieldType:
-    if isinstance(told, str):
-        return FieldType(told)
-    [(name, fields)] = told.items()
+def _type_from_json(value: Any) -> FieldType:
+    if isinstance(value, str):
+        return FieldType(value)
+    [(name, fields)] = value.items()
     return FieldType(name, _fields(fields))
 
 
-def _step_from_json(told: dict[str, Any] | None) -> Step | None:
-    if told is None:
+def _step_from_json(entry: dict[str, Any] | None) -> Step | None:
+    if entry is None:
         return None
-    schemas = (text.rsplit(" v", 1) for text in told["into"])
-    return Step(told["name"], told["form"], tuple((name, int(version)) for name, version in schemas))
+    targets = (text.rsplit(" v", 1) for text in entry["into"])
+    return Step(entry["name"], entry["form"], tuple((name, int(version)) for name, version in targets))

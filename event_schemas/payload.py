@@ -1,8 +1,8 @@
-"""Payloads as JSON: checked against their Arrow schema on the way in, typed again on the way out.
+"""Payloads as JSON: checked against their Arrow schema when they are written, converted to Python types when read.
 
-A commit keeps payloads as canonical JSON text: every declared field in declared order, decimals as text,
-timestamps as RFC 3339 in UTC with microseconds. So the same event always has the same text, and no decimal
-passes through a binary float.
+A commit stores payloads as canonical JSON text: every declared field in declared order, decimals as text, timestamps
+as RFC 3339 in UTC with microseconds. The same event always has the same text, and no decimal passes through a binary
+float.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ Converter = Callable[[Any, str], Any]
 
 
 def canonical_json(payload: Mapping[str, Any] | object, schema: pa.Schema) -> str:
-    """Turn a payload into canonical JSON text, or say which field does not fit.
+    """Return a payload as canonical JSON text.
 
     Args:
-        payload: an event (a dataclass) or a mapping; values as Python types or as JSON gives them.
+        payload: an event (a dataclass) or a mapping; values as Python types or as JSON types.
         schema: the payload's Arrow schema.
 
     Raises:
-        PayloadError: a field is missing, unknown, or its value does not fit.
+        PayloadError: a field is missing or unknown, or its value does not fit; the message names the field.
 
     Example:
         >>> canonical_json({"amount": Decimal("2.5")}, pa.schema([pa.field("amount", pa.decimal128(9, 2))]))
@@ -41,12 +41,12 @@ def canonical_json(payload: Mapping[str, Any] | object, schema: pa.Schema) -> st
 
 
 def to_json(payload: Mapping[str, Any] | object, schema: pa.Schema) -> dict[str, Any]:
-    """Do what ``canonical_json`` does, but stop before the text."""
+    """Return a payload as the JSON object that ``canonical_json`` writes."""
     return _struct_to_json(payload, list(schema), "")
 
 
 def from_json(payload: Mapping[str, Any], schema: pa.Schema) -> dict[str, Any]:
-    """Turn a canonical JSON object into Python values: Decimal, datetime, date, UUID.
+    """Convert a canonical JSON object to Python values: Decimal, datetime, date, UUID.
 
     Args:
         payload: the parsed JSON object; a missing optional field becomes None.
@@ -59,23 +59,24 @@ def _struct_to_json(value: Any, fields: list[pa.Field], path: str) -> dict[str, 
     if dataclasses.is_dataclass(value):
         value = {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
     if not isinstance(value, Mapping):
-        raise _misfit(path or "the payload", "an object", value)
+        raise _unfit(path or "the payload", "an object", value)
     known = {f.name for f in fields}
     unknown = [name for name in value if name not in known]
     if unknown:
         raise PayloadError(f"unknown field {_join(path, str(unknown[0]))}; the schema has {sorted(known)}")
-    return {f.name: _field_to_json(value, f, path) for f in fields}
+    return {f.name: _field_to_json(value.get(f.name, _MISSING), f, _join(path, f.name)) for f in fields}
 
 
-def _field_to_json(owner: Mapping[str, Any], field: pa.Field, path: str) -> Any:
-    where = _join(path, field.name)
-    value = owner.get(field.name)
-    if value is None:
-        if field.nullable:
-            return None
-        state = "is null" if field.name in owner else "is missing"
-        raise PayloadError(f"required field {where} {state}; expected {field.type}")
-    return _value_to_json(value, field.type, where)
+_MISSING = object()
+
+
+def _field_to_json(value: Any, field: pa.Field, where: str) -> Any:
+    if value is not None and value is not _MISSING:
+        return _value_to_json(value, field.type, where)
+    if field.nullable:
+        return None
+    state = "is null" if value is None else "is missing"
+    raise PayloadError(f"required field {where} {state}; expected {field.type}")
 
 
 def _value_to_json(value: Any, dtype: pa.DataType, where: str) -> Any:
@@ -83,23 +84,21 @@ def _value_to_json(value: Any, dtype: pa.DataType, where: str) -> Any:
         return _struct_to_json(value, [dtype.field(i) for i in range(dtype.num_fields)], where)
     if pt.is_list(dtype):
         if not isinstance(value, list | tuple):
-            raise _misfit(where, dtype, value)
-        owner = [{"element": v} for v in value]
-        element = dtype.value_field.with_name("element")
-        return [_field_to_json(o, element, f"{where}[{i}]") for i, o in enumerate(owner)]
+            raise _unfit(where, dtype, value)
+        return [_field_to_json(v, dtype.value_field, f"{where}[{i}]") for i, v in enumerate(value)]
     for matches, convert in _SCALARS:
         if matches(dtype):
             try:
                 return convert(value, dtype)
             except (ValueError, TypeError, ArithmeticError, AttributeError):
-                raise _misfit(where, dtype, value) from None
-    raise PayloadError(f"{where}: the type {dtype} cannot be kept in a payload")
+                raise _unfit(where, dtype, value) from None
+    raise PayloadError(f"{where}: a payload cannot hold the type {dtype}")
 
 
 def _text(value: Any, _: pa.DataType) -> str:
     if not isinstance(value, str):
         raise TypeError
-    value.encode()  # a lone surrogate cannot be stored
+    value.encode()  # raises for a lone surrogate, which UTF-8 cannot hold
     return value
 
 
@@ -127,7 +126,7 @@ def _float(value: Any, _: pa.DataType) -> float:
     return float(value)
 
 
-_EXACT = Context(prec=76, traps=[Inexact, InvalidOperation])
+_EXACT = Context(prec=76, traps=[Inexact, InvalidOperation])  # 76 digits: the most that an Arrow decimal256 holds
 
 
 def _decimal(value: Any, dtype: pa.DataType) -> str:
@@ -135,7 +134,7 @@ def _decimal(value: Any, dtype: pa.DataType) -> str:
         raise TypeError
     number = Decimal(repr(value)) if isinstance(value, float) else Decimal(value)
     exact = number.quantize(Decimal(1).scaleb(-dtype.scale), context=_EXACT)
-    if len(exact.as_tuple().digits) > dtype.precision:
+    if not exact.is_finite() or len(exact.as_tuple().digits) > dtype.precision:
         raise ValueError
     return f"{exact:f}"
 
@@ -196,7 +195,7 @@ def _join(path: str, name: str) -> str:
     return f"{path}.{name}" if path else name
 
 
-def _misfit(where: str, expected: object, value: Any) -> PayloadError:
-    shown = repr(value)
-    shown = shown if len(shown) <= 80 else shown[:77] + "..."
-    return PayloadError(f"{where}: expected {expected}, found {shown}")
+def _unfit(where: str, expected: object, value: Any) -> PayloadError:
+    found = repr(value)
+    found = found if len(found) <= 80 else found[:77] + "..."  # a whole document would hide the message
+    return PayloadError(f"{where}: expected {expected}, found {found}")

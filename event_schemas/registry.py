@@ -1,4 +1,4 @@
-"""The registry: which event types and schema versions a domain knows, and how each becomes the newest."""
+"""The registry: the event types and schema versions that a domain knows, and the upcasters between them."""
 
 from __future__ import annotations
 
@@ -16,25 +16,26 @@ from refold.event_schemas.event import (
 from refold.event_schemas.upcasting import Upcaster
 
 SchemaKey = tuple[str, int]
-"""An event type in one schema version."""
+"""An event type and a schema version, which name one schema."""
 
 
 class Registry:
-    """The contracts of one domain: an explicit value, no global.
+    """The contracts of one domain, as a value: there is no global registry.
 
     Args:
         events: the newest class of every event type.
-        upcasters: what carries older shapes to them.
+        upcasters: the steps from older schema versions and retired event types to these classes.
 
     Raises:
-        ContractError: two contracts for one shape, a gap in a chain, or an upcaster that leads nowhere.
+        ContractError: two contracts for one event type and schema version, a gap in a chain of upcasters, or an
+            upcaster whose target is not declared.
 
     Example:
         >>> from refold.event_schemas.event import event
         >>> @event(schema_version=1)
         ... class OrderShipped:
         ...     order_id: str
-        >>> Registry(events=[OrderShipped]).shapes
+        >>> Registry(events=[OrderShipped]).schema_keys
         (('OrderShipped', 1),)
     """
 
@@ -59,15 +60,15 @@ class Registry:
 
     @property
     def upcasters(self) -> tuple[Upcaster, ...]:
-        """Every upcaster, in the order of what it reads."""
-        return tuple(dict.fromkeys(self._upcasters[schema_key] for schema_key in sorted(self._upcasters)))
+        """Every upcaster, sorted by the first schema that it reads."""
+        return tuple(dict.fromkeys(self._upcasters[key] for key in sorted(self._upcasters)))
 
     def schema(self, event_type: str, schema_version: int) -> pa.Schema:
-        """Give the payload's Arrow schema of one shape.
+        """Return the Arrow schema of a payload.
 
         Raises:
             UnknownEventTypeError: the domain has no such event type.
-            UnknownSchemaVersionError: it has, but not in this version.
+            UnknownSchemaVersionError: the domain has the event type, but not this schema version.
         """
         found = self._schemas.get((event_type, schema_version))
         if found is not None:
@@ -77,55 +78,56 @@ class Registry:
             known = ", ".join(sorted({t for t, _ in self._schemas}))
             raise UnknownEventTypeError(
                 f"Unknown event type {event_type!r}. This domain knows: {known}. Declare it with @event, or add an "
-                "upcaster that carries it to a type that is declared."
+                "upcaster from it to a declared event type."
             )
         raise UnknownSchemaVersionError(
             f"Unknown schema version {schema_version} of event type {event_type!r}; known: {versions}. Run the newer "
             "code that declares it, or add an upcaster for it."
         )
 
-    def knows(self, schema_key: SchemaKey) -> bool:
-        """Tell whether a shape is declared."""
-        return schema_key in self._schemas
+    def knows(self, key: SchemaKey) -> bool:
+        """Check whether an event type is declared in a schema version."""
+        return key in self._schemas
 
     def newest(self, event_type: str) -> SchemaKey | None:
-        """Give the newest shape of an event type, or None for a retired one."""
+        """Return the newest schema version of an event type; None for a retired or unknown event type."""
         cls = self._classes.get(event_type)
         return (event_type, schema_version_of(cls)) if cls else None
 
-    def upcaster(self, schema_key: SchemaKey) -> Upcaster | None:
-        """Give the upcaster that reads a shape, or None if the shape is the newest."""
-        return self._upcasters.get(schema_key)
+    def upcaster(self, key: SchemaKey) -> Upcaster | None:
+        """Return the upcaster that reads a schema; None for the newest schema of an event type."""
+        return self._upcasters.get(key)
 
     def sources(self, event_type: str) -> tuple[SchemaKey, ...]:
-        """Name every stored shape from which events of ``event_type`` may come, the newest included."""
+        """Return every stored schema that events of ``event_type`` may come from, the newest included."""
         wanted = {self.newest(event_type)} - {None}
         grown = True
         while grown:
             more = {s for s, u in self._upcasters.items() if wanted & self._yields(s, u)} - wanted
             wanted |= more
             grown = bool(more)
-        return tuple(sorted(schema_key for schema_key in wanted if schema_key is not None))
+        return tuple(sorted(key for key in wanted if key is not None))
 
-    def _yields(self, schema_key: SchemaKey, step: Upcaster) -> set[SchemaKey | None]:
+    def _yields(self, key: SchemaKey, step: Upcaster) -> set[SchemaKey | None]:
         if step.into:
             return {self.newest(t) for t in step.targets}
-        return {(schema_key[0], schema_key[1] + 1)}
+        return {(key[0], key[1] + 1)}
 
     def _check_chains(self) -> None:
-        for schema_key, step in self._upcasters.items():
-            for target in self._yields(schema_key, step):
-                if target not in self._schemas:
-                    raise ContractError(
-                        f"{step.name} leads to {target[0] if target else '?'} v{target[1] if target else '?'}, which "
-                        "is not declared. Declare the class, or name another in into=."
-                    )
+        for key, step in self._upcasters.items():
+            if self._yields(key, step) <= self._schemas.keys():
+                continue
+            missing = ", ".join(step.targets) if step.into else f"{key[0]} v{key[1] + 1}"
+            raise ContractError(
+                f"{step.name} yields {missing}, which is not declared in this domain. Add the class to events=, or "
+                "name another one in into=."
+            )
         for event_type, cls in self._classes.items():
             for version in range(1, schema_version_of(cls)):
                 if (event_type, version) not in self._upcasters:
                     raise ContractError(
-                        f"Event type {event_type} stands at schema version {schema_version_of(cls)}, but no upcaster "
-                        f"reads its version {version}. Old events would be lost: write the upcaster."
+                        f"Event type {event_type} is at schema version {schema_version_of(cls)}, but no upcaster "
+                        f"reads schema version {version}. Stored events could not be read: write the upcaster."
                     )
 
 
@@ -133,9 +135,9 @@ def _by_type(events: Iterable[type]) -> dict[str, type]:
     classes: dict[str, type] = {}
     for cls in events:
         if not is_event(cls):
-            raise ContractError(f"{cls!r} is no event: decorate the class with @event(schema_version=...).")
+            raise ContractError(f"{cls!r} is not an event. Decorate the class with @event(schema_version=...).")
         if event_type_of(cls) in classes:
-            raise ContractError(f"Event type {event_type_of(cls)} is declared twice; keep only its newest class.")
+            raise ContractError(f"Event type {event_type_of(cls)} is declared twice. Keep only its newest class.")
         classes[event_type_of(cls)] = cls
     return classes
 
@@ -145,12 +147,14 @@ def _by_schema_key(upcasters: tuple[Upcaster, ...], classes: Mapping[str, type])
     for step in upcasters:
         for source in step.sources:
             if source.key in steps:
-                raise ContractError(f"{step.name} and {steps[source.key].name} read the same schema version.")
+                raise ContractError(
+                    f"{step.name} and {steps[source.key].name} read the same schema version. Remove one of them."
+                )
             cls = classes.get(source.event_type)
             if cls and source.schema_version >= schema_version_of(cls):
                 raise ContractError(
                     f"{step.name} reads schema version {source.schema_version} of {source.event_type}, whose class "
-                    f"declares version {schema_version_of(cls)}: an upcaster reads an older one."
+                    f"declares version {schema_version_of(cls)}. An upcaster reads an older version than its class."
                 )
             if (
                 cls is None
@@ -158,7 +162,7 @@ def _by_schema_key(upcasters: tuple[Upcaster, ...], classes: Mapping[str, type])
                 and (source.event_type, source.schema_version + 1) not in {s.key for u in upcasters for s in u.sources}
             ):
                 raise ContractError(
-                    f"{step.name}: {source.event_type} has no class. Say with into= which event it becomes."
+                    f"{step.name}: {source.event_type} has no class. Name the event class that it becomes in into=."
                 )
             steps[source.key] = step
     return steps

@@ -1,11 +1,11 @@
-"""Upcasters: what carries an event of an old schema version, or of a retired type, to a newer one.
+"""Upcasters: steps that convert events of an old schema version, or of a retired event type, to a newer one.
 
-Three forms, told apart by what they are written as:
+There are three forms:
 
-- a function without arguments returns **SQL** over the relation ``event`` (one event type's columns): rename,
-  add, drop, retype a field, drop events with ``WHERE``. Vectorised, and a column that nobody reads is never read.
-- a function of one event returns a **list of events**: split, drop, rename of the type, any logic.
-- a ``@merger`` is given a run of consecutive events of one stream from one commit, and returns a list.
+- a function without arguments returns **SQL** over the relation ``event`` (one event type's columns): rename, add,
+  drop or retype a field, drop events with ``WHERE``. It is vectorised, and reads only the columns that are used.
+- a function of one event returns a **list of events**: split, drop or rename an event with any logic.
+- a ``@merger`` takes a run of consecutive events of one stream from one commit, and returns a list of events.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from refold.event_schemas.event import check_field_names, event_type_of, is_even
 
 
 class Form(Enum):
-    """How an upcaster is written."""
+    """The forms of upcasters."""
 
     SQL = "sql"
     PYTHON = "python"
@@ -33,7 +33,7 @@ class Form(Enum):
 
 @dataclass(frozen=True, slots=True)
 class SourceSchema:
-    """One stored shape that an upcaster reads: an event type in one schema version."""
+    """One stored schema that an upcaster reads: an event type in one schema version."""
 
     event_type: str
     schema_version: int
@@ -41,19 +41,19 @@ class SourceSchema:
 
     @property
     def key(self) -> tuple[str, int]:
-        """The pair that names it."""
+        """The event type and the schema version."""
         return (self.event_type, self.schema_version)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Upcaster:
-    """One step from stored shapes towards the newest.
+    """One step from stored schemas towards the newest.
 
     Attributes:
         form: SQL, Python or merge.
-        sources: the shapes it reads; only a merger has more than one.
-        into: the event classes it yields in their newest version; empty for the next version of its own type.
-        function: what was decorated.
+        sources: the schemas that it reads; only a merger has more than one.
+        into: the event classes that it yields, in their newest version; empty for the next version of its own type.
+        function: the decorated function.
     """
 
     form: Form
@@ -63,27 +63,31 @@ class Upcaster:
 
     @property
     def name(self) -> str:
-        """What to call it in an error."""
-        told = ", ".join(f"{s.event_type} v{s.schema_version}" for s in self.sources)
-        return f"upcaster {self.function.__name__} (from {told})"
+        """Its name in an error message."""
+        sources = ", ".join(f"{s.event_type} v{s.schema_version}" for s in self.sources)
+        return f"upcaster {self.function.__name__} (from {sources})"
 
     @property
     def targets(self) -> tuple[str, ...]:
-        """Names of the event types that it may yield."""
+        """The names of the event types that it may yield."""
         if self.into:
             return tuple(event_type_of(c) for c in self.into)
         return (self.sources[0].event_type,)
 
     def sql(self) -> str:
-        """Give the SQL text of an upcaster written in SQL."""
+        """Return the SQL text of an upcaster written in SQL."""
         return str(self.function())
 
     def apply(self, given: Any) -> Sequence[Any]:
-        """Run an upcaster written in Python on one event (a merger: on a run of events)."""
-        made = self.function(given)
-        if not isinstance(made, list | tuple):
-            raise ContractError(f"{self.name} returned {type(made).__name__}, not a list of events.")
-        return made
+        """Run an upcaster written in Python on one event, or a merger on a run of events.
+
+        Raises:
+            ContractError: the function did not return a list.
+        """
+        events = self.function(given)
+        if not isinstance(events, list | tuple):
+            raise ContractError(f"{self.name} returned {type(events).__name__}; expected a list of events.")
+        return events
 
 
 def upcaster(
@@ -93,18 +97,18 @@ def upcaster(
     schema: pa.Schema,
     into: type | Iterable[type] = (),
 ) -> Callable[[Callable[..., Any]], Upcaster]:
-    """Declare a step away from one old schema version.
+    """Declare the upcaster of one old schema version.
+
+    The decorated function takes no argument and returns SQL, or takes a
+    :class:`~refold.event_schemas.envelope.RecordedEvent` and returns a list of event instances, or of mappings that
+    are payloads of the next schema version.
 
     Args:
         event_type: the event class, or the name of a retired event type.
-        from_version: the schema version that is read.
+        from_version: the schema version that the upcaster reads.
         schema: the Arrow schema of that version's payload.
-        into: the event classes that come out in their newest version; by default the same event type's next
+        into: the event classes that it yields, in their newest version; by default the same event type's next
             schema version.
-
-    The decorated function takes no argument and returns SQL, or takes a
-    :class:`~refold.event_schemas.envelope.RecordedEvent` and returns a list, of event instances or of mappings that are
-    the payload of the next schema version.
 
     Raises:
         ContractError: the function takes more than one argument, or the declaration contradicts itself.
@@ -122,11 +126,11 @@ def upcaster(
         count = len(inspect.signature(function).parameters)
         if count > 1:
             raise ContractError(
-                f"Upcaster {function.__name__} takes {count} arguments: expected none (it returns SQL) or one "
+                f"Upcaster {function.__name__} takes {count} arguments; expected none (it returns SQL) or one "
                 "(the event)."
             )
         form = Form.PYTHON if count else Form.SQL
-        return _made(form, (source,), into, function)
+        return _checked(form, (source,), into, function)
 
     return decorate
 
@@ -134,22 +138,22 @@ def upcaster(
 def merger(
     sources: Iterable[tuple[type | str, int, pa.Schema]], *, into: type | Iterable[type]
 ) -> Callable[[Callable[[list[RecordedEvent]], Any]], Upcaster]:
-    """Declare a step that joins consecutive events of one stream, appended in one commit.
+    """Declare an upcaster that joins consecutive events of one stream which one commit appended.
+
+    A commit is never split between increments, so the result does not depend on where increments start and end.
 
     Args:
-        sources: the shapes to join, as (event class or type name, schema version, payload schema). A run is a
+        sources: the schemas to join, as (event class or event type, schema version, payload schema). A run is a
             longest series of such events with no other event of the stream between them.
-        into: the event classes that come out. What comes out stands at the position of the run's last event.
-
-    A commit is never split between increments, so the result is the same however a history is cut.
+        into: the event classes that it yields. Their events have the position of the run's last event.
 
     Raises:
         ContractError: the declaration contradicts itself.
     """
-    told = tuple(SourceSchema(_type_name(t), v, s) for t, v, s in sources)
+    schemas = tuple(SourceSchema(_type_name(t), v, s) for t, v, s in sources)
 
     def decorate(function: Callable[[list[RecordedEvent]], Any]) -> Upcaster:
-        return _made(Form.MERGE, told, into, function)
+        return _checked(Form.MERGE, schemas, into, function)
 
     return decorate
 
@@ -158,21 +162,21 @@ def _type_name(event_type: type | str) -> str:
     return event_type if isinstance(event_type, str) else event_type_of(event_type)
 
 
-def _made(
+def _checked(
     form: Form, sources: tuple[SourceSchema, ...], into: type | Iterable[type], function: Callable[..., Any]
 ) -> Upcaster:
     classes = (into,) if isinstance(into, type) else tuple(into)
     result = Upcaster(form, sources, classes, function)
     if not sources:
-        raise ContractError(f"{result.name}: name at least one source.")
+        raise ContractError(f"{result.name}: there are no sources. Name at least one.")
     for source in sources:
         if source.schema_version < 1:
-            raise ContractError(f"{result.name}: schema versions start at 1.")
+            raise ContractError(f"{result.name}: the schema version is {source.schema_version}; versions start at 1.")
         check_field_names(source.schema, where=result.name)
     if bad := [c for c in classes if not is_event(c)]:
-        raise ContractError(f"{result.name}: into={bad[0]!r} is no event class.")
+        raise ContractError(f"{result.name}: into={bad[0]!r} is not an event class.")
     if form is Form.SQL and len(classes) > 1:
-        raise ContractError(f"{result.name}: one SQL upcaster yields one event type; write it in Python to split.")
+        raise ContractError(f"{result.name}: SQL yields one event type. Write the upcaster in Python to split events.")
     if form is Form.MERGE and not classes:
-        raise ContractError(f"{result.name}: a merger needs into=, the event class that it yields.")
+        raise ContractError(f"{result.name}: a merger needs into=. Name the event class that it yields.")
     return result

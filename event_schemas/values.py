@@ -1,4 +1,4 @@
-"""Dataclasses out of payloads: what ``from_json`` gives as mappings, nested as they are declared."""
+"""Dataclass instances from the mappings that ``from_json`` returns, nested dataclasses included."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ T = TypeVar("T")
 
 
 def instance_of(cls: type[T], values: Mapping[str, Any]) -> T:
-    """Make a dataclass of a mapping of Python values, and its nested dataclasses and lists of them too.
+    """Build a dataclass instance, with its nested dataclasses and lists of them, from a mapping of Python values.
 
     Args:
         cls: a dataclass whose annotations have Arrow types, such as an event.
-        values: field name to value, as :func:`refold.event_schemas.payload.from_json` gives them.
+        values: field name to value, as :func:`refold.event_schemas.payload.from_json` returns them.
 
     Example:
         >>> from refold.event_schemas.orders import Address, ShippingAddressUpdated
@@ -25,13 +25,13 @@ def instance_of(cls: type[T], values: Mapping[str, Any]) -> T:
         'Ulm'
     """
     nested = _nested(cls)  # type: ignore[arg-type]
-    made = {name: _valued(nested[name], value) if name in nested else value for name, value in values.items()}
-    return cls(**made)
+    fields = {name: _instance(nested[name], value) if name in nested else value for name, value in values.items()}
+    return cls(**fields)
 
 
 @functools.cache
 def _nested(cls: type) -> dict[str, Any]:
-    """Name the fields that hold dataclasses, each with its annotation less what may be left out of it."""
+    """Map each field that holds dataclasses to its annotation, without ``Annotated`` and ``| None``."""
     hints = typing.get_type_hints(cls, include_extras=True)
     plain = {f.name: _plain(hints[f.name]) for f in dataclasses.fields(cls)}
     return {name: annotation for name, annotation in plain.items() if _holds_dataclass(annotation)}
@@ -51,10 +51,10 @@ def _holds_dataclass(annotation: Any) -> bool:
     return dataclasses.is_dataclass(annotation)
 
 
-def _valued(annotation: Any, value: Any) -> Any:
+def _instance(annotation: Any, value: Any) -> Any:
     if value is None:
         return None
     if typing.get_origin(annotation) is list:
         inner = _plain(typing.get_args(annotation)[0])
-        return [_valued(inner, v) for v in value]
+        return [_instance(inner, v) for v in value]
     return instance_of(annotation, value)

@@ -1,4 +1,4 @@
-"""The contracts of the order domain: events, what carries their old versions to them, commands and their deciders."""
+"""The contracts of the order domain: events, upcasters from their old versions, commands and their deciders."""
 
 from refold.event_schemas.orders.commands import (
     AddItem,
@@ -12,12 +12,6 @@ from refold.event_schemas.orders.commands import (
     ShipOrder,
     StartSubscription,
     UpdateShippingAddress,
-)
-from refold.event_schemas.orders.deciders import (
-    DECIDERS,
-    ORDER,
-    STOCK,
-    SUBSCRIPTION,
 )
 from refold.event_schemas.orders.events import (
     EVENTS,
@@ -35,7 +29,13 @@ from refold.event_schemas.orders.events import (
     SubscriptionCancelled,
     SubscriptionStarted,
 )
+from refold.event_schemas.orders.order import ORDER
+from refold.event_schemas.orders.stock import STOCK
+from refold.event_schemas.orders.subscription import SUBSCRIPTION
 from refold.event_schemas.orders.upcasters import UPCASTERS
+
+DECIDERS = (ORDER, STOCK, SUBSCRIPTION)
+"""Every decider of the domain."""
 
 __all__ = [
     "DECIDERS",

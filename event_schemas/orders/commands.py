@@ -1,7 +1,7 @@
-"""The commands of the order domain; ``deciders.py`` tells what each of them leads to.
+"""The commands of the order domain.
 
-Those of orders and subscriptions name the stream by its id (``order-<id>``, ``subscription-<id>``), those of stock the
-article.
+Commands of orders and subscriptions name the stream by its id (``order-<id>``, ``subscription-<id>``), commands of
+stock by the article.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class PlaceOrder:
 
 @command
 class AddItem:
-    """Put pieces of an article into an order that is not paid yet."""
+    """Add pieces of an article to an order that is not paid yet."""
 
     order_id: str
     sku: str
@@ -50,7 +50,7 @@ class PayOrder:
 
 @command
 class ShipOrder:
-    """Send a parcel with some or all of what is still to be sent."""
+    """Send a parcel with some or all of the items that remain."""
 
     order_id: str
     carrier: str
@@ -60,7 +60,7 @@ class ShipOrder:
 
 @command
 class DeliverOrder:
-    """Say that the last parcel arrived."""
+    """Record that the last parcel arrived."""
 
     order_id: str
     signed_by: str | None = None
@@ -69,7 +69,7 @@ class DeliverOrder:
 
 @command
 class CancelOrder:
-    """End an order before anything of it was shipped; what was paid is given back."""
+    """End an order before any of it is shipped; a payment is refunded."""
 
     order_id: str
     reason: str
@@ -77,7 +77,7 @@ class CancelOrder:
 
 @command
 class UpdateShippingAddress:
-    """Say where the order goes, before anything of it was shipped."""
+    """Set the address of an order before any of it is shipped."""
 
     order_id: str
     address: Address
@@ -85,7 +85,7 @@ class UpdateShippingAddress:
 
 @command
 class ReceiveStock:
-    """Take in pieces of an article from a supplier."""
+    """Receive pieces of an article from a supplier."""
 
     sku: str
     quantity: int
@@ -95,7 +95,7 @@ class ReceiveStock:
 
 @command
 class AdjustStock:
-    """Put the count of an article right; a negative quantity is what is gone."""
+    """Correct the count of an article; a negative quantity is a loss."""
 
     sku: str
     quantity: int
@@ -104,7 +104,7 @@ class AdjustStock:
 
 @command
 class StartSubscription:
-    """Begin to pay for a plan."""
+    """Start to pay for a plan."""
 
     subscription_id: str
     customer_id: str

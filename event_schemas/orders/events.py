@@ -1,7 +1,7 @@
-"""The events of the order domain, each in its newest schema version; ``upcasters.py`` tells what they were before.
+"""The events of the order domain, each in its newest schema version; ``upcasters.py`` has the older versions.
 
-An order's events lie in the stream ``order-<id>``, those of an article's stock in ``stock-<sku>``, a subscription's in
-``subscription-<id>``.
+The events of an order are in the stream ``order-<id>``, those of an article's stock in ``stock-<sku>``, those of a
+subscription in ``subscription-<id>``.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ UnitCost = Annotated[Decimal, pa.decimal128(18, 4)]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Address:
-    """Where a parcel goes."""
+    """The destination of a parcel."""
 
     street: str
     city: str
@@ -31,7 +31,7 @@ class Address:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OrderItem:
-    """Some pieces of one article."""
+    """A quantity of one article."""
 
     sku: str
     quantity: int
@@ -44,8 +44,8 @@ class OrderPlaced:
     Attributes:
         order_id: the order's stream.
         customer_id: who ordered.
-        currency: ISO 4217 code that all amounts of this order are in. A customer is billed in one currency.
-        deliver_on: the day the customer wished for.
+        currency: ISO 4217 code of all amounts of this order. A customer is billed in one currency.
+        deliver_on: the delivery day that the customer asked for.
     """
 
     order_id: str
@@ -56,7 +56,7 @@ class OrderPlaced:
 
 @event(schema_version=2)
 class ItemAdded:
-    """Pieces of an article were put into an order, and are reserved from now on."""
+    """Pieces of an article were added to an order, and are reserved from now on."""
 
     sku: str
     quantity: int
@@ -100,9 +100,9 @@ class OrderCancelled:
         order_id: the order's stream.
         customer_id: who had ordered.
         reason: why, in words.
-        items: what was still reserved for it and is free again.
+        items: what was reserved for the order and is available again.
         currency: ISO 4217 code of the refund.
-        refund: what the customer got back; None if nothing had been paid.
+        refund: the amount that the customer got back; None if nothing was paid.
     """
 
     order_id: str
@@ -115,20 +115,20 @@ class OrderCancelled:
 
 @event(schema_version=1)
 class ShippingAddressUpdated:
-    """The customer said where the order goes, for the first time or anew."""
+    """The customer gave the address of the order, or changed it."""
 
     address: Address
 
 
 @event(schema_version=1)
 class StockReceived:
-    """Pieces of an article came in from a supplier.
+    """Pieces of an article arrived from a supplier.
 
     Attributes:
         sku: the article.
         quantity: how many pieces.
-        unit_cost: what one of them cost, in the shop's own currency.
-        best_before: for what spoils.
+        unit_cost: the cost of one piece, in the shop's own currency.
+        best_before: the expiry date of perishable goods.
     """
 
     sku: str
@@ -139,11 +139,11 @@ class StockReceived:
 
 @event(schema_version=1)
 class StockAdjusted:
-    """The count of an article was put right: breakage, theft, stocktaking.
+    """The count of an article was corrected: breakage, theft, stocktaking.
 
     Attributes:
         sku: the article.
-        quantity: the difference, negative for what is gone.
+        quantity: the difference; negative for a loss.
         reason: why, in words.
     """
 
@@ -154,13 +154,13 @@ class StockAdjusted:
 
 @event(schema_version=1)
 class SubscriptionStarted:
-    """A customer began to pay for a plan, month by month.
+    """A customer started to pay for a plan, month by month.
 
     Attributes:
         subscription_id: the subscription's stream.
         customer_id: who pays.
-        plan: what for.
-        monthly_price: what a month costs.
+        plan: the name of the plan.
+        monthly_price: the price of one month.
         currency: ISO 4217 code of the price.
     """
 
@@ -173,7 +173,7 @@ class SubscriptionStarted:
 
 @event(schema_version=1)
 class SubscriptionCancelled:
-    """A subscription ended, for good: a customer who comes back starts another."""
+    """A subscription ended; it cannot be resumed. A returning customer starts another one."""
 
     subscription_id: str
     customer_id: str

@@ -1,4 +1,4 @@
-"""What the order domain's events once were, and the steps that carry them to what they are."""
+"""The older schemas of the order domain's events, and the upcasters that convert them to the newest."""
 
 from __future__ import annotations
 
@@ -50,13 +50,13 @@ CITY_CHANGED_V1 = pa.schema([*_required(("city", pa.string())), pa.field("postal
 
 @upcaster(OrderPlaced, from_version=1, schema=ORDER_PLACED_V1)
 def add_currency() -> str:
-    """Add the currency: the shop sold in euros only. Drop the note, which nobody may read any more."""
+    """Add the currency: the shop sold in euros only. Drop the note, which may no longer be read."""
     return "SELECT * EXCLUDE (note), 'EUR' AS currency FROM event"
 
 
 @upcaster(OrderPlaced, from_version=2, schema=ORDER_PLACED_V2)
 def name_customer_id() -> str:
-    """Rename customer; make a date of the text, where '' stood for no wish."""
+    """Rename customer, and convert the text to a date; '' meant that no day was asked for."""
     return """
         SELECT
             * EXCLUDE (customer, deliver_on),
@@ -68,19 +68,19 @@ def name_customer_id() -> str:
 
 @upcaster(ItemAdded, from_version=1, schema=ITEM_ADDED_V1)
 def price_in_units() -> str:
-    """Turn whole cents into a decimal; 0.01 is a decimal to DuckDB, whereas a division would pass through a double."""
+    """Convert cents to a decimal. DuckDB reads 0.01 as a decimal; a division would pass through a double."""
     return "SELECT * EXCLUDE (price_cents), price_cents * 0.01 AS unit_price FROM event"
 
 
 @upcaster("OrderDispatched", from_version=1, schema=ORDER_DISPATCHED_V1, into=OrderShipped)
 def dispatched_is_shipped() -> str:
-    """Rename the event type; a parcel held one article, and had no tracking code."""
+    """Rename the event type. A parcel held one article, and had no tracking code."""
     return "SELECT carrier, NULL AS tracking_code, [{'sku': sku, 'quantity': quantity}] AS items FROM event"
 
 
 @upcaster("StockMoved", from_version=1, schema=STOCK_MOVED_V1, into=StockAdjusted)
 def split_move(moved: RecordedEvent) -> list[StockAdjusted]:
-    """Split a move from one article to another (repacked, relabelled) in two; drop a move of nothing."""
+    """Split a move between two articles (repacked, relabelled) into two events; drop a move of nothing."""
     source, target, quantity = moved.payload["from_sku"], moved.payload["to_sku"], moved.payload["quantity"]
     if quantity == 0:
         return []
@@ -98,7 +98,7 @@ def join_address(changes: list[RecordedEvent]) -> list[ShippingAddressUpdated]:
     """Join the two halves of an address, which the old form always wrote together.
 
     Raises:
-        PayloadError: one half is missing; a made-up one would send parcels astray.
+        PayloadError: one half is missing; an invented one would misdirect parcels.
     """
     halves = {change.event_type: change.payload for change in changes}
     if missing := {"StreetChanged", "CityChanged"} - set(halves):

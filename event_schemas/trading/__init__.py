@@ -1,4 +1,4 @@
-"""The contracts of the trading domain: its events, and what carries their old versions to them."""
+"""The contracts of the trading domain: events, and upcasters from their old versions."""
 
 from refold.event_schemas.trading.events import (
     EVENTS,

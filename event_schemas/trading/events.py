@@ -1,6 +1,6 @@
-"""The events of the trading domain, each in its newest schema version; ``upcasters.py`` tells what they were before.
+"""The events of the trading domain, each in its newest schema version; ``upcasters.py`` has the older versions.
 
-A trader's events lie in one stream for each session, ``trader-<id>-s<session>``.
+The events of a trader are in one stream a session, ``trader-<id>-s<session>``.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ class TradeExecuted:
     """A trader bought or sold.
 
     Attributes:
-        trader_id: whose trade it is.
+        trader_id: the trader.
         instrument: what was traded.
         side: ``buy`` or ``sell``.
         quantity: how many pieces, positive.
-        price: of one piece.
+        price: the price of one piece.
     """
 
     trader_id: str
@@ -37,12 +37,12 @@ class TradeExecuted:
 
 @event(schema_version=1)
 class PositionClosed:
-    """All that a trader held of an instrument is sold, or what was sold short is bought back.
+    """A trader sold everything held of an instrument, or bought back everything sold short.
 
     Attributes:
-        trader_id: whose position it was.
-        instrument: what was held.
-        realised_profit: what it brought in, fees taken off; negative for a loss.
+        trader_id: the trader.
+        instrument: the instrument.
+        realised_profit: the profit after fees; negative for a loss.
     """
 
     trader_id: str
@@ -52,7 +52,7 @@ class PositionClosed:
 
 @event(schema_version=1)
 class CashDeposited:
-    """A trader paid in."""
+    """A trader paid money in."""
 
     trader_id: str
     amount: Money

@@ -1,4 +1,4 @@
-"""What the trading domain's events once were, and the steps that carry them to what they are."""
+"""The older schemas of the trading domain's events, and the upcasters that convert them to the newest."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ TRADE_EXECUTED_V1 = pa.schema(
 
 @upcaster(TradeExecuted, from_version=1, schema=TRADE_EXECUTED_V1)
 def tell_sides_apart() -> str:
-    """Say the side in words, where a negative quantity was a sale; rename symbol; prices have four places now."""
+    """Derive the side from the sign of the quantity, rename symbol, and give prices four decimal places."""
     return """
         SELECT
             * EXCLUDE (symbol) REPLACE (abs(quantity) AS quantity, CAST(price AS DECIMAL(18,4)) AS price),

@@ -71,7 +71,7 @@ class Snapshots:
         if self._codec is not None:
             told = [
                 decider.name,
-                self._codec.schema_key,
+                self._codec.schema,
                 function_text(decider.initial_state),
                 function_text(decider.evolve),
             ]

@@ -59,7 +59,7 @@ class Domain:
         >>> @event(schema_version=1)
         ... class DoorOpened:
         ...     door: str
-        >>> Domain(name="doors", events=(DoorOpened,)).registry.shapes
+        >>> Domain(name="doors", events=(DoorOpened,)).registry.schema_keys
         (('DoorOpened', 1),)
     """
 

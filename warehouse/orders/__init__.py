@@ -1,4 +1,4 @@
-"""The order domain's read models."""
+"""The order domain: its read models, views and endpoints."""
 
 from refold.warehouse.orders.domain import ORDERS
 

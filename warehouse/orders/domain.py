@@ -1,4 +1,4 @@
-"""The order domain as one value, with the views that make a revenue dashboard of ``revenue_by_day``."""
+"""The order domain as one value, and the views of its revenue dashboard."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ REVENUE_BY_MONTH = View(
     """,
 )
 
-# A day without any payment or refund has no row, yet counts in the average: hence a sum over a range of days, divided.
+# A day without payments and refunds has no row but counts in the average: so the sum of seven days is divided by 7.
 REVENUE_DASHBOARD = View(
     "revenue_dashboard",
     """

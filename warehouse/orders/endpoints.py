@@ -1,4 +1,4 @@
-"""What the order domain answers over HTTP."""
+"""The HTTP endpoints of the order domain."""
 
 from __future__ import annotations
 
@@ -12,13 +12,11 @@ ENDPOINTS = (
         text="The orders of a customer, the newest first.",
         newest_first="placed_at",
     ),
-    Lookup(
-        path="/customers/{customer_id}", table="orders_by_customer", text="What a customer ordered and paid in all."
-    ),
+    Lookup(path="/customers/{customer_id}", table="orders_by_customer", text="All that a customer ordered and paid."),
     Lookup(path="/products/{sku}/inventory", table="inventory_status", text="The stock of an article."),
     Report(
         path="/reports/revenue",
-        text="Revenue by day, week (from its Monday) or month, a currency.",
+        text="Revenue by day, week (from its Monday) or month, and by currency.",
         sql="""
             SELECT
                 CAST(date_trunc($by, day) AS DATE) AS period,
@@ -34,18 +32,18 @@ ENDPOINTS = (
         """,
         parameters={
             "from": Parameter(type="DATE", text="The first day; from the beginning by default."),
-            "to": Parameter(type="DATE", text="The last day, which counts; to the end by default."),
+            "to": Parameter(type="DATE", text="The last day, inclusive; to the end by default."),
             "by": Parameter(
-                type="VARCHAR", text="How long a period is.", default="day", choices=("day", "week", "month")
+                type="VARCHAR", text="The length of a period.", default="day", choices=("day", "week", "month")
             ),
         },
     ),
     Report(
         path="/reports/stock",
-        text="Articles of which the least is available.",
+        text="The articles with the fewest available pieces.",
         sql="FROM inventory_status ORDER BY available, sku LIMIT $limit",
         parameters={
-            "limit": Parameter(type="BIGINT", text="How many articles.", default=20, minimum=1, maximum=1_000),
+            "limit": Parameter(type="BIGINT", text="The number of articles.", default=20, minimum=1, maximum=1_000),
         },
     ),
 )

@@ -1,4 +1,4 @@
-"""The order domain's read models: orders, customers, revenue by day, stock, and what the stock is worth."""
+"""The order domain's read models: orders, customers, revenue by day, stock, and the purchase cost of stock."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ ORDER_SUMMARY = Projection(
         "status": latest("VARCHAR"),
         "item_count": total("BIGINT"),
         "amount": total("DECIMAL(18,2)"),
-        "paid": total("DECIMAL(18,2)"),  # less what was refunded
+        "paid": total("DECIMAL(18,2)"),  # minus refunds
         "city": latest("VARCHAR"),
         "placed_at": first("TIMESTAMPTZ"),
         "updated_at": latest("TIMESTAMPTZ"),
@@ -64,7 +64,7 @@ ORDER_SUMMARY = Projection(
     },
 )
 
-# A customer is billed in one currency (see OrderPlaced), so that one sum for each is enough.
+# A customer is billed in one currency (see OrderPlaced), so one sum for each customer is enough.
 ORDERS_BY_CUSTOMER = Projection(
     name="orders_by_customer",
     key={"customer_id": "VARCHAR"},
@@ -73,7 +73,7 @@ ORDERS_BY_CUSTOMER = Projection(
         "orders": count(),
         "paid_orders": count(),
         "cancelled_orders": count(),
-        "spent": total("DECIMAL(18,2)"),  # less what was refunded
+        "spent": total("DECIMAL(18,2)"),  # minus refunds
         "first_order_at": minimum("TIMESTAMPTZ"),
         "last_order_at": maximum("TIMESTAMPTZ"),
         "last_order_id": latest("VARCHAR"),
@@ -88,8 +88,8 @@ ORDERS_BY_CUSTOMER = Projection(
     },
 )
 
-# The day in UTC. Through epoch_us, since a cast of TIMESTAMPTZ to DATE asks the calendar of a time zone for every
-# row and takes twelve times as long.
+# The day is in UTC. It is computed through epoch_us, because a cast of TIMESTAMPTZ to DATE looks up the time zone for
+# every row and takes twelve times as long.
 REVENUE_BY_DAY = Projection(
     name="revenue_by_day",
     key={"day": "DATE", "currency": "VARCHAR"},
@@ -138,17 +138,17 @@ INVENTORY_STATUS = Projection(
 
 
 def moving_average_cost(state: dict[str, Any] | None, movement: Any) -> dict[str, Any]:
-    """Value stock at its moving average cost; about a microsecond for a receipt, half of one for any other movement.
+    """Value stock at its moving average cost.
 
-    A receipt blends its cost into the average of what is there; whatever else comes or goes does so at the average.
-    What is received while nothing, or less, is there sets the average anew.
+    A receipt is blended into the average cost of the stock; every other movement keeps the average. A receipt into
+    empty or negative stock sets the average. A receipt takes about a microsecond, another movement half of that.
 
-    The average is rounded to six places at each receipt, half to even, so that the state is exactly what its columns
-    can hold and an increment goes on from where a rebuild would. See https://en.wikipedia.org/wiki/Average_cost_method.
+    The average is rounded to six places at each receipt, half to even, so that the columns hold the state exactly and
+    an increment continues as a rebuild would. See https://en.wikipedia.org/wiki/Average_cost_method.
 
     Args:
-        state: ``quantity``, ``average_cost`` and ``value``, which is always the product of the two.
-        movement: ``quantity``, negative for what leaves, and ``unit_cost``, None but for a receipt.
+        state: ``quantity``, ``average_cost`` and ``value``, which is always their product.
+        movement: ``quantity``, negative for stock that leaves, and ``unit_cost``, which only a receipt has.
     """
     moved, unit_cost = movement.quantity, movement.unit_cost
     if state is None:
@@ -162,8 +162,8 @@ def moving_average_cost(state: dict[str, Any] | None, movement: Any) -> dict[str
     return state
 
 
-# Why no Projection: what a receipt does to the average depends on what is there when it comes. Sales are left out: this
-# is the cost at which goods were bought, not the value of what is left of them.
+# A Fold and not a Projection: the effect of a receipt on the average depends on the stock at that time. Sales are left
+# out: this is the cost at which goods were bought, not the value of the goods that remain.
 PURCHASE_COST = Fold(
     name="purchase_cost",
     key={"sku": "VARCHAR"},

@@ -1,4 +1,4 @@
-"""The trading domain's read models."""
+"""The trading domain: its read models."""
 
 from refold.warehouse.trading.domain import TRADING
 

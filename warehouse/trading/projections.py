@@ -1,4 +1,4 @@
-"""The trading domain's read models: how each trader does, and what each holds at which average cost."""
+"""The trading domain's read models: the performance of each trader, and positions at average cost."""
 
 from __future__ import annotations
 
@@ -48,14 +48,14 @@ TRADER_PERFORMANCE_SUMMARY = Projection(
 
 
 def average_cost(state: dict[str, Any] | None, trade: Any) -> dict[str, Any]:
-    """Keep a position at its average cost; well under a microsecond a trade.
+    """Keep a position at its average cost; a trade takes well under a microsecond.
 
-    A trade away from zero blends its price into the average. A trade towards zero leaves the average alone and
-    realises the difference between the two. One that crosses zero does both: it closes what was held, and opens the
+    A trade away from zero blends its price into the average. A trade towards zero keeps the average and realises the
+    difference between price and average. A trade that crosses zero does both: it closes the position, and opens the
     rest at its own price. A negative quantity is a short position.
 
-    The average is rounded to six places, half to even, so that the state is exactly what its columns can hold and an
-    increment goes on from where a rebuild would. See https://en.wikipedia.org/wiki/Average_cost_method.
+    The average is rounded to six places, half to even, so that the columns hold the state exactly and an increment
+    continues as a rebuild would. See https://en.wikipedia.org/wiki/Average_cost_method.
 
     Args:
         state: ``quantity``, ``average_cost`` (0 when nothing is held) and ``realised_profit``.
@@ -76,7 +76,7 @@ def average_cost(state: dict[str, Any] | None, trade: Any) -> dict[str, Any]:
     return state
 
 
-# Why no Projection: whether a trade blends into the average or realises a profit depends on what is held when it comes.
+# A Fold and not a Projection: whether a trade changes the average or realises a profit depends on the position before.
 AVERAGE_COST_POSITIONS = Fold(
     name="average_cost_positions",
     key={"trader_id": "VARCHAR", "instrument": "VARCHAR"},

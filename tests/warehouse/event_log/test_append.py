@@ -73,7 +73,7 @@ def test_a_conflict_with_another_appender(log: EventLog, appender: Appender) -> 
     appender.append("order-1", [PLACED])
     assert other.version("order-1") == 1
     appender.append("order-1", [added()])
-    with pytest.raises(ConcurrencyError, match="stands at version 2"):
+    with pytest.raises(ConcurrencyError, match="is at version 2"):
         other.append("order-1", [Closed()], expected_version=1)
     assert other.append("order-2", [PLACED], expected_version=0) == Appended(3, 3, 3, 1)
 
