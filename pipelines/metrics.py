@@ -1,15 +1,16 @@
-"""Prometheus metrics: what a pipeline that runs tells to whoever scrapes it.
+"""Prometheus metrics: one table declares every metric of refold, and each process exposes those of its kind.
 
-Each ``Metrics`` has a registry of its own, so that one process can have several. Without a port it is kept and not
-served: then callers need not ask whether anybody looks.
+A ``Metrics`` object has its own registry, so one process can have several. Without a port it records and serves
+nothing: callers need not check whether somebody scrapes.
 """
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 from wsgiref.simple_server import WSGIServer
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
@@ -19,132 +20,191 @@ from refold.event_schemas import UsageError
 if TYPE_CHECKING:
     from refold.pipelines.rebuild.replay import RebuildProgress
 
-_TURN_BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+_MICRO_BATCH_BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+_REQUEST_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Metric:
+    """The declaration of one metric.
+
+    Attributes:
+        name: as Prometheus reads it; ``_total`` ends a counter's name.
+        kind: its Prometheus type.
+        help: one sentence.
+        labels: names of its labels.
+        buckets: of a histogram, in seconds.
+        server_only: only ``refold serve`` exposes it.
+    """
+
+    name: str
+    kind: Literal["counter", "gauge", "histogram"]
+    help: str
+    labels: tuple[str, ...] = ()
+    buckets: tuple[float, ...] = ()
+    server_only: bool = False
+
+    def create(self, registry: CollectorRegistry) -> Any:
+        """Create the metric in a registry."""
+        if self.kind == "histogram":
+            return Histogram(self.name, self.help, self.labels, buckets=self.buckets, registry=registry)
+        return (Counter if self.kind == "counter" else Gauge)(self.name, self.help, self.labels, registry=registry)
+
+
+def _gauge(name: str, text: str, *labels: str, server_only: bool = False) -> Metric:
+    return Metric(name=name, kind="gauge", help=text, labels=labels, server_only=server_only)
+
+
+def _counter(name: str, text: str, *labels: str, server_only: bool = False) -> Metric:
+    return Metric(name=name, kind="counter", help=text, labels=labels, server_only=server_only)
+
+
+METRICS = (
+    _gauge("refold_log_position", "Position of the last event in the log."),
+    _gauge("refold_log_last_recorded_timestamp_seconds", "Unix time at which that event was recorded."),
+    _gauge("refold_log_unsealed_events", "Events that are not sealed yet."),
+    _gauge("refold_read_model_position", "Position of the last event that the read model shows.", "read_model"),
+    _gauge("refold_read_model_lag_events", "Events that the read model does not show yet.", "read_model"),
+    _gauge("refold_read_model_lag_seconds", "Age of the oldest of those events; NaN if it is unknown.", "read_model"),
+    _counter("refold_stream_turns_total", "Micro-batches of the stream."),
+    _counter("refold_stream_events_total", "Events that the stream applied."),
+    Metric(
+        name="refold_stream_turn_seconds",
+        kind="histogram",
+        help="Duration of a micro-batch in seconds.",
+        buckets=_MICRO_BATCH_BUCKETS,
+    ),
+    _gauge("refold_published_generation", "Number of the last generation that this process published."),
+    _gauge("refold_publish_seconds", "Time to build and publish that generation, in seconds."),
+    _gauge("refold_rebuild_units_done", "Staged objects that the rebuild has finished."),
+    _gauge("refold_rebuild_units_planned", "Staged objects that the rebuild plans."),
+    _gauge("refold_rebuild_events", "Events to replay, counted once for each read model that reads them."),
+    _gauge("refold_dead_letters", "Open dead letters.", "read_model"),
+    _counter("refold_http_requests_total", "HTTP responses.", "route", "status", server_only=True),
+    Metric(
+        name="refold_http_request_seconds",
+        kind="histogram",
+        help="Duration of a request in seconds.",
+        labels=("route",),
+        buckets=_REQUEST_BUCKETS,
+        server_only=True,
+    ),
+    _gauge("refold_served_position", "Position of the last event that responses show.", server_only=True),
+    _gauge("refold_served_lag_events", "Events that responses do not show yet.", server_only=True),
+    _gauge("refold_served_lag_seconds", "Age of the oldest of those events; NaN if it is unknown.", server_only=True),
+)
+"""Every metric of refold."""
 
 
 class Metrics:
-    """What a pipeline tells of itself.
+    """The metrics of one pipeline or server process.
 
     Args:
-        registry: where the metrics are kept; a new one by default.
+        server: include the metrics of ``refold serve``.
 
     Attributes:
-        registry: the same.
+        registry: holds the metrics.
         port: where they are served; None if they are not.
 
     Example:
         >>> metrics = Metrics()
-        >>> metrics.turn(events=3, seconds=0.2)
+        >>> metrics.micro_batch(events=3, seconds=0.2)
         >>> metrics.registry.get_sample_value("refold_stream_events_total")
         3.0
     """
 
-    def __init__(self, registry: CollectorRegistry | None = None) -> None:
-        self.registry = registry or CollectorRegistry()
+    def __init__(self, *, server: bool = False) -> None:
+        self.registry = CollectorRegistry()
         self.port: int | None = None
-        self._served: tuple[WSGIServer, threading.Thread] | None = None
-        gauge = self._gauge
-        self._log_position = gauge("refold_log_position", "Position of the last event of the log.")
-        self._log_recorded = gauge("refold_log_last_recorded_timestamp_seconds", "When that was recorded, Unix time.")
-        self._unsealed = gauge("refold_log_unsealed_events", "Events that are not sealed yet.")
-        self._position = gauge("refold_read_model_position", "Position up to which it shows events.", "read_model")
-        self._lag_events = gauge("refold_read_model_lag_events", "Events that it does not show yet.", "read_model")
-        self._lag_seconds = gauge("refold_read_model_lag_seconds", "Age of the oldest of those.", "read_model")
-        self._turns = Counter("refold_stream_turns", "Turns of the live stream.", registry=self.registry)
-        self._events = Counter("refold_stream_events", "Events that it applied.", registry=self.registry)
-        self._turn_seconds = Histogram(
-            "refold_stream_turn_seconds", "How long a turn took.", buckets=_TURN_BUCKETS, registry=self.registry
-        )
-        self._generation = gauge("refold_published_generation", "Number of the last generation published here.")
-        self._publish_seconds = gauge("refold_publish_seconds", "How long it took to build and publish it.")
-        self._done = gauge("refold_rebuild_units_done", "Staged objects so far.")
-        self._planned = gauge("refold_rebuild_units_planned", "Staged objects in all.")
-        self._replayed = gauge("refold_rebuild_events", "Events to replay in all.")
-        self._letters = gauge("refold_dead_letters", "Open dead letters.", "read_model")
+        self._exporter: tuple[WSGIServer, threading.Thread] | None = None
+        self._metrics = {m.name: m.create(self.registry) for m in METRICS if server or not m.server_only}
 
-    def _gauge(self, name: str, text: str, *labels: str) -> Any:
-        return Gauge(name, text, labels, registry=self.registry)
+    def __getitem__(self, name: str) -> Any:
+        """Return a metric by its name in :data:`METRICS`."""
+        return self._metrics[name]
 
     def log_moved(self, head_position: int, head_recorded_at: str, unsealed: int) -> None:
-        """Tell where the log ends.
+        """Record the end of the log.
 
         Args:
-            head_position: of its last event.
-            head_recorded_at: when that was recorded, RFC 3339; empty for an empty log.
+            head_position: of the last event.
+            head_recorded_at: when that event was recorded, RFC 3339; empty for an empty log.
             unsealed: events that are not sealed yet.
         """
-        self._log_position.set(head_position)
-        self._unsealed.set(unsealed)
+        self["refold_log_position"].set(head_position)
+        self["refold_log_unsealed_events"].set(unsealed)
         if head_recorded_at:
-            self._log_recorded.set(datetime.fromisoformat(head_recorded_at).timestamp())
+            recorded = datetime.fromisoformat(head_recorded_at).timestamp()
+            self["refold_log_last_recorded_timestamp_seconds"].set(recorded)
 
     def read_models_at(self, position: int, lag_events: int, lag_seconds: float | None, names: Iterable[str]) -> None:
-        """Tell where read models stand, and how far they are behind the log; a lag of None is not known."""
+        """Record the position of read models and their lag; a lag of None seconds is unknown."""
         for name in names:
-            self._position.labels(name).set(position)
-            self._lag_events.labels(name).set(lag_events)
-            self._lag_seconds.labels(name).set(float("nan") if lag_seconds is None else lag_seconds)
+            self["refold_read_model_position"].labels(name).set(position)
+            self["refold_read_model_lag_events"].labels(name).set(lag_events)
+            self["refold_read_model_lag_seconds"].labels(name).set(nan_if_unknown(lag_seconds))
 
-    def turn(self, events: int, seconds: float) -> None:
-        """Tell of a turn of the live stream."""
-        self._turns.inc()
-        self._events.inc(events)
-        self._turn_seconds.observe(seconds)
+    def micro_batch(self, events: int, seconds: float) -> None:
+        """Record a micro-batch of the stream."""
+        self["refold_stream_turns_total"].inc()
+        self["refold_stream_events_total"].inc(events)
+        self["refold_stream_turn_seconds"].observe(seconds)
 
     def published(self, generation: int, seconds: float) -> None:
-        """Tell that a generation was published, and how long it took to build and publish it."""
-        self._generation.set(generation)
-        self._publish_seconds.set(seconds)
-
-    def rebuild_progress(self, done: int, planned: int, events: int) -> None:
-        """Tell how far a rebuild is: staged objects of those planned, and events to replay in all."""
-        self._done.set(done)
-        self._planned.set(planned)
-        self._replayed.set(events)
+        """Record that a generation was published, and the time to build and publish it."""
+        self["refold_published_generation"].set(generation)
+        self["refold_publish_seconds"].set(seconds)
 
     def report(self, progress: RebuildProgress) -> None:
-        """Take what a rebuild reports; phases that count nothing leave what was told before."""
+        """Record the progress of a rebuild; a phase that plans no objects changes nothing."""
         if progress.planned:
-            self.rebuild_progress(progress.done, progress.planned, progress.events)
+            self["refold_rebuild_units_done"].set(progress.done)
+            self["refold_rebuild_units_planned"].set(progress.planned)
+            self["refold_rebuild_events"].set(progress.events)
 
     def dead_letters(self, counts: Mapping[str, int]) -> None:
-        """Tell how many dead letters of each read model are open; one that is not named has none."""
-        self._letters.clear()
+        """Record the number of open dead letters of each read model; a read model that is not named has none."""
+        self["refold_dead_letters"].clear()
         for name, count in counts.items():
-            self._letters.labels(name).set(count)
+            self["refold_dead_letters"].labels(name).set(count)
 
     def serve(self, port: int, host: str) -> None:
-        """Serve them over HTTP from a thread of this process, until ``close``."""
+        """Serve the metrics over HTTP from a thread of this process, until ``close``."""
         try:
             server, thread = start_http_server(port, addr=host, registry=self.registry)
         except (OSError, OverflowError) as error:
             reason = getattr(error, "strerror", None) or error
             raise UsageError(
-                f"Metrics cannot be served at {host}:{port}: {reason}. Give another --metrics-port; 0 takes any that "
-                "is free."
+                f"Metrics cannot be served at {host}:{port}: {reason}. Give another --metrics-port; 0 takes any free "
+                "port."
             ) from error
-        self._served, self.port = (server, thread), server.server_port
+        self._exporter, self.port = (server, thread), server.server_port
 
     def close(self) -> None:
-        """Stop serving them, if they were served."""
-        if self._served is None:
+        """Stop serving the metrics, if they are served."""
+        if self._exporter is None:
             return
-        server, thread = self._served
+        server, thread = self._exporter
         server.shutdown()
         server.server_close()
         thread.join()
-        self._served, self.port = None, None
+        self._exporter, self.port = None, None
+
+
+def nan_if_unknown(seconds: float | None) -> float:
+    """Return a duration as Prometheus shows it: NaN if it is unknown."""
+    return float("nan") if seconds is None else seconds
 
 
 def serve_metrics(port: int, host: str = "127.0.0.1") -> Metrics:
-    """Make metrics, and serve them at ``http://host:port/metrics`` until they are closed.
+    """Serve new metrics at ``http://host:port/metrics`` until they are closed.
 
     Args:
-        port: where; 0 takes any that is free, and ``Metrics.port`` tells which.
-        host: the address to listen on; only this machine by default.
+        port: 0 takes any free port, which ``Metrics.port`` names.
+        host: the address to listen on; loopback by default.
 
     Raises:
-        UsageError: the port is taken, or out of range.
+        UsageError: the port is in use or out of range.
     """
     metrics = Metrics()
     metrics.serve(port, host)

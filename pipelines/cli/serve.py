@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 import click
 
@@ -13,6 +14,7 @@ from refold.pipelines.cli.support.invocation import (
     common_options,
     pass_invocation,
 )
+from refold.pipelines.serving.settings import ServeSettings
 
 _EXAMPLE = """\
 refold serve
@@ -20,97 +22,98 @@ refold serve --stream --port 8080
 refold serve --workers 4 --host 0.0.0.0"""
 
 
+# The options carry the names of the settings, and take their defaults from there.
 @click.command(cls=BeamCommand, example=_EXAMPLE)
-@click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
+@click.option("--host", default=ServeSettings.host, show_default=True, help="The address to listen on.")
 @click.option(
-    "--port", type=click.IntRange(0, 65535), default=8080, show_default=True, help="The port; 0 takes any that is free."
+    "--port", type=click.IntRange(0, 65535), default=8080, show_default=True, help="The port; 0 takes any free port."
 )
-@click.option("--workers", type=click.IntRange(min=1), default=1, show_default=True, help="How many processes.")
+@click.option("--workers", type=click.IntRange(min=1), default=1, show_default=True, help="The number of processes.")
 @click.option(
     "--stream",
     is_flag=True,
-    help="Follow the log in this process, as `refold stream`, and answer from its live database.",
+    default=ServeSettings.stream,
+    help="Follow the log in this process, as `refold stream` does, and answer from its live database.",
 )
 @click.option(
     "--publish-every",
     type=click.FloatRange(min=0),
-    default=10.0,
+    default=ServeSettings.publish_every,
     show_default=True,
     metavar="SECONDS",
     help="With --stream: how often a generation is published, if anything changed.",
 )
-@click.option("--no-commands", is_flag=True, help="Take no commands: serve read models only.")
-@click.option("--query", is_flag=True, help="Take SQL of analysts at POST /query: read-only, in a process of its own.")
+@click.option(
+    "--no-commands",
+    "commands",
+    is_flag=True,
+    flag_value=False,
+    default=ServeSettings.commands,
+    help="Take no commands: serve read models only.",
+)
+@click.option(
+    "--query",
+    is_flag=True,
+    default=ServeSettings.query,
+    help="Take SQL of analysts at POST /query: read-only, each query in its own process.",
+)
 @click.option(
     "--tokens",
+    "tokens_file",
     type=click.Path(exists=True, dir_okay=False),
+    default=ServeSettings.tokens_file,
     metavar="FILE",
-    help="Bearer tokens, beside those of REFOLD_TOKENS; without any, only this machine is served.",
+    help="Bearer tokens, in addition to those of REFOLD_TOKENS; a server without tokens listens on loopback only.",
 )
-@click.option("--allow-host", multiple=True, metavar="NAME", help="A further host that requests may name.")
+@click.option("--allow-host", "hosts", multiple=True, metavar="NAME", help="A further host that requests may name.")
 @click.option(
     "--max-wait",
     type=DURATION,
-    default=20.0,
+    default=ServeSettings.max_wait,
     metavar="DURATION",
     help="How long a request may wait for a position; 20s by default.",
 )
-@click.option("--rate", metavar="RATE", help="Requests a token: 200/second; unbounded on loopback by default.")
+@click.option(
+    "--rate",
+    default=ServeSettings.rate,
+    metavar="RATE",
+    help="Requests of each token, as 200/second; no limit on loopback by default.",
+)
 @common_options("domain", "log", "read_models", "runner")
 @pass_invocation
-def serve(
-    call: Invocation,
-    host: str,
-    port: int,
-    workers: int,
-    stream: bool,
-    publish_every: float,
-    no_commands: bool,
-    query: bool,
-    tokens: str | None,
-    allow_host: tuple[str, ...],
-    max_wait: float,
-    rate: str | None,
-) -> None:
-    """Serve commands and read models over HTTP, each answer with its position and lag.
+def serve(call: Invocation, /, port: int, workers: int, **options: Any) -> None:
+    """Serve commands and read models over HTTP; every response reports its position and lag.
 
-    Answers come from the newest published generation, and a newer one is adopted without a dropped request: any number
-    of processes and machines can serve. With --stream they come from the live database of this process, a fraction of a
-    second behind the log. Ctrl-C and SIGTERM end it in order.
+    By default, responses come from the newest published generation, and the server adopts a newer one without dropping
+    a request: any number of processes and machines can serve. With --stream, responses come from the live database of
+    this process, a fraction of a second behind the log. Ctrl-C and SIGTERM stop the server in order.
     """
-    if stream and workers > 1:
-        raise click.UsageError("--stream is for one process; start others without it, as replicas.")
-    call.open_log()  # says at once what is wrong with it
+    if options["stream"] and workers > 1:
+        raise click.UsageError("--stream takes one process. Start further servers without it, as replicas.")
+    call.open_log()  # reports an error in the log at once
     try:
         from refold.pipelines.serving.server import bind, run
-        from refold.pipelines.serving.settings import ServeSettings
     except ModuleNotFoundError as error:
         from refold.event_schemas import UsageError
 
         raise UsageError(
-            f"Serving needs the package {error.name}, which is not installed: `pip install 'refold[serve]'`."
+            f"`refold serve` needs the package {error.name}, which is not installed. Install what it needs: "
+            "`pip install fastapi uvicorn httptools uvloop limits`."
         ) from error
     from refold.pipelines.cli.support import output
 
-    if stream:
-        call.beam_options()  # says at once what is wrong with them
+    if options["stream"]:
+        call.beam_options()  # reports an error in the options at once
     settings = ServeSettings(
         domain=call.settings.domain,
         log=call.settings.log,
         read_models=call.settings.read_models,
-        stream=stream,
-        publish_every=publish_every,
         runner=call.settings.runner,
-        beam_arguments=call.beam_arguments,
-        commands=not no_commands,
-        query=query,
-        host=host,
-        hosts=allow_host,
-        tokens_file=tokens,
-        max_wait=max_wait,
-        rate=rate,
+        beam_arguments=tuple(call.beam_arguments),
+        **options,
     )
-    with bind(host, port) as listening:
-        place = f"{f'[{host}]' if ':' in host else host}:{listening.getsockname()[1]}"
-        begin = partial(output.aside, f"Serving {call.domain.name} at http://{place}")
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    with bind(settings.host, port) as listening:
+        address = f"http://{host}:{listening.getsockname()[1]}"
+        begin = partial(output.aside, f"Serving {call.domain.name} at {address}")
         run(settings, listening, workers=workers, begin=begin)

@@ -124,7 +124,7 @@ class _Telling:
         if moment.text and not self._call.json:
             output.aside(moment.text)
         if moment.what == "turn":
-            self._metrics.turn(moment.events, moment.seconds)
+            self._metrics.micro_batch(moment.events, moment.seconds)
         elif moment.what == "publish" and moment.seconds:
             self._metrics.published(moment.generation, moment.seconds)
             self._tell_dead_letters(moment.generation)

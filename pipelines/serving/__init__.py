@@ -1,6 +1,5 @@
-"""``refold serve``: commands and read models over HTTP; needs the extra ``refold[serve]``.
+"""``refold serve``: commands and read models over HTTP.
 
-A request for a read model: guard -> route (``reading``) -> wait for its position (``waiting``) -> one query with others
-of its kind (``asking``) -> the answer with position, lag and ETag. A command: guard -> route (``commanding``) -> the
-command handler.
+A read: guard -> ``read_routes`` -> ``position_wait`` -> ``query_batcher`` (similar questions become one query) ->
+response with position, lag and ETag. A command: guard -> ``command_routes`` -> the command handler.
 """

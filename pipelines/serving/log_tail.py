@@ -1,4 +1,4 @@
-"""Watching: how far the log has come, so that every answer can tell its lag; and what to do now and then."""
+"""The end of the log, refreshed in the background, so that every response can report its lag."""
 
 from __future__ import annotations
 
@@ -17,111 +17,111 @@ from refold.warehouse.read_models.lag import NOTHING_SHOWN, Lag, find_end
 _log = logging.getLogger("refold.serve")
 
 
-class Repeating:
-    """Does something again and again, in a thread of its own; an error is logged, and it is tried again.
+class PeriodicTask:
+    """Runs an action periodically in its own thread; an error is logged, and the action is retried.
 
     Args:
-        seconds: between the end of one time and the next.
-        action: what to do.
+        seconds: between the end of one run and the start of the next.
+        action: the action.
         name: of the thread.
     """
 
     def __init__(self, seconds: float, action: Callable[[], object], *, name: str) -> None:
         self._seconds = seconds
         self._action = action
-        self._told = threading.Event()
+        self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
     def start(self) -> None:
-        """Begin."""
+        """Start the thread."""
         self._thread.start()
 
     def stop(self) -> None:
-        """End, after what is being done."""
-        self._told.set()
+        """Stop after the current run."""
+        self._stopping.set()
         if self._thread.is_alive():
             self._thread.join()
 
     def _run(self) -> None:
-        failing = ""
+        last_error = ""  # an error that repeats is logged once
         while True:
             try:
                 self._action()
-                failing = ""
+                last_error = ""
             except Exception as error:
-                if failing != str(error):
-                    failing = str(error)
-                    _log.error("%s: %s; trying again.", self._thread.name, error)
-            if self._told.wait(self._seconds):
+                if last_error != str(error):
+                    last_error = str(error)
+                    _log.error("%s: %s; retrying.", self._thread.name, error)
+            if self._stopping.wait(self._seconds):
                 return
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
-    """The end of the log as it was seen last.
+class ObservedEnd:
+    """The end of the log at the last refresh.
 
     Attributes:
-        position: of its last event.
-        recorded_at: when that was recorded, RFC 3339; empty for an empty log.
+        position: of the last event.
+        recorded_at: when that event was recorded, RFC 3339; empty for an empty log.
         unsealed: events that are not sealed yet.
-        unseen_since: since when the reader had not shown all of it, Unix time.
+        behind_since: when the oldest event that the reader did not show was recorded, Unix time; None if it showed all.
     """
 
     position: int = 0
     recorded_at: str = ""
     unsealed: int = 0
-    unseen_since: float | None = None
+    behind_since: float | None = None
 
 
-class LogWatch:
-    """Knows where the log ends, as of the last look.
+class LogTail:
+    """Knows the end of the log as of the last refresh.
 
     Args:
         log: the log.
-        source: the reader whose lag is told.
+        source: the reader whose lag is reported.
     """
 
     def __init__(self, log: EventLog, source: ReadSource) -> None:
         self._log = log
         self._source = source
-        self._seen = Seen()
+        self._end = ObservedEnd()
         self._lock = threading.Lock()
 
-    def look(self) -> None:
-        """Look for the end of the log; some looks at files or objects."""
-        standing = self._source.standing()
-        at = Checkpoint(standing.position, standing.commit_number, standing.recorded_at) if standing else NOTHING_SHOWN
+    def refresh(self) -> None:
+        """Find the end of the log, with a few reads of files or objects."""
+        shown = self._source.standing()
+        at = Checkpoint(shown.position, shown.commit_number, shown.recorded_at) if shown else NOTHING_SHOWN
         end = find_end(self._log)
         since = None
         if end.position > at.position:
             first = self._log.commit_info(at.commit_number + 1)
-            since = first.recorded_at.timestamp() if first else _unix(at.recorded_at)
+            since = first.recorded_at.timestamp() if first else _unix_time(at.recorded_at)
         with self._lock:
-            if end.position >= self._seen.position:
-                self._seen = Seen(end.position, end.recorded_at, end.unsealed, since)
+            if end.position >= self._end.position:
+                self._end = ObservedEnd(end.position, end.recorded_at, end.unsealed, since)
 
-    def saw(self, position: int) -> None:
-        """Take note of an event that this process appended."""
+    def note_append(self, position: int) -> None:
+        """Note an event that this process appended."""
         with self._lock:
-            if (more := position - self._seen.position) > 0:
+            if (added := position - self._end.position) > 0:
                 now = datetime.now(UTC)
-                since = self._seen.unseen_since or now.timestamp()
-                self._seen = Seen(position, now.isoformat(), self._seen.unsealed + more, since)
+                since = self._end.behind_since or now.timestamp()
+                self._end = ObservedEnd(position, now.isoformat(), self._end.unsealed + added, since)
 
     @property
-    def end(self) -> Seen:
-        """Where the log ends."""
-        return self._seen
+    def end(self) -> ObservedEnd:
+        """The end of the log."""
+        return self._end
 
     def lag(self, position: int) -> Lag:
-        """Tell how far rows that stand somewhere are behind; the seconds may be too many, by the time of a look."""
-        seen = self._seen
-        events = seen.position - position
+        """Return the lag of rows at a position; the seconds may be too high by the refresh interval."""
+        end = self._end
+        events = end.position - position
         if events <= 0:
             return Lag(0, 0.0)
-        since = seen.unseen_since
+        since = end.behind_since
         return Lag(events, None if since is None else round(max(time.time() - since, 0.0), 3))
 
 
-def _unix(moment: str) -> float | None:
-    return datetime.fromisoformat(moment).timestamp() if moment else None
+def _unix_time(text: str) -> float | None:
+    return datetime.fromisoformat(text).timestamp() if text else None

@@ -1,26 +1,30 @@
-"""Serves the page at ``/``: a few files of this package, read once, under headers that let nothing else run.
+"""Serve a domain's page: static files, read once, under headers that allow nothing from another origin.
 
-The page is plain HTML, CSS and JavaScript modules, without a build step and without a request to any other host. Its
-files are looked up by name in what was read at the start, so that no path of a request ever reaches the disk.
+A page makes no request to another host and needs no build step. A request names a file that was read at the start, so
+no path of a request reaches the disk.
 """
 
 from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from importlib.resources import files
+from pathlib import Path
 
 from fastapi import APIRouter, HTTPException, Request, Response
 
-_FOLDER = "page"
+from refold.event_schemas import UsageError
+
 _INDEX = "index.html"
-_TYPES = {
-    "html": "text/html; charset=utf-8",
-    "css": "text/css; charset=utf-8",
-    "js": "text/javascript; charset=utf-8",
-    "svg": "image/svg+xml",
+_MEDIA_TYPES = {
+    ".html": "text/html; charset=utf-8",
+    ".css": "text/css; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".json": "application/json",
+    ".svg": "image/svg+xml",
+    ".png": "image/png",
+    ".woff2": "font/woff2",
 }
-# Nothing inline, nothing from elsewhere, no frame around it. Scripts and styles are files, so 'self' is enough for all.
+# No inline script or style, nothing from another origin, no frame around the page.
 _POLICY = "default-src 'self'; object-src 'none'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
 _HEADERS = {
     "Content-Security-Policy": _POLICY,
@@ -28,19 +32,19 @@ _HEADERS = {
     "Referrer-Policy": "no-referrer",
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
-    # Names don't change with the content, so each use asks whether it did; the answer is mostly 304.
+    # A file keeps its name when its content changes, so the browser revalidates each use; most answers are 304.
     "Cache-Control": "no-cache",
 }
 
 
 @dataclass(frozen=True, slots=True)
 class PageFile:
-    """One file of the page, as it is sent.
+    """One file of a page.
 
     Attributes:
         content: its bytes.
-        media_type: what they are.
-        etag: changes when they do.
+        media_type: its content type.
+        etag: changes with the content.
     """
 
     content: bytes
@@ -48,47 +52,62 @@ class PageFile:
     etag: str
 
 
-def page_files() -> dict[str, PageFile]:
-    """Read the page's files from the installed package, by name.
+def read_page(folder: Path) -> dict[str, PageFile]:
+    """Read the files of a page by name; subfolders and files of other types are left out.
+
+    Args:
+        folder: holds ``index.html`` and the files that it uses.
+
+    Raises:
+        UsageError: the folder cannot be read, or has no ``index.html``.
 
     Example:
-        >>> sorted(name for name in page_files() if name.startswith("page"))
-        ['page.css', 'page.js']
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     _ = Path(folder, "index.html").write_text("<h1>Doors</h1>")
+        ...     read_page(Path(folder))["index.html"].media_type
+        'text/html; charset=utf-8'
     """
-    read = {}
-    for entry in files(__package__).joinpath(_FOLDER).iterdir():
-        media_type = _TYPES.get(entry.name.rpartition(".")[2])
-        if media_type:
-            content = entry.read_bytes()
-            read[entry.name] = PageFile(content, media_type, f'"{hashlib.sha256(content).hexdigest()[:20]}"')
-    return read
+    try:
+        found = {
+            path.name: path.read_bytes() for path in folder.iterdir() if path.suffix in _MEDIA_TYPES and path.is_file()
+        }
+    except OSError as error:
+        raise UsageError(f"The page in {folder} cannot be read: {error.strerror}. Check the domain's page=.") from error
+    if _INDEX not in found:
+        raise UsageError(f"The page in {folder} has no {_INDEX}. Add it, or leave out the domain's page=.")
+    return {
+        name: PageFile(content, _MEDIA_TYPES[Path(name).suffix], f'"{hashlib.sha256(content).hexdigest()[:20]}"')
+        for name, content in found.items()
+    }
 
 
-def page_router() -> APIRouter:
-    """Make the router that serves ``/`` and ``/static/NAME``; neither stands in the OpenAPI document.
+def page_router(folder: Path) -> APIRouter:
+    """Return a router for ``/`` and ``/static/NAME``; neither is in the OpenAPI document.
 
-    Example:
-        >>> from fastapi import FastAPI
-        >>> app = FastAPI()
-        >>> app.include_router(page_router())
+    Args:
+        folder: as for :func:`read_page`.
+
+    Raises:
+        UsageError: as for :func:`read_page`.
     """
     router = APIRouter(include_in_schema=False)
-    found = page_files()
+    files = read_page(folder)
 
     async def page(request: Request) -> Response:
-        return _answer(request, found[_INDEX])
+        return _respond(request, files[_INDEX])
 
     async def static(request: Request, name: str) -> Response:
-        if name not in found or name == _INDEX:
+        if name not in files or name == _INDEX:
             raise HTTPException(404, f"The page has no file {name!r}.")
-        return _answer(request, found[name])
+        return _respond(request, files[name])
 
     for path, handle in (("/", page), ("/static/{name}", static)):
         router.add_api_route(path, handle, methods=["GET", "HEAD"])
     return router
 
 
-def _answer(request: Request, file: PageFile) -> Response:
+def _respond(request: Request, file: PageFile) -> Response:
     headers = {**_HEADERS, "ETag": file.etag}
     known = request.headers.get("if-none-match", "")
     if file.etag in (tag.strip().removeprefix("W/") for tag in known.split(",")):

@@ -1,4 +1,4 @@
-"""The supervisor of several workers, as a worker sees it: nobody tells it to end if the supervisor was killed."""
+"""A worker process stops with its supervisor: nobody else stops it if the supervisor was killed."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import signal
 import threading
 
 
-def end_with_parent() -> None:
-    """Let a worker end in order when its supervisor is gone, which may have been killed; elsewhere it does nothing."""
+def stop_with_parent() -> None:
+    """Stop this process in order when its parent process ends; do nothing in a process without such a parent."""
     if (parent := multiprocessing.parent_process()) is None:
         return
 

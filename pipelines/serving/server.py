@@ -1,4 +1,4 @@
-"""The server: one uvicorn process, or a supervisor of many."""
+"""Run the server: one uvicorn process, or a supervisor of several worker processes."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 from collections.abc import Callable
+from typing import Any
 
 import uvicorn
 from uvicorn.config import STARTUP_FAILURE
@@ -16,15 +17,23 @@ from refold.pipelines.serving.app import create_app
 from refold.pipelines.serving.http.protocol import BoundedProtocol
 from refold.pipelines.serving.settings import ENVIRONMENT, ServeSettings
 
-_KEEP_ALIVE_SECONDS = 30
-_DRAIN_SECONDS = 30
+_OPTIONS: dict[str, Any] = {
+    "log_level": "warning",
+    "access_log": False,
+    "server_header": False,
+    "proxy_headers": False,
+    "lifespan": "on",
+    "http": BoundedProtocol,
+    "timeout_keep_alive": 30,
+    "timeout_graceful_shutdown": 30,  # as long as a request may take by default
+}
 
 
 def bind(host: str, port: int) -> socket.socket:
     """Open the socket to listen on.
 
     Raises:
-        UsageError: it cannot be had.
+        UsageError: the address or the port is not available.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
@@ -32,47 +41,41 @@ def bind(host: str, port: int) -> socket.socket:
     except OSError as error:
         raise UsageError(
             f"Cannot listen at {host}:{port}: {error.strerror or error}. Give another --host or --port; port 0 takes "
-            "any that is free."
+            "any free port."
         ) from error
 
 
 def run(settings: ServeSettings, listening: socket.socket, *, workers: int, begin: Callable[[], None]) -> None:
-    """Serve until told to stop.
+    """Serve until a signal stops the process.
 
     Args:
-        settings: how to serve.
+        settings: of the server.
         listening: from :func:`bind`.
-        workers: how many processes.
-        begin: called when the settings are found good, just before requests are taken.
+        workers: the number of processes.
+        begin: called when the settings are valid, just before the server accepts requests.
 
     Raises:
-        RefoldError: it could not start, or its stream failed.
+        RefoldError: the server could not start, or its stream failed.
     """
-    options = {
-        "log_level": "warning",
-        "access_log": False,
-        "server_header": False,
-        "proxy_headers": False,
-        "lifespan": "on",
-        "http": BoundedProtocol,
-        "timeout_keep_alive": _KEEP_ALIVE_SECONDS,
-        "timeout_graceful_shutdown": _DRAIN_SECONDS,
-    }
-    app = create_app(settings)  # for many workers too: what is wrong with the settings is said here, once
+    app = create_app(settings)  # also before workers start, so that an invalid setting is reported once
     begin()
-    if workers == 1:
-        server = uvicorn.Server(uvicorn.Config(app, **options))  # type: ignore[arg-type]
-        for number in (signal.SIGINT, signal.SIGTERM):  # uvicorn raises again, at its end, what it was ended by
-            signal.signal(number, lambda *_: setattr(server, "should_exit", True))
-        server.run(sockets=[listening])
-        if app.failure is not None:
-            raise RefoldError(f"The stream failed: {app.failure}") from app.failure
-        if not server.started:
-            raise RefoldError("The server could not start; what it said above tells why.")
+    if workers > 1:
+        _run_workers(settings, listening, workers)
         return
+    server = uvicorn.Server(uvicorn.Config(app, **_OPTIONS))
+    for number in (signal.SIGINT, signal.SIGTERM):  # uvicorn raises the signal again after it has stopped
+        signal.signal(number, lambda *_: setattr(server, "should_exit", True))
+    server.run(sockets=[listening])
+    if app.failure is not None:
+        raise RefoldError(f"The stream failed: {app.failure}") from app.failure
+    if not server.started:
+        raise RefoldError("The server could not start; see the messages above.")
+
+
+def _run_workers(settings: ServeSettings, listening: socket.socket, workers: int) -> None:
     os.environ[ENVIRONMENT] = settings.dump()
-    config = uvicorn.Config("refold.pipelines.serving.app:from_environment", factory=True, workers=workers, **options)  # type: ignore[arg-type]
+    config = uvicorn.Config(f"{create_app.__module__}:from_environment", factory=True, workers=workers, **_OPTIONS)
     supervisor = Multiprocess(config, sockets=[listening])
     supervisor.run()
     if any(process.exitcode == STARTUP_FAILURE for process in supervisor.processes):
-        raise RefoldError("A worker could not start; what it said above tells why.")
+        raise RefoldError("A worker could not start; see the messages above.")

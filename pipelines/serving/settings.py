@@ -1,4 +1,4 @@
-"""What a server is told when it starts; worker processes get it through the environment."""
+"""The settings of a server; a worker process receives them through its environment."""
 
 from __future__ import annotations
 
@@ -10,34 +10,34 @@ from dataclasses import dataclass
 ENVIRONMENT = "REFOLD_SERVE_SETTINGS"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)  # without slots, so that a default can be read from the class
 class ServeSettings:
-    """How to serve.
+    """The settings of ``refold serve``; the command's options take their defaults from here.
 
     Attributes:
         domain: entry-point name or dotted path.
         log: URL of the event log.
-        read_models: URL below which read models are published.
+        read_models: URL of the published read models.
+        runner: of the stream; None for the local runner.
+        beam_arguments: Beam options of the stream.
         stream: follow the log in this process, and answer from its live database.
         publish_every: seconds between two generations that the stream publishes.
-        runner: of the stream; None for the local default.
-        beam_arguments: Beam's options for it.
-        commands: whether commands are taken.
-        query: whether SQL of analysts is taken.
-        host: the address that is listened on.
-        hosts: further names that requests may ask for, such as a proxy's.
-        tokens_file: where tokens are, beside those of the environment; None for none.
+        commands: take commands.
+        query: take SQL queries at ``POST /query``.
+        host: the address to listen on.
+        hosts: further hosts that a request may name, such as a proxy's.
+        tokens_file: a file of tokens, in addition to those of the environment; None for no file.
         max_wait: how long a request may wait for a position, in seconds.
-        rate: requests a token, such as ``"200/second"``; None for the default of the address.
+        rate: requests of each token, such as ``"200/second"``; None for no limit on loopback, else 200 a second.
     """
 
     domain: str
     log: str
     read_models: str
-    stream: bool = False
-    publish_every: float = 10.0
     runner: str | None = None
     beam_arguments: tuple[str, ...] = ()
+    stream: bool = False
+    publish_every: float = 10.0
     commands: bool = True
     query: bool = False
     host: str = "127.0.0.1"
@@ -47,7 +47,7 @@ class ServeSettings:
     rate: str | None = None
 
     def dump(self) -> str:
-        """Write them for a worker process.
+        """Return the settings as text for a worker process.
 
         Example:
             >>> settings = ServeSettings(domain="orders", log="log", read_models="read-models")
@@ -58,7 +58,7 @@ class ServeSettings:
 
     @staticmethod
     def load(environ: Mapping[str, str]) -> ServeSettings:
-        """Read what :meth:`dump` wrote."""
+        """Read the settings that :meth:`dump` wrote."""
         values = json.loads(environ[ENVIRONMENT])
-        tuples = {name: tuple(values[name]) for name in ("beam_arguments", "hosts")}
+        tuples = {name: tuple(value) for name, value in values.items() if isinstance(value, list)}
         return ServeSettings(**{**values, **tuples})

@@ -1,4 +1,4 @@
-"""Telling: routes that say how the server and what it serves are doing."""
+"""Status routes: how the server, the log and the read models are doing."""
 
 from __future__ import annotations
 
@@ -14,23 +14,24 @@ from prometheus_client import CONTENT_TYPE_LATEST
 
 from refold.event_schemas import GenerationError
 from refold.pipelines.serving.http.problems import problem
-from refold.pipelines.serving.serving import Serving
+from refold.pipelines.serving.serve_metrics import exposition
+from refold.pipelines.serving.server_state import ServerState
 
-_GENERATIONS = 20
+_MAX_GENERATIONS = 20
 _CONSTANT = orjson.dumps({"data": {"text": "constant " * 20}, "position": 1, "status": "current", "next": None})
 
 
-def telling_router(serving: Callable[[], Serving]) -> APIRouter:
-    """Make the routes.
+def status_router(state: Callable[[], ServerState]) -> APIRouter:
+    """Return the status routes.
 
     Args:
-        serving: gives the server that runs.
+        state: returns the state of the running server.
     """
     router = APIRouter(tags=["operation"])
 
-    @router.get("/status", summary="Where the log, the read models and their generations stand.")
+    @router.get("/status", summary="Positions of the log, the read models and their generations.")
     async def status() -> dict[str, Any]:
-        return await asyncio.to_thread(_status, serving())
+        return await asyncio.to_thread(_status, state())
 
     @router.get("/healthz", summary="Whether the process is alive.")
     async def healthz() -> dict[str, str]:
@@ -39,20 +40,21 @@ def telling_router(serving: Callable[[], Serving]) -> APIRouter:
     @router.get(
         "/readyz",
         summary="Whether read models can be served.",
-        responses={503: {"description": "Nothing is published or opened yet."}},
+        responses={503: {"description": "Nothing is published or open yet."}},
     )
     async def readyz() -> Any:
-        if serving().source.standing() is None:
-            detail = "Nothing is published, or opened, yet."
+        if state().source.standing() is None:
+            detail = "Nothing is published or open yet."
             return problem(503, detail=detail, code="unavailable", headers={"retry-after": "1"})
         return {"status": "ready"}
 
     @router.get("/metrics", summary="Prometheus metrics of this process.", response_class=Response)
     async def metrics() -> Response:
-        server = serving()
-        return Response(server.measured.text(server.watch, server.source.standing()), media_type=CONTENT_TYPE_LATEST)
+        server = state()
+        text = exposition(server.metrics, server.tail, server.source.standing())
+        return Response(text, media_type=CONTENT_TYPE_LATEST)
 
-    if os.environ.get("REFOLD_SERVE_CONSTANT"):  # for benchmarks.serve: what a request costs that asks nothing
+    if os.environ.get("REFOLD_SERVE_CONSTANT"):  # benchmarks.serve measures a request without a query
 
         @router.get("/benchmark/constant", include_in_schema=False)
         async def constant() -> Response:
@@ -61,13 +63,13 @@ def telling_router(serving: Callable[[], Serving]) -> APIRouter:
     return router
 
 
-def _status(serving: Serving) -> dict[str, Any]:
-    """Look around; in a thread, since it reads files or objects."""
-    standing = serving.source.standing()
+def _status(state: ServerState) -> dict[str, Any]:
+    """Collect the status; reads files or objects, so it runs in a thread."""
+    shown = state.source.standing()
     generations = []
-    for number in reversed(serving.generations.numbers()[-_GENERATIONS:]):
-        with suppress(GenerationError):  # collected since it was listed
-            found = serving.generations.get(number)
+    for number in reversed(state.generations.numbers()[-_MAX_GENERATIONS:]):
+        with suppress(GenerationError):  # collected since the listing
+            found = state.generations.get(number)
             generations.append(
                 {
                     "number": number,
@@ -77,18 +79,18 @@ def _status(serving: Serving) -> dict[str, Any]:
                     "rows": sum(table.rows for table in found.tables.values()),
                 }
             )
-    end = serving.watch.end
-    lag = serving.watch.lag(standing.position) if standing else None
+    end = state.tail.end
+    lag = state.tail.lag(shown.position) if shown else None
     return {
-        "domain": serving.domain.name,
+        "domain": state.domain.name,
         "log": {"position": end.position, "recorded_at": end.recorded_at or None},
-        "read_models": standing
+        "read_models": shown
         and {
-            "position": standing.position,
-            "last_updated": standing.last_updated,
-            "generation": standing.generation,
+            "position": shown.position,
+            "last_updated": shown.last_updated,
+            "generation": shown.generation,
             "lag": lag and {"events": lag.events, "seconds": lag.seconds},
-            "source": "live" if serving.settings.stream else "generation",
+            "source": "live" if state.settings.stream else "generation",
         },
         "generations": generations,
     }

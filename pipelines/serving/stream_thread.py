@@ -1,4 +1,4 @@
-"""Following: the stream of a server that answers from its live database."""
+"""The stream of ``refold serve --stream``, in a thread of the server."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from refold.warehouse.queries.readers import LiveReader, lookup_indexes
 _log = logging.getLogger("refold.serve")
 
 
-class Following:
+class StreamThread:
     """A stream in a thread of the server.
 
     Args:
-        settings: how to serve.
+        settings: of the server.
         log: the log.
-        reader: is told of each live database, and of each change.
-        on_failure: called in the stream's thread if it fails.
+        reader: receives each live database, and a notice of each change.
+        on_failure: called in the stream's thread if the stream fails.
 
     Attributes:
-        error: why the stream failed; None as long as it does not.
+        error: why the stream failed; None while it has not.
     """
 
     def __init__(
@@ -37,16 +37,16 @@ class Following:
         self._log = log
         self._reader = reader
         self._on_failure = on_failure
-        self._told = threading.Event()
+        self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="stream")
 
     def start(self) -> None:
-        """Begin."""
+        """Start the stream."""
         self._thread.start()
 
     def stop(self) -> None:
-        """Publish what there is, and end."""
-        self._told.set()
+        """Publish what the stream applied, and stop."""
+        self._stopping.set()
         self._thread.join()
 
     def _run(self) -> None:
@@ -57,18 +57,18 @@ class Following:
                 self._settings.read_models,
                 parse_options(self._settings.runner, self._settings.beam_arguments),
                 publish_every=self._settings.publish_every,
-                stop=self._told.is_set,
-                report=self._hear,
+                stop=self._stopping.is_set,
+                report=self._report,
                 on_open=self._reader.adopt,
                 indexes=lookup_indexes(load_domain(self._settings.domain)),
             )
         except BaseException as error:
             self.error = error
-            _log.error("The stream failed, and so the server ends: %s", error)
+            _log.error("The stream failed, so the server stops: %s", error)
             self._on_failure()
 
-    def _hear(self, moment: ProgressReport) -> None:
-        if moment.what == "turn":
+    def _report(self, progress: ProgressReport) -> None:
+        if progress.what == "turn":
             self._reader.moved()
-        elif moment.text:
-            _log.info(moment.text)
+        elif progress.text:
+            _log.info(progress.text)

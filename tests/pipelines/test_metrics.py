@@ -61,10 +61,10 @@ def test_all_that_is_told_is_served() -> None:
         metrics.log_moved(12, "2025-03-01T12:00:00+00:00", 5)
         metrics.read_models_at(9, 3, 1.5, ["seen", "weights"])
         metrics.read_models_at(0, 12, None, ["losses"])
-        metrics.turn(4, 0.02)
-        metrics.turn(2, 0.2)
+        metrics.micro_batch(4, 0.02)
+        metrics.micro_batch(2, 0.2)
         metrics.published(7, 0.4)
-        metrics.rebuild_progress(2, 8, 100)
+        metrics.report(RebuildProgress("replay", done=2, planned=8, events=100))
         metrics.dead_letters({"weights": 2, "": 1})
         metrics.dead_letters({"weights": 1})
         told = scrape(metrics.port)
@@ -88,7 +88,7 @@ def test_all_that_is_told_is_served() -> None:
 def test_several_live_side_by_side_and_end() -> None:
     """Each has values of its own; a port that is closed is free again, and one that is taken is an error."""
     one, other = serve_metrics(0), serve_metrics(0)
-    one.turn(1, 0.1)
+    one.micro_batch(1, 0.1)
     assert scrape(one.port)["refold_stream_turns_total", ""] == 1
     assert scrape(other.port)["refold_stream_turns_total", ""] == 0
     port = one.port
@@ -123,7 +123,7 @@ def test_a_rebuild_tells_how_far_it_is(log: EventLog, tmp_path: Path) -> None:
 def test_a_command_tells_where_its_metrics_are(capsys: pytest.CaptureFixture[str]) -> None:
     """They can be fetched until its work is done."""
     with metered(0) as metrics:
-        metrics.turn(3, 0.1)
+        metrics.micro_batch(3, 0.1)
         told = re.fullmatch(r"Metrics at http://127\.0\.0\.1:(\d+)/metrics\n", capsys.readouterr().err)
         assert told
         assert scrape(int(told[1]))["refold_stream_events_total", ""] == 3

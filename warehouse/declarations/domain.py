@@ -6,6 +6,7 @@ import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import entry_points
+from pathlib import Path
 from typing import Any
 
 import duckdb
@@ -47,6 +48,9 @@ class Domain:
         views: SQL over the read models, in the order in which they may build on each other.
         deciders: the write side: which commands there are, and which events they lead to.
         endpoints: the query side: what is answered over HTTP.
+        page: a folder with ``index.html`` and the static files that it uses. ``refold serve`` serves the index at
+            ``/`` and the files at ``/static/NAME``; a domain without a page has no ``/``. The page reads the same
+            HTTP API as any client, and may load nothing from another host.
 
     Raises:
         ContractError: events and upcasters contradict each other, an upcaster does not bind, or two deciders take the
@@ -70,6 +74,7 @@ class Domain:
     views: tuple[View, ...] = ()
     deciders: tuple[Decider[Any], ...] = ()
     endpoints: tuple[Endpoint, ...] = ()
+    page: Path | None = None
     registry: Registry = field(init=False, repr=False, compare=False)
     upcaster_sql: Mapping[SchemaKey, str] = field(init=False, repr=False, compare=False)
     commands: Mapping[str, tuple[Decider[Any], type]] = field(init=False, repr=False, compare=False)

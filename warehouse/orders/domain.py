@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from refold.event_schemas.orders import DECIDERS, EVENTS, UPCASTERS
 from refold.warehouse.declarations.domain import Domain
 from refold.warehouse.declarations.projection import View
@@ -57,5 +59,6 @@ ORDERS = Domain(
     views=(REVENUE_BY_MONTH, REVENUE_DASHBOARD),
     deciders=DECIDERS,
     endpoints=ENDPOINTS,
+    page=Path(__file__).with_name("page"),
 )
 """Orders, customers, revenue and stock."""

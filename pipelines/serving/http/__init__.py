@@ -1,1 +1,1 @@
-"""HTTP as such: hosts, tokens, limits, request bodies, problem documents. Nothing here knows a read model."""
+"""HTTP without read models: hosts, tokens, limits, request bodies, problem documents."""

@@ -1,4 +1,4 @@
-"""The body of a request: read whole before the application runs, within bounds of size and time, and real JSON."""
+"""Request bodies: read completely before the application runs, limited in size and time, and checked as JSON."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from refold.pipelines.serving.http.problems import ServingError
 
 
 class BodyTooLargeError(ServingError):
-    """A body has more bytes than are taken."""
+    """A body exceeds the size limit."""
 
     status = 413
     code = "size"
@@ -26,42 +26,42 @@ class BodyTooSlowError(ServingError):
 
 
 class BodyMalformedError(ServingError):
-    """A body that says it is JSON, and is not."""
+    """A body is declared as JSON and is not valid JSON."""
 
     status = 400
     code = "malformed"
 
 
-def too_large(most: int) -> BodyTooLargeError:
-    """Make the error of a body of more than so many bytes."""
-    return BodyTooLargeError(f"A body of at most {most:,} bytes is taken.")
+def too_large(max_bytes: int) -> BodyTooLargeError:
+    """Return the error for a body that exceeds a limit."""
+    return BodyTooLargeError(f"The body is too large. The limit is {max_bytes:,} bytes.")
 
 
-async def read_body(receive: Receive, *, most: int, until: float) -> bytes | None:
-    """Read a whole body.
+async def read_body(receive: Receive, *, max_bytes: int, deadline: float) -> bytes | None:
+    """Read a complete body.
 
     Args:
         receive: of the request.
-        most: bytes that are taken.
-        until: when it must be here, by the clock of the event loop.
+        max_bytes: the size limit.
+        deadline: when the body must be complete, by the clock of the event loop.
 
     Returns:
-        None if the caller went away: what came of it must not be acted on.
+        None if the client disconnected: a partial body must not be acted on.
 
     Raises:
-        BodyTooLargeError: more bytes came.
-        BodyTooSlowError: it did not end in time.
+        BodyTooLargeError: the body exceeds the limit.
+        BodyTooSlowError: the body is not complete at the deadline.
     """
     body = bytearray()
     try:
-        async with asyncio.timeout_at(until):
+        async with asyncio.timeout_at(deadline):
             while True:
                 message = await receive()
                 if message["type"] != "http.request":
                     return None
                 body += message.get("body", b"")
-                if len(body) > most:
-                    raise too_large(most)
+                if len(body) > max_bytes:
+                    raise too_large(max_bytes)
                 if not message.get("more_body", False):
                     return bytes(body)
     except TimeoutError as error:
@@ -69,10 +69,10 @@ async def read_body(receive: Receive, *, most: int, until: float) -> bytes | Non
 
 
 def check_json(body: bytes) -> None:
-    """Refuse what only looks like JSON, or breaks further in: bad UTF-8, half surrogates, endless nesting, NUL.
+    """Check that a body is JSON: valid UTF-8, no lone surrogate, no NUL, no extreme nesting.
 
     Raises:
-        BodyMalformedError: it is such.
+        BodyMalformedError: it is not.
 
     Example:
         >>> check_json(b'{"order_id": "order-1"}')
@@ -82,19 +82,19 @@ def check_json(body: bytes) -> None:
     except orjson.JSONDecodeError as error:
         raise BodyMalformedError(f"The body is not JSON: {error}.") from error
     if b"\\u0000" in body and _has_nul(document):
-        raise BodyMalformedError("The body has a NUL character.")
+        raise BodyMalformedError("The body contains a NUL character.")
 
 
 def _has_nul(value: Any) -> bool:
     if isinstance(value, str):
         return "\0" in value
     if isinstance(value, dict):
-        return any(_has_nul(key) or _has_nul(held) for key, held in value.items())
+        return any(_has_nul(key) or _has_nul(item) for key, item in value.items())
     return isinstance(value, list) and any(map(_has_nul, value))
 
 
 def replay(body: bytes, receive: Receive) -> Receive:
-    """Give a body that was read already, and then whatever comes."""
+    """Return a ``receive`` that yields a body that was already read, then the remaining messages."""
     messages: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
 
     async def replayed() -> Message:

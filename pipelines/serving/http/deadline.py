@@ -1,6 +1,7 @@
-"""How long a request may take: at its end the caller is answered, whatever the application is at.
+"""The time limit of a request: when it expires, the client gets a response, whatever the application is doing.
 
-A handler that waits is cancelled. One that runs in a thread cannot be: it goes on, and what it answers is dropped.
+A handler that awaits is cancelled. A handler that runs in a thread cannot be: the thread continues, and its response is
+dropped.
 """
 
 from __future__ import annotations
@@ -17,62 +18,39 @@ _SAFETY_HEADERS = [
     (b"cross-origin-resource-policy", b"same-origin"),
     (b"referrer-policy", b"no-referrer"),
 ]
-"""Answers are data of this server for its own callers: no other site shall frame, embed or reinterpret them."""
+"""No other site may frame, embed or reinterpret a response."""
 
 
-class Deadline:
-    """Runs an application for one request, and answers in its place when time is up.
+async def run_until(
+    deadline: float, app: ASGIApp, scope: Scope, receive: Receive, send: Send, *, seconds: float
+) -> None:
+    """Run an application for one request; at the deadline, respond in its place.
 
     Args:
-        seconds: how long it may take.
+        deadline: by the clock of the event loop.
+        app: the application.
         scope: of the request.
         receive: of the request.
         send: of the request.
-
-    Attributes:
-        at: when time is up, by the clock of the event loop.
+        seconds: the time limit, for the message.
     """
+    started = False
 
-    __slots__ = ("_answering", "_expired", "_receive", "_scope", "_seconds", "_send", "_started", "_task", "at")
-
-    def __init__(self, seconds: float, scope: Scope, receive: Receive, send: Send) -> None:
-        self.at = asyncio.get_running_loop().time() + seconds
-        self._seconds = seconds
-        self._scope, self._receive, self._send = scope, receive, send
-        self._started = self._expired = False
-        self._task: asyncio.Task[None] | None = None
-        self._answering: asyncio.Task[None] | None = None
-
-    async def run(self, app: ASGIApp, receive: Receive) -> None:
-        """Run the application until it is done, or time is up."""
-        self._task = asyncio.current_task()
-        timer = asyncio.get_running_loop().call_at(self.at, self._expire)
-        try:
-            await app(self._scope, receive, self._pass_on)
-        except asyncio.CancelledError:
-            if not self._expired or self._task is None or self._task.uncancel():
-                raise  # somebody else's
-        finally:
-            timer.cancel()
-            if self._answering is not None:
-                await self._answering
-
-    async def _pass_on(self, message: Message) -> None:
-        if self._answering is not None:
-            return  # the caller has been answered
+    async def send_with_headers(message: Message) -> None:
+        nonlocal started
         if message["type"] == "http.response.start":
-            self._started = True
+            started = True
             message = {**message, "headers": [*message.get("headers", ()), *_SAFETY_HEADERS]}
-        await self._send(message)
+        await send(message)
 
-    def _expire(self) -> None:
-        self._expired = True
-        if not self._started:
-            self._answering = asyncio.ensure_future(self._answer())
-        if self._task is not None:
-            self._task.cancel()
-
-    async def _answer(self) -> None:
-        detail = f"The request took more than {self._seconds:g} seconds. Whether it was carried out is not known."
-        answer = problem(503, detail=detail, code="time", headers={"retry-after": "1"})
-        await answer(self._scope, self._receive, self._send)
+    limit = asyncio.timeout_at(deadline)
+    try:
+        async with limit:
+            await app(scope, receive, send_with_headers)
+    except TimeoutError:
+        if not limit.expired():
+            raise
+        if not started:
+            detail = f"The request took more than {seconds:g} seconds. It may or may not have been carried out."
+            response = problem(503, detail=detail, code="time", headers={"retry-after": "1"})
+            await response(scope, receive, send)

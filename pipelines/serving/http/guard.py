@@ -1,12 +1,12 @@
-"""The guard: what every request passes before the application sees it.
+"""The guard: the checks that every request passes before the application sees it.
 
-In this order: the request line, host and origin, who asks and whether so often, what for, how many are under way, how
-large the body, and how long it all may take. Each refusal is a problem document, and none of them reaches a route, so
-it changes nothing.
+In this order: request line, host and origin, token and rate, scope, requests in flight, body, time. Each refusal is a
+problem document. A refused request reaches no route, so it changes nothing.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -22,45 +22,39 @@ from refold.pipelines.serving.http.bodies import (
     replay,
     too_large,
 )
-from refold.pipelines.serving.http.deadline import Deadline
+from refold.pipelines.serving.http.deadline import run_until
 from refold.pipelines.serving.http.host_policy import host_of, is_own_origin
 from refold.pipelines.serving.http.problems import ServingError, problem, problem_of
-from refold.pipelines.serving.http.rate_limits import make_rates
+from refold.pipelines.serving.http.rate_limits import parse_rate
 from refold.pipelines.serving.http.request_line import check_request_line
-from refold.pipelines.serving.http.tokens import (
-    ANYBODY,
-    Grant,
-    Scope,
-    Tokens,
-)
+from refold.pipelines.serving.http.tokens import ANONYMOUS, Grant, Scope, Tokens
 
 ScopeOf = Callable[[str, str], Scope | None]
-"""Method and path to the scope that is needed; None if anybody may ask."""
+"""From a method and a path to the scope that it needs; None if it needs no token."""
 
 _HEADERS = frozenset({b"authorization", b"host", b"origin", b"content-length", b"content-type", b"transfer-encoding"})
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
-_MAX_DIGITS = 15
-_MAX_DRAINED = 64 << 20
-"""A body of so many bytes is taken and thrown away after a refusal: a client that still sends reads no answer."""
-
+_MAX_LENGTH_DIGITS = 15
+_MAX_DISCARDED = 64 << 20
+"""After a refusal, a body of up to 64 MiB is read and discarded: a client that is still sending reads no response."""
 
 PUBLIC_RATE = "200/second"
-"""What others than this machine are allowed unless it is said otherwise."""
+"""The default rate limit of a server that other machines reach."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RequestLimits:
-    """What one request, and all together, may take.
+    """The limits on requests, in one server process.
 
     Attributes:
         body_bytes: of one request.
-        seconds: from a request's head to the end of its answer.
-        in_flight: requests at the same time, in one process.
-        rate: requests a token, or a client address where there is no token, such as ``"200/second"``, in one process;
-            None for any number.
+        seconds: from the end of a request's head to the end of its response.
+        in_flight: concurrent requests.
+        rate: requests of one token, or of one client address without a token, such as ``"200/second"``; None for no
+            limit.
 
     Raises:
-        UsageError: one of them lets nothing through, or cannot be meant.
+        UsageError: a limit is invalid or allows no request.
     """
 
     body_bytes: int = 1 << 20
@@ -73,17 +67,17 @@ class RequestLimits:
             if getattr(self, name) <= 0:
                 raise UsageError(f"{name} is {getattr(self, name)}; expected more than 0.")
         if self.rate:
-            make_rates(self.rate)
+            parse_rate(self.rate)
 
 
 class Guard:
-    """The guard as ASGI middleware; what the caller may do is left in ``scope["state"]["grant"]``.
+    """ASGI middleware that checks every request, and leaves the caller's grant in ``scope["state"]["grant"]``.
 
     Args:
-        app: whom it guards.
-        tokens: those that are known; with none, everybody may do everything.
-        scope_of: which scope a method and path need.
-        limits: what requests may take.
+        app: the application to protect.
+        tokens: the known tokens; without any, every caller may do everything.
+        scope_of: returns the scope that a method and a path need.
+        limits: on requests.
         hosts: the hosts that a request may name; None for any.
 
     Example:
@@ -106,40 +100,40 @@ class Guard:
         self._scope_of = scope_of
         self._limits = limits
         self._hosts = hosts
-        self._rates = make_rates(limits.rate) if limits.rate else None
+        self._rate_limit = parse_rate(limits.rate) if limits.rate else None
         self._in_flight = 0
 
     async def __call__(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
-        """Refuse a request, or hand it on."""
+        """Refuse a request, or pass it on."""
         if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
             return
         if scope["type"] != "http":
-            await send({"type": "websocket.close", "code": 1008})  # nothing here speaks it
+            await send({"type": "websocket.close", "code": 1008})  # no route is a web socket
             return
         headers = {name: value for name, value in scope["headers"] if name in _HEADERS}
         refusal = self._refuse(scope, headers)
         if refusal is not None:
-            if _has_no_end(headers):
+            if _is_body_endless(headers):
                 refusal.headers["connection"] = "close"
             await refusal(scope, receive, send)
             return
         self._in_flight += 1
         try:
-            await self._hand_on(scope, headers, receive, send)
+            await self._pass_on(scope, headers, receive, send)
         finally:
             self._in_flight -= 1
 
     def _refuse(self, scope: AsgiScope, headers: dict[bytes, bytes]) -> Response | None:
-        wrong = check_request_line(scope.get("raw_path") or scope["path"].encode(), scope["query_string"])
-        if wrong is not None:
-            return problem(wrong[0], detail=wrong[1], code="malformed")
-        return self._check_doors(scope, headers) or self._check_caller(scope, headers) or self._check_size(headers)
+        invalid = check_request_line(scope.get("raw_path") or scope["path"].encode(), scope["query_string"])
+        if invalid is not None:
+            return problem(invalid[0], detail=invalid[1], code="malformed")
+        return self._check_host(scope, headers) or self._check_caller(scope, headers) or self._check_load(headers)
 
-    def _check_doors(self, scope: AsgiScope, headers: dict[bytes, bytes]) -> Response | None:
+    def _check_host(self, scope: AsgiScope, headers: dict[bytes, bytes]) -> Response | None:
         host = headers.get(b"host", b"")
         if self._hosts is not None and host_of(host) not in self._hosts:
-            return problem(421, detail="This server does not go by the host of the request.", code="host")
+            return problem(421, detail="This server does not serve the host of the request.", code="host")
         if scope["method"] in _SAFE:
             return None
         if b"origin" in headers and not is_own_origin(headers[b"origin"], host, self._hosts):
@@ -153,16 +147,16 @@ class Guard:
         if needed is None:
             return None
         grant = self._grant_of(headers)
-        if self._rates is not None:
-            # A token and an address must not share a count: a token's name could be written like one.
+        if self._rate_limit is not None:
+            # The prefix keeps the counts apart: a token may be named like an address.
             caller = f"token {grant.name}" if grant and self._tokens else f"at {(scope.get('client') or ('',))[0]}"
-            seconds = self._rates.wait_for(caller)
+            seconds = self._rate_limit.retry_after(caller)
             if seconds:
-                detail = f"At most {self._limits.rate} requests are taken. Ask again later."
+                detail = f"The rate limit is {self._limits.rate}. Try again later."
                 return problem(429, detail=detail, code="rate", headers={"retry-after": str(seconds)})
         if grant is None:
             challenge = {"www-authenticate": 'Bearer realm="refold"'}
-            detail = "Send Authorization: Bearer TOKEN, with a token that is known and has not expired."
+            detail = "Send Authorization: Bearer TOKEN, with a known token that has not expired."
             return problem(401, detail=detail, code="token", headers=challenge)
         if not grant.allows(needed):
             challenge = {"www-authenticate": f'Bearer error="insufficient_scope", scope="{needed}"'}
@@ -172,43 +166,45 @@ class Guard:
 
     def _grant_of(self, headers: dict[bytes, bytes]) -> Grant | None:
         if not self._tokens:
-            return ANYBODY
+            return ANONYMOUS
         scheme, _, secret = headers.get(b"authorization", b"").partition(b" ")
         return self._tokens.scopes_of(secret.strip()) if scheme.lower() == b"bearer" else None
 
-    def _check_size(self, headers: dict[bytes, bytes]) -> Response | None:
+    def _check_load(self, headers: dict[bytes, bytes]) -> Response | None:
         if self._in_flight >= self._limits.in_flight:
-            busy = {"retry-after": "1"}
-            return problem(503, detail="Too many requests are under way. Ask again.", code="busy", headers=busy)
+            retry = {"retry-after": "1"}
+            return problem(503, detail="Too many requests are in flight. Try again.", code="busy", headers=retry)
         length = headers.get(b"content-length", b"0")
         if not length.isdigit():
-            return problem(400, detail="Content-Length is no number.", code="malformed")
-        if len(length) > _MAX_DIGITS or int(length) > self._limits.body_bytes:
+            return problem(400, detail="Content-Length is not a number.", code="malformed")
+        if len(length) > _MAX_LENGTH_DIGITS or int(length) > self._limits.body_bytes:
             return problem_of(too_large(self._limits.body_bytes))
         return None
 
-    async def _hand_on(self, scope: AsgiScope, headers: dict[bytes, bytes], receive: Receive, send: Send) -> None:
-        deadline = Deadline(self._limits.seconds, scope, receive, send)
+    async def _pass_on(self, scope: AsgiScope, headers: dict[bytes, bytes], receive: Receive, send: Send) -> None:
+        seconds = self._limits.seconds
+        deadline = asyncio.get_running_loop().time() + seconds
         if headers.get(b"content-length", b"0") != b"0" or b"transfer-encoding" in headers:
             try:
-                body = await read_body(receive, most=self._limits.body_bytes, until=deadline.at)
+                body = await read_body(receive, max_bytes=self._limits.body_bytes, deadline=deadline)
                 if body and _media_type(headers) == b"application/json":
                     check_json(body)
             except ServingError as error:
-                # More of the body may come, and nobody knows how much.
+                # An unknown part of the body may still arrive.
                 close = None if isinstance(error, BodyMalformedError) else {"connection": "close"}
                 await problem_of(error, headers=close)(scope, receive, send)
                 return
             if body is None:
                 return
             receive = replay(body, receive)
-        await deadline.run(self._app, receive)
+        await run_until(deadline, self._app, scope, receive, send, seconds=seconds)
 
 
-def _has_no_end(headers: dict[bytes, bytes]) -> bool:
+def _is_body_endless(headers: dict[bytes, bytes]) -> bool:
+    """Check whether a body is too long to discard, or of unknown length."""
     length = headers.get(b"content-length", b"0")
-    told = length.isdigit() and len(length) <= _MAX_DIGITS and int(length) <= _MAX_DRAINED
-    return b"transfer-encoding" in headers or not told
+    is_short = length.isdigit() and len(length) <= _MAX_LENGTH_DIGITS and int(length) <= _MAX_DISCARDED
+    return b"transfer-encoding" in headers or not is_short
 
 
 def _media_type(headers: dict[bytes, bytes]) -> bytes:

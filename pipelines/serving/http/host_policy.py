@@ -1,8 +1,8 @@
-"""Who may knock: on which addresses a server without tokens may listen, and which hosts and origins a request may name.
+"""The host policy: where a server without tokens may listen, and which hosts and origins a request may name.
 
-A browser on the same machine reaches a loopback port too. A page elsewhere can make it send a request there (cross-site
-request forgery), or have its own name resolve to 127.0.0.1 and read the answer (DNS rebinding). The first shows in
-``Origin``, the second in ``Host``.
+A browser on this machine reaches a loopback port. A page of another site can make it send a request (cross-site request
+forgery), or can let its own name resolve to 127.0.0.1 and read the response (DNS rebinding). ``Origin`` reveals the
+first, ``Host`` the second.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from collections.abc import Iterable
 from urllib.parse import urlsplit
 
 from refold.event_schemas import UsageError
-from refold.pipelines.serving.http.tokens import MAKE_ONE, VARIABLE, Tokens
+from refold.pipelines.serving.http.tokens import SECRET_COMMAND, VARIABLE, Tokens
 
 LOOPBACK_HOSTS = frozenset({"localhost", "127.0.0.1", "[::1]"})
 
 
 def is_loopback(host: str) -> bool:
-    """Tell whether an address to listen on is reached from this machine only.
+    """Check whether only this machine reaches an address.
 
     Example:
         >>> [is_loopback(host) for host in ("127.0.0.1", "::1", "localhost", "0.0.0.0", "")]
@@ -35,47 +35,47 @@ def is_loopback(host: str) -> bool:
 
 
 def check_exposure(host: str, tokens: Tokens) -> None:
-    """Refuse to listen to others without tokens.
+    """Check that a server without tokens listens on loopback only.
 
     Args:
         host: the address to listen on.
-        tokens: those that the server knows.
+        tokens: those of the server.
 
     Raises:
-        UsageError: there are none, and the address is not loopback.
+        UsageError: there are no tokens, and the address is not loopback.
     """
     if tokens or is_loopback(host):
         return
     raise UsageError(
-        f"Without tokens only this machine is served, and {host!r} is no loopback address. Set {VARIABLE} to "
-        f"NAME:SCOPES:SECRET (a secret comes from `{MAKE_ONE}`), or give --tokens FILE, or --host 127.0.0.1."
+        f"A server without tokens listens on loopback only, and {host!r} is not a loopback address. Set {VARIABLE} to "
+        f"NAME:SCOPES:SECRET (`{SECRET_COMMAND}` prints a secret), or give --tokens FILE, or --host 127.0.0.1."
     )
 
 
-def hosts_for(host: str, tokens: Tokens, named: Iterable[str] = ()) -> frozenset[str] | None:
-    """Give the hosts that requests may name.
+def allowed_hosts(host: str, tokens: Tokens, extra: Iterable[str] = ()) -> frozenset[str] | None:
+    """Return the hosts that a request may name.
 
     Args:
-        host: the address that is listened on.
-        tokens: those that the server knows.
-        named: further hosts, such as that of a proxy before it.
+        host: the address to listen on.
+        tokens: those of the server.
+        extra: further hosts, such as a proxy's.
 
     Returns:
-        None for any: with tokens, unless some are named, since a browser has none to send along.
+        None for any host: a server with tokens accepts every host unless ``extra`` names some, since a browser sends no
+        token by itself.
 
     Example:
-        >>> sorted(hosts_for("127.0.0.1", Tokens(), ["shop.test"]))
+        >>> sorted(allowed_hosts("127.0.0.1", Tokens(), ["shop.test"]))
         ['127.0.0.1', '[::1]', 'localhost', 'shop.test']
     """
-    given = frozenset(name.lower() for name in named)
-    if tokens and not given:
+    named = frozenset(name.lower() for name in extra)
+    if tokens and not named:
         return None
-    listened = {f"[{host}]" if ":" in host else host.lower()}
-    return given | LOOPBACK_HOSTS | listened
+    return named | LOOPBACK_HOSTS | {f"[{host}]" if ":" in host else host.lower()}
 
 
 def host_of(header: bytes) -> str:
-    """Read the host of a ``Host`` header, without its port.
+    """Return the host of a ``Host`` header, without its port.
 
     Example:
         >>> host_of(b"Shop.test:8080"), host_of(b"[::1]:80")
@@ -87,9 +87,9 @@ def host_of(header: bytes) -> str:
 
 
 def is_own_origin(origin: bytes, host: bytes, hosts: frozenset[str] | None) -> bool:
-    """Tell whether an ``Origin`` header names the host that was asked, or one of those that are known.
+    """Check whether an ``Origin`` header names the host of the request, or another allowed host.
 
-    The scheme does not count: behind a proxy that ends TLS it differs.
+    The scheme is ignored: it differs behind a proxy that ends TLS.
 
     Example:
         >>> is_own_origin(b"http://localhost:8080", b"localhost:8080", None)
@@ -103,5 +103,5 @@ def is_own_origin(origin: bytes, host: bytes, hosts: frozenset[str] | None) -> b
         return False
     if not place:
         return False
-    known = hosts is not None and host_of(place.encode("latin-1")) in hosts - LOOPBACK_HOSTS
-    return known or place == host.decode("latin-1").lower()
+    allowed = hosts is not None and host_of(place.encode("latin-1")) in hosts - LOOPBACK_HOSTS
+    return allowed or place == host.decode("latin-1").lower()

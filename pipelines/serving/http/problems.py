@@ -1,6 +1,6 @@
-"""Errors over HTTP: problem documents (RFC 9457), and what refold's own errors become.
+"""Errors over HTTP as problem documents (RFC 9457).
 
-A caller is told what was wrong with the request. What went wrong in here is told to the log of the process.
+A response says what is wrong with the request. What went wrong in the server goes to its log.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ from refold.event_schemas import (
 )
 
 MEDIA_TYPE = "application/problem+json"
-_SHOWN = 20
+_MAX_ERRORS = 20
 _LOGGER = logging.getLogger("refold.serving")
 
 
 class ServingError(RefoldError):
-    """A request that gets a problem document of its own kind.
+    """An error that becomes a problem document with its own status and code.
 
     Attributes:
         status: the HTTP status.
-        code: for programs.
-        retry_after: seconds after which the same request may succeed; None if it never will.
+        code: stable, for programs.
+        retry_after: seconds after which the same request may succeed; None if it never succeeds.
     """
 
     status = 500
@@ -56,15 +56,15 @@ def problem(
     headers: Mapping[str, str] | None = None,
     **extra: Any,
 ) -> Response:
-    """Make an answer of ``application/problem+json``.
+    """Return a response of ``application/problem+json``.
 
     Args:
         status: the HTTP status.
-        title: what kind of problem it is; by default the status's own phrase.
-        detail: what was wrong with this request, and what to do.
-        type: a URI of the kind of problem.
-        headers: to send beside it.
-        extra: further members; those that are None are left out.
+        title: the kind of problem; the status's phrase by default.
+        detail: what is wrong with this request, and what to do next.
+        type: a URI that identifies the kind of problem.
+        headers: further response headers.
+        extra: further members; None values are left out.
 
     Example:
         >>> problem(429, detail="Too many requests.", code="rate").body
@@ -76,7 +76,7 @@ def problem(
 
 
 def install_handlers(app: FastAPI) -> None:
-    """Let all errors of an application be answered with problem documents.
+    """Make an application respond to every error with a problem document.
 
     Example:
         >>> app = FastAPI()
@@ -96,10 +96,10 @@ async def _on_invalid(_: Request, error: Exception) -> Response:
 
 
 def malformed(error: RequestValidationError) -> Response:
-    """Tell where a request is malformed, without repeating what it said."""
-    found = [{"where": ".".join(map(str, e["loc"])), "what": e["msg"]} for e in error.errors()[:_SHOWN]]
-    detail = "; ".join(f"{e['where']}: {e['what']}" for e in found)
-    return problem(400, "Malformed request", detail, code="malformed", errors=found)
+    """Return the response for a malformed request; it does not repeat the invalid values."""
+    errors = [{"where": ".".join(map(str, e["loc"])), "what": e["msg"]} for e in error.errors()[:_MAX_ERRORS]]
+    detail = "; ".join(f"{e['where']}: {e['what']}" for e in errors)
+    return problem(400, "Malformed request", detail, code="malformed", errors=errors)
 
 
 async def _on_http(_: Request, error: Exception) -> Response:
@@ -115,36 +115,36 @@ async def _on_refold(_: Request, error: Exception) -> Response:
 
 
 def problem_of(error: RefoldError, *, headers: Mapping[str, str] | None = None) -> Response:
-    """Make the problem document of an error that refold raised on purpose.
+    """Return the problem document of one of refold's own errors.
 
     Args:
-        error: what was raised.
-        headers: to send beside it.
+        error: the error.
+        headers: further response headers.
 
     Example:
         >>> problem_of(ConcurrencyError("order-1", expected_version=1, actual_version=2)).status_code
         409
     """
     if isinstance(error, ServingError):
-        again = {} if error.retry_after is None else {"retry-after": str(error.retry_after)}
-        return problem(error.status, detail=str(error), headers={**again, **(headers or {})}, code=error.code)
+        retry = {} if error.retry_after is None else {"retry-after": str(error.retry_after)}
+        return problem(error.status, detail=str(error), headers={**retry, **(headers or {})}, code=error.code)
     if isinstance(error, ConcurrencyError):
         versions: dict[str, Any] = {"expected_version": error.expected_version, "actual_version": error.actual_version}
         return problem(409, "The stream has moved on", str(error), code="conflict", **versions)
     if isinstance(error, UsageError | PayloadError | ContractError):
         return problem(400, "Malformed request", str(error), code="malformed")
     _LOGGER.error("%s: %s", type(error).__name__, error)
-    if isinstance(error, GenerationError | LogError | StoreError):  # their text names places that are not the caller's
-        detail = "The log or its read models cannot be reached. Try again; the server's log tells why."
+    if isinstance(error, GenerationError | LogError | StoreError):  # their text names internal paths
+        detail = "The log or its read models cannot be reached. Try again; the server's log has the reason."
         return problem(503, detail=detail, headers={"retry-after": "1"}, code="unavailable")
     return failed()
 
 
 async def _on_unexpected(_: Request, error: Exception) -> Response:
-    """Answer without internals; Starlette raises the error again, and the server logs its traceback."""
+    """Respond without internals; Starlette raises the error again, and the server logs its traceback."""
     return failed()
 
 
 def failed() -> Response:
-    """Say that something went wrong in here, and no more."""
-    return problem(500, detail="The request failed; the server's log tells why.", code="failed")
+    """Return the response for an internal error; it shows no internals."""
+    return problem(500, detail="The request failed; the server's log has the reason.", code="failed")

@@ -1,7 +1,8 @@
-"""What uvicorn leaves open: how large the head of a request may be, and how long it may take to come.
+"""Limits on a request's head that uvicorn has no setting for: its size, and the time until it is complete.
 
-Without a bound, one connection can send headers for ever, and each byte is kept; and any number of connections can be
-held open by a byte now and then.
+uvicorn limits the head with its h11 protocol only (``h11_max_incomplete_event_size``), which is pure Python and slower.
+Its httptools protocol keeps every header byte of a head that never ends, and ``timeout_keep_alive`` covers neither a
+connection that never sends a request nor one that sends half a head.
 """
 
 from __future__ import annotations
@@ -16,46 +17,46 @@ HEAD_SECONDS = 10.0
 
 
 class JoinedWrites:
-    """A transport that sends what is written at once together: uvicorn writes head and body of an answer apart.
+    """A transport that joins the writes of one turn of the event loop: uvicorn writes the head and the body separately.
 
-    Each write is a call to the kernel, and wakes the client up.
+    Each write is a system call that wakes the client.
 
     Args:
-        transport: what is written goes there.
+        transport: receives the joined writes.
         loop: of the transport.
     """
 
-    __slots__ = ("_held", "_loop", "_transport")
+    __slots__ = ("_buffer", "_loop", "_transport")
 
     def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
         self._transport = transport
         self._loop = loop
-        self._held: list[bytes] = []
+        self._buffer: list[bytes] = []
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._transport, name)
 
     def write(self, data: bytes) -> None:
-        """Send soon, at the latest when whoever writes lets others run."""
-        if not self._held:
-            self._loop.call_soon(self._send)
-        self._held.append(data)
+        """Write when the running callback of the event loop ends."""
+        if not self._buffer:
+            self._loop.call_soon(self._flush)
+        self._buffer.append(data)
 
     def close(self) -> None:
-        """Send what is held, and close."""
-        self._send()
+        """Write what is buffered, and close."""
+        self._flush()
         self._transport.close()
 
-    def _send(self) -> None:
-        if self._held:
-            data, self._held = b"".join(self._held), []
+    def _flush(self) -> None:
+        if self._buffer:
+            data, self._buffer = b"".join(self._buffer), []
             self._transport.write(data)
 
 
 class BoundedProtocol(HttpToolsProtocol):
-    """uvicorn's own protocol, with bounds on a request's head: for ``uvicorn.Config(http=BoundedProtocol)``.
+    """uvicorn's httptools protocol with limits on a request's head, for ``uvicorn.Config(http=BoundedProtocol)``.
 
-    A request whose head comes in one piece costs nothing more.
+    A head that arrives in one piece costs nothing more.
 
     Example:
         >>> import uvicorn
@@ -69,52 +70,52 @@ class BoundedProtocol(HttpToolsProtocol):
         self._head_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Wait for a first request, and not for ever."""
+        """Start the timer for the first head."""
         super().connection_made(transport)
         self.transport = JoinedWrites(transport, self.loop)  # type: ignore[assignment]
-        self._wait_for_head()
+        self._start_timer()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Wait no longer."""
+        """Stop the timer."""
         super().connection_lost(exc)
-        self._head_came()
+        self._stop_timer()
 
     def data_received(self, data: bytes) -> None:
-        """Take what came, and count it if it is of a head that goes on."""
+        """Parse data; count it if it belongs to an incomplete head."""
         super().data_received(data)
         if self._in_head and not self.transport.is_closing():
             self._head_bytes += len(data)
             if self._head_bytes > MAX_HEAD_BYTES:
                 self._refuse(b"431 Request Header Fields Too Large")
             elif self._head_timer is None:
-                self._wait_for_head()
+                self._start_timer()
 
     def on_message_begin(self) -> None:
-        """Note that a head begins."""
+        """Note the start of a head."""
         super().on_message_begin()
         self._in_head, self._head_bytes = True, 0
 
     def on_headers_complete(self) -> None:
-        """Note that a head ended."""
+        """Note the end of a head."""
         self._in_head = False
-        self._head_came()
+        self._stop_timer()
         super().on_headers_complete()
 
-    def _wait_for_head(self) -> None:
+    def _start_timer(self) -> None:
         self._head_timer = self.loop.call_later(HEAD_SECONDS, self._refuse, b"408 Request Timeout")
 
-    def _head_came(self) -> None:
+    def _stop_timer(self) -> None:
         if self._head_timer is not None:
             self._head_timer.cancel()
             self._head_timer = None
 
     def _refuse(self, status: bytes) -> None:
-        """Answer in the place of an application that never heard of the request, and close."""
-        self._head_came()
+        """Respond without the application, which never saw the request, and close the connection."""
+        self._stop_timer()
         if self.transport.is_closing():
             return
         if self.cycle is not None and not self.cycle.response_complete:
-            self._wait_for_head()  # the request before this one is still being answered
+            self._start_timer()  # the response to the request before this one is not complete
             return
         self.transport.write(b"HTTP/1.1 " + status + b"\r\nconnection: close\r\ncontent-length: 0\r\n\r\n")
         self.transport.close()

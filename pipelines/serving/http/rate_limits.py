@@ -1,4 +1,4 @@
-"""How often one caller may ask: a fixed window a caller, in this process's memory."""
+"""Rate limits: a fixed window for each caller, in the memory of this process."""
 
 from __future__ import annotations
 
@@ -12,44 +12,44 @@ from refold.event_schemas import UsageError
 
 
 @dataclass(frozen=True, slots=True)
-class Rates:
-    """Counts what callers ask.
+class RateLimit:
+    """Counts the requests of each caller; make one with :func:`parse_rate`.
 
     Args:
-        allowed: how many requests in which time.
+        allowed: requests per time window.
         counter: keeps the counts.
 
     Example:
-        >>> rates = make_rates("2/minute")
-        >>> [rates.wait_for("shop") for _ in range(2)]
+        >>> limit = parse_rate("2/minute")
+        >>> [limit.retry_after("shop") for _ in range(2)]
         [0, 0]
-        >>> rates.wait_for("shop") > 0
+        >>> limit.retry_after("shop") > 0
         True
-        >>> rates.wait_for("dashboard")
+        >>> limit.retry_after("dashboard")
         0
     """
 
     allowed: RateLimitItem
     counter: FixedWindowRateLimiter
 
-    def wait_for(self, caller: str) -> int:
-        """Count a request, and give the seconds after which it may come again; 0 if it may come now."""
+    def retry_after(self, caller: str) -> int:
+        """Count a request; return the seconds to wait before the next attempt, or 0 if the request is allowed."""
         return 0 if self.counter.hit(self.allowed, caller) else self.allowed.get_expiry()
 
 
-def make_rates(text: str) -> Rates:
-    """Make a rate bound.
+def parse_rate(text: str) -> RateLimit:
+    """Parse a rate limit.
 
     Args:
         text: such as ``"100/second"`` or ``"6000/minute"``.
 
     Raises:
-        UsageError: it cannot be meant.
+        UsageError: the text is invalid, or allows no request.
     """
     try:
         allowed = parse(text)
     except ValueError as error:
-        raise UsageError(f"{text!r} is no rate. Write 100/second or 6000/minute.") from error
+        raise UsageError(f"{text!r} is not a rate. Write 100/second or 6000/minute.") from error
     if allowed.amount < 1:
-        raise UsageError(f"The rate {text!r} lets nothing through. Write 100/second or 6000/minute.")
-    return Rates(allowed, FixedWindowRateLimiter(MemoryStorage()))
+        raise UsageError(f"The rate {text!r} allows no request. Write 100/second or 6000/minute.")
+    return RateLimit(allowed, FixedWindowRateLimiter(MemoryStorage()))

@@ -1,4 +1,4 @@
-"""What a request's first line may hold: bounded, strict UTF-8, no control characters, no tricks with paths."""
+"""The request line: limited in length, strict UTF-8, no control characters, no path traversal."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from urllib.parse import unquote_to_bytes
 MAX_PATH_BYTES = 2_048
 MAX_QUERY_BYTES = 8_192
 
-# Most requests have none of what would need a closer look, and are let through by one match.
+# Most requests match these and need no closer look.
 _PLAIN_PATH = re.compile(rb"(?:/[A-Za-z0-9_~!$&'()*+,;=:@-][A-Za-z0-9._~!$&'()*+,;=:@-]*)*/?")
 _PLAIN_QUERY = re.compile(rb"[A-Za-z0-9._~!$&'()*+,;=:@/?-]*")
 _BAD_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})")
@@ -18,14 +18,14 @@ _DOTS = re.compile(r"(?:^|/)\.{1,2}(?:/|$)")
 
 
 def check_request_line(path: bytes, query: bytes) -> tuple[int, str] | None:
-    """Look for what no honest request has.
+    """Check a path and a query string.
 
     Args:
-        path: as it was sent, still percent-encoded.
-        query: likewise, without the question mark.
+        path: as sent, still percent-encoded.
+        query: as sent, without the question mark.
 
     Returns:
-        None if all is well, else the HTTP status and what is wrong.
+        None if both are valid, else an HTTP status and the reason.
 
     Example:
         >>> check_request_line(b"/orders/order-1", b"") is None
@@ -33,44 +33,38 @@ def check_request_line(path: bytes, query: bytes) -> tuple[int, str] | None:
         >>> check_request_line(b"/orders/%ff", b"")
         (400, 'The path is not UTF-8.')
         >>> check_request_line(b"/orders/..%2fstatus", b"")
-        (400, 'The path has an encoded slash or a backslash.')
+        (400, 'The path contains an encoded slash or a backslash.')
     """
     if len(path) > MAX_PATH_BYTES:
-        return 414, f"The path has {len(path):,} bytes; at most {MAX_PATH_BYTES:,} are taken."
+        return 414, f"The path has {len(path):,} bytes. The limit is {MAX_PATH_BYTES:,}."
     if len(query) > MAX_QUERY_BYTES:
-        return 414, f"The query has {len(query):,} bytes; at most {MAX_QUERY_BYTES:,} are taken."
-    if not _PLAIN_PATH.fullmatch(path):
-        wrong = _check_path(path)
-        if wrong:
-            return 400, wrong
-    if query and not _PLAIN_QUERY.fullmatch(query):
-        wrong = _check_text(query, "query")
-        if wrong:
-            return 400, wrong
-    return None
+        return 414, f"The query has {len(query):,} bytes. The limit is {MAX_QUERY_BYTES:,}."
+    reason = None if _PLAIN_PATH.fullmatch(path) else _check_path(path)
+    if reason is None and query and not _PLAIN_QUERY.fullmatch(query):
+        reason = _check_text(query, "query")
+    return None if reason is None else (400, reason)
 
 
 def _check_path(path: bytes) -> str | None:
     if _ENCODED_SLASH.search(path):
-        return "The path has an encoded slash or a backslash."
-    wrong = _check_text(path, "path")
-    if wrong:
-        return wrong
+        return "The path contains an encoded slash or a backslash."
+    if reason := _check_text(path, "path"):
+        return reason
     text = unquote_to_bytes(path).decode()
     if _DOTS.search(text):
-        return "The path has a segment of dots."
+        return "The path contains a dot segment."
     if "//" in text:
-        return "The path has an empty segment."
+        return "The path contains an empty segment."
     return None
 
 
-def _check_text(raw: bytes, what: str) -> str | None:
+def _check_text(raw: bytes, part: str) -> str | None:
     if _BAD_ESCAPE.search(raw):
-        return f"The {what} has a % without two hexadecimal digits after it."
+        return f"The {part} contains a % that is not followed by two hexadecimal digits."
     try:
         text = unquote_to_bytes(raw).decode()
     except UnicodeDecodeError:
-        return f"The {what} is not UTF-8."
+        return f"The {part} is not UTF-8."
     if _CONTROL.search(text):
-        return f"The {what} has a control character."
+        return f"The {part} contains a control character."
     return None

@@ -1,7 +1,7 @@
-"""Bearer tokens: who may ask what of ``refold serve``.
+"""Bearer tokens: who may do what with ``refold serve``.
 
-Tokens come from the environment, from a file, or both. Only their SHA-256 is kept. A token is a random secret, so a
-plain hash is enough: there is no dictionary to try.
+Tokens come from the environment, from a file, or from both. Only the SHA-256 of a secret is kept. A secret is random,
+so a plain hash is enough: a dictionary attack has no dictionary.
 """
 
 from __future__ import annotations
@@ -12,27 +12,26 @@ import os
 import re
 import stat
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, Strict, ValidationError
 
 from refold.event_schemas import UsageError
 
 VARIABLE = "REFOLD_TOKENS"
-MAKE_ONE = 'python -c "import secrets; print(secrets.token_urlsafe(32))"'
-"""How to make a secret."""
+SECRET_COMMAND = 'python -c "import secrets; print(secrets.token_urlsafe(32))"'
+"""Prints a new secret."""
 
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
-_SECRET = re.compile(r"[A-Za-z0-9_-]{22,256}")  # 22 characters of base64 are 128 bits
-_SHA256 = re.compile(r"[0-9a-f]{64}")
-_KEYS = ("scopes", "secret", "sha256", "expires")
 
 
 class Scope(StrEnum):
-    """What a token is good for; ``admin`` implies the others."""
+    """What a token allows; ``admin`` implies the others."""
 
     READ = "read"
     COMMAND = "command"
@@ -41,18 +40,18 @@ class Scope(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """What somebody may do.
+    """What a caller may do.
 
     Attributes:
         name: of the token.
-        scopes: what it is good for.
+        scopes: those of the token.
     """
 
     name: str
     scopes: frozenset[Scope]
 
     def allows(self, scope: Scope) -> bool:
-        """Tell whether this is good for a scope.
+        """Check whether the grant covers a scope.
 
         Example:
             >>> Grant("dashboard", frozenset({Scope.READ})).allows(Scope.COMMAND)
@@ -61,8 +60,8 @@ class Grant:
         return scope in self.scopes or Scope.ADMIN in self.scopes
 
 
-ANYBODY = Grant("anybody", frozenset(Scope))
-"""Whoever asks a server that has no tokens, which listens on loopback only."""
+ANONYMOUS = Grant("anonymous", frozenset(Scope))
+"""The grant of every caller of a server without tokens, which listens on loopback only."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,9 +69,9 @@ class Token:
     """One token.
 
     Attributes:
-        grant: what it allows, and its name.
+        grant: its name and scopes.
         digest: SHA-256 of its secret.
-        expires_at: from when on it is good for nothing; None for never.
+        expires_at: when it becomes invalid; None for never.
     """
 
     grant: Grant
@@ -82,13 +81,13 @@ class Token:
 
 @dataclass(frozen=True, slots=True)
 class Tokens:
-    """All tokens that a server knows; false if there are none, and everybody may do everything.
+    """The tokens of a server; false if there are none, so that every caller may do everything.
 
     Args:
         known: the tokens.
 
     Example:
-        >>> tokens = Tokens((parse_token("shop:read+command:wq7JpY2Vt0hZ4nUe8sKd1A"),))
+        >>> tokens = load_tokens({"REFOLD_TOKENS": "shop:read+command:wq7JpY2Vt0hZ4nUe8sKd1A"})
         >>> tokens.scopes_of("wq7JpY2Vt0hZ4nUe8sKd1A").name
         'shop'
         >>> tokens.scopes_of("something else") is None
@@ -101,18 +100,18 @@ class Tokens:
         return bool(self.known)
 
     def scopes_of(self, secret: str | bytes, *, now: datetime | None = None) -> Grant | None:
-        """Find what a secret allows, in a time that tells nothing about the secrets there are.
+        """Return what a secret allows, in a time that reveals nothing about the known secrets.
 
         Args:
-            secret: as it was presented.
-            now: the time; the present by default.
+            secret: as presented.
+            now: the current time; the clock's by default.
 
         Returns:
-            None if no token has it, or the token has expired.
+            None if no token has this secret, or if the token has expired.
         """
         presented = hashlib.sha256(secret.encode() if isinstance(secret, str) else secret).digest()
         found: Token | None = None
-        for token in self.known:  # all of them, whichever fits
+        for token in self.known:  # compare all of them, also after a match
             if hmac.compare_digest(token.digest, presented):
                 found = token
         if found is None:
@@ -123,51 +122,90 @@ class Tokens:
 
 
 def load_tokens(environ: Mapping[str, str], path: Path | None = None) -> Tokens:
-    """Read tokens from ``REFOLD_TOKENS``, and from a file.
+    """Read tokens from ``REFOLD_TOKENS`` and from a file.
 
     Args:
-        environ: the environment. Tokens stand there as ``name:scopes:secret`` or ``name:scopes:secret:expires``,
-            with spaces, line ends or commas between them, and ``+`` between scopes; ``sha256=<hex>`` may stand for the
-            secret.
-        path: a TOML file with a table ``[tokens.NAME]`` each, of ``scopes``, ``secret`` or ``sha256``, and ``expires``.
+        environ: the environment. A token is ``name:scopes:secret`` or ``name:scopes:secret:expires``. Spaces, line ends
+            or commas separate tokens, ``+`` separates scopes, and ``sha256=<hex>`` may replace the secret.
+        path: a TOML file with a table ``[tokens.NAME]`` for each token: ``scopes``, ``secret`` or ``sha256``, and
+            ``expires``.
 
     Raises:
-        UsageError: something cannot be meant, two tokens have one name or secret, or others can read the secrets of the
-            file or write it. No message shows a secret.
+        UsageError: an entry is invalid, two tokens have the same name or secret, or other users of this machine can
+            read the secrets of the file or write to it. No message shows a secret.
 
     Example:
         >>> load_tokens({"REFOLD_TOKENS": "shop:read+command:wq7JpY2Vt0hZ4nUe8sKd1A:2027-01-01"}).known[0].grant.name
         'shop'
     """
-    said = re.split(r"[\s,]+", environ.get(VARIABLE, ""))
-    tokens = [parse_token(text) for text in said if text]
+    tokens = [_from_text(text) for text in re.split(r"[\s,]+", environ.get(VARIABLE, "")) if text]
     if path is not None:
         tokens += _from_file(path)
-    _check_distinct(tokens)
+    names: set[str] = set()
+    digests: set[bytes] = set()
+    for token in tokens:
+        if token.grant.name in names:
+            raise UsageError(f"Two tokens are named {token.grant.name!r}. Give each token its own name.")
+        if token.digest in digests:
+            raise UsageError(f"Token {token.grant.name!r} has the secret of another token. Give each its own secret.")
+        names.add(token.grant.name)
+        digests.add(token.digest)
     return Tokens(tuple(tokens))
 
 
-def parse_token(text: str) -> Token:
-    """Read one token as the environment has it.
+def _parse_expiry(value: Any) -> Any:
+    """Parse a text; a date means its first instant in UTC."""
+    if isinstance(value, str):
+        value = (date if len(value) == len("2027-01-01") else datetime).fromisoformat(value)
+    is_date = isinstance(value, date) and not isinstance(value, datetime)
+    return datetime.combine(value, time(), UTC) if is_date else value
 
-    Raises:
-        UsageError: it cannot be meant.
 
-    Example:
-        >>> str(parse_token("shop:read:wq7JpY2Vt0hZ4nUe8sKd1A:2027-01-01").expires_at)
-        '2027-01-01 00:00:00+00:00'
-    """
+class _Entry(BaseModel):
+    """One token as it is written in the environment or in a file."""
+
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
+
+    scopes: Annotated[frozenset[Scope], Field(min_length=1)]
+    secret: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{22,256}$")] | None = None  # 22 base64 characters: 128 bits
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
+    expires: Annotated[AwareDatetime, Strict(), BeforeValidator(_parse_expiry)] | None = None
+
+
+_EXPECTED = {
+    "scopes": f"scopes are one or more of {', '.join(Scope)}",
+    "secret": f"a secret has 22 to 256 letters, digits, - and _; `{SECRET_COMMAND}` prints one",
+    "sha256": "sha256 is 64 lower-case hexadecimal digits",
+    "expires": "expires is a date or a time with its zone, as in 2027-01-01 or 2027-01-01T12:00:00Z",
+}
+
+
+def _token(name: str, values: Mapping[str, Any], source: str) -> Token:
+    if not _NAME.fullmatch(name):  # not shown: it may be a secret in the wrong place
+        raise UsageError(f"{source}: a token's name has 1 to 64 letters, digits and . _ -; one has another name.")
+    try:
+        entry = _Entry.model_validate(values)
+    except ValidationError as error:
+        keys = sorted((str(e["loc"][0]) for e in error.errors()), key=lambda key: key in _EXPECTED)
+        expected = _EXPECTED.get(keys[0], f"unknown key {keys[0]!r}; known keys are {', '.join(_EXPECTED)}")
+        raise UsageError(f"{source}, token {name!r}: {expected}.") from None  # the cause would show the values
+    if (entry.secret is None) == (entry.sha256 is None):
+        raise UsageError(f"{source}, token {name!r}: give either secret or sha256.")
+    digest = hashlib.sha256(entry.secret.encode()).digest() if entry.secret else bytes.fromhex(entry.sha256 or "")
+    return Token(grant=Grant(name, entry.scopes), digest=digest, expires_at=entry.expires)
+
+
+def _from_text(text: str) -> Token:
+    """Parse one entry of the environment variable."""
     name, *rest = text.split(":", 3)
     if len(rest) < 2:
         raise UsageError(
-            f"{VARIABLE} has an entry of {len(rest) + 1} parts; expected name:scopes:secret or "
+            f"{VARIABLE} has an entry with {len(rest) + 1} parts. Write name:scopes:secret or "
             "name:scopes:secret:expires, as in shop:read+command:SECRET:2027-01-01."
         )
-    scopes, secret = rest[0].split("+"), rest[1]
-    digest = secret.removeprefix("sha256=")
-    secrets = {"sha256": digest} if digest != secret else {"secret": secret}
-    expires = {"expires": rest[2]} if len(rest) > 2 else {}
-    return _token(name, {"scopes": scopes, **secrets, **expires}, where=VARIABLE)
+    digest = rest[1].removeprefix("sha256=")
+    values = {"scopes": rest[0].split("+"), "secret" if digest == rest[1] else "sha256": digest}
+    return _token(name, values | ({"expires": rest[2]} if len(rest) > 2 else {}), VARIABLE)
 
 
 def _from_file(path: Path) -> list[Token]:
@@ -178,81 +216,18 @@ def _from_file(path: Path) -> list[Token]:
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"The tokens in {path} cannot be read: {type(error).__name__}. Give another file.") from error
     except tomllib.TOMLDecodeError as error:
-        raise UsageError(f"The tokens in {path} are not TOML: {error}. Mend the file.") from error
+        raise UsageError(f"The tokens in {path} are not TOML: {error}. Correct the file.") from error
     tables = document.pop("tokens", None)
     if document or not isinstance(tables, dict) or not all(isinstance(table, dict) for table in tables.values()):
-        raise UsageError(f"{path} is expected to have a table [tokens.NAME] for each token, and nothing else.")
+        raise UsageError(f"{path} must have a table [tokens.NAME] for each token, and nothing else.")
     _check_mode(path, mode, has_secrets=any("secret" in table for table in tables.values()))
-    return [_token(name, table, where=str(path)) for name, table in tables.items()]
+    return [_token(name, table, str(path)) for name, table in tables.items()]
 
 
 def _check_mode(path: Path, mode: int, *, has_secrets: bool) -> None:
-    if os.name != "posix":
-        return
     if has_secrets and mode & (stat.S_IRGRP | stat.S_IROTH):
         raise UsageError(
-            f"Others can read the secrets in {path}. Run `chmod 600 {path}`, or write sha256 in place of secret."
+            f"Other users can read the secrets in {path}. Run `chmod 600 {path}`, or replace secret by sha256."
         )
     if mode & (stat.S_IWGRP | stat.S_IWOTH):
-        raise UsageError(f"Others can write {path}, and so let themselves in. Run `chmod go-w {path}`.")
-
-
-def _token(name: str, values: Mapping[str, Any], *, where: str) -> Token:
-    if not _NAME.fullmatch(name):
-        raise UsageError(f"{where}: a token's name is 1 to 64 letters, digits and . _ -; one has another.")
-    where = f"{where}, token {name!r}"
-    if unknown := sorted(set(values) - set(_KEYS)):
-        raise UsageError(f"{where}: unknown key {unknown[0]!r}; known are {', '.join(_KEYS)}.")
-    grant = Grant(name, _scopes(values.get("scopes"), where))
-    return Token(grant=grant, digest=_digest(values, where), expires_at=_expiry(values.get("expires"), where))
-
-
-def _scopes(value: Any, where: str) -> frozenset[Scope]:
-    known = [scope.value for scope in Scope]
-    if not isinstance(value, list) or not value or not all(v in known for v in value):
-        raise UsageError(f"{where}: scopes are one or more of {', '.join(known)}; something else is given.")
-    return frozenset(Scope(v) for v in value)
-
-
-def _digest(values: Mapping[str, Any], where: str) -> bytes:
-    secret, sha256 = values.get("secret"), values.get("sha256")
-    if (secret is None) == (sha256 is None):
-        raise UsageError(f"{where}: expected either secret or sha256.")
-    if sha256 is not None:
-        if not isinstance(sha256, str) or not _SHA256.fullmatch(sha256):
-            raise UsageError(f"{where}: sha256 is 64 lower-case hexadecimal digits.")
-        return bytes.fromhex(sha256)
-    if not isinstance(secret, str) or not _SECRET.fullmatch(secret):
-        raise UsageError(f"{where}: a secret is 22 to 256 letters, digits, - and _. Make one with `{MAKE_ONE}`.")
-    return hashlib.sha256(secret.encode()).digest()
-
-
-def _expiry(value: Any, where: str) -> datetime | None:
-    """Read when a token ends: a date is its first instant in UTC."""
-    if value is None:
-        return None
-    try:
-        read = datetime.fromisoformat(value) if isinstance(value, str) else value
-    except ValueError:
-        read = None
-    if isinstance(read, date) and not isinstance(read, datetime):
-        read = datetime.combine(read, time(), UTC)
-    if isinstance(value, str) and re.fullmatch(r"\d{4}-\d\d-\d\d", value) and read is not None:
-        read = read.replace(tzinfo=UTC)
-    if not isinstance(read, datetime) or read.tzinfo is None:
-        raise UsageError(
-            f"{where}: expires is a date or a time with its zone, as in 2027-01-01 or 2027-01-01T12:00:00Z."
-        )
-    return read
-
-
-def _check_distinct(tokens: Iterable[Token]) -> None:
-    names: set[str] = set()
-    digests: set[bytes] = set()
-    for token in tokens:
-        if token.grant.name in names:
-            raise UsageError(f"Two tokens are named {token.grant.name!r}. Give each a name of its own.")
-        if token.digest in digests:
-            raise UsageError(f"Token {token.grant.name!r} has the secret of another one. Make each its own.")
-        names.add(token.grant.name)
-        digests.add(token.digest)
+        raise UsageError(f"Other users can write to {path}, and so add tokens. Run `chmod go-w {path}`.")

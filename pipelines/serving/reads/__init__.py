@@ -1,1 +1,1 @@
-"""Reads over HTTP: parameters, routes, queries that run together, and their OpenAPI description."""
+"""Reads over HTTP: parameters, routes, batched queries, and their OpenAPI description."""

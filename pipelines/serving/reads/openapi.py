@@ -1,23 +1,75 @@
-"""The part of the API's document that tells of read models: a path for each endpoint of the domain."""
+"""The OpenAPI document: FastAPI's own, with a path for each endpoint of the domain and errors as problem documents."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from typing import Any
 
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+
+from refold.pipelines.serving.http.problems import MEDIA_TYPE
 from refold.pipelines.serving.reads.openapi_schemas import JsonSchema, row_schema
 from refold.pipelines.serving.reads.parameters import Parameters
+from refold.warehouse.declarations.domain import Domain
 from refold.warehouse.declarations.endpoints import Bound
 
+_PROBLEM = {
+    "type": "object",
+    "description": "RFC 9457.",
+    "properties": {
+        "type": {"type": "string"},
+        "title": {"type": "string"},
+        "status": {"type": "integer"},
+        "detail": {"type": "string"},
+        "code": {"type": "string", "description": "Stable, for programs."},
+    },
+    "required": ["type", "title", "status"],
+}
+_COMMON_ERRORS = {
+    "400": "The request is malformed.",
+    "401": "The request needs a token.",
+    "403": "The token lacks the scope, or the request comes from a page of another origin.",
+    "404": "The resource does not exist.",
+    "408": "The request did not arrive in time.",
+    "413": "The body is too large.",
+    "414": "The path or the query is too long.",
+    "415": "The body is not application/json.",
+    "421": "The server does not serve the host of the request.",
+    "429": "The rate limit is exceeded.",
+    "503": "Temporarily unavailable: try again later.",
+}
 
-def reading_paths(endpoints: Iterable[Bound]) -> dict[str, Any]:
-    """Describe the endpoints as OpenAPI's paths.
+
+def openapi_document(app: FastAPI, domain: Domain) -> dict[str, Any]:
+    """Return the OpenAPI document of an application, built once.
 
     Args:
-        endpoints: of the domain.
+        app: has the routes of everything but reads.
+        domain: declares the reads.
     """
-    return {bound.endpoint.path: {"get": _operation(bound)} for bound in endpoints}
+    if app.openapi_schema is None:
+        document = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
+        document["paths"] |= {bound.endpoint.path: {"get": _operation(bound)} for bound in domain.bound_endpoints}
+        schemas = document.setdefault("components", {}).setdefault("schemas", {})
+        schemas["Problem"] = _PROBLEM
+        for unused in ("HTTPValidationError", "ValidationError"):
+            schemas.pop(unused, None)
+        for operations in document["paths"].values():
+            for operation in operations.values():
+                _add_errors(operation["responses"])
+        app.openapi_schema = document
+    return app.openapi_schema
+
+
+def _add_errors(responses: dict[str, Any]) -> None:
+    if "HTTPValidationError" in str(responses.get("422")):
+        del responses["422"]  # a malformed request gets 400
+    for status, text in _COMMON_ERRORS.items():
+        responses.setdefault(status, {"description": text})
+    for status, response in responses.items():
+        if int(status) >= 400:
+            response["content"] = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
 
 
 def _operation(bound: Bound) -> dict[str, Any]:
@@ -33,15 +85,14 @@ def _operation(bound: Bound) -> dict[str, Any]:
 def _responses(bound: Bound) -> dict[str, dict[str, Any]]:
     row = row_schema(bound.columns)
     data = {"anyOf": [row, {"type": "null"}]} if bound.one else {"type": "array", "items": row}
-    found: dict[str, dict[str, Any]] = {
-        "200": _document_schema("What the read models show.", data, "current"),
-        "202": _document_schema("What is known so far: `min_position` is not shown yet.", data, "processing"),
+    return {
+        "200": _response("The rows of the read models.", data, "current"),
+        "202": _response("The rows so far: they do not show `min_position` yet.", data, "processing"),
         "304": {"description": "Nothing has changed since the ETag."},
     }
-    return found
 
 
-def _document_schema(text: str, data: JsonSchema, status: str) -> dict[str, Any]:
+def _response(text: str, data: JsonSchema, status: str) -> dict[str, Any]:
     lag = {
         "type": "object",
         "description": "Events that the rows do not show yet, and the age of the oldest of them.",
@@ -51,10 +102,10 @@ def _document_schema(text: str, data: JsonSchema, status: str) -> dict[str, Any]
     properties = {
         "data": data,
         "position": {"type": "integer", "description": "Of the last event that the rows show."},
-        "last_updated": {"type": "string", "format": "date-time", "description": "When they were brought there."},
+        "last_updated": {"type": "string", "format": "date-time", "description": "When the rows reached it."},
         "lag": lag,
         "status": {"const": status},
-        "next": {"type": ["string", "null"], "description": "Where the next page is."},
+        "next": {"type": ["string", "null"], "description": "The path of the next page."},
     }
     schema = {"type": "object", "properties": properties, "required": list(properties)}
     return {"description": text, "content": {"application/json": {"schema": schema}}}

@@ -1,4 +1,4 @@
-"""Shapes: types of the engine as JSON Schema for the API's document, and as checks of a request's parameters."""
+"""The engine's types as JSON Schema, for the OpenAPI document, and as validators of request parameters."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from refold.warehouse.queries.questions import WIDE
 
 JsonSchema = dict[str, Any]
 
-MAX_LETTERS = 500
-"""The longest text that a parameter may be."""
+MAX_CHARACTERS = 500
+"""The longest text of a parameter; a longer one is malformed (400)."""
 
 POSITION = Annotated[int, Field(ge=0, le=2**63 - 1)]
 
@@ -35,7 +35,7 @@ _TEXTS: dict[str, JsonSchema] = {
 
 
 def row_schema(columns: Mapping[str, str]) -> JsonSchema:
-    """Describe the rows of an answer.
+    """Return the schema of the rows of a response.
 
     Args:
         columns: column to DuckDB type.
@@ -69,7 +69,7 @@ def _nullable(schema: JsonSchema) -> JsonSchema:
 
 
 def fields_schema(schema: pa.Schema) -> JsonSchema:
-    """Describe the JSON object that a command is made of.
+    """Return the schema of a command's JSON object.
 
     Example:
         >>> fields_schema(pa.schema([pa.field("sku", pa.string(), nullable=False)]))["required"]
@@ -94,8 +94,8 @@ def _arrow_schema(dtype: pa.DataType) -> JsonSchema:
     if pt.is_boolean(dtype):
         return {"type": "boolean"}
     if pt.is_decimal(dtype):
-        whole, places = dtype.precision - dtype.scale, dtype.scale
-        return {"type": "string", "pattern": rf"^-?[0-9]{{1,{whole}}}(\.[0-9]{{1,{places}}})?$"}
+        digits, places = dtype.precision - dtype.scale, dtype.scale
+        return {"type": "string", "pattern": rf"^-?[0-9]{{1,{digits}}}(\.[0-9]{{1,{places}}})?$"}
     if pt.is_struct(dtype):
         return _struct_schema([dtype.field(i) for i in range(dtype.num_fields)])
     if pt.is_list(dtype) or pt.is_large_list(dtype):
@@ -109,20 +109,20 @@ def _arrow_schema(dtype: pa.DataType) -> JsonSchema:
 
 
 @dataclass(frozen=True, slots=True)
-class Checked:
-    """How the text of a parameter is checked and what it becomes.
+class ParameterType:
+    """How the text of a parameter is validated and converted.
 
     Attributes:
-        annotation: for FastAPI.
-        value: what the checked value becomes before it is bound.
+        annotation: for pydantic.
+        value: converts the validated value before it is bound.
     """
 
     annotation: Any
     value: Callable[[Any], Any] = lambda value: value
 
 
-def _only(pattern: str, *, what: str) -> BeforeValidator:
-    """Accept only text of one form: pydantic would take far more, such as seconds for a date."""
+def _matching(pattern: str, *, what: str) -> BeforeValidator:
+    """Accept only text that matches: pydantic accepts far more, such as seconds for a date."""
     form = re.compile(pattern)
 
     def check(value: Any) -> Any:
@@ -134,37 +134,37 @@ def _only(pattern: str, *, what: str) -> BeforeValidator:
 
 
 _PLAIN = r"^[^\x00-\x1f\x7f-\x9f/\\]*$"
-"""No control characters and no slashes: the guard refuses them in every path."""
+"""No control characters and no slashes: the guard refuses them in a path."""
 
-_TEXT = Checked(Annotated[str, StringConstraints(max_length=MAX_LETTERS, pattern=_PLAIN)])
-_INTEGER = _only(r"-?[0-9]{1,20}", what="a whole number")
-_CHECKED: dict[str, Checked] = {
-    "DATE": Checked(Annotated[date, _only(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", what="a date such as 2025-03-01")]),
-    "TIMESTAMPTZ": Checked(
-        Annotated[datetime, _only(r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ].+([Zz]|[+-].+)", what="an RFC 3339 time")]
+_TEXT = ParameterType(Annotated[str, StringConstraints(max_length=MAX_CHARACTERS, pattern=_PLAIN)])
+_INTEGER = _matching(r"-?[0-9]{1,20}", what="a whole number")
+_PARAMETER_TYPES: dict[str, ParameterType] = {
+    "DATE": ParameterType(Annotated[date, _matching(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", what="a date such as 2025-03-01")]),
+    "TIMESTAMPTZ": ParameterType(
+        Annotated[datetime, _matching(r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ].+([Zz]|[+-].+)", what="an RFC 3339 time")]
     ),
-    "UUID": Checked(Annotated[UUID, _only(r"[0-9a-fA-F-]{36}", what="a UUID")]),
-    "BOOLEAN": Checked(Literal["true", "false"], lambda text: text == "true"),
+    "UUID": ParameterType(Annotated[UUID, _matching(r"[0-9a-fA-F-]{36}", what="a UUID")]),
+    "BOOLEAN": ParameterType(Literal["true", "false"], lambda text: text == "true"),
 }
 
 
-def check_of(dtype: str, parameter: Parameter | None = None) -> Checked:
-    """Tell how a parameter of a DuckDB type is checked; a type that has no check of its own is text.
+def parameter_type(dtype: str, parameter: Parameter | None = None) -> ParameterType:
+    """Return how a parameter of a DuckDB type is validated; other types are validated as text.
 
     Args:
         dtype: as declared, or as DuckDB names it.
-        parameter: with its bounds and choices.
+        parameter: its bounds and choices.
     """
     dtype = {"TIMESTAMP WITH TIME ZONE": "TIMESTAMPTZ"}.get(dtype.upper(), dtype.upper())
     if parameter is not None and parameter.choices:
-        return Checked(Literal[parameter.choices])
+        return ParameterType(Literal[parameter.choices])
     if dtype in _BITS or dtype in _UNSIGNED_BITS:
         bits = _BITS.get(dtype, 0)
-        least, most = (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if bits else (0, 2 ** _UNSIGNED_BITS[dtype] - 1)
+        minimum, maximum = (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if bits else (0, 2 ** _UNSIGNED_BITS[dtype] - 1)
         if parameter is not None:
-            least = least if parameter.minimum is None else parameter.minimum
-            most = most if parameter.maximum is None else parameter.maximum
-        return Checked(Annotated[int, Field(ge=least, le=most), _INTEGER])
+            minimum = minimum if parameter.minimum is None else parameter.minimum
+            maximum = maximum if parameter.maximum is None else parameter.maximum
+        return ParameterType(Annotated[int, Field(ge=minimum, le=maximum), _INTEGER])
     if dtype.startswith("DECIMAL"):
-        return Checked(Annotated[Decimal, _only(r"-?[0-9]{1,38}(\.[0-9]{1,38})?", what="a decimal number")])
-    return _CHECKED.get(dtype, _TEXT)
+        return ParameterType(Annotated[Decimal, _matching(r"-?[0-9]{1,38}(\.[0-9]{1,38})?", what="a decimal number")])
+    return _PARAMETER_TYPES.get(dtype, _TEXT)

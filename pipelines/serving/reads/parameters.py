@@ -1,4 +1,4 @@
-"""Parameters: what a question is asked with, read from the path and the query of a request, and checked."""
+"""Parameters of a read: taken from the path and the query string of a request, and validated."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from urllib.parse import parse_qsl
 from fastapi.exceptions import RequestValidationError
 from pydantic import Field, TypeAdapter, ValidationError
 
-from refold.pipelines.serving.reads.openapi_schemas import MAX_LETTERS, POSITION, check_of
+from refold.pipelines.serving.reads.openapi_schemas import MAX_CHARACTERS, POSITION, parameter_type
 from refold.warehouse.declarations.endpoints import Bound, Lookup
 from refold.warehouse.queries.questions import Question
 
-_MAX_IN_PAGE = 1_000
-_IN_PAGE = 50
+_MAX_LIMIT = 1_000
+_DEFAULT_LIMIT = 50
 _WAIT = re.compile(r"([0-9]{1,5}(?:\.[0-9]{1,3})?)(ms|s)?")
 _REQUIRED = object()
 
-_LIMIT = Annotated[int, Field(ge=1, le=_MAX_IN_PAGE)]
-_AFTER = Annotated[str, Field(max_length=4 * MAX_LETTERS, pattern=r"^[A-Za-z0-9_-]*$")]
+_LIMIT = Annotated[int, Field(ge=1, le=_MAX_LIMIT)]
+_AFTER = Annotated[str, Field(max_length=4 * MAX_CHARACTERS, pattern=r"^[A-Za-z0-9_-]*$")]
 _WAIT_TEXT = Annotated[str, Field(pattern=rf"^{_WAIT.pattern}$")]
 
 
 @dataclass(frozen=True, slots=True)
 class _Parameter:
-    """One of them: how its text is checked, and what it is if it is not there."""
+    """One parameter: its type, and its default."""
 
     name: str
     place: str
@@ -46,13 +46,13 @@ class _Parameter:
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """What a request asks.
+class ReadRequest:
+    """A validated read.
 
     Attributes:
-        question: of its endpoint.
-        min_position: which position must be shown; 0 for any.
-        wait: how many seconds it is worth to wait for that.
+        question: for the read models.
+        min_position: the position that the rows must show; 0 for any.
+        wait: how many seconds to wait for it.
     """
 
     question: Question
@@ -77,51 +77,51 @@ class Parameters:
         self._bound = bound
         self._values = _values_of(bound)
         paged = isinstance(bound.endpoint, Lookup) and not bound.one
-        self._page = _PAGE if paged else ()
-        self._plain = {p.name: p.default for p in (*self._page, *_WAITING)}
+        self._page = _PAGE_PARAMETERS if paged else ()
+        self._defaults = {p.name: p.default for p in (*self._page, *_WAIT_PARAMETERS)}
 
-    def read(self, given: Mapping[str, str], query: bytes) -> Asked:
-        """Read and check them.
+    def read(self, path: Mapping[str, str], query: bytes) -> ReadRequest:
+        """Read and validate the parameters of a request.
 
         Args:
-            given: what stands in the path.
+            path: the parameters in the path.
             query: the query string, which is valid UTF-8.
 
         Raises:
-            RequestValidationError: some are malformed.
+            RequestValidationError: parameters are invalid.
         """
-        texts = {**dict(parse_qsl(query.decode(), keep_blank_values=True)), **given} if query else given
-        wrong: list[dict[str, Any]] = []
-        values = tuple([_checked(parameter, texts, wrong) for parameter in self._values])
-        plain = self._plain
+        texts = {**dict(parse_qsl(query.decode(), keep_blank_values=True)), **path} if query else path
+        errors: list[dict[str, Any]] = []
+        values = tuple([_validate(parameter, texts, errors) for parameter in self._values])
+        common = self._defaults
         if query:
-            plain = {p.name: _checked(p, texts, wrong) for p in (*self._page, *_WAITING)}
-        if wrong:
-            raise RequestValidationError(wrong)
-        question = Question(self._bound, values, plain.get("limit", 1), plain.get("after", ""))
-        return Asked(question, plain["min_position"], _seconds(plain["wait"]))
+            common = {p.name: _validate(p, texts, errors) for p in (*self._page, *_WAIT_PARAMETERS)}
+        if errors:
+            raise RequestValidationError(errors)
+        question = Question(self._bound, values, common.get("limit", 1), common.get("after", ""))
+        return ReadRequest(question, common["min_position"], _seconds(common["wait"]))
 
     def document(self) -> list[dict[str, Any]]:
-        """Describe them for the API's document."""
-        return [parameter.document() for parameter in (*self._values, *self._page, *_WAITING)]
+        """Describe the parameters for the OpenAPI document."""
+        return [parameter.document() for parameter in (*self._values, *self._page, *_WAIT_PARAMETERS)]
 
 
-_PAGE = (
-    _Parameter("limit", "query", "How many rows a page has.", TypeAdapter(_LIMIT), _IN_PAGE),
-    _Parameter("after", "query", "Where the page before ended: take `next`.", TypeAdapter(_AFTER), ""),
+_PAGE_PARAMETERS = (
+    _Parameter("limit", "query", "The number of rows of a page.", TypeAdapter(_LIMIT), _DEFAULT_LIMIT),
+    _Parameter("after", "query", "The end of the page before; use the link in `next`.", TypeAdapter(_AFTER), ""),
 )
-_WAITING = (
+_WAIT_PARAMETERS = (
     _Parameter(
         "min_position",
         "query",
-        "Answer 200 only if the rows show this position, which a command's answer gave; else 202.",
+        "Respond 200 if the rows show this position, else 202; the response to a command has its position.",
         TypeAdapter(POSITION),
         0,
     ),
     _Parameter(
         "wait",
         "query",
-        "How long to wait for it, such as 2s or 500ms; the server has a bound of its own.",
+        "How long to wait for it, such as 2s or 500ms; the server has its own limit.",
         TypeAdapter(_WAIT_TEXT),
         None,
     ),
@@ -133,24 +133,24 @@ def _values_of(bound: Bound) -> tuple[_Parameter, ...]:
     found = []
     if isinstance(endpoint, Lookup):
         for name in endpoint.given:
-            check = check_of(bound.columns[name])
-            found.append(_Parameter(name, "path", "", TypeAdapter(check.annotation), value=check.value))
+            dtype = parameter_type(bound.columns[name])
+            found.append(_Parameter(name, "path", "", TypeAdapter(dtype.annotation), value=dtype.value))
         return tuple(found)
     for name, declared in endpoint.parameters.items():
-        check = check_of(declared.type, declared)
+        dtype = parameter_type(declared.type, declared)
         place, default = ("path", _REQUIRED) if name in endpoint.given else ("query", declared.default)
-        found.append(_Parameter(name, place, declared.text, TypeAdapter(check.annotation), default, check.value))
+        found.append(_Parameter(name, place, declared.text, TypeAdapter(dtype.annotation), default, dtype.value))
     return tuple(found)
 
 
-def _checked(parameter: _Parameter, texts: Mapping[str, str], wrong: list[dict[str, Any]]) -> Any:
+def _validate(parameter: _Parameter, texts: Mapping[str, str], errors: list[dict[str, Any]]) -> Any:
     text = texts.get(parameter.name)
     if text is None:
         return parameter.default
     try:
         return parameter.value(parameter.adapter.validate_python(text))
     except ValidationError as error:
-        wrong += [{"loc": (parameter.place, parameter.name), "msg": e["msg"]} for e in error.errors()]
+        errors += [{"loc": (parameter.place, parameter.name), "msg": e["msg"]} for e in error.errors()]
         return None
 
 

@@ -1,4 +1,4 @@
-"""Waiting for a position: how a client reads what it wrote."""
+"""Wait for a position: how a client reads its own writes."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from contextlib import suppress
 from refold.warehouse.queries.readers import ReadSource
 
 
-class Waiting:
-    """Requests that wait until the read models show a position; made in the event loop that they run in.
+class PositionWait:
+    """Requests that wait until the read models show a position; create it in the event loop of the requests.
 
     Args:
         source: the reader that answers them.
@@ -18,32 +18,32 @@ class Waiting:
     def __init__(self, source: ReadSource) -> None:
         self._source = source
         self._loop = asyncio.get_running_loop()
-        self._waiting: set[tuple[int, asyncio.Future[None]]] = set()
+        self._waiters: set[tuple[int, asyncio.Future[None]]] = set()
 
-    def moved(self) -> None:
-        """Take note, from any thread, that the reader shows more than before."""
-        with suppress(RuntimeError):  # the loop is closed: nobody waits any more
+    def notify(self) -> None:
+        """Wake the requests whose position is shown; any thread may call this after the reader advanced."""
+        with suppress(RuntimeError):  # the loop is closed, so no request waits
             self._loop.call_soon_threadsafe(self._wake)
 
     async def until(self, position: int, seconds: float) -> None:
-        """Wait until a position is shown, at most so long."""
+        """Wait until a position is shown, or until the time is up."""
         if self._shown() >= position or not seconds:
             return
-        entry = (position, self._loop.create_future())
-        self._waiting.add(entry)
+        waiter = (position, self._loop.create_future())
+        self._waiters.add(waiter)
         try:
             with suppress(TimeoutError):
                 async with asyncio.timeout(seconds):
-                    await entry[1]
+                    await waiter[1]
         finally:
-            self._waiting.discard(entry)
+            self._waiters.discard(waiter)
 
     def _shown(self) -> int:
-        standing = self._source.standing()
-        return standing.position if standing else 0
+        shown = self._source.standing()
+        return shown.position if shown else 0
 
     def _wake(self) -> None:
         shown = self._shown()
-        for position, future in self._waiting:
+        for position, future in self._waiters:
             if position <= shown and not future.done():
                 future.set_result(None)

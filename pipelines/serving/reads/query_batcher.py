@@ -1,9 +1,9 @@
-"""Asking: questions that come while others are being answered wait, and those of one kind become one query.
+"""Query batching: questions of one kind that arrive while other queries run become one query.
 
-Under little load a question is asked at once, alone. Under much, the more questions wait, the less each costs. An
-answer is kept for as long as the read models stand where it was given, and two that ask the same share one.
+Under low load, each question runs at once and alone. Under high load, the more questions wait, the less each costs. An
+answer is cached until the read models advance, and identical questions share one query.
 
-All of this happens in the event loop's thread, so there are no locks; queries run in a few threads of their own.
+All bookkeeping happens in the thread of the event loop, so it needs no locks; queries run in a few threads.
 """
 
 from __future__ import annotations
@@ -31,107 +31,109 @@ from refold.warehouse.queries.questions import (
 )
 from refold.warehouse.queries.readers import ReadPosition, ReadSource
 
-_KEPT = 10_000
-_TOGETHER_SECONDS = 0.05
-"""How long a query of many reports may take, as far as can be told from the one before."""
+_MAX_CACHED = 10_000
+"""Cached answers; further ones are not cached. At a few hundred bytes each they take a few megabytes."""
+
+_BATCH_SECONDS = 0.05
+"""The target duration of a batch of reports, estimated from the batch before: a longer one would delay its callers."""
 
 
 @dataclass(frozen=True, slots=True)
-class Answered:
+class Answer:
     """The answer to a question.
 
     Attributes:
         data: JSON: a list of rows, or one row, or ``null`` if there is none.
         found: whether there is any row.
         after: the cursor of the next page; empty if there is none.
-        standing: where its rows stand.
+        shown: the position of its rows.
     """
 
     data: bytes
     found: bool
     after: str
-    standing: ReadPosition
+    shown: ReadPosition
 
 
 Key = tuple[Any, ...]
 
 
 class QueryBatcher:
-    """Asks a source on behalf of many requests.
+    """Batches the questions of many requests into queries.
 
     Args:
         source: a reader.
-        threads: how many queries run at once; if there are several, reports leave one to lookups, which are short.
-        together: how many questions become one query at most.
-        report_seconds: how long a report may take.
+        threads: concurrent queries; with two or more, reports leave one thread to lookups, which are short.
+        max_batch: questions in one query.
+        report_seconds: the time limit of a report.
     """
 
     def __init__(
-        self, source: ReadSource, *, threads: int = 2, together: int = 64, report_seconds: float = 10.0
+        self, source: ReadSource, *, threads: int = 2, max_batch: int = 64, report_seconds: float = 10.0
     ) -> None:
         self._source = source
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="query")
         self._free = threads
         self._free_for_reports = max(threads - 1, 1)
-        self._together = together
+        self._max_batch = max_batch
         self._report_seconds = report_seconds
-        self._asked: dict[Key, list[asyncio.Future[Answered]]] = {}
-        self._groups: OrderedDict[Key, dict[Key, Question]] = OrderedDict()
+        self._waiters: dict[Key, list[asyncio.Future[Answer]]] = {}
+        self._queues: OrderedDict[Key, dict[Key, Question]] = OrderedDict()
         self._seconds: dict[Key, float] = {}
-        self._due = False
-        self._kept: dict[Key, Answered] = {}
-        self._kept_at: ReadPosition | None = None
+        self._dispatch_due = False
+        self._cache: dict[Key, Answer] = {}
+        self._cached_at: ReadPosition | None = None
 
-    async def ask(self, question: Question, *, at_least: int = 0) -> Answered:
+    async def ask(self, question: Question, *, min_position: int = 0) -> Answer:
         """Answer a question.
 
         Args:
-            question: what is asked.
-            at_least: a position that was seen to be shown: what was asked before that must not be the answer.
+            question: the question.
+            min_position: a position that the reader is known to show: an answer from an earlier query does not count.
 
         Raises:
-            GenerationError: there is nothing to ask yet.
-            UsageError: the question makes no sense, by its cursor or the number of its rows.
-            duckdb.InterruptException: a report took too long.
+            GenerationError: nothing is published yet.
+            UsageError: the question's cursor is invalid, or its answer has too many rows.
+            duckdb.InterruptException: a report exceeded its time limit.
         """
         key = (question.group, question.values)
         now = self._source.standing()
-        if now is not self._kept_at:
-            self._kept.clear()
-            self._kept_at = now
-        if (kept := self._kept.get(key)) is not None:
-            return kept
-        answered = await self._add(key, question)
-        if answered.standing.position < at_least:  # it was asked together with somebody who came before
-            answered = await self._add(key, question)
-        return answered
+        if now is not self._cached_at:
+            self._cache.clear()
+            self._cached_at = now
+        if (cached := self._cache.get(key)) is not None:
+            return cached
+        answer = await self._add(key, question)
+        if answer.shown.position < min_position:  # it joined a query that had started before
+            answer = await self._add(key, question)
+        return answer
 
     def close(self) -> None:
-        """Answer no more."""
+        """Stop answering."""
         self._pool.shutdown(wait=True, cancel_futures=True)
 
-    def _add(self, key: Key, question: Question) -> asyncio.Future[Answered]:
+    def _add(self, key: Key, question: Question) -> asyncio.Future[Answer]:
         loop = asyncio.get_running_loop()
-        future: asyncio.Future[Answered] = loop.create_future()
-        if (asked := self._asked.get(key)) is not None:
-            asked.append(future)
+        future: asyncio.Future[Answer] = loop.create_future()
+        if (waiters := self._waiters.get(key)) is not None:
+            waiters.append(future)
             return future
-        self._asked[key] = [future]
-        self._groups.setdefault(question.group, {})[key] = question
-        if not self._due:
-            self._due = True
-            loop.call_soon(self._dispatch)  # with all that the loop has read from its sockets by now
+        self._waiters[key] = [future]
+        self._queues.setdefault(question.group, {})[key] = question
+        if not self._dispatch_due:
+            self._dispatch_due = True
+            loop.call_soon(self._dispatch)  # after the loop has handled all sockets that are ready now
         return future
 
     def _dispatch(self) -> None:
-        self._due = False
+        self._dispatch_due = False
         loop = asyncio.get_running_loop()
         while self._free and (group := self._next_group()) is not None:
-            waiting = self._groups.pop(group)
-            keys = list(waiting)[: self._most(group)]
-            questions = [waiting.pop(key) for key in keys]
-            if waiting:
-                self._groups[group] = waiting
+            queue = self._queues.pop(group)
+            keys = list(queue)[: self._batch_size(group)]
+            questions = [queue.pop(key) for key in keys]
+            if queue:
+                self._queues[group] = queue
             report = _is_report(questions[0])
             self._free -= 1
             self._free_for_reports -= report
@@ -139,78 +141,78 @@ class QueryBatcher:
             running.add_done_callback(partial(self._end, keys, report))
 
     def _next_group(self) -> Key | None:
-        """Choose the group that waits the longest, of those that may be asked now."""
-        for group, waiting in self._groups.items():
-            if self._free_for_reports or not _is_report(next(iter(waiting.values()))):
+        """Return the group that has waited longest, of those that may run now."""
+        for group, queue in self._queues.items():
+            if self._free_for_reports or not _is_report(next(iter(queue.values()))):
                 return group
         return None
 
-    def _end(self, keys: Sequence[Key], report: bool, done: asyncio.Future[list[Answered | Exception]]) -> None:
+    def _end(self, keys: Sequence[Key], report: bool, done: asyncio.Future[list[Answer | Exception]]) -> None:
         self._free += 1
         self._free_for_reports += report
         error = None if done.cancelled() else done.exception()
         for index, key in enumerate(keys):
-            found = error or (None if done.cancelled() else done.result()[index])
-            for future in self._asked.pop(key):
-                if future.done():  # whoever asked has gone
+            result = error or (None if done.cancelled() else done.result()[index])
+            for future in self._waiters.pop(key):
+                if future.done():  # the client disconnected
                     continue
-                if found is None:
+                if result is None:
                     future.cancel()
-                elif isinstance(found, BaseException):
-                    future.set_exception(found)
+                elif isinstance(result, BaseException):
+                    future.set_exception(result)
                 else:
-                    future.set_result(found)
-            if isinstance(found, Answered) and found.standing == self._kept_at and len(self._kept) < _KEPT:
-                self._kept[key] = found
-        if self._groups:
+                    future.set_result(result)
+            if isinstance(result, Answer) and result.shown == self._cached_at and len(self._cache) < _MAX_CACHED:
+                self._cache[key] = result
+        if self._queues:
             self._dispatch()
 
-    def _most(self, group: Key) -> int:
-        """Tell how many questions of a group become one query: slow reports are asked alone, or few together."""
+    def _batch_size(self, group: Key) -> int:
+        """Return how many questions of a group become one query: the slower a report, the fewer."""
         if (seconds := self._seconds.get(group)) is None:
-            return self._together
-        return min(max(int(_TOGETHER_SECONDS / seconds), 1), self._together)
+            return self._max_batch
+        return min(max(int(_BATCH_SECONDS / seconds), 1), self._max_batch)
 
-    def _run(self, questions: Sequence[Question]) -> list[Answered | Exception]:
+    def _run(self, questions: Sequence[Question]) -> list[Answer | Exception]:
         first = questions[0]
         if not (isinstance(first.bound.endpoint, Report) and first.bound.together):
             return [*self._ask(questions)]
         started = time.perf_counter()
         try:
-            found = self._ask(questions)
+            answers = self._ask(questions)
         except (duckdb.Error, UsageError) as error:
             self._seconds[first.group] = self._report_seconds
             if len(questions) == 1:
                 return [error]
             return [one for question in questions for one in self._run([question])]
         self._seconds[first.group] = (time.perf_counter() - started) / len(questions)
-        return [*found]
+        return [*answers]
 
-    def _ask(self, questions: Sequence[Question]) -> list[Answered]:
+    def _ask(self, questions: Sequence[Question]) -> list[Answer]:
         def query(connection: duckdb.DuckDBPyConnection) -> list[Page]:
             if _is_report(questions[0]):
-                with _within(self._report_seconds, connection):
+                with _time_limit(self._report_seconds, connection):
                     return answer(connection, questions)
             return answer(connection, questions)
 
-        pages, standing = self._source.ask(query)
-        return [_answered(q, page, standing) for q, page in zip(questions, pages, strict=True)]
+        pages, shown = self._source.ask(query)
+        return [_answer_of(q, page, shown) for q, page in zip(questions, pages, strict=True)]
 
 
 def _is_report(question: Question) -> bool:
     return isinstance(question.bound.endpoint, Report)
 
 
-def _answered(question: Question, page: Page, standing: ReadPosition) -> Answered:
-    shown: Any = page.rows
+def _answer_of(question: Question, page: Page, shown: ReadPosition) -> Answer:
+    data: Any = page.rows
     if question.bound.one:
-        shown = page.rows[0] if page.rows else None
-    return Answered(to_json(shown), bool(page.rows), page.after, standing)
+        data = page.rows[0] if page.rows else None
+    return Answer(to_json(data), bool(page.rows), page.after, shown)
 
 
 @contextmanager
-def _within(seconds: float, connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
-    """Interrupt what takes longer; never what the connection does next."""
+def _time_limit(seconds: float, connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
+    """Interrupt the block's query at the time limit, and never a later query of the connection."""
     lock = threading.Lock()
     ended = False
 

@@ -1,9 +1,7 @@
-"""``POST /query``: SQL of analysts over HTTP, for servers that are told to offer it."""
+"""``POST /query``: SQL of analysts over HTTP, off unless the server is started with ``--query``."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from functools import partial
 from typing import Annotated, Any
 
 import anyio
@@ -12,11 +10,11 @@ from anyio.to_thread import run_sync
 from fastapi import APIRouter, Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from refold.pipelines.serving.sandbox.sandbox_pool import QueryAnswer, QueryBusyError, Sandbox
+from refold.pipelines.serving.sandbox.sandbox_pool import QueryBusyError, Sandbox
 
 _MAX_SQL = 100_000
-_WAITING = 8
-"""So many requests may wait for each process: each holds a thread."""
+_MAX_WAITING = 8
+"""Requests that may wait for each sandbox child; each holds a thread. Further ones get 503."""
 
 Value = bool | int | float | str | None
 
@@ -39,65 +37,63 @@ class Query(BaseModel):
     sql: Annotated[str, Field(min_length=1, max_length=_MAX_SQL, description="One SELECT, or EXPLAIN of one.")]
     parameters: Annotated[
         dict[str, Value] | list[Value],
-        Field(description="Values for $name by their names, or for ? in their order."),
+        Field(description="Values for $name by name, or for ? in order."),
     ] = {}
 
 
 class QueryResult(BaseModel):
-    """What a query yields, and where in the log it stands."""
+    """The answer to a query, and its position in the log."""
 
-    columns: Annotated[list[str], Field(description="Their names; one may come twice.")]
-    types: Annotated[list[str], Field(description="DuckDB's types of them.")]
+    columns: Annotated[list[str], Field(description="Their names, which need not be unique.")]
+    types: Annotated[list[str], Field(description="Their DuckDB types.")]
     data: Annotated[list[list[Any]], Field(description="Rows; decimals are text, times RFC 3339, blobs hexadecimal.")]
-    truncated: Annotated[bool, Field(description="Whether rows were left out, because of their number or size.")]
-    seconds: Annotated[float, Field(description="What the query took.")]
-    generation: Annotated[int, Field(description="Number of the generation that was asked.")]
-    position: Annotated[int, Field(description="Of the last event that it holds.")]
-    last_updated: Annotated[str, Field(description="When its tables were brought there, RFC 3339.")]
+    truncated: Annotated[
+        bool, Field(description="Whether rows are missing because of a limit on their number or size.")
+    ]
+    seconds: Annotated[float, Field(description="Duration of the query.")]
+    generation: Annotated[int, Field(description="Number of the generation.")]
+    position: Annotated[int, Field(description="Of the last event in the generation.")]
+    last_updated: Annotated[str, Field(description="When its tables reached that position, RFC 3339.")]
 
 
 _PROBLEMS: dict[int | str, dict[str, Any]] = {
-    400: {"description": "The query cannot be meant, or does something other than read."},
-    401: {"description": "A token is needed."},
+    400: {"description": "The query is invalid, or is not a read."},
+    401: {"description": "The request needs a token."},
     403: {"description": "The token lacks the scope."},
-    408: {"description": "The query took too long."},
-    413: {"description": "The query needs too much memory, or the body is too large."},
+    408: {"description": "The query exceeded its time limit."},
+    413: {"description": "The query exceeded its memory limit, or the body is too large."},
     415: {"description": "The body is not application/json."},
-    429: {"description": "Too many requests."},
-    503: {"description": "Other queries are under way, or nothing is published."},
+    429: {"description": "The rate limit is exceeded."},
+    503: {"description": "Other queries are running, or nothing is published."},
 }
 
 
 def query_router(sandbox: Sandbox) -> APIRouter:
-    """Make the route of queries.
+    """Return the route of queries.
 
     Args:
-        sandbox: answers them; whoever made it closes it.
+        sandbox: runs them; the caller closes it.
 
     Example:
         >>> def answering(app, sandbox):
         ...     app.include_router(query_router(sandbox))
     """
     router = APIRouter(tags=["query"])
-    threads = anyio.CapacityLimiter(sandbox.limits.processes * (1 + _WAITING))
+    threads = anyio.CapacityLimiter(sandbox.limits.processes * (1 + _MAX_WAITING))
 
-    @router.post("/query", response_model=QueryResult, responses=_PROBLEMS, summary="Ask the read models in SQL")
-    async def query(asked: Query) -> Response:
-        """Run one read-only query on the newest generation, without files or network, within bounds."""
+    @router.post("/query", response_model=QueryResult, responses=_PROBLEMS, summary="Query the read models in SQL")
+    async def query(query: Query) -> Response:
+        """Run one read-only query on the newest generation, without files or network, within limits."""
         if threads.available_tokens <= 0:
-            raise QueryBusyError("Other queries are under way. Ask again.")
-        parameters: Mapping[str, Any] | Sequence[Any] = asked.parameters
-        ask = partial(_ask, sandbox, asked.sql, parameters)
-        return Response(await run_sync(ask, limiter=threads), media_type="application/json")
+            raise QueryBusyError("Other queries are running. Try again.")
+        body = await run_sync(_run, sandbox, query, limiter=threads)
+        return Response(body, media_type="application/json")
 
     return router
 
 
-def _ask(sandbox: Sandbox, sql: str, parameters: Mapping[str, Any] | Sequence[Any]) -> bytes:
-    return _written(sandbox.query(sql, parameters))
-
-
-def _written(answer: QueryAnswer) -> bytes:
+def _run(sandbox: Sandbox, query: Query) -> bytes:
+    answer = sandbox.query(query.sql, query.parameters)
     return orjson.dumps(
         {
             "columns": answer.columns,

@@ -1,8 +1,8 @@
-"""SQL of analysts on the newest generation, each query in a process that can be ended.
+"""SQL of analysts on the newest generation, each query in a sandbox child.
 
-DuckDB keeps a query from files, network and settings, and tries to keep it to its memory and time. That alone does not
-do: a function may look neither at the clock nor at the limit. So a query runs in a process of its own (``confined``),
-which gave up the means for anything else, and is killed when its time is up.
+DuckDB keeps a query away from files, network and settings, and enforces limits of memory and time where it checks them.
+A function may check neither. So each query runs in a process of its own, which has given up every other right and is
+killed when its time is up.
 """
 
 from __future__ import annotations
@@ -19,32 +19,32 @@ from refold.pipelines.serving.http.problems import ServingError
 from refold.pipelines.serving.sandbox.sandbox_process import QueryLimits, QueryProcess
 from refold.warehouse.read_models.generations.generations import Generation
 
-_USUAL = QueryLimits()
+_DEFAULT_LIMITS = QueryLimits()
 
 
 class QueryRefusedError(ServingError):
-    """A query cannot be meant, or asks for what no query may do."""
+    """A query is invalid, or does what no query may do."""
 
     status = 400
     code = "refused"
 
 
 class QueryTooSlowError(ServingError):
-    """A query took longer than it may."""
+    """A query exceeded its time limit."""
 
     status = 408
     code = "slow"
 
 
 class QueryTooLargeError(ServingError):
-    """A query needs more memory than it may have."""
+    """A query exceeded its memory limit."""
 
     status = 413
     code = "memory"
 
 
 class QueryBusyError(ServingError):
-    """Other queries take all processes there are."""
+    """All sandbox children are busy."""
 
     status = 503
     code = "busy"
@@ -53,17 +53,17 @@ class QueryBusyError(ServingError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QueryAnswer:
-    """What a query yields, and where in the log it stands.
+    """The answer to a query, and its position in the log.
 
     Attributes:
-        columns: their names; one may come twice.
-        types: DuckDB's types of them.
-        rows: values as JSON has them: decimals and integers beyond 64 bits are text, times RFC 3339, blobs hexadecimal.
-        truncated: whether rows were left out, because of their number or size.
-        seconds: what the query took.
-        generation: the number of the generation that was asked.
-        position: of the last event that it holds.
-        last_updated: when its tables were brought there, RFC 3339.
+        columns: their names, which need not be unique.
+        types: their DuckDB types.
+        rows: JSON values: decimals and integers beyond 64 bits are text, times RFC 3339, blobs hexadecimal.
+        truncated: whether rows are missing because of a limit on their number or size.
+        seconds: the duration of the query.
+        generation: the number of the generation.
+        position: of the last event in it.
+        last_updated: when its tables reached that position, RFC 3339.
     """
 
     columns: list[str]
@@ -77,14 +77,14 @@ class QueryAnswer:
 
 
 class Sandbox:
-    """Answers queries in a few processes that are kept warm; may be used by many threads.
+    """Runs queries in a few sandbox children that are kept warm; thread-safe.
 
     Args:
-        path_of_newest: gives the newest generation and its local file, before each query.
-        limits: what queries may take.
+        path_of_newest: returns the newest generation and its local file, before each query.
+        limits: of each query.
 
     Raises:
-        UsageError: the system cannot bound a process.
+        UsageError: the system cannot limit a process.
 
     Example:
         >>> from refold.pipelines.serving.sandbox.sandbox_pool import Sandbox
@@ -94,11 +94,11 @@ class Sandbox:
         ...         return sandbox.query(sql, {"month": "2026-01-01"}).rows
     """
 
-    def __init__(self, path_of_newest: Callable[[], tuple[Path, Generation]], *, limits: QueryLimits = _USUAL) -> None:
+    def __init__(
+        self, path_of_newest: Callable[[], tuple[Path, Generation]], *, limits: QueryLimits = _DEFAULT_LIMITS
+    ) -> None:
         if os.name != "posix":
-            raise UsageError(
-                "This system cannot bound what a process may do, so there is no /query. Leave --query out."
-            )
+            raise UsageError("--query needs a POSIX system, which can limit what a process may do. Leave it out.")
         self.limits = limits
         self._path_of_newest = path_of_newest
         self._free = threading.BoundedSemaphore(limits.processes)
@@ -114,13 +114,13 @@ class Sandbox:
             parameters: values for ``$name``, or for ``?`` in their order.
 
         Raises:
-            QueryRefusedError: it cannot be meant, does something other than read, or ended its process.
-            QueryTooSlowError: it took too long.
-            QueryTooLargeError: it needs too much memory.
-            QueryBusyError: others run, and did not end in time.
+            QueryRefusedError: the query is invalid, is not a read, or crashed its process.
+            QueryTooSlowError: it exceeded its time limit.
+            QueryTooLargeError: it exceeded its memory limit.
+            QueryBusyError: no sandbox child became free in time.
         """
         if not self._free.acquire(timeout=self.limits.wait_seconds):
-            raise QueryBusyError("Other queries are under way. Ask again.")
+            raise QueryBusyError("Other queries are running. Try again.")
         try:
             path, generation = self._path_of_newest()
             process = self._take(path)
@@ -129,7 +129,7 @@ class Sandbox:
             except BaseException:
                 process.kill()
                 raise
-            self._give_back(process, ends="memory" in answer)
+            self._return(process, exits="memory" in answer)
         finally:
             self._free.release()
         self._check(answer)
@@ -141,7 +141,7 @@ class Sandbox:
         )
 
     def close(self) -> None:
-        """End all processes; those that run a query, when it has ended."""
+        """Stop all sandbox children; one that runs a query, when the query ends."""
         with self._lock:
             self._closed = True
             idle, self._idle = self._idle, []
@@ -150,36 +150,36 @@ class Sandbox:
 
     def _check(self, answer: dict[str, Any]) -> None:
         if "refused" in answer:
-            raise QueryRefusedError(f"The query is refused: {answer['refused']}")
+            raise QueryRefusedError(f"The query was refused: {answer['refused']}")
         if "slow" in answer:
             raise QueryTooSlowError(
-                f"The query took more than {self.limits.seconds:g} seconds. Ask for less of it, or ask the published "
-                "file with a DuckDB of your own."
+                f"The query took more than {self.limits.seconds:g} seconds. Ask for less, or query the published file "
+                "with your own DuckDB."
             )
         if "memory" in answer:
             raise QueryTooLargeError(
-                f"The query needs more than {self.limits.memory_mib:,} MiB of memory. Ask for less of it, or ask the "
-                "published file with a DuckDB of your own."
+                f"The query needs more than {self.limits.memory_mib:,} MiB of memory. Ask for less, or query the "
+                "published file with your own DuckDB."
             )
         if "columns" not in answer:
-            raise QueryRefusedError("The query ended the process that ran it. Write it in another way.")
+            raise QueryRefusedError("The query crashed the process that ran it. Rewrite the query.")
 
     def _take(self, path: Path) -> QueryProcess:
-        """Take a process that has this file open; end those that have an older one open."""
+        """Take a sandbox child that has this file open, and stop those that have an older file open."""
         with self._lock:
             idle, self._idle = self._idle, []
-            fit = [process for process in idle if process.path == path and process.is_fresh()]
-            taken = fit.pop() if fit else None
-            self._idle = fit
+            usable = [process for process in idle if process.path == path and process.is_fresh()]
+            taken = usable.pop() if usable else None
+            self._idle = usable
         for process in idle:
-            if process is not taken and process not in fit:
+            if process is not taken and process not in usable:
                 process.kill()
         return taken or QueryProcess(path, self.limits)
 
-    def _give_back(self, process: QueryProcess, *, ends: bool) -> None:
+    def _return(self, process: QueryProcess, *, exits: bool) -> None:
         with self._lock:
-            kept = not self._closed and not ends and process.is_fresh()
-            if kept:
+            keep = not self._closed and not exits and process.is_fresh()
+            if keep:
                 self._idle.append(process)
-        if not kept:
+        if not keep:
             process.kill()

@@ -1,4 +1,4 @@
-"""One confined process, seen from the server: started, asked, watched and ended."""
+"""One sandbox child, seen from the server: started, queried, watched and stopped."""
 
 from __future__ import annotations
 
@@ -24,15 +24,17 @@ _LOGGER = logging.getLogger("refold.serving")
 _PROGRAM = str(Path(__file__).with_name("sandbox_child.py"))
 _IDLE_SECONDS = 60.0
 _START_SECONDS = 20.0
-_KILL_AFTER = 0.5
-_ALARM_AFTER = 3.0
-"""A process ends itself so many seconds after its query should have ended, if nobody has killed it by then."""
+_KILL_GRACE_SECONDS = 0.5
+"""DuckDB interrupts a query at its time limit; after this grace the server kills the process."""
+
+_ALARM_GRACE_SECONDS = 3.0
+"""After this grace the process ends itself, if the server has not killed it."""
 
 _CHUNK = 1 << 16
 
 
 class QueryProcessError(ServingError):
-    """No process for queries could be started."""
+    """No sandbox child could be started."""
 
     status = 503
     code = "unavailable"
@@ -41,18 +43,18 @@ class QueryProcessError(ServingError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QueryLimits:
-    """What queries may take.
+    """The limits of queries.
 
     Attributes:
         seconds: of one query.
-        rows: of one answer; further ones are left out, and the answer says so.
+        rows: of one answer; a longer answer is truncated and marked as such.
         answer_bytes: of one answer's rows as JSON; likewise.
         memory_mib: of one query, in MiB.
-        processes: how many queries run at the same time.
-        wait_seconds: how long one waits for another to end.
+        processes: concurrent queries.
+        wait_seconds: how long a query waits for a free process.
 
     Raises:
-        UsageError: one of them lets nothing through.
+        UsageError: a limit allows nothing.
     """
 
     seconds: float = 10.0
@@ -69,58 +71,58 @@ class QueryLimits:
 
 
 class QueryProcess:
-    """One confined process.
+    """One sandbox child.
 
     Attributes:
         path: of the file that it has open.
-        last_updated: when that file's tables were brought to its position, RFC 3339; None if it does not say.
+        last_updated: when the file's tables reached its position, RFC 3339; None if the file does not record it.
     """
 
     def __init__(self, path: Path, limits: QueryLimits) -> None:
         self.path = path
-        self._seconds = limits.seconds + _KILL_AFTER
+        self._seconds = limits.seconds + _KILL_GRACE_SECONDS
         self._process = subprocess.Popen(
             [sys.executable, "-I", _PROGRAM],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
-            env={"MALLOC_ARENA_MAX": "1"},  # a heap for each thread would count as memory that is taken
+            env={"MALLOC_ARENA_MAX": "1"},  # a heap for each thread would count against the memory limit
             cwd="/",
-            start_new_session=True,  # Ctrl-C is for the server, which ends its processes itself
+            start_new_session=True,  # Ctrl-C goes to the server, which stops its processes itself
         )
-        self._asked_at = time.monotonic()
+        self._queried_at = time.monotonic()
         settings = {
             "modules": [folder for folder in sys.path if folder],
             "file": str(path.resolve()),
             "memory_bytes": limits.memory_mib << 20,
             "seconds": limits.seconds,
-            "grace_seconds": _ALARM_AFTER,
-            "idle_seconds": _IDLE_SECONDS + _ALARM_AFTER,
+            "grace_seconds": _ALARM_GRACE_SECONDS,
+            "idle_seconds": _IDLE_SECONDS + _ALARM_GRACE_SECONDS,
             "rows": limits.rows,
             "answer_bytes": limits.answer_bytes,
         }
         answer = self._ask(settings, _START_SECONDS)
         if "columns" not in answer:
             self.kill()
-            _LOGGER.error("No process for queries could be started on %s: %s", path, answer or "it ended at once")
-            raise QueryProcessError("No process for queries could be started; the server's log tells why.")
+            _LOGGER.error("No sandbox child could be started on %s: %s", path, answer or "it exited at once")
+            raise QueryProcessError("No sandbox child could be started; the server's log has the reason.")
         self.last_updated: str | None = answer["last_updated"]
 
     def is_fresh(self) -> bool:
-        """Tell whether it lives, and will for long enough to be asked."""
-        return self._process.poll() is None and time.monotonic() - self._asked_at < _IDLE_SECONDS
+        """Check whether the process runs, and will run long enough for another query."""
+        return self._process.poll() is None and time.monotonic() - self._queried_at < _IDLE_SECONDS
 
     def query(self, sql: str, parameters: Mapping[str, Any] | Sequence[Any]) -> dict[str, Any]:
-        """Give what a query yields, or ``refused``, ``slow`` or ``memory``; nothing if it ended the process."""
+        """Return the answer to a query, or ``refused``, ``slow`` or ``memory``; an empty one if the process crashed."""
         return self._ask({"sql": sql, "parameters": parameters}, self._seconds)
 
-    def _ask(self, question: Mapping[str, Any], seconds: float) -> dict[str, Any]:
+    def _ask(self, request: Mapping[str, Any], seconds: float) -> dict[str, Any]:
         assert self._process.stdin is not None
-        self._asked_at = time.monotonic()
+        self._queried_at = time.monotonic()
         with contextlib.suppress(BrokenPipeError):
-            self._process.stdin.write(json.dumps(question).encode() + b"\n")  # integers of any size
+            self._process.stdin.write(json.dumps(request).encode() + b"\n")  # integers of any size
             self._process.stdin.flush()
-        line = self._read_line(self._asked_at + seconds)
+        line = self._read_line(self._queried_at + seconds)
         if line is None:
             self.kill()
             return {"slow": ""}
@@ -130,15 +132,15 @@ class QueryProcess:
         answer: dict[str, Any] = orjson.loads(line)
         return answer
 
-    def _read_line(self, until: float) -> bytes | None:
-        """Read up to the end of a line or of the stream; None if it took too long."""
+    def _read_line(self, deadline: float) -> bytes | None:
+        """Read up to the end of a line or of the stream; return None at the time limit."""
         assert self._process.stdout is not None
         descriptor = self._process.stdout.fileno()
         poll = select.poll()
         poll.register(descriptor, select.POLLIN)
         line = bytearray()
         while not line.endswith(b"\n"):
-            left = until - time.monotonic()
+            left = deadline - time.monotonic()
             if left <= 0 or not poll.poll(left * 1000):
                 return None
             part = os.read(descriptor, _CHUNK)
@@ -148,7 +150,7 @@ class QueryProcess:
         return bytes(line)
 
     def kill(self) -> None:
-        """End it at once: it has nothing to lose."""
+        """Kill the process: it has no state to lose."""
         self._process.kill()
         self._process.wait()
         for pipe in (self._process.stdin, self._process.stdout):

@@ -23,6 +23,7 @@ from fastapi import FastAPI, Header, Response
 from fastapi.responses import JSONResponse
 
 from refold.pipelines.serving.page import page_router
+from refold.warehouse.orders import ORDERS
 from tests.pipelines.serving.browser import MISSING, Browser, browser
 
 ROOT = Path(__file__).parents[3]
@@ -269,7 +270,8 @@ def test_it_fits_every_width_and_names_every_control(page: Browser, width: int, 
 def guarded() -> Iterator[str]:
     """Serve the page beside a status that wants a token, and no commands."""
     app = FastAPI()
-    app.include_router(page_router())
+    assert ORDERS.page is not None
+    app.include_router(page_router(ORDERS.page))
 
     @app.get("/status")
     def status(authorization: Annotated[str, Header()] = "") -> Response:

@@ -1,4 +1,4 @@
-"""The asker: which questions share a query, whose answer is kept, and that nobody gets what was meant for others."""
+"""The batcher: which questions share a query, whose answer is kept, and that nobody gets what was meant for others."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import orjson
 import pytest
 
 from refold.event_schemas import UsageError
-from refold.pipelines.serving.reads.query_batcher import Answered, QueryBatcher
+from refold.pipelines.serving.reads.query_batcher import Answer, QueryBatcher
 from refold.warehouse.declarations.endpoints import (
     Bound,
     Lookup,
@@ -125,11 +125,11 @@ class Spying:
 
 
 @contextmanager
-def asking(**options: Any) -> Iterator[tuple[ReadSource, QueryBatcher]]:
-    """Make a source and an asker of it."""
+def batching(**options: Any) -> Iterator[tuple[ReadSource, QueryBatcher]]:
+    """Make a source and an batcher of it."""
     source = ReadSource()
-    with closing(QueryBatcher(source, **options)) as asker, closing(source):
-        yield source, asker
+    with closing(QueryBatcher(source, **options)) as batcher, closing(source):
+        yield source, batcher
 
 
 def run(doing: Callable[[], Awaitable[None]]) -> None:
@@ -147,7 +147,7 @@ def thing(number: int, bound: Bound = THING) -> Question:
     return Question(bound, (number,))
 
 
-def row(answered: Answered) -> Any:
+def row(answered: Answer) -> Any:
     """Read an answer."""
     return orjson.loads(answered.data)
 
@@ -156,8 +156,8 @@ def test_questions_that_come_together_become_one_query() -> None:
     """Each gets its own row; those that find none too."""
 
     async def doing() -> None:
-        with asking() as (source, asker):
-            found = await asyncio.gather(*(asker.ask(thing(n)) for n in (3, 1, 8, 99)))
+        with batching() as (source, batcher):
+            found = await asyncio.gather(*(batcher.ask(thing(n)) for n in (3, 1, 8, 99)))
             assert source.asked == ["3 1 8 99"]
             assert [row(a) and row(a)["id"] for a in found] == [3, 1, 8, None]
             assert [a.found for a in found] == [True, True, True, False]
@@ -169,8 +169,8 @@ def test_a_query_has_so_many_questions_at_most() -> None:
     """What is left over is asked next, and nothing twice."""
 
     async def doing() -> None:
-        with asking(together=2, threads=1) as (source, asker):
-            found = await asyncio.gather(*(asker.ask(thing(n)) for n in range(5)))
+        with batching(max_batch=2, threads=1) as (source, batcher):
+            found = await asyncio.gather(*(batcher.ask(thing(n)) for n in range(5)))
             assert source.asked == ["0 1", "2 3", "4"]
             assert [row(a)["id"] for a in found] == list(range(5))
 
@@ -181,15 +181,15 @@ def test_the_same_question_asked_twice_is_asked_once() -> None:
     """Together, while it is under way, and afterwards as long as nothing has changed."""
 
     async def doing() -> None:
-        with asking() as (source, asker):
+        with batching() as (source, batcher):
             source.go.clear()
-            first = [asyncio.create_task(asker.ask(thing(1))) for _ in range(3)]
+            first = [asyncio.create_task(batcher.ask(thing(1))) for _ in range(3)]
             await source.until_begun()
-            later = asyncio.create_task(asker.ask(thing(1)))
+            later = asyncio.create_task(batcher.ask(thing(1)))
             await asyncio.sleep(0)
             source.go.set()
             found = await asyncio.gather(*first, later)
-            found.append(await asker.ask(thing(1)))
+            found.append(await batcher.ask(thing(1)))
             assert source.asked == ["1"]
             assert len({id(a) for a in found}) == 1
 
@@ -200,12 +200,12 @@ def test_a_kept_answer_is_dropped_when_the_read_models_move() -> None:
     """Forward, and back as after a rollback."""
 
     async def doing() -> None:
-        with asking() as (source, asker):
+        with batching() as (source, batcher):
             for position in (1, 2, 1):
                 source.move(position)
                 for _ in range(2):
-                    answered = await asker.ask(thing(1))
-                    assert (row(answered)["position"], answered.standing.position) == (position, position)
+                    answered = await batcher.ask(thing(1))
+                    assert (row(answered)["position"], answered.shown.position) == (position, position)
             assert source.asked == ["1", "1", "1"]
 
     run(doing)
@@ -215,11 +215,11 @@ def test_an_answer_that_is_ahead_of_what_is_told_is_not_kept() -> None:
     """A live database has moved, and its reader not been told yet: what is told decides what is kept."""
 
     async def doing() -> None:
-        with asking() as (source, asker):
+        with batching() as (source, batcher):
             source.position = 2
-            assert row(await asker.ask(thing(1)))["position"] == 2
+            assert row(await batcher.ask(thing(1)))["position"] == 2
             source.move(2)
-            assert row(await asker.ask(thing(1)))["position"] == 2
+            assert row(await batcher.ask(thing(1)))["position"] == 2
             assert source.asked == ["1", "1"]
 
     run(doing)
@@ -229,13 +229,13 @@ def test_who_wants_a_position_gets_no_answer_from_before() -> None:
     """What is under way when it is asked was begun before that position was shown: it is asked again, once for all."""
 
     async def doing() -> None:
-        with asking() as (source, asker):
+        with batching() as (source, batcher):
             source.go.clear()
-            old = asyncio.create_task(asker.ask(thing(1)))
+            old = asyncio.create_task(batcher.ask(thing(1)))
             await source.until_begun()
             source.move(2)
-            new = [asyncio.create_task(asker.ask(thing(1), at_least=2)) for _ in range(3)]
-            patient = asyncio.create_task(asker.ask(thing(1)))
+            new = [asyncio.create_task(batcher.ask(thing(1), min_position=2)) for _ in range(3)]
+            patient = asyncio.create_task(batcher.ask(thing(1)))
             await asyncio.sleep(0)
             source.go.set()
             assert [row(a)["position"] for a in await asyncio.gather(old, patient, *new)] == [1, 1, 2, 2, 2]
@@ -248,11 +248,11 @@ def test_who_goes_away_takes_nobody_with_him() -> None:
     """A request that is cancelled leaves those that ask the same, or in the same query, their answers."""
 
     async def doing() -> None:
-        with asking() as (source, asker):
+        with batching() as (source, batcher):
             source.go.clear()
-            gone = asyncio.create_task(asker.ask(thing(1)))
-            same = asyncio.create_task(asker.ask(thing(1)))
-            beside = asyncio.create_task(asker.ask(thing(2)))
+            gone = asyncio.create_task(batcher.ask(thing(1)))
+            same = asyncio.create_task(batcher.ask(thing(1)))
+            beside = asyncio.create_task(batcher.ask(thing(2)))
             await source.until_begun()
             gone.cancel()
             await asyncio.wait([gone])
@@ -269,19 +269,19 @@ def test_an_error_reaches_all_who_asked_and_no_one_after() -> None:
     async def doing() -> None:
         loose: list[Any] = []
         asyncio.get_running_loop().set_exception_handler(lambda _, context: loose.append(context))
-        with asking() as (source, asker):
+        with batching() as (source, batcher):
             source.error = UsageError("no")
-            failed = await asyncio.gather(*(asker.ask(thing(n)) for n in (1, 1, 2)), return_exceptions=True)
+            failed = await asyncio.gather(*(batcher.ask(thing(n)) for n in (1, 1, 2)), return_exceptions=True)
             assert [str(error) for error in failed] == ["no"] * 3
             source.go.clear()
-            gone = asyncio.create_task(asker.ask(thing(3)))
+            gone = asyncio.create_task(batcher.ask(thing(3)))
             await source.until_begun()
             await source.until_begun()
             gone.cancel()
             await asyncio.wait([gone])
             source.go.set()
             source.error = None
-            assert row(await asker.ask(thing(1)))["id"] == 1
+            assert row(await batcher.ask(thing(1)))["id"] == 1
         assert loose == []
 
     run(doing)
@@ -291,9 +291,9 @@ def test_groups_take_turns() -> None:
     """One that always has more to ask does not keep another from being asked."""
 
     async def doing() -> None:
-        with asking(together=2, threads=1) as (source, asker):
-            many = [asyncio.create_task(asker.ask(thing(n))) for n in range(6)]
-            one = asyncio.create_task(asker.ask(thing(8, OTHER)))
+        with batching(max_batch=2, threads=1) as (source, batcher):
+            many = [asyncio.create_task(batcher.ask(thing(n))) for n in range(6)]
+            one = asyncio.create_task(batcher.ask(thing(8, OTHER)))
             await asyncio.gather(*many, one)
             assert source.asked == ["0 1", "8", "2 3", "4 5"]
 
@@ -304,11 +304,11 @@ def test_reports_leave_a_thread_to_lookups() -> None:
     """Two that take long are asked one after the other; who looks for a row does not wait for them."""
 
     async def doing() -> None:
-        with asking(threads=2, report_seconds=SECONDS) as (source, asker):
+        with batching(threads=2, report_seconds=SECONDS) as (source, batcher):
             source.go.clear()
-            reports = [asyncio.create_task(asker.ask(Question(REPORT, (n,)))) for n in range(3)]
+            reports = [asyncio.create_task(batcher.ask(Question(REPORT, (n,)))) for n in range(3)]
             await source.until_begun()
-            looking = asyncio.create_task(asker.ask(thing(7)))
+            looking = asyncio.create_task(batcher.ask(thing(7)))
             await source.until_begun()
             source.go.set()
             await looking
@@ -322,8 +322,8 @@ def test_a_report_alone_has_the_only_thread() -> None:
     """With one thread, reports and lookups share it."""
 
     async def doing() -> None:
-        with asking(threads=1) as (_, asker):
-            found = await asyncio.gather(asker.ask(Question(REPORT, (1,))), asker.ask(thing(2)))
+        with batching(threads=1) as (_, batcher):
+            found = await asyncio.gather(batcher.ask(Question(REPORT, (1,))), batcher.ask(thing(2)))
             assert [row(a) for a in found] == [[{"n": 1}], {"id": 2, "position": 1}]
 
     run(doing)
@@ -333,9 +333,9 @@ def test_a_report_that_takes_too_long_is_interrupted() -> None:
     """Only that one; what is asked next is answered."""
 
     async def doing() -> None:
-        with asking(report_seconds=0.05) as (_, asker):
+        with batching(report_seconds=0.05) as (_, batcher):
             with pytest.raises(duckdb.InterruptException):
-                await asker.ask(Question(ENDLESS, (1,)))
-            assert row(await asker.ask(Question(REPORT, (1,)))) == [{"n": 1}]
+                await batcher.ask(Question(ENDLESS, (1,)))
+            assert row(await batcher.ask(Question(REPORT, (1,)))) == [{"n": 1}]
 
     run(doing)

@@ -18,7 +18,7 @@ from pydantic import BaseModel
 
 from refold.event_schemas import ConcurrencyError, StoreError, UsageError
 from refold.pipelines.serving.http.guard import Guard, RequestLimits
-from refold.pipelines.serving.http.host_policy import hosts_for
+from refold.pipelines.serving.http.host_policy import allowed_hosts
 from refold.pipelines.serving.http.problems import install_handlers
 from refold.pipelines.serving.http.protocol import MAX_HEAD_BYTES, BoundedProtocol
 from refold.pipelines.serving.http.tokens import Scope, Tokens, load_tokens
@@ -169,7 +169,7 @@ def bearer(secret: str) -> dict[str, str]:
 def port() -> Iterator[int]:
     """An open server with small bounds, and one order."""
     limits = RequestLimits(body_bytes=100_000, seconds=1)
-    with serving(make_shop(limits=limits, hosts=hosts_for("127.0.0.1", Tokens()))) as port:
+    with serving(make_shop(limits=limits, hosts=allowed_hosts("127.0.0.1", Tokens()))) as port:
         yield port
 
 
@@ -245,7 +245,7 @@ def test_a_token_is_good_for_its_scopes_only() -> None:
 
 def test_other_hosts_and_origins() -> None:
     """A page elsewhere can neither have its name resolve here and read, nor post here."""
-    shop = make_shop(hosts=hosts_for("127.0.0.1", Tokens()))
+    shop = make_shop(hosts=allowed_hosts("127.0.0.1", Tokens()))
     for host in ("evil.example", "localhost.evil.example", "127.0.0.1.evil.example:8080", ""):
         check_problem(request(shop, "GET", "/orders/order-1", headers={"host": host}), 421, "host")
     order = {"order_id": "order-1"}

@@ -10,9 +10,9 @@ import pytest
 
 from refold.event_schemas import UsageError
 from refold.pipelines.serving.http.host_policy import (
+    allowed_hosts,
     check_exposure,
     host_of,
-    hosts_for,
     is_own_origin,
 )
 from refold.pipelines.serving.http.tokens import Scope, Tokens, load_tokens
@@ -161,15 +161,15 @@ def test_other_addresses_need_tokens(host: str) -> None:
 def test_hosts_that_a_request_may_name() -> None:
     """Without tokens those of this machine; with tokens any, unless some are named."""
     tokens = from_environment(f"a:read:{SECRET}")
-    assert hosts_for("127.0.0.1", tokens) is None
-    assert hosts_for("0.0.0.0", tokens, ["Shop.example"]) == {
+    assert allowed_hosts("127.0.0.1", tokens) is None
+    assert allowed_hosts("0.0.0.0", tokens, ["Shop.example"]) == {
         "shop.example",
         "0.0.0.0",
         "localhost",
         "127.0.0.1",
         "[::1]",
     }
-    assert hosts_for("::1", Tokens()) == {"localhost", "127.0.0.1", "[::1]"}
+    assert allowed_hosts("::1", Tokens()) == {"localhost", "127.0.0.1", "[::1]"}
     assert [host_of(h) for h in (b"LOCALHOST:80", b"[::1]", b"[::1]:8", b"a:b")] == [
         "localhost",
         "[::1]",
@@ -180,7 +180,7 @@ def test_hosts_that_a_request_may_name() -> None:
 
 def test_origins_of_its_own() -> None:
     """The very host that was asked, port included, or a host that was named; not another port of this machine."""
-    hosts = hosts_for("127.0.0.1", Tokens(), ["shop.example"])
+    hosts = allowed_hosts("127.0.0.1", Tokens(), ["shop.example"])
     asked = b"localhost:8080"
     assert is_own_origin(b"http://localhost:8080", asked, hosts)
     assert is_own_origin(b"https://shop.example", asked, hosts)

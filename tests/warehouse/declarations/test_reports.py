@@ -11,7 +11,7 @@ import duckdb
 import pytest
 
 from refold.event_schemas import UsageError
-from refold.pipelines.serving.reads.query_batcher import Answered, QueryBatcher
+from refold.pipelines.serving.reads.query_batcher import Answer, QueryBatcher
 from refold.warehouse.declarations.endpoints import (
     Bound,
     Parameter,
@@ -77,7 +77,7 @@ def test_too_many_rows_are_refused_to_those_who_asked_for_them(connection: duckd
     """The others have their answer."""
     report = bound(connection, "SELECT i FROM range($least) r(i) ORDER BY ALL", least=LEAST)
     found = _ask(connection, report, 20_000, 3)
-    assert [type(one) for one in found] == [UsageError, Answered]
+    assert [type(one) for one in found] == [UsageError, Answer]
 
 
 def test_a_question_that_fails_harms_no_other(connection: duckdb.DuckDBPyConnection) -> None:
@@ -108,8 +108,8 @@ class _Source:
         """There is nothing to give up."""
 
 
-def _ask(connection: duckdb.DuckDBPyConnection, report: Bound, *values: object) -> list[Answered | BaseException]:
-    async def ask() -> list[Answered | BaseException]:
+def _ask(connection: duckdb.DuckDBPyConnection, report: Bound, *values: object) -> list[Answer | BaseException]:
+    async def ask() -> list[Answer | BaseException]:
         asker = QueryBatcher(_Source(connection), threads=1)
         asked = (asker.ask(Question(report, (value,))) for value in values)
         found = await asyncio.gather(*asked, return_exceptions=True)
