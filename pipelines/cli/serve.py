@@ -95,7 +95,7 @@ def serve(
     if stream:
         call.beam_options()  # says at once what is wrong with them
     settings = ServeSettings(
-        domain=call.settings.domain,
+        domain=call.domain_ref,
         log=call.settings.log,
         read_models=call.settings.read_models,
         stream=stream,
