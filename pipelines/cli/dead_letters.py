@@ -182,7 +182,7 @@ def _rebuild(call: Invocation, log: EventLog, names: tuple[str, ...]) -> Generat
     from refold.pipelines.cli.progress import rebuild_bars
     from refold.pipelines.rebuild.rebuild import rebuild
 
-    domain, url = call.settings.domain, call.settings.read_models
+    domain, url = call.domain_ref, call.settings.read_models
     with rebuild_bars() as report:
         return rebuild(log, domain, url, options, only=names, dead_letter=True, report=report).generation
 

@@ -77,7 +77,7 @@ def ingest(
     with ingest_bars() as report:
         done = ingest_files(
             log,
-            call.settings.domain,
+            call.domain_ref,
             files,
             mapping=columns,
             format=format,

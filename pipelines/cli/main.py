@@ -1,42 +1,55 @@
-"""``refold``: the command line. Its commands are in ``pipelines/commands``; here is what holds for all of them."""
+"""``refold``: the command line. A command is a module beside this one; here is what all of them share."""
 
 from __future__ import annotations
 
+import importlib
 from typing import Any
 
 import click
 
-from refold.pipelines.cli.capacity import capacity
-from refold.pipelines.cli.dead_letters import dead_letters
-from refold.pipelines.cli.demo import demo
-from refold.pipelines.cli.events import events
-from refold.pipelines.cli.generations import generations
-from refold.pipelines.cli.ingest import ingest
-from refold.pipelines.cli.init import init
-from refold.pipelines.cli.plan import plan
-from refold.pipelines.cli.query import query
-from refold.pipelines.cli.rebuild import rebuild
-from refold.pipelines.cli.reconcile import reconcile
-from refold.pipelines.cli.refresh import refresh
-from refold.pipelines.cli.schemas import schemas
-from refold.pipelines.cli.seal import seal
-from refold.pipelines.cli.serve import serve
-from refold.pipelines.cli.status import status
-from refold.pipelines.cli.stream import stream
 from refold.pipelines.cli.support.invocation import Invocation, as_epilog, common_options
-from refold.pipelines.cli.support.signals import (
-    STOPPED,
-    end_at_once,
-    is_interrupt,
-    say_stopped,
+from refold.pipelines.cli.support.signals import STOPPED, end_at_once, is_interrupt, say_stopped
+
+COMMANDS = (
+    "demo",
+    "init",
+    "ingest",
+    "events",
+    "seal",
+    "schemas",
+    "plan",
+    "rebuild",
+    "stream",
+    "refresh",
+    "reconcile",
+    "status",
+    "query",
+    "serve",
+    "generations",
+    "dead-letters",
+    "capacity",
 )
+"""All commands, in the order of work. ``dead-letters`` is ``dead_letters`` of the module of that name, and so on; it is
+imported when it runs, or when a help page lists it."""
 
 
 class Root(click.Group):
-    """The command itself: turns whatever its commands raise into a paragraph on stderr and an exit code."""
+    """The command itself: finds its commands, and turns what they raise into a paragraph on stderr and an exit code."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """List the names of all commands, in the order of work."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import a command."""
+        if cmd_name not in COMMANDS:
+            return None
+        name = cmd_name.replace("-", "_")
+        command: click.Command = getattr(importlib.import_module(f"refold.pipelines.cli.{name}"), name)
+        return command
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the command that was asked for."""
+        """Run a command."""
         try:
             return super().invoke(ctx)
         except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
@@ -80,28 +93,6 @@ def cli() -> None:
     Settings come from refold.toml or [tool.refold] in pyproject.toml, then from REFOLD_DOMAIN, REFOLD_LOG,
     REFOLD_READ_MODELS and REFOLD_RUNNER, then from options.
     """
-
-
-for _command in (
-    demo,
-    init,
-    ingest,
-    events,
-    seal,
-    schemas,
-    plan,
-    rebuild,
-    stream,
-    refresh,
-    reconcile,
-    status,
-    query,
-    serve,
-    generations,
-    dead_letters,
-    capacity,
-):
-    cli.add_command(_command)
 
 
 def main() -> None:

@@ -111,7 +111,7 @@ def rebuild(
     from refold.pipelines.cli.support import output
     from refold.pipelines.rebuild.rebuild import rebuild as rebuild_read_models
 
-    url, domain = call.settings.read_models, call.settings.domain
+    url, domain = call.settings.read_models, call.domain_ref
     try:
         with metered(metrics_port) as metrics, rebuild_bars() as show:
             tell_log(metrics, log)
@@ -160,7 +160,7 @@ def _republish(call: Invocation, log: EventLog, plan: RebuildPlan, dead_letter: 
     from refold.pipelines.cli.support.output import print_json, say
     from refold.pipelines.rebuild.publish import republish
 
-    url, domain = call.settings.read_models, call.settings.domain
+    url, domain = call.settings.read_models, call.domain_ref
     with rebuild_bars() as report:
         generation = republish(log, domain, url, options, dead_letter=dead_letter, report=report)
     changed = [*plan.removed, *(v.name for v in plan.views)]
@@ -193,7 +193,7 @@ def _rebuild_as_of(
     with rebuild_bars() as report:
         built = rebuild_as_of(
             log,
-            call.settings.domain,
+            call.domain_ref,
             options,
             position=find_place(log, call.domain.registry, as_of).position,
             to=to,

@@ -40,7 +40,7 @@ def reconcile(call: Invocation, only: tuple[str, ...], examples: int, keep: Path
     from refold.pipelines.cli.support import output
     from refold.pipelines.rebuild.reconcile import reconcile as reconcile_published
 
-    url, domain = call.settings.read_models, call.settings.domain
+    url, domain = call.settings.read_models, call.domain_ref
     with rebuild_bars() as report:
         found = reconcile_published(log, domain, url, options, only=only, keep=keep, examples=examples, report=report)
     if call.json:

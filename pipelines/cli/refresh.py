@@ -48,7 +48,7 @@ def refresh(call: Invocation, verify: bool, dead_letter: bool) -> None:
     from refold.pipelines.cli.support.output import print_json
     from refold.pipelines.rebuild.refresh import refresh as refresh_read_models
 
-    url, domain = call.settings.read_models, call.settings.domain
+    url, domain = call.settings.read_models, call.domain_ref
     with rebuild_bars() as report:
         done = refresh_read_models(log, domain, url, options, dead_letter=dead_letter, verify=verify, report=report)
     newest = done.published or call.open_generations().newest()

@@ -32,7 +32,7 @@ def seal(call: Invocation, metrics_port: int | None) -> None:
 
     with metered(metrics_port) as metrics, bar("seal", "events") as report:
         tell_log(metrics, log)
-        sealed = seal_log(log, call.settings.domain, options)
+        sealed = seal_log(log, call.domain_ref, options)
         report(sealed.events, None)
         tell_log(metrics, log)
     if call.json:

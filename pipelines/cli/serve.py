@@ -105,7 +105,7 @@ def serve(call: Invocation, /, port: int, workers: int, **options: Any) -> None:
     if options["stream"]:
         call.beam_options()  # reports an error in the options at once
     settings = ServeSettings(
-        domain=call.settings.domain,
+        domain=call.domain_ref,
         log=call.settings.log,
         read_models=call.settings.read_models,
         runner=call.settings.runner,

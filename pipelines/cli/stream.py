@@ -63,7 +63,7 @@ def stream(
     with metered(metrics_port) as metrics:
         done = follow(
             log,
-            call.settings.domain,
+            call.domain_ref,
             call.settings.read_models,
             options,
             once=once,

@@ -16,15 +16,14 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import click
 import duckdb
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import CliRunner
 from rich.console import Console
 
 from refold.event_schemas import ConcurrencyError, UsageError
@@ -46,20 +45,13 @@ from refold.warehouse.event_log.log import EventLog, open_log
 from refold.warehouse.orders import ORDERS
 from refold.warehouse.read_models.generations.generations import open_generations
 from refold.warehouse.read_models.lag import find_end, lag_of, standing_of
+from tests.pipelines.cli.running import Call, answer, refold
 
 EVENTS = 300
 RECEIVED = StockReceived(sku="cup", quantity=3, unit_cost="1.5", best_before=None)
 
 
 # Running it
-
-
-def refold(*arguments: str, folder: Path, code: int = 0) -> subprocess.CompletedProcess[str]:
-    """Run the command line as a process, in a folder, in a pipe."""
-    command = [sys.executable, "-m", "refold", *arguments]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, timeout=120)
-    assert done.returncode == code, done.stderr
-    return done
 
 
 def on_terminal(*arguments: str, folder: Path) -> str:
@@ -84,30 +76,6 @@ def _read_all(descriptor: int) -> Iterator[bytes]:
         if not part:
             return
         yield part
-
-
-Call = Callable[..., Result]
-
-
-@pytest.fixture
-def call(monkeypatch: pytest.MonkeyPatch) -> Call:
-    """Run the command line in this process, from a folder."""
-    monkeypatch.setattr(sys, "path", [*sys.path])
-    monkeypatch.setenv("PYTHONPATH", os.environ.get("PYTHONPATH", ""))
-
-    def run(*arguments: str, folder: Path, code: int = 0) -> Result:
-        monkeypatch.chdir(folder)
-        result = CliRunner().invoke(cli, arguments)
-        assert result.exit_code == code, result.output
-        return result
-
-    return run
-
-
-def answer(result: Result | subprocess.CompletedProcess[str]) -> Any:
-    """Parse the one JSON document on stdout."""
-    [line] = result.stdout.splitlines()
-    return json.loads(line)
 
 
 @pytest.fixture(scope="module")
@@ -136,7 +104,10 @@ def append(folder: Path, *events: object, stream_id: str = "stock-cup") -> Event
 
 def commands(group: click.Group, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], click.Command]]:
     """Name every command and group, with what leads to it."""
-    for name, command in sorted(group.commands.items()):
+    context = click.Context(group)
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        assert command is not None
         yield (*path, name), command
         if isinstance(command, click.Group):
             yield from commands(command, (*path, name))
@@ -646,7 +617,9 @@ def test_from_a_file_to_an_answer(tmp_path: Path) -> None:
     lines = [{**adjusted, "payload": {"sku": "cup", "quantity": n, "reason": "counted"}} for n in (5, -2)]
     (tmp_path / "history.jsonl").write_text("\n".join(map(json.dumps, lines)))
     beam = ("--", "--direct_num_workers=1")
-    imported = refold("ingest", "history.jsonl", "--buckets", "2", "--json", *beam, folder=tmp_path)
+    imported = refold(
+        "ingest", "history.jsonl", "--domain", "orders", "--buckets", "2", "--json", *beam, folder=tmp_path
+    )
     assert (answer(imported)["events"], imported.stderr) == (2, "")
     append(tmp_path / "refold-data", RECEIVED)
     sealed = refold("seal", "--json", *beam, folder=tmp_path)
