@@ -68,7 +68,7 @@ class Following:
             self._on_failure()
 
     def _hear(self, moment: ProgressReport) -> None:
-        if moment.what == "turn":
+        if moment.what == "micro_batch":
             self._reader.moved()
         elif moment.text:
             _log.info(moment.text)
