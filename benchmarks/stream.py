@@ -145,7 +145,7 @@ def latency_side(folder: Path, commits: int, rate: float) -> Measurement:
         stop.set()
 
     def take(moment: ProgressReport) -> None:
-        if moment.what == "turn":
+        if moment.what == "micro_batch":
             turns.append(moment.seconds)
             reader.hear()
 
@@ -178,11 +178,11 @@ def _delays(appended: list[tuple[int, float]], seen: list[tuple[int, float]]) ->
 def sustained_side(folder: Path) -> Measurement:
     """Apply the whole backlog by increments."""
     applying: list[ProgressReport] = []
-    done = _follow(folder, once=True, report=lambda m: applying.append(m) if m.what == "turn" else None)
+    done = _follow(folder, once=True, report=lambda m: applying.append(m) if m.what == "micro_batch" else None)
     seconds = sum(m.seconds for m in applying)
     return {
         "events": done.events,
-        "turns": done.turns,
+        "turns": done.micro_batches,
         "apply_seconds": round(seconds, 2),
         "events_per_second": round(done.events / seconds),
     }
@@ -217,9 +217,9 @@ def memory_side(folder: Path, turns: int) -> Measurement:
 
     def next_turn(moment: ProgressReport) -> None:
         nonlocal done
-        if moment.what not in ("open", "turn"):
+        if moment.what not in ("open", "micro_batch"):
             return
-        done += moment.what == "turn"
+        done += moment.what == "micro_batch"
         if done % max(turns // 10, 1) == 0:
             resident.append(_resident_mib())
         if done >= turns:

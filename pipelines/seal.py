@@ -1,4 +1,7 @@
-"""``refold seal``: commits become typed, sorted segments, in parallel."""
+"""``refold seal``: turns commits into typed, sorted segments, in parallel.
+
+Beam: each unit repartitions some commits by bucket -> each bucket becomes segments -> one manifest names them all.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ from dataclasses import dataclass
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from refold.event_schemas import RefoldError
+from refold.pipelines.beam.runners import beam_options
 from refold.pipelines.beam.staged import Named, Work, run_staged
 from refold.warehouse.declarations.domain import load_domain
 from refold.warehouse.event_log import manifest as manifests
@@ -21,8 +25,11 @@ from refold.warehouse.event_log.seal import next_manifest, repartition, seal_buc
 from refold.warehouse.object_store import open_store
 
 _EVENTS_PER_UNIT = 500_000
+"""Bounds the memory of a worker that repartitions large commits."""
 _COMMITS_PER_UNIT = 2_000
+"""Bounds the requests of a worker that repartitions small commits, so that several share them."""
 _ATTEMPTS = 5
+"""Each lost race costs a whole seal; whoever won has sealed most of the tail, so more attempts hardly ever help."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +40,7 @@ class Sealed:
         events: how many events went into segments.
         commits: how many commits.
         segments: how many segments are live now.
-        position: up to where the log is sealed now.
+        position: the last sealed position now.
     """
 
     events: int
@@ -42,17 +49,29 @@ class Sealed:
     position: int
 
 
-def seal(log: EventLog, domain_ref: str, options: PipelineOptions) -> Sealed:
-    """Turn all commits that are not sealed yet into segments, and publish the manifest that names them.
+def seal(log: EventLog, domain_ref: str, options: PipelineOptions | None = None) -> Sealed:
+    """Turn all unsealed commits into segments, and publish the manifest that names them.
 
     Args:
-        log: the log; appends go on meanwhile.
-        domain_ref: the domain by entry-point name or dotted path, since workers load it for themselves.
-        options: Beam's options.
+        log: the log; appends may go on meanwhile.
+        domain_ref: the domain, by entry-point name or dotted path, for the workers.
+        options: Beam's options; the local runner by default.
 
     Raises:
         DamagedLogError: a commit is missing or truncated; nothing was published.
+
+    Example:
+        >>> from decimal import Decimal
+        >>> from tempfile import mkdtemp
+        >>> from refold import Appender, create_log, load_domain, seal
+        >>> from refold.event_schemas.trading import CashDeposited
+        >>> log = create_log(mkdtemp(), domain_name="trading")
+        >>> deposit = CashDeposited(trader_id="ada", amount=Decimal("100.00"))
+        >>> _ = Appender(log, load_domain("trading").registry).append("ada", [deposit])
+        >>> seal(log, "trading").position
+        1
     """
+    options = options or beam_options()
     for _ in range(_ATTEMPTS):
         head = log.head()
         log.check_end(head)
@@ -64,7 +83,10 @@ def seal(log: EventLog, domain_ref: str, options: PipelineOptions) -> Sealed:
             events = made.sealed_position - head.sealed.sealed_position
             return Sealed(events, len(head.tail), len(made.segments), made.sealed_position)
         _discard(log, head, made)
-    raise RefoldError(f"The log {log.url} is being sealed by others all the time; gave up after {_ATTEMPTS} tries.")
+    raise RefoldError(
+        f"Other processes sealed the log {log.url} meanwhile, {_ATTEMPTS} times. Run the command again when they have "
+        "ended."
+    )
 
 
 def _sealed_manifest(
@@ -76,12 +98,13 @@ def _sealed_manifest(
     folder = f"staging/seal-{uuid.uuid4()}"
     staging = log.store.child(folder)
     try:
-        units = [_GatherUnit(f"{i:05d}", numbers) for i, numbers in enumerate(_ranges(ordinary))]
+        units = [_CommitRange(f"{i:05d}", numbers) for i, numbers in enumerate(_ranges(ordinary))]
         work = Work(
             staging.url,
             units,
             stage=functools.partial(_repartition, log.url, staging.url),
             merge=functools.partial(_seal, log.url, staging.url, domain_ref),
+            name="seal",
         )
         staging.put("manifest.json", manifests.encode(before))
         run_staged(work, options)
@@ -92,11 +115,14 @@ def _sealed_manifest(
 
 
 @dataclass(frozen=True, slots=True)
-class _GatherUnit:
-    """A range of commits to read."""
+class _CommitRange:
+    """Some commits that one worker repartitions."""
 
     name: str
     numbers: list[int]
+
+    def __str__(self) -> str:
+        return f"commits {self.numbers[0]} to {self.numbers[-1]}"
 
 
 def _ranges(tail: Sequence[CommitInfo]) -> Iterator[list[int]]:
@@ -112,23 +138,23 @@ def _ranges(tail: Sequence[CommitInfo]) -> Iterator[list[int]]:
         yield numbers
 
 
-def _repartition(log_url: str, staging_url: str, unit: _GatherUnit) -> Iterator[Named]:
+def _repartition(log_url: str, staging_url: str, unit: _CommitRange) -> Iterator[Named]:
     staging = open_store(staging_url)
-    key = f"gathered/{unit.name}.parquet"
+    key = f"repartitioned/{unit.name}.parquet"
     for bucket in repartition(open_log(log_url), unit.numbers, staging, key):
         yield f"{bucket:04d}", key
 
 
-def _seal(log_url: str, staging_url: str, domain_ref: str, bucket: str, gathered: list[str]) -> None:
+def _seal(log_url: str, staging_url: str, domain_ref: str, bucket: str, repartitioned: list[str]) -> None:
     staging = open_store(staging_url)
     before = manifests.decode(staging.get("manifest.json"), where=f"{staging_url}/manifest.json")
-    paths = [staging.local_path(key) for key in gathered]
+    paths = [staging.local_path(key) for key in repartitioned]
     made = seal_bucket(open_log(log_url), load_domain(domain_ref).registry, int(bucket), paths, before)
     staging.put(f"sealed/{bucket}", pickle.dumps(made))
 
 
 def _discard(log: EventLog, seen: Head, lost: Manifest) -> None:
-    """Delete what a seal wrote that lost the race for its manifest; never what a commit or another manifest names."""
+    """Delete the files of a seal that lost the race for its manifest, except those that a commit or manifest names."""
     newest = log.manifest()
     kept = {s.key for m in (seen.sealed, newest) for s in m.segments} | {
         h.key for m in (seen.sealed, newest) for h in m.heads

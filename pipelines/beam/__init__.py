@@ -1,1 +1,4 @@
-"""Everything that is specific to Apache Beam's runners: their options, staged runs, and what a worker keeps."""
+"""Apache Beam: options, runners, staged pipelines, and the connections that workers share.
+
+Pipelines use ``beam_options``, ``run_staged`` and ``workers_of``; only ``local_runner`` knows Beam's local runner.
+"""

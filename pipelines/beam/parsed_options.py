@@ -9,7 +9,7 @@ from contextlib import redirect_stderr
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from refold.event_schemas import UsageError
-from refold.pipelines.beam.runners import beam_options, make_runner
+from refold.pipelines.beam.runners import beam_options, is_local, make_runner
 
 
 def parse_options(runner: str | None, arguments: Sequence[str]) -> PipelineOptions:
@@ -38,12 +38,12 @@ invalid int value: 'many'.
         last_line = (output.getvalue().strip().splitlines() or [str(error)])[-1]
         raise UsageError(f"Invalid Beam options after --: {last_line.split('error: ')[-1]}.") from error
     try:
-        chosen = make_runner(options)
+        make_runner(options)
     except (ValueError, ImportError, AttributeError) as error:
         raise UsageError(f"Unknown runner: {error}") from error
     known = options.get_all_options(drop_default=True)
     unknown = set(options.get_all_options(drop_default=True, retain_unknown_options=True)) - set(known)
-    if unknown and type(chosen).__name__ == "FnApiRunner":
+    if unknown and is_local(options):
         raise UsageError(f"Beam's local runner has no option --{min(unknown)}. Remove it, or choose a --runner.")
     return options
 

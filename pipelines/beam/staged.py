@@ -1,36 +1,42 @@
-"""The one shape that refold's batch pipelines have: units are staged, grouped by name, and merged.
+"""The form of refold's batch pipelines: units are staged, grouped by name, and merged.
 
 ::
 
     Create(units) ── stage ──> (group, name of a staged object) ── GroupByKey ── merge ──> staged results
 
-Only descriptors and names travel through Beam; rows go through staged objects of deterministic name. A unit or a group
-that finds its result staged skips the work: so a killed run resumes, and a runner may repeat what it likes.
+Only descriptors and names travel through Beam; rows go through staged objects with deterministic names. A unit or group
+that finds its result staged skips the work, so a killed run resumes, and a runner may repeat any of it.
 """
 
 from __future__ import annotations
 
 import pickle
+import re
 import threading
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import apache_beam as beam
+import duckdb
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from refold.event_schemas import RefoldError
+from refold.pipelines.beam.local_runner import WORKER_DIED, EmbeddedPipeline
 from refold.pipelines.beam.runners import make_runner
-from refold.pipelines.beam.watched_worker import DIED
+from refold.warehouse.engine.sql import first_line
 from refold.warehouse.object_store import ObjectStore, open_store
 
 Named = tuple[str, str]
 """A group, and the name of a staged object that belongs to it."""
 
 _ERRORS = "errors"
-_DIED = (DIED, "Channel closed prematurely")
-"""How a dead worker shows: by the watch's answer, or by Beam's data channel, whichever is noticed first."""
+_COUNT_EVERY = 0.25
+"""Seconds between counts of staged objects; each lists a folder, and a progress bar needs no more."""
+_EXCEPTION = re.compile(r"^[\w.]*(?:Error|Exception|Interrupt)\b.*")
+
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,57 +45,82 @@ class Work:
 
     Attributes:
         staging_url: where staged objects go.
-        units: picklable descriptors, more of them than workers and of even size.
-        stage: one unit to the names of what it staged, each under its group. Must be importable.
-        merge: one group and all its names to its staged result. Must be importable.
+        units: picklable descriptors, more than there are workers, and of even size.
+        stage: takes a unit, and returns the names of what it staged, each under its group. Must be importable.
+        merge: takes a group and all its names, and stages the result. Must be importable.
+        name: what errors call the pipeline.
     """
 
     staging_url: str
     units: Sequence[Any]
     stage: Callable[[Any], Iterable[Named]]
     merge: Callable[[str, list[str]], None]
+    name: str = "pipeline"
 
 
 class _Stage(beam.DoFn):  # type: ignore[misc]
-    """Run one unit."""
+    """Stage one unit."""
 
-    def __init__(self, work: Callable[[Any], Iterable[Named]], staging_url: str) -> None:
-        self._work = work
-        self._staging_url = staging_url
+    def __init__(self, work: Work) -> None:
+        self._work, self._staging_url, self._name = work.stage, work.staging_url, work.name
 
     def process(self, unit: Any) -> Iterator[Named]:
-        """Stage a unit, and yield what came of it."""
-        yield from told(self._staging_url, lambda: list(self._work(unit)))
+        """Stage a unit, and yield the names of what it staged."""
+        doing = f"{self._name}, stage of {unit}"
+        yield from run_reported(self._staging_url, lambda: list(self._work(unit)), doing=doing)
 
 
 class _Merge(beam.DoFn):  # type: ignore[misc]
     """Merge one group."""
 
-    def __init__(self, work: Callable[[str, list[str]], None], staging_url: str) -> None:
-        self._work = work
-        self._staging_url = staging_url
+    def __init__(self, work: Work) -> None:
+        self._work, self._staging_url, self._name = work.merge, work.staging_url, work.name
 
     def process(self, group: tuple[str, Iterable[str]]) -> Iterator[str]:
         """Merge a group; a runner that repeated a unit gives a name twice."""
         name, staged = group
-        told(self._staging_url, lambda: self._work(name, sorted(set(staged))))
+        doing = f"{self._name}, merge of {name}"
+        run_reported(self._staging_url, lambda: self._work(name, sorted(set(staged))), doing=doing)
         yield name
 
 
-def told(staging_url: str, work: Callable[[], Any]) -> Any:
-    """Run work, and leave an error of ours where the driver finds it whole, whatever the runner makes of it."""
+class _Repeated(beam.DoFn):  # type: ignore[misc]
+    """Do the only piece of work of a pipeline."""
+
+    def __init__(self, staging_url: str, work: Callable[[], object], name: str) -> None:
+        self._staging_url, self._work, self._name = staging_url, work, name
+
+    def process(self, _impulse: bytes) -> None:
+        """Do it."""
+        run_reported(self._staging_url, self._work, doing=self._name)
+
+
+def run_reported(staging_url: str, work: Callable[[], _T], *, doing: str) -> _T:
+    """Run work in a worker; if it fails, stage the error for the driver, since runners only pass on a traceback.
+
+    Args:
+        staging_url: where the error goes.
+        work: what to run.
+        doing: what it is, for the message of an unexpected error.
+    """
     try:
         return work()
-    except RefoldError as error:
-        open_store(staging_url).put(f"{_ERRORS}/{uuid.uuid4()}", pickle.dumps(error))
+    except Exception as error:
+        reported = error if isinstance(error, RefoldError) else _unexpected(error, doing)
+        open_store(staging_url).put(f"{_ERRORS}/{uuid.uuid4()}", pickle.dumps(reported))
         raise
+
+
+def _unexpected(error: Exception, doing: str) -> RefoldError:
+    sentence = first_line(error) if isinstance(error, duckdb.Error) else f"{type(error).__name__}: {error}"
+    return RefoldError(f"A pipeline worker failed ({doing}): {sentence}")
 
 
 def run_staged(work: Work, options: PipelineOptions) -> None:
     """Run a staged pipeline to its end.
 
     Raises:
-        RefoldError: what a worker raised, or that a worker failed otherwise.
+        RefoldError: a worker raised it, or failed otherwise.
     """
     staging = open_store(work.staging_url)
     staging.delete_prefix(_ERRORS)
@@ -97,34 +128,61 @@ def run_staged(work: Work, options: PipelineOptions) -> None:
     (
         pipeline
         | "Units" >> beam.Create(list(work.units))
-        | "Stage" >> beam.ParDo(_Stage(work.stage, work.staging_url)).with_output_types(tuple[str, str])
+        | "Stage" >> beam.ParDo(_Stage(work)).with_output_types(tuple[str, str])
         | "Group" >> beam.GroupByKey()
-        | "Merge" >> beam.ParDo(_Merge(work.merge, work.staging_url)).with_output_types(str)
+        | "Merge" >> beam.ParDo(_Merge(work)).with_output_types(str)
     )
     try:
         pipeline.run().wait_until_finish()
     except Exception as error:
-        raise worker_error(staging, error) from error
+        raise _worker_error(staging, error) from error
 
 
-def worker_error(staging: ObjectStore, error: Exception) -> Exception:
-    """Give what a worker raised, as far as it left word; else say that it failed."""
+class RepeatedPipeline:
+    """A pipeline of one piece of work, which is built once and runs in this process, any number of times.
+
+    Args:
+        staging_url: where the work finds what to do, and leaves its result.
+        work: takes no arguments. Must be importable.
+        name: what errors call the pipeline.
+    """
+
+    def __init__(self, staging_url: str, work: Callable[[], object], *, name: str) -> None:
+        self._staging = open_store(staging_url)
+        stage = beam.ParDo(_Repeated(staging_url, work, name)).with_output_types(str)
+        self._pipeline = EmbeddedPipeline("Impulse" >> beam.Impulse() | "Stage" >> stage)
+
+    def run(self) -> None:
+        """Run it to its end.
+
+        Raises:
+            RefoldError: the work raised it, or failed otherwise.
+        """
+        try:
+            self._pipeline.run()
+        except Exception as error:
+            raise _worker_error(self._staging, error) from error
+
+
+def _worker_error(staging: ObjectStore, error: Exception) -> RefoldError:
+    """Return the error that a worker staged; else describe how Beam says that it failed."""
     for key in staging.list_from(_ERRORS):
-        found = pickle.loads(staging.get(key))
-        if isinstance(found, RefoldError):
-            return found
-    if any(sign in str(error) for sign in _DIED):
+        staged = pickle.loads(staging.get(key))
+        if isinstance(staged, RefoldError):
+            return staged
+    text = str(error)
+    if any(sign in text for sign in WORKER_DIED):
         return RefoldError(
-            "A worker process of the pipeline died without a word: it was killed, ran out of memory, or crashed. Run "
+            "A worker process of the pipeline died without an error: it was killed, ran out of memory, or crashed. Run "
             "the command again, with fewer workers (-- --direct_num_workers=1) if memory is short; what a rebuild has "
             "staged is kept."
         )
-    text = str(error).strip().splitlines()
-    return RefoldError(f"A worker of the pipeline failed: {text[-1] if text else type(error).__name__}")
+    named = [line for line in text.splitlines() if _EXCEPTION.match(line)] or [f"{type(error).__name__}: {text}"]
+    return RefoldError(f"A pipeline worker failed: {named[-1].strip()}")
 
 
 class StagedCount:
-    """Counts staged objects while a pipeline runs, since no local runner tells its progress.
+    """Count staged objects while a pipeline runs, since no local runner reports its progress.
 
     Args:
         staging: where staged objects go.
@@ -149,7 +207,7 @@ class StagedCount:
         self._report(self._count())
 
     def _watch(self) -> None:
-        while not self._stop.wait(0.25):
+        while not self._stop.wait(_COUNT_EVERY):
             self._report(self._count())
 
     def _count(self) -> int:

@@ -1,7 +1,7 @@
-"""DuckDB connections that the workers of one process use in turn.
+"""A pool of DuckDB connections for the workers of one process.
 
-A new database gets all of its memory anew from the system, a page fault each time: a third of the CPU of a unit that
-groups millions of rows. So a connection goes from unit to unit, and keeps the blocks that it freed.
+A new database gets all of its memory from the system, one page fault after the other: a third of the CPU time of a unit
+that groups millions of rows. A pooled connection keeps the blocks that it freed, from unit to unit.
 """
 
 from __future__ import annotations
@@ -19,14 +19,16 @@ import duckdb
 from refold.warehouse.engine.connections import connect, forget_temporaries
 
 _MAX_MEMORY = 4 << 30
+"""The bound for one worker on machines with much memory; a unit that needs more spills."""
 _MEMORY_SHARE = 0.5
-"""Of the machine's memory, what all workers together may use before they spill."""
+"""Of the machine's memory, what all workers together use before they spill."""
 _KEPT_BLOCKS = "1GB"
+"""Freed memory that a connection keeps for its next unit; the rest goes back to the system."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Idle:
-    """A connection that waits for the next unit, and the folder that it spills to."""
+    """A connection that waits for the next unit, and the folder to which it spills."""
 
     connection: duckdb.DuckDBPyConnection
     spill: TemporaryDirectory[str]
@@ -36,46 +38,50 @@ class _Idle:
         self.spill.cleanup()
 
 
-_idle: queue.SimpleQueue[_Idle] = queue.SimpleQueue()
+_idle: dict[str, queue.SimpleQueue[_Idle]] = {}
+"""By memory limit, so a connection is never reused under another limit than its own."""
 
 
 @contextmanager
 def worker_connection(workers: int) -> Iterator[duckdb.DuckDBPyConnection]:
-    """Give a connection on one thread, without temporary tables; one that failed is not used again.
+    """Borrow a connection with one thread and no temporary tables; after an error it is closed.
 
     Args:
-        workers: how many share the machine's memory.
+        workers: how many workers share the machine's memory.
     """
+    limit = _memory_limit(workers)
+    idle = _idle.setdefault(limit, queue.SimpleQueue())
     try:
-        taken = _idle.get_nowait()
+        borrowed = idle.get_nowait()
     except queue.Empty:
-        taken = _open(workers)
+        borrowed = _open(limit)
     try:
-        yield taken.connection
-        forget_temporaries(taken.connection)
+        yield borrowed.connection
+        forget_temporaries(borrowed.connection)
     except BaseException:
-        taken.close()
+        borrowed.close()
         raise
-    _idle.put(taken)
+    idle.put(borrowed)
 
 
 def close_idle_connections() -> None:
-    """Give memory back, once the units of a pipeline are done."""
-    while True:
-        try:
-            _idle.get_nowait().close()
-        except queue.Empty:
-            return
+    """Free the memory of the pool, once the units of a pipeline are done."""
+    for idle in list(_idle.values()):
+        while True:
+            try:
+                idle.get_nowait().close()
+            except queue.Empty:
+                break
 
 
-def _open(workers: int) -> _Idle:
+def _open(memory_limit: str) -> _Idle:
     spill = tempfile.TemporaryDirectory(prefix="refold-", ignore_cleanup_errors=True)
-    connection = connect(threads=1, memory_limit=_memory(workers), temp_directory=spill.name)
+    connection = connect(threads=1, memory_limit=memory_limit, temp_directory=spill.name)
     connection.execute(f"SET block_allocator_memory = '{_KEPT_BLOCKS}'")
     return _Idle(connection, spill)
 
 
-def _memory(workers: int) -> str:
-    """Give a worker its share of the machine's memory; the nearer its limit, the earlier DuckDB takes to spilling."""
+def _memory_limit(workers: int) -> str:
+    """Compute a worker's share of the machine's memory; the nearer its limit, the earlier DuckDB spills."""
     machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return f"{min(_MAX_MEMORY, int(machine * _MEMORY_SHARE / workers)) >> 20}MiB"

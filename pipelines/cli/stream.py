@@ -76,9 +76,10 @@ def stream(
     if call.json:
         output.print_json(_document(done))
     else:
+        batches = f"{done.micro_batches:,} micro-batch{'' if done.micro_batches == 1 else 'es'}"
         output.say(
-            f"Stands at position {done.position:,}, generation {done.generation}: "
-            f"{output.plural(done.events, 'event')} in {output.plural(done.turns, 'turn')}."
+            f"The read models are at position {done.position:,}, generation {done.generation}: applied "
+            f"{output.plural(done.events, 'event')} in {batches}."
         )
     if done.dead_letters:
         output.aside(
@@ -123,7 +124,7 @@ class _Telling:
 
         if moment.text and not self._call.json:
             output.aside(moment.text)
-        if moment.what == "turn":
+        if moment.what == "micro_batch":
             self._metrics.micro_batch(moment.events, moment.seconds)
         elif moment.what == "publish" and moment.seconds:
             self._metrics.published(moment.generation, moment.seconds)

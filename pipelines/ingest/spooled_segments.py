@@ -57,6 +57,7 @@ def finish_import(
         spool.buckets(),
         stage=functools.partial(_build, log.url, domain_ref, str(folder), recorded_at),
         merge=_nothing,
+        name="import",
     )
     planned = len(spool.buckets())
     with StagedCount(staging, "built", lambda done: report(done, planned)):

@@ -1,7 +1,7 @@
-"""Read models as of an earlier position, in a private file: what they were when the log ended there.
+"""Read models as of an earlier position, in a private file: as they were when the log ended there.
 
-seal, if need be -> plan units, bounded by the position -> Beam stages what the buckets contribute -> load -> name the
-file. Nothing is published, and what is published is not looked at.
+seal, if need be -> plan units, bounded by the position -> Beam stages the contributions of buckets -> load -> name the
+file. Nothing is published, and published generations are not read.
 """
 
 from __future__ import annotations
@@ -11,42 +11,29 @@ import os
 import shutil
 import tempfile
 import time
-import uuid
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-import duckdb
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from refold.event_schemas import UsageError
-from refold.pipelines.beam.runners import workers_of
-from refold.pipelines.rebuild.replay import (
-    Plan,
-    RebuildProgress,
-    Replayed,
-    find_plan,
-    forget_plan,
-    identity_of,
-    is_staged,
-    replay,
-    save_plan,
-    staging_lost,
-)
-from refold.pipelines.seal import seal
+from refold.pipelines.beam.runners import beam_options, workers_of
+from refold.pipelines.rebuild.replay import RebuildProgress
+from refold.pipelines.rebuild.staged_replay import staged_replay
 from refold.warehouse.declarations.domain import Domain, load_domain
 from refold.warehouse.declarations.projection import ReadModel
 from refold.warehouse.event_log.log import EventLog
 from refold.warehouse.event_log.reads.seek import find_position
-from refold.warehouse.object_store import ObjectStore, open_store
+from refold.warehouse.object_store import open_store
 from refold.warehouse.read_models import database
 from refold.warehouse.read_models.database import Checkpoint
 from refold.warehouse.read_models.generations.build import StagedModels, load
 from refold.warehouse.read_models.increments.catch_up import advance
-from refold.warehouse.replay.invalid_events import refuse
 
 _LOADER_MEMORY = "2GB"
+"""Of the one loader; beyond it, DuckDB spills."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,9 +42,9 @@ class AsOf:
 
     Attributes:
         path: the file.
-        at: where in the log all its tables stand.
+        at: the position of all its tables in the log.
         rows: read model to how many rows.
-        events: how many events were planned to be replayed, each counted once a read model that reads it.
+        events: how many events were replayed, each counted once a read model that reads it.
         seconds: how long it took.
         resumed: how many staged objects an earlier, killed run had left.
         dead_letters: how many events could not be applied.
@@ -75,7 +62,7 @@ class AsOf:
 def rebuild_as_of(
     log: EventLog,
     domain_ref: str,
-    options: PipelineOptions,
+    options: PipelineOptions | None = None,
     *,
     position: int,
     to: Path,
@@ -85,28 +72,41 @@ def rebuild_as_of(
     dead_letter: bool = False,
     report: Callable[[RebuildProgress], None] = lambda _: None,
 ) -> AsOf:
-    """Build read models from exactly the events up to a position, into a file of their own.
+    """Build read models from exactly the events up to a position, into a private file.
 
-    A position may lie within a commit; a merger then sees what is before it.
+    A position may lie within a commit; a merger then sees the events before it.
 
     Args:
-        log: the log; what is not sealed yet is sealed, if the position lies there.
+        log: the log; its tail is sealed, if the position lies there.
         domain_ref: the domain, by entry-point name or dotted path.
-        options: Beam's options.
+        options: Beam's options; the local runner by default.
         position: the last event to apply.
         to: where the file goes; it appears there when it is complete.
-        staging_url: where workers leave their results, reachable for all of them; a killed run is gone on with there.
+        staging_url: where workers stage their results, reachable for all of them; a killed run is resumed from there.
         only: names of the read models to build. All by default.
-        seeded: first rows of those among them that start from a seed; these replay only what came after.
-        dead_letter: collect events that cannot be applied in ``refold.dead_letters``, in place of stopping.
+        seeded: first rows of those read models that start from a seed; they replay only what came after it.
+        dead_letter: collect events that cannot be applied in ``refold.dead_letters``; by default they are an error.
         report: called with the progress, a few times a second.
 
     Raises:
-        UsageError: the log has no such position, or something is at ``to`` already.
+        UsageError: the log has no such position, or ``to`` exists.
         EmptyLogError: the log holds no events.
         InvalidEventsError: events cannot be applied; nothing was built.
+
+    Example:
+        >>> from decimal import Decimal
+        >>> from tempfile import mkdtemp
+        >>> from refold import Appender, create_log, load_domain, rebuild_as_of
+        >>> from refold.event_schemas.trading import CashDeposited
+        >>> log = create_log(mkdtemp(), domain_name="trading")
+        >>> deposits = [CashDeposited(trader_id="ada", amount=Decimal(amount)) for amount in (100, 50)]
+        >>> _ = Appender(log, load_domain("trading").registry).append("ada", deposits)
+        >>> folder = Path(mkdtemp())
+        >>> rebuild_as_of(log, "trading", position=1, to=folder / "first.duckdb", staging_url=str(folder)).events > 0
+        True
     """
     started = time.perf_counter()
+    options = options or beam_options()
     refuse_existing(to)
     domain = load_domain(domain_ref)
     names = tuple(only) or tuple(m.name for m in domain.read_models)
@@ -114,34 +114,27 @@ def rebuild_as_of(
     _refuse_unseeded(models, seeded)
     place = find_position(log, domain.registry, position)
     at = Checkpoint(place.position, place.commit_number, place.recorded_at)
-    whole = [m for m in models if m.seed is None]
+    from_log = [m for m in models if m.seed is None]
     build = functools.partial(_build, log, domain, at=at, to=to, seeded=seeded, threads=workers_of(options))
-    if not whole:
-        rows, replayed = build([]), Replayed({}, {}, 0, 0)
+    replayed = None
+    if from_log:
+        store = open_store(staging_url)
+        with staged_replay(log, domain, domain_ref, from_log, store, options, report, up_to=position) as staged:
+            replayed = staged.replayed
+            if not dead_letter:
+                staged.refuse([event for found in replayed.invalid_events.values() for event in found])
+            report(RebuildProgress("load"))
+            rows = build([staged.staged_models(at)])
     else:
-        store, identity = open_store(staging_url), identity_of(log, domain, whole, up_to=position)
-        report(RebuildProgress("seal"))
-        told = tuple(m.name for m in whole)
-        plan = find_plan(store, identity) or _make_plan(store, identity, log, domain_ref, told, options, position)
-        staging = plan.staging(store)
-        replayed = replay(staging, plan, domain, whole, options, report)
-        if replayed.broken and not dead_letter:
-            forget_plan(store, identity, plan)
-            raise refuse([b for found in replayed.broken.values() for b in found], doing="The rebuild")
-        report(RebuildProgress("load"))
-        try:
-            rows = build([StagedModels(whole, at, replayed.rows, replayed.broken)])
-        except duckdb.IOException as error:
-            raise (error if is_staged(staging) else staging_lost(staging)) from error
-        forget_plan(store, identity, plan)
+        rows = build([])
     return AsOf(
         path=to,
         at=at,
         rows=rows,
-        events=replayed.events,
+        events=replayed.events if replayed else 0,
         seconds=time.perf_counter() - started,
-        resumed=replayed.resumed,
-        dead_letters=sum(map(len, replayed.broken.values())),
+        resumed=replayed.resumed if replayed else 0,
+        dead_letters=sum(map(len, replayed.invalid_events.values())) if replayed else 0,
     )
 
 
@@ -155,33 +148,15 @@ def _refuse_unseeded(models: Sequence[ReadModel], seeded: Sequence[StagedModels]
 
 
 def refuse_existing(path: Path) -> None:
-    """Make sure that there is nothing at a path, and a folder to put it in.
+    """Check that a path is free, and that its folder exists.
 
     Raises:
-        UsageError: there is something, or no such folder.
+        UsageError: the path exists, or its folder does not.
     """
     if path.exists() or path.is_symlink():
-        raise UsageError(f"{path} is there already, and is not overwritten. Give another path, or remove it first.")
+        raise UsageError(f"{path} exists, and is not overwritten. Give another path, or remove it first.")
     if not path.parent.is_dir():
-        raise UsageError(f"{path} cannot be written: there is no folder {path.parent}. Make it first.")
-
-
-def _make_plan(
-    store: ObjectStore,
-    identity: str,
-    log: EventLog,
-    domain_ref: str,
-    names: tuple[str, ...],
-    options: PipelineOptions,
-    position: int,
-) -> Plan:
-    """Plan to replay up to the position; seal first, if the log is not sealed up to there."""
-    sealed = log.manifest()
-    if sealed.sealed_position < position:
-        seal(log, domain_ref, options)
-        sealed = log.manifest()
-    plan = Plan(str(uuid.uuid4()), log.url, domain_ref, names, workers_of(options), sealed, position)
-    return save_plan(store, identity, plan)
+        raise UsageError(f"{path} cannot be written: the folder {path.parent} does not exist. Make it first.")
 
 
 def _build(
@@ -194,7 +169,7 @@ def _build(
     seeded: Sequence[StagedModels],
     threads: int,
 ) -> dict[str, int]:
-    """Load a database beside its place, and give it its name when it is complete."""
+    """Load a database beside its path, and give it its name when it is complete."""
     folder = Path(tempfile.mkdtemp(prefix=f".{to.name}-", dir=to.parent))
     try:
         path = folder / "working.duckdb"
@@ -215,10 +190,10 @@ def _build(
 
 
 def name_file(path: Path, to: Path) -> None:
-    """Give a finished file its name, unless somebody else took that name meanwhile.
+    """Give a finished file its name.
 
     Raises:
-        UsageError: the name is taken.
+        UsageError: the name was taken meanwhile.
     """
     try:
         os.link(path, to)

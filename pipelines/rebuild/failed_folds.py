@@ -1,7 +1,8 @@
 """Events on which a fold fails while groups of keys are merged.
 
-A worker that merges one group leaves such events out and tells so. But an event may contribute to keys of other groups
-too, and must be left out of all: so the driver notes it, and has every group of that read model merged anew.
+The worker that merges a group leaves such events out and reports them. But an event may contribute to keys of other
+groups too, and must be left out of all: so the driver collects the reports, and has every group of that read model
+merged again.
 """
 
 from __future__ import annotations
@@ -26,19 +27,19 @@ _FAILED = "staged/failed"
 _LEFT_OUT = "staged/left_out"
 
 
-def tell(staging: ObjectStore, name: str, part: str, failed: Reasons) -> None:
-    """Leave word of the events that the merging of one group went without."""
+def report(staging: ObjectStore, name: str, part: str, failed: Reasons) -> None:
+    """Report the events that were left out when one group was merged."""
     staging.put(f"{_FAILED}/{name}/{part}", _encoded(failed))
 
 
 def left_out(staging: ObjectStore, name: str) -> Reasons:
-    """Give the events that a read model's groups must go without."""
+    """Return the events that all groups of a read model must leave out."""
     key = f"{_LEFT_OUT}/{name}"
     return _decoded(staging.get(key)) if staging.exists(key) else {}
 
 
-def note(staging: ObjectStore) -> set[str]:
-    """Note what workers told, and name the read models whose groups must be merged anew."""
+def collect(staging: ObjectStore) -> set[str]:
+    """Collect what workers reported, and return the read models whose groups must be merged again."""
     names = set()
     for key in staging.list_from(_FAILED):
         name = key.split("/")[-2]
@@ -47,8 +48,8 @@ def note(staging: ObjectStore) -> set[str]:
     return names
 
 
-def forget(staging: ObjectStore) -> None:
-    """Forget what workers told, once the groups that it concerns are dropped; a killed run finds it still there."""
+def clear_reports(staging: ObjectStore) -> None:
+    """Delete the reports, after the groups that they concern: so a run that resumes still finds them."""
     staging.delete_prefix(_FAILED)
 
 

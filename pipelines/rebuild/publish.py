@@ -1,6 +1,6 @@
 """From staged rows to the next generation: load, catch up to the head of the log, publish.
 
-Whoever loses the race for a generation's number does it again on top of the winner's.
+A publisher that loses the race for a generation's number does this again on top of the winner's generation.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from refold.event_schemas import GenerationError
-from refold.pipelines.beam.runners import workers_of
+from refold.pipelines.beam.runners import beam_options, workers_of
 from refold.pipelines.rebuild.replay import RebuildProgress
 from refold.warehouse.declarations.domain import Domain, load_domain
 from refold.warehouse.event_log.log import EventLog
@@ -36,19 +36,21 @@ from refold.warehouse.read_models.generations.generations import (
 from refold.warehouse.read_models.increments.catch_up import ModelsAtCheckpoint, catch_up
 
 _PUBLISH_ATTEMPTS = 10
+"""Each lost race costs a load and a catch-up; more attempts only keep a busy store busy."""
 _LOADER_MEMORY = "2GB"
+"""Of the one loader; beyond it, DuckDB spills."""
 
 
 @dataclass(frozen=True, slots=True)
 class Publisher:
-    """All that it takes to make the next generation.
+    """Make the next generation.
 
     Attributes:
         log: the log.
         domain: contracts and read models.
-        generations: where to publish.
-        options: Beam's options, for the number of workers.
-        dead_letter: keep events that cannot be applied, in place of stopping.
+        generations: where it publishes.
+        options: Beam's options, for the number of workers; the local runner by default.
+        dead_letter: collect events that cannot be applied; by default they are an error.
         report: called with the progress.
         verify: publish only what agrees with the newest generation, brought to the same position by increments.
     """
@@ -68,16 +70,16 @@ class Publisher:
         seeds: Mapping[str, Seed] | None = None,
         measure: Callable[[], Measured] | None = None,
     ) -> tuple[Generation, Verified | None]:
-        """Load, catch up and publish; and once more on top of whoever published first meanwhile.
+        """Load, catch up and publish; again, if another publisher was first.
 
         Args:
-            staged: read models to make anew; the others are taken over from the newest generation.
-            seeds: of those, what was started from which generation.
-            measure: tells, when all is done, what it took.
+            staged: new read models; the others are taken over from the newest generation.
+            seeds: read model to the generation that it started from.
+            measure: called at the end, for the time that all this took.
 
         Raises:
             InvalidEventsError: an event cannot be applied; nothing was published.
-            GenerationError: others published all the time.
+            GenerationError: other publishers won every race.
             DisagreementError: ``verify`` found a difference; nothing was published.
         """
         for _ in range(_PUBLISH_ATTEMPTS):
@@ -85,7 +87,9 @@ class Publisher:
             if generation is not None:
                 return generation, verified
         url = self.generations.store.url
-        raise GenerationError(f"Others published to {url} all the time; gave up. Run the command again.")
+        raise GenerationError(
+            f"Other processes published to {url} meanwhile, {_PUBLISH_ATTEMPTS} times. Run the command again."
+        )
 
     def _attempt(
         self,
@@ -96,7 +100,7 @@ class Publisher:
         log, domain, generations = self.log, self.domain, self.generations
         parent = generations.newest()
         kept = kept_models(domain, log, [m.name for group in staged for m in group.models], parent)
-        # A remote file is not fetched for this, unless there is something that may have been decided over.
+        # A remote file is downloaded only if it may hold discarded dead letters that matter here.
         needed = kept or generations.store.is_local or any(group.invalid_events for group in staged)
         discarded = published_discards(generations, parent, log_id=log.log_id) if needed else {}
         with scratch_folder(generations.store) as folder:
@@ -104,13 +108,13 @@ class Publisher:
             path = generations.working_copy(parent, folder) if copied and parent else folder / "working.duckdb"
             threads = workers_of(self.options)
             with closing(database.open_database(path, threads=threads, memory_limit=_LOADER_MEMORY)) as connection:
-                standing = [ModelsAtCheckpoint(kept, database.get_checkpoint(connection))]
-                standing += [ModelsAtCheckpoint(group.models, group.at) for group in staged]
+                sources = [ModelsAtCheckpoint(kept, database.get_checkpoint(connection))]
+                sources += [ModelsAtCheckpoint(group.models, group.at) for group in staged]
                 self.report(RebuildProgress("load"))
                 for group in staged:
                     load(connection, log, domain, group, discarded=discarded)
                 self.report(RebuildProgress("catch up"))
-                catch_up(connection, log, domain, standing, dead_letter=self.dead_letter, discarded=discarded)
+                catch_up(connection, log, domain, sources, dead_letter=self.dead_letter, discarded=discarded)
                 verified = None
                 if self.verify:
                     self.report(RebuildProgress("verify"))
@@ -128,26 +132,26 @@ def republish(
     log: EventLog,
     domain_ref: str,
     read_models_url: str,
-    options: PipelineOptions,
+    options: PipelineOptions | None = None,
     *,
     dead_letter: bool = False,
     report: Callable[[RebuildProgress], None] = lambda _: None,
 ) -> Generation:
-    """Bring the newest generation to the head of the log and to the domain's present views, and publish it.
+    """Bring the newest generation to the head of the log and to the domain's current views, and publish it.
 
-    Read models that are no longer declared are dropped. None is rebuilt.
+    No read model is rebuilt; those that are no longer declared are dropped.
 
     Args:
         log: the log.
         domain_ref: the domain, by entry-point name or dotted path.
         read_models_url: where generations are published.
-        options: Beam's options, for the number of workers.
-        dead_letter: collect events that cannot be applied in ``refold.dead_letters``, in place of stopping.
+        options: Beam's options, for the number of workers; the local runner by default.
+        dead_letter: collect events that cannot be applied in ``refold.dead_letters``; by default they are an error.
         report: called with the progress.
 
     Raises:
-        UsageError: a read model is declared otherwise than it was built.
-        GenerationError: nothing is published, or it is of another log, or others published all the time.
+        UsageError: the declaration of a read model changed since it was built.
+        GenerationError: nothing is published, or it is of another log, or other publishers won every race.
         InvalidEventsError: an event cannot be applied; nothing was published.
     """
     domain = load_domain(domain_ref)
@@ -160,4 +164,4 @@ def republish(
             f"Generation {newest.number} was built from another log than {log.url}. Rebuild all read models, or give "
             "another --read-models."
         )
-    return Publisher(log, domain, generations, options, dead_letter, report).publish([])[0]
+    return Publisher(log, domain, generations, options or beam_options(), dead_letter, report).publish([])[0]

@@ -1,7 +1,7 @@
-"""``refold reconcile``: proves that what was published, however it came about, is what a rebuild makes of the log.
+"""``refold reconcile``: checks that published read models are what a rebuild makes of the log.
 
-The newest generation may have gone through any number of increments. Its read models are rebuilt as of its position,
-in a scratch folder, and compared with the published ones; nothing is published.
+The newest generation may be the result of any number of increments. Its read models are rebuilt as of its position, in
+a scratch folder, and compared with the published ones; nothing is published.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ from refold.warehouse.read_models.rebuild.seeds import seed_rows
 
 @dataclass(frozen=True, slots=True)
 class Reconciliation:
-    """What came of comparing a generation with a rebuild of it.
+    """The result of comparing a generation with a rebuild of it.
 
     Attributes:
         generation: its number.
-        position: where both stand in the log.
-        tables: the read models that were compared.
-        skipped: those that could not be, and why.
+        position: of both in the log.
+        tables: names of the read models that were compared.
+        skipped: read model to why it could not be compared.
         differences: tables that differ; ``here`` is the published one, ``there`` the rebuilt one.
         seconds: how long it took.
     """
@@ -51,7 +51,7 @@ def reconcile(
     log: EventLog,
     domain_ref: str,
     read_models_url: str,
-    options: PipelineOptions,
+    options: PipelineOptions | None = None,
     *,
     only: Sequence[str] = (),
     keep: Path | None = None,
@@ -60,22 +60,34 @@ def reconcile(
 ) -> Reconciliation:
     """Rebuild the newest generation's read models as of its position, and compare.
 
-    Events that cannot be applied are left out and must be the published dead letters. Approximate totals may differ by
-    their rounding (``comparing.TOLERANCES``), everything else must be equal.
+    Events that cannot be applied are left out, and must be the published dead letters. Approximate totals may differ by
+    their rounding (``compare.TOLERANCES``); everything else must be equal.
 
     Args:
         log: the log that it was built from.
         domain_ref: the domain, by entry-point name or dotted path.
         read_models_url: where generations are published.
-        options: Beam's options.
-        only: names of the read models to compare; all that are published and declared as they were, by default.
-        keep: where to leave the rebuilt file.
-        examples: how many differing keys of each table to give.
+        options: Beam's options; the local runner by default.
+        only: names of the read models to compare; by default all whose declaration did not change.
+        keep: where to keep the rebuilt file.
+        examples: how many differing keys of each table to report.
         report: called with the progress, a few times a second.
 
     Raises:
         GenerationError: nothing is published, or it was built from another log.
         UsageError: there is nothing to compare.
+
+    Example:
+        >>> from decimal import Decimal
+        >>> from tempfile import mkdtemp
+        >>> from refold import Appender, create_log, load_domain, rebuild, reconcile
+        >>> from refold.event_schemas.trading import CashDeposited
+        >>> log, read_models = create_log(mkdtemp(), domain_name="trading"), mkdtemp()
+        >>> deposit = CashDeposited(trader_id="ada", amount=Decimal("100.00"))
+        >>> _ = Appender(log, load_domain("trading").registry).append("ada", [deposit])
+        >>> _ = rebuild(log, "trading", read_models)
+        >>> reconcile(log, "trading", read_models).differences
+        ()
     """
     started = time.perf_counter()
     if keep is not None:
@@ -88,7 +100,7 @@ def reconcile(
     if generation.log_id != log.log_id:
         raise GenerationError(
             f"Generation {generation.number} was built from another log than {log.url}, so a rebuild from this one "
-            "says nothing about it. Give the --log that it was built from."
+            "cannot be compared with it. Give the --log that it was built from."
         )
     names, skipped = _comparable(domain, generations, generation, only)
     published = generations.path(generation)
@@ -107,8 +119,8 @@ def reconcile(
         )
         report(RebuildProgress("compare"))
         tables = [t for name in names for t in compared_tables(domain.read_model(name))]
-        whole = any(domain.read_model(name).seed is None for name in names)
-        tables.append(compared_dead_letters(names, no_contract=whole))
+        from_log = any(domain.read_model(name).seed is None for name in names)
+        tables.append(compared_dead_letters(names, no_contract=from_log))
         differences = compare_files(published, rebuilt.path, tables, spill=folder, examples=examples)
     return Reconciliation(
         generation=generation.number,
@@ -123,7 +135,7 @@ def reconcile(
 def _seeded(
     domain: Domain, generations: Generations, generation: Generation, names: Sequence[str], folder: Path
 ) -> list[StagedModels]:
-    """Start seeded read models from where the published ones were started."""
+    """Start seeded read models where the published ones started."""
     found = []
     for name in names:
         if seed := generation.tables[name].seed:
@@ -135,24 +147,24 @@ def _seeded(
 def _comparable(
     domain: Domain, generations: Generations, generation: Generation, only: Sequence[str]
 ) -> tuple[tuple[str, ...], dict[str, str]]:
-    """Pick the read models whose declaration still is the one that made the published rows."""
+    """Pick the read models whose declaration made the published rows."""
     declared = {m.name: m for m in domain.read_models}
     skipped: dict[str, str] = {}
     for name in only or generation.tables:
         if name not in declared:
             if only:
                 domain.read_model(name)
-            skipped[name] = "it is not declared any more"
+            skipped[name] = "it is no longer declared"
         elif name not in generation.tables:
             raise UsageError(
                 f"Read model {name} is not in generation {generation.number}. Build it with `refold rebuild {name}`."
             )
         elif fingerprint(fingerprint_parts(declared[name], domain)) != generation.tables[name].fingerprint:
-            skipped[name] = "it was declared otherwise when it was published; rebuild it"
+            skipped[name] = "its declaration changed since it was published; rebuild it"
         elif (seed := generation.tables[name].seed) and not generations.store.exists(seed.file):
-            skipped[name] = f"the file of generation {seed.generation}, from which it was started, is gone"
+            skipped[name] = f"the file of generation {seed.generation}, from which it started, is gone"
     names = tuple(name for name in declared if name in (only or generation.tables) and name not in skipped)
     if not names:
-        told = "; ".join(f"{name}: {why}" for name, why in skipped.items())
-        raise UsageError(f"Generation {generation.number} holds no read model that can be compared. {told}.")
+        reasons = "; ".join(f"{name}: {why}" for name, why in skipped.items())
+        raise UsageError(f"Generation {generation.number} holds no read model that can be compared. {reasons}.")
     return names, skipped

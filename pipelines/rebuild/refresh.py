@@ -1,7 +1,7 @@
-"""``refold refresh``: all that a scheduler wants of the read models, in one go.
+"""``refold refresh``: brings read models up to date in one command, for schedulers.
 
-plan -> rebuild what is new or changed, else catch up what is behind -> publish -> reconcile, if that is asked for.
-Where there is nothing to do, nothing is published.
+plan -> rebuild what is new or changed, else catch up what is behind -> publish -> reconcile, if ``verify`` is set.
+If there is nothing to do, nothing is published.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from refold.warehouse.read_models.generations.generations import Generation, ope
 from refold.warehouse.read_models.planning.plan import RebuildPlan, plan_rebuild
 
 REBUILD_RATHER_FROM = 1_000_000
-"""A backlog of so many events that is also most of the log is replayed in parallel, in place of caught up with."""
+"""A backlog of so many events that is also most of the log is replayed in parallel instead of caught up with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,13 +30,13 @@ class Refreshed:
     """What a refresh did.
 
     Attributes:
-        plan: what there was to do.
-        published: the new generation; None if there was nothing to do.
+        plan: the work that there was.
+        published: the new generation; None if there was no work.
         rebuilt: names of the read models that were rebuilt.
-        caught_up: how many events the read models had lacked that they now show, without being rebuilt.
+        caught_up: how many events were applied to read models that were not rebuilt.
         dead_letters: how many events a rebuild could not apply.
-        reconciliation: what came of comparing with a rebuild, if that was asked for.
-        seconds: how long all took.
+        reconciliation: the comparison with a rebuild, if ``verify`` was set.
+        seconds: from start to end.
     """
 
     plan: RebuildPlan
@@ -52,27 +52,40 @@ def refresh(
     log: EventLog,
     domain_ref: str,
     read_models_url: str,
-    options: PipelineOptions,
+    options: PipelineOptions | None = None,
     *,
     dead_letter: bool = False,
     verify: bool = False,
     report: Callable[[RebuildProgress], None] = lambda _: None,
 ) -> Refreshed:
-    """Bring the published read models to their present declarations and to the head of the log.
+    """Bring the published read models to their current declarations and to the head of the log.
 
     Args:
         log: the log.
         domain_ref: the domain, by entry-point name or dotted path.
         read_models_url: where generations are published.
-        options: Beam's options.
-        dead_letter: collect events that cannot be applied in ``refold.dead_letters``, in place of stopping.
-        verify: compare what is published in the end with a rebuild of it.
+        options: Beam's options; the local runner by default.
+        dead_letter: collect events that cannot be applied in ``refold.dead_letters``; by default they are an error.
+        verify: compare the result with a rebuild of it.
         report: called with the progress, a few times a second.
 
     Raises:
-        EmptyLogError: there is nothing to make read models from.
+        EmptyLogError: there is nothing to build read models from.
         InvalidEventsError: events cannot be applied; nothing was published.
-        GenerationError: others published all the time.
+        GenerationError: other publishers won every race.
+
+    Example:
+        >>> from decimal import Decimal
+        >>> from tempfile import mkdtemp
+        >>> from refold import Appender, create_log, load_domain, refresh
+        >>> from refold.event_schemas.trading import CashDeposited
+        >>> log, read_models = create_log(mkdtemp(), domain_name="trading"), mkdtemp()
+        >>> deposit = CashDeposited(trader_id="ada", amount=Decimal("100.00"))
+        >>> _ = Appender(log, load_domain("trading").registry).append("ada", [deposit])
+        >>> refresh(log, "trading", read_models).rebuilt
+        ('trader_performance_summary', 'average_cost_positions')
+        >>> refresh(log, "trading", read_models).published is None
+        True
     """
     started = time.perf_counter()
     domain = load_domain(domain_ref)

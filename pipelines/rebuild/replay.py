@@ -1,7 +1,7 @@
-"""Replaying a log for some read models: what Beam's workers do in a rebuild.
+"""Replay a log for some read models: what Beam's workers do in a rebuild.
 
-Each unit reads some buckets and stages, for every read model, finished rows or what is still to be merged. A unit
-that finds its result staged skips the work.
+Each unit reads some buckets. For every read model it stages finished rows, or contributions that are then merged by
+groups of keys. A unit or group that finds its result staged skips the work.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import pickle
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ import duckdb
 import orjson
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from refold.event_schemas import ObjectNotFoundError, RefoldError
+from refold.event_schemas import ObjectNotFoundError
 from refold.pipelines.beam.runners import for_python
 from refold.pipelines.beam.staged import (
     Named,
@@ -28,12 +29,11 @@ from refold.pipelines.beam.staged import (
 )
 from refold.pipelines.beam.worker_connections import close_idle_connections, worker_connection
 from refold.pipelines.rebuild import failed_folds
+from refold.pipelines.rebuild.replay_plan import ReplayPlan, read_plan, staging_lost
 from refold.warehouse.declarations.domain import Domain, load_domain
-from refold.warehouse.declarations.fingerprint import fingerprint, fingerprint_parts
 from refold.warehouse.declarations.projection import Fold, ReadModel
 from refold.warehouse.event_log import manifest as manifests
-from refold.warehouse.event_log.log import EventLog, open_log
-from refold.warehouse.event_log.manifest import Manifest
+from refold.warehouse.event_log.log import open_log
 from refold.warehouse.event_log.payload_parsing import InvalidEvent
 from refold.warehouse.object_store import ObjectStore, open_store
 from refold.warehouse.read_models.rebuild import units
@@ -43,17 +43,20 @@ from refold.warehouse.replay.history import sources_of
 from refold.warehouse.replay.invalid_events import apply_valid
 
 _EVENTS_PER_UNIT = 600_000
+"""The most events of a unit: its groups then mostly stay in the CPU's cache."""
 _UNITS_PER_WORKER = 4
+"""At least so many, since Beam deals them out at the start: the last ones even out the work."""
 _FOLDED_EVENTS_APART = 2_000_000
+"""From here on, folds are worth the start of worker processes (docs/adr/0007)."""
 _DONE = "staged/done"
-_PLAN = "plan.json"
+_INVALID = "staged/invalid"
 _FINISHED = "finished/"
-"""The group, so to say, of rows that need no merging."""
+"""In place of a group: rows that need no merging."""
 
 
 @dataclass(frozen=True, slots=True)
 class RebuildProgress:
-    """How far a rebuild is.
+    """The progress of a rebuild.
 
     Attributes:
         phase: ``seal``, ``replay``, ``load``, ``catch up``, ``verify`` or ``publish``; ``compare`` in a reconciliation.
@@ -69,90 +72,6 @@ class RebuildProgress:
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
-    """All that a worker needs to know.
-
-    Attributes:
-        plan_id: its own identity, which names the folder of what it stages: so two plans never mix.
-        log_url: the log.
-        domain_ref: the domain, by entry-point name or dotted path.
-        models: names of the read models to rebuild.
-        workers: how many the buckets are divided for; a later run that resumes may have others.
-        sealed: the manifest that is replayed.
-        up_to: the last position to replay; all that is sealed by default.
-    """
-
-    plan_id: str
-    log_url: str
-    domain_ref: str
-    models: tuple[str, ...]
-    workers: int
-    sealed: Manifest
-    up_to: int | None = None
-
-    def staging(self, store: ObjectStore) -> ObjectStore:
-        """Give the folder of what it stages."""
-        return store.child(f"staging/rebuild-{self.plan_id}")
-
-
-def identity_of(log: EventLog, domain: Domain, models: Sequence[ReadModel], *, up_to: int | None = None) -> str:
-    """Name a rebuild by what it does, so that a later run of the same finds what a killed one staged."""
-    made_by = {m.name: fingerprint(fingerprint_parts(m, domain)) for m in models}
-    bound = {} if up_to is None else {"up_to": str(up_to)}
-    return fingerprint({"log": log.log_id, "duckdb": duckdb.__version__, **bound, **made_by})
-
-
-def save_plan(store: ObjectStore, identity: str, plan: Plan) -> Plan:
-    """Keep a plan, for workers and for a later run that resumes; if another run was first, give that one's."""
-    told = {
-        "plan_id": plan.plan_id,
-        "log_url": plan.log_url,
-        "domain_ref": plan.domain_ref,
-        "models": plan.models,
-        "workers": plan.workers,
-        "up_to": plan.up_to,
-        "sealed": manifests.encode(plan.sealed).decode(),
-    }
-    plan.staging(store).put(_PLAN, orjson.dumps(told))
-    if store.put_if_absent(_pointer(identity), plan.plan_id.encode()):
-        return plan
-    plan.staging(store).delete(_PLAN)
-    return find_plan(store, identity) or save_plan(store, identity, plan)
-
-
-def find_plan(store: ObjectStore, identity: str) -> Plan | None:
-    """Find the plan of an earlier run, or of one that is under way and shares its work."""
-    try:
-        plan_id = store.get(_pointer(identity)).decode()
-        return _read_plan(store.child(f"staging/rebuild-{plan_id}"))
-    except ObjectNotFoundError:
-        store.delete(_pointer(identity))
-        return None
-
-
-def forget_plan(store: ObjectStore, identity: str, plan: Plan) -> None:
-    """Remove a plan, and all that was staged for it."""
-    if store.exists(_pointer(identity)) and store.get(_pointer(identity)).decode() == plan.plan_id:
-        store.delete(_pointer(identity))
-    store.delete_prefix(f"staging/rebuild-{plan.plan_id}")
-
-
-def is_staged(staging: ObjectStore) -> bool:
-    """Tell whether a plan's folder is still there."""
-    return staging.exists(_PLAN)
-
-
-def _pointer(identity: str) -> str:
-    return f"staging/plans/{identity}"
-
-
-def _read_plan(staging: ObjectStore) -> Plan:
-    told = orjson.loads(staging.get(_PLAN))
-    sealed = manifests.decode(told.pop("sealed").encode(), where=f"{staging.url}/{_PLAN}")
-    return Plan(**{**told, "models": tuple(told["models"])}, sealed=sealed)
-
-
-@dataclass(frozen=True, slots=True)
 class _Unit:
     """Some buckets, for some read models of the plan."""
 
@@ -162,85 +81,102 @@ class _Unit:
 
     @property
     def name(self) -> str:
-        """Name it by what it covers."""
+        """A name by what it covers."""
         return f"{self.models[0]}-{self.buckets[0]:04d}-{self.buckets[-1]:04d}"
 
     @property
     def done(self) -> str:
-        """Name the object that tells what it staged."""
+        """The object that lists what it staged."""
         return f"{_DONE}/unit-{self.name}"
+
+    def __str__(self) -> str:
+        return self.name
 
 
 @dataclass(frozen=True, slots=True)
 class Replayed:
-    """What a replay left in staging.
+    """The staged result of a replay.
 
     Attributes:
         rows: read model to the files of its finished rows.
-        broken: read model to the events it had to go without; the empty name has those that fit no contract.
+        invalid_events: read model to the events that it leaves out; the empty name has those that fit no contract.
         events: how many were replayed, each counted once a read model that reads it.
         resumed: how many staged objects an earlier, killed run had left.
+        seconds: how long this run took.
     """
 
     rows: dict[str, list[Path]]
-    broken: dict[str, list[InvalidEvent]]
+    invalid_events: dict[str, list[InvalidEvent]]
     events: int
     resumed: int
+    seconds: float
 
 
 def replay(
     staging: ObjectStore,
-    plan: Plan,
+    plan: ReplayPlan,
     domain: Domain,
     models: Sequence[ReadModel],
     options: PipelineOptions,
     report: Callable[[RebuildProgress], None],
 ) -> Replayed:
-    """Replay the planned history through Beam, and give what it left in staging.
+    """Replay the planned history through Beam.
 
     Args:
-        staging: where the plan is, and results go.
+        staging: where the plan is, and where results go.
         plan: what to replay.
         domain: contracts and upcasters.
         models: the planned read models.
         options: Beam's options.
         report: called with the progress, a few times a second.
+
+    Raises:
+        RefoldError: a worker failed, or another run deleted what is staged.
     """
+    started = time.perf_counter()
     compiled = [compile_model(m, domain) for m in models]
     waves = list(_waves(staging, plan, domain, models, options))
     planned = sum(len(w.units) for w in waves) + sum(len(units.groups_of(c)) for c in compiled)
     events = sum(s.rows for m in models for s in _segments(plan, domain, [m]))
     resumed = sum(1 for _ in staging.list_from(_DONE))
     with StagedCount(staging, _DONE, lambda n: report(RebuildProgress("replay", n, planned, events))):
-        _run(staging, plan, waves)
-        while names := failed_folds.note(staging):
+        _run(staging, waves)
+        while names := failed_folds.collect(staging):
             _drop_merged(staging, names)
-            failed_folds.forget(staging)
-            _run(staging, plan, waves)
+            failed_folds.clear_reports(staging)
+            _run(staging, waves)
     try:
         rows = _finished_rows(staging, compiled, [unit for wave in waves for unit in wave.units])
     except ObjectNotFoundError as error:
         raise staging_lost(staging) from error
-    broken: dict[str, list[InvalidEvent]] = {}
-    for key in staging.list_from("staged/broken"):
+    return Replayed(
+        rows, _invalid_events(staging, plan, domain, models), events, resumed, time.perf_counter() - started
+    )
+
+
+def _invalid_events(
+    staging: ObjectStore, plan: ReplayPlan, domain: Domain, models: Sequence[ReadModel]
+) -> dict[str, list[InvalidEvent]]:
+    """Collect the invalid events that units staged, and those on which folds failed."""
+    invalid: dict[str, list[InvalidEvent]] = {}
+    for key in staging.list_from(_INVALID):
         for name, found in pickle.loads(staging.get(key)).items():
-            broken.setdefault(name, []).extend(found)
+            invalid.setdefault(name, []).extend(found)
     for model in models:
         if failed := failed_folds.left_out(staging, model.name):
             segments = _segments(plan, domain, [model])
-            broken[model.name] = [
-                *broken.get(model.name, []),
-                *failed_folds.invalid_events(open_log(plan.log_url), domain, segments, failed),
-            ]
-    if "" in broken:  # every wave of units meets them
-        broken[""] = list({b.position: b for b in broken[""]}.values())
-    return Replayed(rows, broken, events, resumed)
+            invalid.setdefault(model.name, []).extend(
+                failed_folds.invalid_events(open_log(plan.log_url), domain, segments, failed)
+            )
+    if "" in invalid:  # every wave of units finds them
+        invalid[""] = list({event.position: event for event in invalid[""]}.values())
+    return invalid
 
 
 def _finished_rows(
     staging: ObjectStore, compiled: Sequence[Compiled], planned: Sequence[_Unit]
 ) -> dict[str, list[Path]]:
-    """Collect the finished rows of every planned unit and group; one that is missing is an error, not a gap."""
+    """List the finished rows of every planned unit and group; one that is missing is an error."""
     rows: dict[str, list[Path]] = {c.model.name: [] for c in compiled}
     staged = [pair for unit in planned for pair in orjson.loads(staging.get(unit.done))]
     for group in sorted({group for group, _ in staged if not group.startswith(_FINISHED)}):
@@ -253,25 +189,17 @@ def _finished_rows(
     return rows
 
 
-def staging_lost(staging: ObjectStore) -> RefoldError:
-    """Write the error for staged objects that are gone."""
-    return RefoldError(
-        f"What this rebuild had staged in {staging.url} is gone: another rebuild of the same read models, which shared "
-        "it, has ended. This one published nothing. See `refold generations list`, and run it again if need be."
-    )
-
-
-def _run(staging: ObjectStore, plan: Plan, waves: Sequence[_Wave]) -> None:
+def _run(staging: ObjectStore, waves: Sequence[_Wave]) -> None:
     merge = functools.partial(_merge_group, staging.url)
     try:
         for wave in waves:
-            run_staged(Work(staging.url, wave.units, stage=_stage_unit, merge=merge), wave.options)
+            run_staged(Work(staging.url, wave.units, stage=_stage_unit, merge=merge, name="rebuild"), wave.options)
     finally:
         close_idle_connections()
 
 
 def _drop_merged(staging: ObjectStore, names: set[str]) -> None:
-    """Have the groups of some read models merged anew."""
+    """Delete the merged groups of some read models, so that they are merged again."""
     for name in names:
         for part in range(units.PARTS):
             staging.delete(_merged_key(name, str(part)))
@@ -294,9 +222,9 @@ class _Wave:
 
 
 def _waves(
-    staging: ObjectStore, plan: Plan, domain: Domain, models: Sequence[ReadModel], options: PipelineOptions
+    staging: ObjectStore, plan: ReplayPlan, domain: Domain, models: Sequence[ReadModel], options: PipelineOptions
 ) -> Iterator[_Wave]:
-    """Run all read models together; but large folds apart from SQL, in processes, since they hold Python's lock."""
+    """Run all read models together, but large folds apart and in processes, since they hold Python's lock."""
     folds = [m for m in models if isinstance(m, Fold)]
     apart = sum(s.rows for s in _segments(plan, domain, folds)) >= _FOLDED_EVENTS_APART
     others = [m for m in models if m not in folds]
@@ -308,8 +236,8 @@ def _waves(
             yield _Wave(list(_units(staging, plan, domain, group)), how)
 
 
-def _units(staging: ObjectStore, plan: Plan, domain: Domain, models: Sequence[ReadModel]) -> Iterator[_Unit]:
-    """Pack buckets into units: small enough for a cache and for even work, large enough to be worth their start."""
+def _units(staging: ObjectStore, plan: ReplayPlan, domain: Domain, models: Sequence[ReadModel]) -> Iterator[_Unit]:
+    """Pack buckets into units: small enough for even work, large enough to be worth their start."""
     names = tuple(m.name for m in models)
     rows: dict[int, int] = {}
     for segment in _segments(plan, domain, models):
@@ -327,8 +255,8 @@ def _units(staging: ObjectStore, plan: Plan, domain: Domain, models: Sequence[Re
         yield _Unit(staging.url, names, tuple(packed))
 
 
-def _segments(plan: Plan, domain: Domain, models: Sequence[ReadModel]) -> list[manifests.Segment]:
-    """Pick the segments that some read models need: their event types' shapes, and what fits no contract."""
+def _segments(plan: ReplayPlan, domain: Domain, models: Sequence[ReadModel]) -> list[manifests.Segment]:
+    """Pick the segments that some read models need: those of their event types, and of events that fit no contract."""
     schema_keys = sources_of(domain, [t for m in models for t in m.event_types])
     needed = [
         s
@@ -339,9 +267,9 @@ def _segments(plan: Plan, domain: Domain, models: Sequence[ReadModel]) -> list[m
 
 
 @functools.lru_cache(maxsize=8)
-def _load_plan(staging_url: str) -> Plan:
-    """Load the plan once a process."""
-    return _read_plan(open_store(staging_url))
+def _load_plan(staging_url: str) -> ReplayPlan:
+    """Load a plan once in a process; it never changes, and its URL is its own."""
+    return read_plan(open_store(staging_url))
 
 
 def _stage_unit(unit: _Unit) -> Iterator[Named]:
@@ -356,7 +284,7 @@ def _stage_models(staging: ObjectStore, unit: _Unit) -> list[Named]:
     plan = _load_plan(unit.staging_url)
     domain, log = load_domain(plan.domain_ref), open_log(plan.log_url)
     named: list[Named] = []
-    broken: dict[str, list[InvalidEvent]] = {}
+    invalid: dict[str, list[InvalidEvent]] = {}
     with _worker(plan.workers) as (connection, folder):
         for name in unit.models:
             compiled = compile_model(domain.read_model(name), domain)
@@ -366,21 +294,21 @@ def _stage_models(staging: ObjectStore, unit: _Unit) -> list[Named]:
             write = functools.partial(units.stage, connection, compiled, path=path)
             staged, found = apply_valid(connection, domain, compiled, typed.relations, write)
             if found:
-                broken[name] = found
+                invalid[name] = found
             if typed.invalid_events:
-                broken[""] = list(typed.invalid_events)
+                invalid[""] = list(typed.invalid_events)
             if staged:
                 groups = units.groups_of(compiled) or [f"{_FINISHED}{name}"]
                 key = f"staged/{name}/{unit.name}.parquet"
                 staging.put_file(key, path)
                 named += [(group, key) for group in groups]
-    if broken:
-        staging.put(f"staged/broken/{unit.name}", pickle.dumps(broken))
+    if invalid:
+        staging.put(f"{_INVALID}/{unit.name}", pickle.dumps(invalid))
     return named
 
 
 def _merge_group(staging_url: str, group: str, staged: list[str]) -> None:
-    """Merge what all buckets staged for one group of keys, unless an earlier run did."""
+    """Merge one group of keys over all buckets, unless an earlier run did."""
     staging = open_store(staging_url)
     plan = _load_plan(staging_url)
     name, part = group.split("/")
@@ -394,13 +322,13 @@ def _merge_group(staging_url: str, group: str, staged: list[str]) -> None:
         without = failed_folds.left_out(staging, name)
         paths = [staging.local_path(k) for k in staged]
         if failed := units.merge(connection, compiled, int(part), paths, path, without=without):
-            failed_folds.tell(staging, name, part, failed)
+            failed_folds.report(staging, name, part, failed)
         staging.put_file(_merged_rows(name, part), path)
     staging.put(done, b"")
 
 
 @contextmanager
 def _worker(workers: int) -> Iterator[tuple[duckdb.DuckDBPyConnection, Path]]:
-    """Give one worker's connection, and a folder for its files."""
+    """Borrow a connection, and make a folder for files."""
     with tempfile.TemporaryDirectory(prefix="refold-") as folder, worker_connection(workers) as connection:
         yield connection, Path(folder)

@@ -68,7 +68,7 @@ class StreamThread:
             self._on_failure()
 
     def _report(self, progress: ProgressReport) -> None:
-        if progress.what == "turn":
+        if progress.what == "micro_batch":
             self._reader.moved()
         elif progress.text:
             _log.info(progress.text)

@@ -1,1 +1,1 @@
-"""The stream: micro-batches that bring read models to the head of the log, published now and then."""
+"""The stream: micro-batches bring read models to the head of the log; a copy is published every few seconds."""

@@ -1,12 +1,12 @@
-"""Turns of the stream: the events of some commits, reduced by Beam's workers to what they contribute to read models.
+"""Micro-batches of the stream: Beam's workers reduce the events of some commits to contributions to read models.
 
 ::
 
     slots ── stage ──> one staged object a slot
 
-What is to be done lies in staging, under a fixed name, and not in the graph: so the graph of a small turn is built once
-and run again for every turn, in this process, and stages in memory. A turn that is worth more workers, or goes to
-another engine, runs as the staged pipelines of a rebuild do.
+What a micro-batch does is staged under a fixed name, and is not part of the graph. So the graph of a small micro-batch
+is built once, runs again for each, in this process, and stages in memory. A micro-batch that is worth more workers, or
+goes to another engine, runs as a staged pipeline, as a rebuild does.
 """
 
 from __future__ import annotations
@@ -17,19 +17,10 @@ import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
-from apache_beam.runners.portability.fn_api_runner import FnApiRunner
-from apache_beam.transforms import environments
 
 from refold.pipelines.beam.runners import is_local, workers_of
-from refold.pipelines.beam.staged import (
-    Named,
-    Work,
-    run_staged,
-    told,
-    worker_error,
-)
+from refold.pipelines.beam.staged import Named, RepeatedPipeline, Work, run_staged
 from refold.pipelines.beam.worker_connections import close_idle_connections, worker_connection
 from refold.warehouse.declarations.domain import Domain, load_domain
 from refold.warehouse.event_log.log import open_log
@@ -39,14 +30,15 @@ from refold.warehouse.read_models.increments.spans import Span
 from refold.warehouse.replay.contributions import Compiled, compile_model
 
 _TASK = "task"
+_NAME = "micro-batch"
 
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """What one turn does.
+    """What one micro-batch does.
 
     Attributes:
-        number: of the turn, which names what it stages.
+        number: of the micro-batch; names what it stages.
         log_url: the log.
         domain_ref: the domain, by entry-point name or dotted path.
         models: names of the read models.
@@ -63,7 +55,7 @@ class Task:
 
 
 class MicroBatches:
-    """Runs turns, one after the other.
+    """Run micro-batches, one after the other.
 
     Args:
         store: tasks and results go into a folder of it.
@@ -76,71 +68,46 @@ class MicroBatches:
         self._staging = store.child(self._folder)
         self._options = options
         self._workers = workers_of(options)
-        self._small = _KeptGraph(f"memory://{self._folder}") if is_local(options) else None
+        self._memory = open_store("memory://refold")
+        self._small_staging = self._memory.child(self._folder)
+        self._small = _small_pipeline(self._small_staging.url) if is_local(options) else None
 
     def run(self, task: Task) -> list[Staged]:
-        """Run one turn, and give what its slots staged.
+        """Run one micro-batch, and return what its slots staged.
 
         Raises:
-            RefoldError: what a worker raised, or that a worker failed otherwise.
+            RefoldError: a worker raised it, or failed otherwise.
         """
         if len(task.spans) == 1 and self._small:
-            return [self._small.run(task)]
-        self._staging.put(_TASK, pickle.dumps(task))
-        work = functools.partial(_stage_and_name, self._staging.url)
-        run_staged(Work(self._staging.url, range(len(task.spans)), stage=work, merge=_nothing), self._options)
-        return [_taken(self._staging, _result(task.number, slot)) for slot in range(len(task.spans))]
+            staging = self._small_staging
+            staging.put(_TASK, pickle.dumps(task))
+            self._small.run()
+        else:
+            staging = self._staging
+            staging.put(_TASK, pickle.dumps(task))
+            work = functools.partial(_stage_and_name, staging.url)
+            run_staged(Work(staging.url, range(len(task.spans)), stage=work, merge=_nothing, name=_NAME), self._options)
+        return [_take(staging, _result(task.number, slot)) for slot in range(len(task.spans))]
 
     def close(self) -> None:
-        """Remove what is staged, and give memory back."""
+        """Remove what is staged, and free the memory of idle connections."""
         close_idle_connections()
+        self._memory.delete_prefix(self._folder)
         self._store.delete_prefix(self._folder)
 
 
-class _KeptGraph:
-    """The graph of one slot, built once, and run in this process.
-
-    Args:
-        staging_url: in memory, since only this process looks at it.
-    """
-
-    def __init__(self, staging_url: str) -> None:
-        self._staging = open_store(staging_url)
-        here = environments.EmbeddedPythonEnvironment.default()
-        self._runner = FnApiRunner(default_environment=here)
-        self._options = PipelineOptions(["--direct_running_mode=in_memory", "--direct_num_workers=1"])
-        pipeline = beam.Pipeline(runner=self._runner, options=self._options)
-        _ = pipeline | "Slot" >> beam.Impulse() | "Stage" >> beam.ParDo(_OneSlot(staging_url)).with_output_types(str)
-        self._graph = pipeline.to_runner_api(default_environment=here)
-
-    def run(self, task: Task) -> Staged:
-        self._staging.put(_TASK, pickle.dumps(task))
-        try:
-            self._runner.run_via_runner_api(self._graph, self._options).wait_until_finish()
-        except Exception as error:
-            raise worker_error(self._staging, error) from error
-        return _taken(self._staging, _result(task.number, 0))
+def _small_pipeline(staging_url: str) -> RepeatedPipeline:
+    return RepeatedPipeline(staging_url, functools.partial(_stage_slot, staging_url, 0), name=_NAME)
 
 
-class _OneSlot(beam.DoFn):  # type: ignore[misc]
-    """Do all of the present task."""
-
-    def __init__(self, staging_url: str) -> None:
-        self._staging_url = staging_url
-
-    def process(self, _impulse: bytes) -> Iterator[str]:
-        """Stage the only slot."""
-        yield told(self._staging_url, lambda: _stage_slot(self._staging_url, 0))
-
-
-def _taken(staging: ObjectStore, key: str) -> Staged:
+def _take(staging: ObjectStore, key: str) -> Staged:
     staged: Staged = pickle.loads(staging.get(key))
     staging.delete(key)
     return staged
 
 
 def _stage_and_name(staging_url: str, slot: int) -> Iterator[Named]:
-    yield "turn", _stage_slot(staging_url, slot)
+    yield _NAME, _stage_slot(staging_url, slot)
 
 
 def _nothing(_group: str, _names: list[str]) -> None:
@@ -151,10 +118,10 @@ def _stage_slot(staging_url: str, slot: int) -> str:
     staging = open_store(staging_url)
     task: Task = pickle.loads(staging.get(_TASK))
     key = _result(task.number, slot)
-    if staging.exists(key):  # a runner may repeat what it likes
+    if staging.exists(key):  # a runner may repeat any work
         return key
     log, span = open_log(task.log_url), task.spans[slot]
-    domain, compiled = _compiled(task.domain_ref, task.models)
+    domain, compiled = _compiled(staging_url, task.domain_ref, task.models)
     models = [c.model for c in compiled]
     with worker_connection(task.workers) as connection:
         staged = stage(connection, domain, compiled, span.events(connection, log, domain, models))
@@ -163,8 +130,11 @@ def _stage_slot(staging_url: str, slot: int) -> str:
 
 
 @functools.lru_cache(maxsize=8)
-def _compiled(domain_ref: str, names: tuple[str, ...]) -> tuple[Domain, list[Compiled]]:
-    """Make read models ready to run, once a process: a turn is short."""
+def _compiled(_staging_url: str, domain_ref: str, names: tuple[str, ...]) -> tuple[Domain, list[Compiled]]:
+    """Compile read models once for each stream and process: a micro-batch is short.
+
+    The staging URL is the stream's own, so a later stream in the process sees the domain as it is declared by then.
+    """
     domain = load_domain(domain_ref)
     return domain, [compile_model(domain.read_model(name), domain) for name in names]
 

@@ -1,4 +1,4 @@
-"""The pace of a stream: how long it waits for the next commit, and when it says that it is alive."""
+"""The pace of a stream: how long it waits for the next commit, and when it writes a heartbeat."""
 
 from __future__ import annotations
 
@@ -12,49 +12,54 @@ from refold.warehouse.read_models.live.heartbeat import Heartbeat, forget_heartb
 from refold.warehouse.read_models.live.live_database import LiveDatabase
 
 _HEARTBEAT_EVERY = {True: 1.0, False: 3.0}
-"""Seconds, on a local store and on a remote one, where each costs some requests."""
+"""Seconds, on a local store and on a remote one, where each heartbeat costs some requests."""
 
 
 class Wait:
-    """Waiting for the next commit: short after the last, longer the longer nothing comes.
+    """Wait for the next commit: shortly after the last one, and longer the longer none comes.
 
     Args:
-        local: whether a look costs a system call, and not a request.
+        local: a look at the log costs a system call, not a request.
     """
 
     def __init__(self, *, local: bool) -> None:
-        self._shortest, self._longest = (0.002, 0.025) if local else (0.05, 1.0)
+        self._shortest, self._longest = (0.002, 0.025) if local else (0.05, 1.0)  # seconds
         self._seconds = self._shortest
 
     def reset(self) -> None:
-        """A commit came."""
+        """Take note that a commit came."""
         self._seconds = self._shortest
 
     def idle(self) -> None:
-        """None came."""
+        """Wait, since none came."""
         time.sleep(self._seconds)
         self._seconds = min(self._seconds * 1.5, self._longest)
 
 
 class HeartbeatTimer:
-    """Tells others, every second or few, that a stream is alive and where it stands."""
+    """Write a heartbeat every few seconds, so that others see that a stream is alive, and its position."""
 
     def __init__(self, generations: Generations) -> None:
         self._store = generations.store
         self._started = datetime.now(UTC).isoformat()
-        self._beat = 0.0
+        self._written = 0.0
         self._events = 0
 
     def is_due(self) -> bool:
-        """Tell whether it is time."""
-        return time.monotonic() - self._beat >= _HEARTBEAT_EVERY[self._store.is_local]
+        """Check whether it is time for the next heartbeat."""
+        return time.monotonic() - self._written >= _HEARTBEAT_EVERY[self._store.is_local]
 
-    def beat(self, live: LiveDatabase, events: int) -> None:
-        """Write a heartbeat."""
+    def write(self, live: LiveDatabase, events: int) -> None:
+        """Write a heartbeat.
+
+        Args:
+            live: the database of the stream.
+            events: how many events the stream has applied since its start.
+        """
         now = time.monotonic()
-        since = now - self._beat
-        rate = (events - self._events) / since if self._beat else 0.0
-        self._beat, self._events = now, events
+        since = now - self._written
+        rate = (events - self._events) / since if self._written else 0.0
+        self._written, self._events = now, events
         write_heartbeat(
             self._store,
             Heartbeat(
@@ -71,5 +76,5 @@ class HeartbeatTimer:
         )
 
     def stop(self) -> None:
-        """Take the heartbeat away."""
+        """Remove the heartbeat."""
         forget_heartbeat(self._store)

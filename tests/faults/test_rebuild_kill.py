@@ -238,7 +238,7 @@ def unsealed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "log"
 
 
-@pytest.mark.parametrize("moment", ["staging/seal-*/gathered/*", "staging/seal-*/sealed/*"])
+@pytest.mark.parametrize("moment", ["staging/seal-*/repartitioned/*", "staging/seal-*/sealed/*"])
 def test_a_killed_seal_leaves_the_log_whole(unsealed: Path, tmp_path: Path, moment: str) -> None:
     """Whatever it wrote, nobody sees; a second seal does all of it, and a whole check finds nothing either time."""
     url = str(shutil.copytree(unsealed, tmp_path / "log"))
@@ -264,7 +264,7 @@ def test_a_worker_process_that_dies_is_an_error(tmp_path: Path, step: str, how: 
         finally:
             process.kill()
     assert process.returncode == 0
-    assert "A worker process of the pipeline died without a word" in told
+    assert "A worker process of the pipeline died without an error" in told
     assert "--direct_num_workers=1" in told
 
 

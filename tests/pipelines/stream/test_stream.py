@@ -194,7 +194,7 @@ def test_a_large_backlog_goes_through_parallel_turns(market: Market, monkeypatch
     seal(market.log, f"{HERE}:MARKET", OPTIONS)
     market.sell(4)
     done = market.stream()
-    assert (done.events, done.turns) == (44, 2)
+    assert (done.events, done.micro_batches) == (44, 2)
     market.agrees()
 
 
@@ -206,7 +206,7 @@ def _small_steps(next_step: Callable[..., Any]) -> Callable[..., Any]:
 def test_nothing_new_publishes_nothing(market: Market) -> None:
     """A stream that finds no events leaves no generation behind."""
     done = market.stream()
-    assert (done.turns, done.generation, market.newest().number) == (0, 1, 1)
+    assert (done.micro_batches, done.generation, market.newest().number) == (0, 1, 1)
 
 
 def test_it_stops_at_a_position(market: Market) -> None:
@@ -226,7 +226,7 @@ def test_a_rebuild_beside_it_is_taken_over(market: Market) -> None:
 
     def rebuild_once(moment: ProgressReport) -> None:
         told.append(moment.what)
-        if told.count("turn") == 1 and "adopt" not in told and moment.what == "turn":
+        if told.count("micro_batch") == 1 and "take_over" not in told and moment.what == "micro_batch":
             market.rebuild()
             market.sell(2)
 
@@ -234,11 +234,11 @@ def test_a_rebuild_beside_it_is_taken_over(market: Market) -> None:
 
     def stop_when_adopted(moment: ProgressReport) -> None:
         rebuild_once(moment)
-        if "adopt" in told and moment.what == "turn":
+        if "take_over" in told and moment.what == "micro_batch":
             stop.set()
 
     done = market.stream(stop_when_adopted, once=False, stop=stop.is_set)
-    assert "adopt" in told
+    assert "take_over" in told
     assert done.position == market.newest().position == market.log.head().position
     assert [g.position for g in market.generations.all()] == sorted(g.position for g in market.generations.all())
     market.agrees()
@@ -265,7 +265,7 @@ def test_read_models_of_other_code_stop_it(market: Market) -> None:
     market.sell(1)
 
     def deploy(moment: ProgressReport) -> None:
-        if moment.what == "turn":
+        if moment.what == "micro_batch":
             market.rebuild("DOUBLED")
 
     with pytest.raises(GenerationError, match="stalls by another declaration than this process has"):
@@ -314,7 +314,7 @@ def test_its_live_database_can_be_asked_meanwhile(market: Market) -> None:
     seen: list[tuple[int, int]] = []
 
     def ask(moment: ProgressReport) -> None:
-        if moment.what == "turn":
+        if moment.what == "micro_batch":
             with closing(opened[-1].cursor()) as cursor:
                 sold = "(SELECT sum(sold)::BIGINT FROM stalls)"
                 seen.extend(cursor.execute(f"SELECT position, {sold} FROM refold.checkpoint").fetchall())
@@ -332,7 +332,7 @@ def test_a_reader_finds_by_index_what_a_scan_finds(market: Market) -> None:
     readers: list[_Comparing] = []
 
     def sell_more(moment: ProgressReport) -> None:
-        if moment.what == "turn" and moment.position < 120:
+        if moment.what == "micro_batch" and moment.position < 120:
             market.sell(1)
 
     def follow(live: LiveDatabase) -> None:

@@ -1,0 +1,152 @@
+"""Plans of replays, kept in a store: for the workers, and for a later run that resumes a killed one.
+
+A plan lies in its own folder, beside all that is staged for it. A pointer, whose name says what the replay does, leads
+to the folder.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import duckdb
+import orjson
+from apache_beam.options.pipeline_options import PipelineOptions
+
+from refold import __version__
+from refold.event_schemas import EmptyLogError, ObjectNotFoundError, RefoldError
+from refold.pipelines.beam.runners import workers_of
+from refold.pipelines.seal import seal
+from refold.warehouse.declarations.domain import Domain
+from refold.warehouse.declarations.fingerprint import fingerprint, fingerprint_parts
+from refold.warehouse.declarations.projection import ReadModel
+from refold.warehouse.event_log import manifest as manifests
+from refold.warehouse.event_log.log import EventLog
+from refold.warehouse.event_log.manifest import Manifest
+from refold.warehouse.object_store import ObjectStore
+
+_PLAN = "plan.json"
+
+
+@dataclass(frozen=True, slots=True)
+class ReplayPlan:
+    """All that a worker needs to know.
+
+    Attributes:
+        plan_id: names the folder of what is staged, so two plans never mix.
+        log_url: the log.
+        domain_ref: the domain, by entry-point name or dotted path.
+        models: names of the read models to rebuild.
+        workers: how many workers the buckets are divided for; a run that resumes may have others.
+        sealed: the manifest to replay.
+        up_to: the last position to replay; all that is sealed by default.
+    """
+
+    plan_id: str
+    log_url: str
+    domain_ref: str
+    models: tuple[str, ...]
+    workers: int
+    sealed: Manifest
+    up_to: int | None = None
+
+    def staging(self, store: ObjectStore) -> ObjectStore:
+        """Return the folder of what is staged."""
+        return store.child(f"staging/rebuild-{self.plan_id}")
+
+
+def plan_identity(log: EventLog, domain: Domain, models: Sequence[ReadModel], up_to: int | None) -> str:
+    """Name a replay by what it does and which code does it: a run of the same name may use what another one staged."""
+    made_by = {m.name: fingerprint(fingerprint_parts(m, domain)) for m in models}
+    bound = {} if up_to is None else {"up_to": str(up_to)}
+    return fingerprint({"log": log.log_id, "refold": __version__, "duckdb": duckdb.__version__, **bound, **made_by})
+
+
+def find_or_make_plan(
+    store: ObjectStore,
+    identity: str,
+    log: EventLog,
+    domain_ref: str,
+    models: Sequence[ReadModel],
+    options: PipelineOptions,
+    up_to: int | None,
+) -> ReplayPlan:
+    """Return the plan of a killed run, or of one that is under way and shares its work; else seal the log and plan.
+
+    Raises:
+        EmptyLogError: there is nothing to replay.
+    """
+    if found := find_plan(store, identity):
+        return found
+    sealed = log.manifest()
+    if up_to is None or sealed.sealed_position < up_to:
+        seal(log, domain_ref, options)
+        sealed = log.manifest()
+    if sealed.sealed_position == 0:
+        raise EmptyLogError(
+            f"The log {log.url} holds no events, so there is nothing to build read models from. Append some, or import "
+            "a history with `refold ingest`."
+        )
+    names = tuple(m.name for m in models)
+    plan = ReplayPlan(str(uuid.uuid4()), log.url, domain_ref, names, workers_of(options), sealed, up_to)
+    return save_plan(store, identity, plan)
+
+
+def save_plan(store: ObjectStore, identity: str, plan: ReplayPlan) -> ReplayPlan:
+    """Save a plan; if another run saved one first, return that."""
+    document = {
+        "plan_id": plan.plan_id,
+        "log_url": plan.log_url,
+        "domain_ref": plan.domain_ref,
+        "models": plan.models,
+        "workers": plan.workers,
+        "up_to": plan.up_to,
+        "sealed": manifests.encode(plan.sealed).decode(),
+    }
+    plan.staging(store).put(_PLAN, orjson.dumps(document))
+    if store.put_if_absent(_pointer(identity), plan.plan_id.encode()):
+        return plan
+    plan.staging(store).delete(_PLAN)
+    return find_plan(store, identity) or save_plan(store, identity, plan)
+
+
+def find_plan(store: ObjectStore, identity: str) -> ReplayPlan | None:
+    """Find the plan of an earlier run, or of one that is under way."""
+    try:
+        plan_id = store.get(_pointer(identity)).decode()
+        return read_plan(store.child(f"staging/rebuild-{plan_id}"))
+    except ObjectNotFoundError:
+        store.delete(_pointer(identity))
+        return None
+
+
+def read_plan(staging: ObjectStore) -> ReplayPlan:
+    """Read the plan in its own folder."""
+    document = orjson.loads(staging.get(_PLAN))
+    sealed = manifests.decode(document.pop("sealed").encode(), where=f"{staging.url}/{_PLAN}")
+    return ReplayPlan(**{**document, "models": tuple(document["models"])}, sealed=sealed)
+
+
+def delete_plan(store: ObjectStore, identity: str, plan: ReplayPlan) -> None:
+    """Delete a plan, and all that is staged for it."""
+    if store.exists(_pointer(identity)) and store.get(_pointer(identity)).decode() == plan.plan_id:
+        store.delete(_pointer(identity))
+    store.delete_prefix(f"staging/rebuild-{plan.plan_id}")
+
+
+def is_staged(staging: ObjectStore) -> bool:
+    """Check whether a plan's folder is still there."""
+    return staging.exists(_PLAN)
+
+
+def staging_lost(staging: ObjectStore) -> RefoldError:
+    """Describe that staged objects are gone."""
+    return RefoldError(
+        f"What this rebuild staged in {staging.url} is gone: another rebuild of the same read models shared it and "
+        "has ended. This one published nothing. See `refold generations list`, and run it again if need be."
+    )
+
+
+def _pointer(identity: str) -> str:
+    return f"staging/plans/{identity}"
