@@ -44,8 +44,9 @@ bench: .venv/dev  ## the benchmarks at a size for a coffee
 	$(BIN)/python -m benchmarks.trading --events 10000000
 	$(BIN)/python -m benchmarks.trading --events 2000000 --fold
 
-docs: .venv/dev  ## run every command and code block in README and docs
-	$(BIN)/python -m pytest tests/test_docs.py
+docs: .venv/dev  ## run every example of the documentation, and build its site into build/docs
+	$(BIN)/python -m pytest tests/test_docs.py tests/test_reference.py
+	$(BIN)/python -m sphinx -W --keep-going -q docs build/docs
 
 format: .venv/dev
 	$(BIN)/ruff check --fix .

@@ -148,7 +148,7 @@ def read_mapping(path: Path) -> ColumnMapping:
     """Read a mapping from a TOML file.
 
     Args:
-        path: of the file; ``docs/ingest.md`` shows all that it may say.
+        path: of the file; ``docs/how-to/import-a-history.md`` shows all that it may say.
 
     Raises:
         UsageError: it cannot be read, is no TOML, or says something that is not known; the message names the key.

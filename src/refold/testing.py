@@ -1,6 +1,6 @@
 """The test language: ``given(events).when(command).then(events)``, and ``given(events).then_rows(...)``.
 
-It needs no test runner and works in any; see ``docs/commands.md``.
+It needs no test runner and works in any; see ``docs/how-to/test-a-domain.md``.
 """
 
 from refold.warehouse.testing import FIRST_MOMENT, Given, Outcome, scenarios
