@@ -27,8 +27,9 @@ from refold.event_schemas.orders import (
     ShippingAddressUpdated,
     StockReceived,
 )
-from refold.warehouse.event_log.append import Appender, StreamAppend
+from refold.warehouse.event_log.append import Appender
 from refold.warehouse.event_log.log import EventLog, open_log
+from refold.warehouse.event_log.new_events import StreamAppend
 from refold.warehouse.orders import ORDERS
 
 CUSTOMERS_A_HUNDRED_ORDERS = 20

@@ -28,7 +28,7 @@ from refold.pipelines.demo.order_events import (
     moment_of,
     uuid_of,
 )
-from refold.warehouse.event_log.append import NewEvent
+from refold.warehouse.event_log.new_events import NewEvent
 
 _EVENTS_AN_ORDER = 8
 _EVENTS_PER_COUNT = 200

@@ -30,7 +30,8 @@ from refold.pipelines.ingest.sources import SourceFile, opened
 from refold.pipelines.ingest.unused_columns import used_columns
 from refold.warehouse.engine.connections import connect
 from refold.warehouse.engine.sql import literal
-from refold.warehouse.event_log.bulk_import.spool import Spool, SpoolFile
+from refold.warehouse.event_log.bulk_import.spool import Spool
+from refold.warehouse.event_log.bulk_import.spool_journal import SpoolFile
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,7 +12,7 @@ from refold.pipelines.ingest.formats.parquet import column_names
 from refold.pipelines.ingest.mapping import ColumnMapping
 from refold.pipelines.ingest.rows import ImportLimits
 from refold.pipelines.ingest.sources import SourceFile, opened
-from refold.warehouse.event_log.bulk_import.spool import Journal
+from refold.warehouse.event_log.bulk_import.spool_journal import Journal
 
 
 def unused_columns(

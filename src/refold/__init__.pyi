@@ -36,8 +36,9 @@ from .warehouse.declarations.domain import Domain, load_domain
 from .warehouse.declarations.endpoints import Lookup, Parameter, Report
 from .warehouse.declarations.projection import Delete, Fold, Projection, View
 from .warehouse.declarations.reducers import collect, count, count_distinct, first, latest, maximum, minimum, total
-from .warehouse.event_log.append import Appended, Appender, NewEvent, StreamAppend
+from .warehouse.event_log.append import Appended, Appender
 from .warehouse.event_log.log import EventLog, create_log, open_log
+from .warehouse.event_log.new_events import NewEvent, StreamAppend
 from .warehouse.event_log.reads.read import read_category, read_correlation, read_positions, read_stream, tail
 from .warehouse.event_log.reads.stats import LogStats, stats
 from .warehouse.event_log.verification.verify import Verification, verify

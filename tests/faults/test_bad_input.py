@@ -299,9 +299,9 @@ def overwrite(path: Path) -> None:
 
 
 DAMAGES: dict[str, tuple[Callable[[Path], None], tuple[str, ...]]] = {
-    "truncated": (cut, ("bytes, the manifest says", "truncated", "Restore it from a backup")),
+    "truncated": (cut, ("bytes, expected", "truncated", "Restore it from a backup")),
     "overwritten": (overwrite, ("cannot be read", "refold events verify", "restore the segment")),
-    "missing": (Path.unlink, ("is missing, though the manifest names it", "Sold v1", "Restore it from a backup")),
+    "missing": (Path.unlink, ("is missing, but the manifest names it", "Sold v1", "Restore it from a backup")),
 }
 
 

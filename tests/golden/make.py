@@ -27,7 +27,7 @@ from refold.warehouse.event_log import (
     open_log,
     read_positions,
 )
-from refold.warehouse.event_log.append import NewEvent
+from refold.warehouse.event_log.new_events import NewEvent
 from refold.warehouse.read_models.generations.generations import open_generations
 from tests.golden.histories import HISTORIES, Told
 from tests.golden.reading import PACKED, event_lines, pack, table_lines, unpack, write_lines

@@ -28,13 +28,9 @@ from refold.event_schemas.decider import Decider, Rejected
 from refold.warehouse.commands.snapshots import Applied, Loaded, Snapshots
 from refold.warehouse.declarations.domain import Domain
 from refold.warehouse.engine.sql import first_line
-from refold.warehouse.event_log.append import (
-    Appended,
-    Appender,
-    NewEvent,
-    StreamAppend,
-)
+from refold.warehouse.event_log.append import Appended, Appender
 from refold.warehouse.event_log.log import EventLog
+from refold.warehouse.event_log.new_events import NewEvent, StreamAppend
 from refold.warehouse.event_log.reads.read import read_stream
 from refold.warehouse.replay.newest_version import newest_events
 

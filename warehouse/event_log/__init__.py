@@ -1,12 +1,22 @@
-"""The event log: commits, stream heads, segments, sealing; appending, reading, checking and counting."""
+"""The event log: an append-only history as numbered commits, sealed into typed segments.
 
-from refold.warehouse.event_log.append import (
-    Appended,
-    Appender,
-    NewEvent,
-    StreamAppend,
-)
+=============== ====================================================================================================
+module          holds
+=============== ====================================================================================================
+``log``         the log itself: its identity, its commits, its end
+``commit``      one atomic append as one Parquet object
+``append``      appending with optimistic concurrency and group commit; ``new_events``, ``stream_index`` belong to it
+``seal``        commits become segments; ``segments``, ``columns``, ``heads``, ``manifest`` are what it writes
+``reads``       one stream, a category, a correlation, positions; statistics; places by position or time
+``bulk_import`` a history written as segments directly
+``verification`` checks of a whole log
+``leftovers``   objects that writers left when they died
+=============== ====================================================================================================
+"""
+
+from refold.warehouse.event_log.append import Appended, Appender
 from refold.warehouse.event_log.log import EventLog, create_log, open_log
+from refold.warehouse.event_log.new_events import NewEvent, StreamAppend
 from refold.warehouse.event_log.reads.read import (
     read_category,
     read_correlation,

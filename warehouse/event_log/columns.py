@@ -1,7 +1,7 @@
-"""Arrow tables as Parquet, the way DuckDB writes segments, but without a database: cheap for many small files.
+"""Arrow tables as Parquet, as DuckDB writes segments, but without a database: cheap for many small files.
 
-Each column's encoding follows from its type and a sample of its values: dictionaries where values repeat, deltas for
-whole numbers, times and short decimals, lengths apart from bytes for texts that do not repeat.
+Each column's encoding follows from its type and a sample of its values: dictionaries for repeated values; deltas for
+integers, times and short decimals; delta lengths for text that does not repeat.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ import pyarrow.parquet as pq
 import pyarrow.types as pt
 
 _SAMPLE = 4096
-_SHORT_DECIMAL = 18
-"""Digits that fit 64 bits."""
+_MAX_INT64_DIGITS = 18
+"""Precision up to which a decimal is stored as a 64-bit integer, which deltas need."""
 
 
 def write_parquet(table: pa.Table, path: Path, *, row_group_rows: int) -> pq.FileMetaData:
-    """Write a table as a segment is written, and give the file's footer.
+    """Write a table as a segment, and return the file's footer.
 
     Args:
-        table: in the order of the segment.
-        path: of the file.
-        row_group_rows: rows of a row group.
+        table: the rows, in the order of the segment.
+        path: path of the file.
+        row_group_rows: number of rows in a row group.
     """
     table = table.cast(pa.schema([f.with_type(_plain(f.type)) for f in table.schema]))
     encodings = {f.name: e for f in table.schema if (e := _encoding(table[f.name]))}
@@ -47,7 +47,7 @@ def write_parquet(table: pa.Table, path: Path, *, row_group_rows: int) -> pq.Fil
 
 
 def _plain(dtype: pa.DataType) -> pa.DataType:
-    """Undo DuckDB's lossless form of a boolean, which Parquet would keep as a number."""
+    """Replace DuckDB's lossless Arrow boolean, which Parquet would store as an integer."""
     if isinstance(dtype, pa.Bool8Type):
         return pa.bool_()
     if pt.is_list(dtype):
@@ -58,14 +58,14 @@ def _plain(dtype: pa.DataType) -> pa.DataType:
 
 
 def _encoding(column: pa.ChunkedArray) -> str:
-    """Choose the encoding of a column; empty for a dictionary, which is given up by itself when it grows too large."""
+    """Return the encoding of a column; empty for a dictionary, which Parquet abandons if it grows too large."""
     dtype = column.type
     if pt.is_integer(dtype) or pt.is_timestamp(dtype) or pt.is_date(dtype):
         return "DELTA_BINARY_PACKED"
     if pt.is_nested(dtype) or pt.is_boolean(dtype) or _repeats(column):
         return ""
     if pt.is_decimal(dtype):
-        return "DELTA_BINARY_PACKED" if dtype.precision <= _SHORT_DECIMAL else "PLAIN"
+        return "DELTA_BINARY_PACKED" if dtype.precision <= _MAX_INT64_DIGITS else "PLAIN"
     if pt.is_floating(dtype):
         return "BYTE_STREAM_SPLIT"
     return "DELTA_LENGTH_BYTE_ARRAY" if pt.is_string(dtype) else "PLAIN"
@@ -78,7 +78,7 @@ def _repeats(column: pa.ChunkedArray) -> bool:
 
 
 def _leaves(field: pa.Field, path: str) -> Iterator[str]:
-    """Name the columns of a Parquet file that a field takes."""
+    """Yield the paths of a field's Parquet columns that may have dictionaries."""
     if pt.is_list(field.type):
         yield from _leaves(field.type.value_field, f"{path}.list.element")
     elif pt.is_struct(field.type):

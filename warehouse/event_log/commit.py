@@ -1,8 +1,8 @@
 """Commits: one Parquet object is one atomic append.
 
-Rows are events: the envelope and the payload as JSON text. The footer says, under the key ``refold.commit``, who wrote
-it (a UUID), which positions it holds, and the last version of each stream in it. The commit of a bulk import has no
-rows: its footer names the segments that hold them.
+Rows are events: the envelope and the payload as JSON text. The footer's key ``refold.commit`` holds the UUID of the
+write, the positions, and the last version of each stream in the commit. The commit of a bulk import has no rows: its
+footer names the segments that hold them.
 """
 
 from __future__ import annotations
@@ -32,16 +32,16 @@ _FOOTER_KEY = b"refold.commit"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CommitInfo:
-    """What the footer of a commit says.
+    """The footer of a commit.
 
     Attributes:
-        number: its place among commits, from 1.
-        uuid: given by its writer; tells a retried PUT from a lost race.
+        number: number of the commit, from 1, without gaps.
+        uuid: identity of the write; distinguishes a retried write from a lost race.
         first_position: position of its first event.
         last_position: position of its last event.
-        recorded_at: when it was written; never before its predecessor's.
+        recorded_at: time of the write; never before that of the previous commit.
         heads: stream to its last version after this commit (empty for a bulk import).
-        segments: the segments of a bulk import, positions relative to ``first_position - 1``.
+        segments: the segments of a bulk import, with positions relative to ``first_position - 1``.
         heads_runs: the stream heads of a bulk import.
         import_id: identity of the bulk import, else None.
     """
@@ -58,16 +58,16 @@ class CommitInfo:
 
     @property
     def events(self) -> int:
-        """How many events it holds."""
+        """Number of its events."""
         return self.last_position - self.first_position + 1
 
 
 def encode(info: CommitInfo, rows: Sequence[Sequence[Any]]) -> bytes:
-    """Write a commit object.
+    """Encode a commit object.
 
     Args:
         info: the footer.
-        rows: one sequence a column of ``COMMIT_SCHEMA``; empty for a bulk import.
+        rows: one sequence for each column of ``COMMIT_SCHEMA``; empty for a bulk import.
     """
     columns = rows or [[] for _ in COMMIT_SCHEMA]
     arrays = [pa.array(column, f.type) for column, f in zip(columns, COMMIT_SCHEMA, strict=True)]
@@ -99,15 +99,15 @@ def read_info(source: bytes | Path, *, where: str) -> CommitInfo:
     """Read the footer of a commit.
 
     Raises:
-        DamagedLogError: the object is truncated, or no commit.
+        DamagedLogError: the object is truncated or not a commit.
     """
     try:
         metadata = pq.read_metadata(io.BytesIO(source) if isinstance(source, bytes) else source).metadata
         values = orjson.loads(metadata[_FOOTER_KEY])
     except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:
         raise DamagedLogError(
-            f"{where} is truncated or no commit ({error}). The log stops being readable here: restore the object from "
-            "a backup of the store."
+            f"{where} is truncated or not a commit ({error}). The log cannot be read beyond it: restore the object "
+            "from a backup of the store."
         ) from error
     values["recorded_at"] = datetime.fromisoformat(values["recorded_at"])
     values["segments"] = segments_from_json(values["segments"])

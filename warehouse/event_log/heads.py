@@ -1,4 +1,4 @@
-"""Stream heads: the last version of every stream, as sorted runs beside the segments."""
+"""Stream heads: the last version of every sealed stream, in sorted runs beside the segments."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from refold.warehouse.event_log.manifest import HeadsRun, Manifest
 
 
 class SealedHeads:
-    """Looks streams up in the runs of one manifest, by range, without loading them."""
+    """Looks up streams in the runs of one manifest; statistics of row groups limit what is read."""
 
     def __init__(self, log: EventLog, manifest: Manifest) -> None:
         self._log = log
@@ -27,7 +27,7 @@ class SealedHeads:
         self._lock = threading.Lock()
 
     def version(self, stream_id: str) -> int:
-        """Tell a stream's last sealed version; 0 if it has none."""
+        """Return a stream's last sealed version; 0 if it has none."""
         runs = self._runs.get(bucket_of(stream_id, self._log.bucket_count))
         if not runs:
             return 0
@@ -48,20 +48,20 @@ class SealedHeads:
 
 
 def heads_path(log: EventLog, run: HeadsRun) -> Path:
-    """Give the local path of a run.
+    """Return the local path of a run.
 
     Raises:
-        DamagedLogError: it is missing.
+        DamagedLogError: the run is missing.
     """
     try:
         return log.store.local_path(run.key)
     except ObjectNotFoundError as error:
         raise DamagedLogError(
-            f"The stream heads {log.url}/{run.key} are missing, though the manifest names them. Restore the object "
-            "from a backup of the store."
+            f"The stream heads {log.url}/{run.key} are missing, but the manifest names them. Restore the object from "
+            "a backup of the store."
         ) from error
 
 
 def files_literal(paths: list[Path]) -> str:
-    """Write paths as an SQL list for ``read_parquet``."""
+    """Return paths as an SQL list for ``read_parquet``."""
     return "[" + ", ".join(literal(str(p)) for p in paths) + "]"

@@ -1,4 +1,4 @@
-"""Where everything lies in a log's folder, and which bucket a stream belongs to."""
+"""The keys of a log's objects, and the bucket of a stream."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ DEFAULT_BUCKET_COUNT = 64
 
 
 def commit_key(number: int) -> str:
-    """Name the object of a commit.
+    """Return the key of a commit.
 
     Example:
         >>> commit_key(7)
@@ -25,29 +25,29 @@ def commit_key(number: int) -> str:
 
 
 def manifest_key(number: int) -> str:
-    """Name the object of a manifest."""
+    """Return the key of a manifest."""
     return f"{MANIFESTS}/{number:020d}.json"
 
 
 def segment_key(event_type: str, schema_version: int, bucket: int, name: str) -> str:
-    """Name the object of a segment."""
+    """Return the key of a segment."""
     return f"{SEGMENTS}/event_type={event_type}/schema_version={schema_version}/bucket={bucket:02d}/{name}.parquet"
 
 
 def heads_key(bucket: int, name: str) -> str:
-    """Name the object of a run of stream heads."""
+    """Return the key of a run of stream heads."""
     return f"{HEADS}/bucket={bucket:02d}/{name}.parquet"
 
 
 def number_of(key: str) -> int:
-    """Read the number out of the key of a commit or a manifest."""
+    """Return the number in the key of a commit or a manifest."""
     return int(key.rsplit("/", 1)[-1].split(".")[0])
 
 
 def bucket_of(stream_id: str, bucket_count: int) -> int:
-    """Tell a stream's bucket: the lower 64 bits of its MD5, little-endian, modulo the count.
+    """Return a stream's bucket: the lower 64 bits of its MD5, little-endian, modulo the bucket count.
 
-    DuckDB says the same with ``md5_number_lower(stream_id) % bucket_count``.
+    In DuckDB: ``md5_number_lower(stream_id) % bucket_count``.
 
     Example:
         >>> bucket_of("order-1", 64)

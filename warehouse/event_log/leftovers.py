@@ -1,7 +1,7 @@
-"""What dead writers left in a log: staged objects of seals, and segments and heads that nobody names.
+"""Leftovers of writers that died: staged objects of seals, and unreferenced segments and stream heads.
 
-Every segment that a manifest or a commit names is part of the log's history and is never touched. What is not named may
-belong to a seal or an import that is under way: its age tells.
+A segment that any manifest or commit references is part of the log's history and is never removed. An unreferenced one
+may belong to a seal or import that is under way; only its age distinguishes the two.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ _DEAD_FOLDERS = ("seal-", "rebuild-", "refold-")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Leftover:
-    """An object that nobody needs.
+    """An object that is no longer needed.
 
     Attributes:
-        store_url: of its store.
-        key: in that store.
+        store_url: URL of its store.
+        key: its key in that store.
         bytes: its size.
-        why: what it was.
+        why: why it is not needed.
     """
 
     store_url: str
@@ -41,13 +41,13 @@ class Leftover:
 
 
 def log_leftovers(log: EventLog, *, before: datetime) -> list[Leftover]:
-    """Find the leftovers of a log that were last touched before a moment.
+    """Find the leftovers of a log that were last modified before a given time.
 
-    While an import is under way, which shows by what it stages, no segment counts as left over.
+    While an import is under way, which its staged objects show, no segment is a leftover.
 
     Args:
         log: the log.
-        before: the moment; early enough that no seal or import that is under way is so old.
+        before: the time; it must precede the start of every seal and import that is under way.
     """
     store = log.store
     groups = staged_groups(store, _STAGING)
@@ -56,11 +56,11 @@ def log_leftovers(log: EventLog, *, before: datetime) -> list[Leftover]:
         if name.startswith(_SEALS) and newest_of(store, keys) < before:
             found += [leftover(store, key, "staged by a seal that died") for key in keys]
     importing = any(n.startswith(_INGESTS) and newest_of(store, keys) >= before for n, keys in groups.items())
-    return found if importing else [*found, *_unnamed(log, before)]
+    return found if importing else [*found, *_unreferenced(log, before)]
 
 
-def _unnamed(log: EventLog, before: datetime) -> Iterator[Leftover]:
-    """Find segments and heads without a name; they are listed first, so that none that is published now is among."""
+def _unreferenced(log: EventLog, before: datetime) -> Iterator[Leftover]:
+    """Find unreferenced segments and heads; the listing comes first, so that it has no object published meanwhile."""
     store = log.store
     candidates = {key for folder in (SEGMENTS, HEADS) for key in store.list_from(folder)}
     newest = log.head()
@@ -82,15 +82,15 @@ def _keys(manifest: manifests.Manifest) -> set[str]:
     return {s.key for s in manifest.segments} | {h.key for h in manifest.heads}
 
 
-def _is_before(store: ObjectStore, key: str, moment: datetime) -> bool:
+def _is_before(store: ObjectStore, key: str, time: datetime) -> bool:
     try:
-        return store.modified(key) < moment
+        return store.modified(key) < time
     except ObjectNotFoundError:
         return False
 
 
 def staged_groups(store: ObjectStore, folder: str) -> dict[str, list[str]]:
-    """Give the keys below a folder by the name that follows it."""
+    """Return the keys below a folder, grouped by the next part of their path."""
     groups: dict[str, list[str]] = {}
     for key in store.list_from(folder):
         groups.setdefault(key.removeprefix(f"{folder}/").split("/")[0], []).append(key)
@@ -98,7 +98,7 @@ def staged_groups(store: ObjectStore, folder: str) -> dict[str, list[str]]:
 
 
 def newest_of(store: ObjectStore, keys: list[str]) -> datetime:
-    """Tell when the last of some objects was written; those that are gone meanwhile do not count."""
+    """Return when the newest of some objects was written; objects deleted meanwhile are ignored."""
     found = []
     for key in keys:
         try:
@@ -109,7 +109,7 @@ def newest_of(store: ObjectStore, keys: list[str]) -> datetime:
 
 
 def leftover(store: ObjectStore, key: str, why: str) -> Leftover:
-    """Describe an object that nobody needs; one that is gone meanwhile has no bytes."""
+    """Describe an object that is not needed; one deleted meanwhile has size 0."""
     try:
         size = store.size(key)
     except ObjectNotFoundError:
@@ -118,13 +118,13 @@ def leftover(store: ObjectStore, key: str, why: str) -> Leftover:
 
 
 def delete_leftovers(store: ObjectStore, found: Iterable[Leftover]) -> int:
-    """Delete objects that nobody needs, and on a local disk the folders of dead writers; give the bytes freed."""
+    """Delete leftovers, and on a local disk the empty folders of dead writers; return the bytes freed."""
     freed = 0
     for left in found:
         freed += left.bytes
         if store.is_local:
             path = Path(store.url) / left.key
-            path.unlink(missing_ok=True)  # a store would refuse the names of unfinished files
+            path.unlink(missing_ok=True)  # names of unfinished files are not valid keys
             _remove_folders(store, left.key)
         else:
             store.delete(left.key)
@@ -132,7 +132,7 @@ def delete_leftovers(store: ObjectStore, found: Iterable[Leftover]) -> int:
 
 
 def _remove_folders(store: ObjectStore, key: str) -> None:
-    """Remove the folder of a dead writer once it is empty; no others, which somebody may be about to write into."""
+    """Remove the folder of a dead writer once it is empty; a live writer may need any other folder."""
     parts = key.split("/")[:-1]
     while len(parts) >= 2 and parts[1].startswith(_DEAD_FOLDERS):
         try:

@@ -1,7 +1,7 @@
-"""The event log: its identity, and what is in it.
+"""The event log: its identity, its commits and its end.
 
-Commits are numbered objects created put-if-absent, so their order is the order of the log: a reader that has seen
-commit n finds all that came later at n+1, n+2, … and nothing can ever appear before.
+Commits are numbered objects created by put-if-absent, so their numbers are the order of the log: a reader that has
+read commit n finds later commits at n+1, n+2, …, and no commit ever appears before it.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ from refold.warehouse.object_store import ObjectStore, open_store
 
 @dataclass(frozen=True, slots=True)
 class EventLog:
-    """An opened log; a value that can be sent to another process.
+    """An open log; a value that can be sent to another process.
 
     Attributes:
-        store: the object store below the log's URL.
+        store: the object store at the log's URL.
         domain_name: the domain whose events it holds.
-        bucket_count: into how many buckets its streams are hashed; fixed for ever.
-        log_id: given at creation.
+        bucket_count: number of buckets of its streams; it never changes.
+        log_id: identity of the log.
     """
 
     store: ObjectStore
@@ -52,7 +52,7 @@ class EventLog:
 
     @property
     def url(self) -> str:
-        """Where the log is."""
+        """Location of the log."""
         return self.store.url
 
     def manifest(self) -> Manifest:
@@ -60,7 +60,7 @@ class EventLog:
         return manifest.newest(self.store)
 
     def commit_info(self, number: int) -> CommitInfo | None:
-        """Read one commit's footer, or None if it is not there (yet)."""
+        """Read one commit's footer; None if there is no such commit (yet)."""
         key = commit_key(number)
         where = f"{self.url}/{key}"
         try:
@@ -70,19 +70,19 @@ class EventLog:
             return None
 
     def commits_after(self, number: int) -> Iterator[CommitInfo]:
-        """Read the footers of all commits after one, in order, by asking for the next number until there is none."""
+        """Read the footers of all commits after one, in order, until there is no next number."""
         while (info := self.commit_info(number + 1)) is not None:
             yield info
             number += 1
 
     def last_commit(self, after: int = 0) -> CommitInfo | None:
-        """Find the last commit without listing or reading those before it: numbers have no gaps, so it gallops.
+        """Find the last commit by galloping search, without listing or reading others: numbers have no gaps.
 
         Args:
-            after: number of a commit that is there, or was until it was deleted; none after it is deleted.
+            after: number of a commit after which no commit was deleted; it may be deleted itself.
 
         Returns:
-            Its footer, or None if there is no commit after that one.
+            The footer of the last commit, or None if there is none after that one.
         """
         last, step = after, 1
         while self._has_commit(last + step):
@@ -97,10 +97,10 @@ class EventLog:
         return self.store.exists(commit_key(number))
 
     def commit_paths(self, numbers: list[int]) -> list[Path]:
-        """Give local paths of commit objects, fetching remote ones side by side.
+        """Return local paths of commit objects; remote ones are downloaded concurrently.
 
         Raises:
-            DamagedLogError: one of them is gone.
+            DamagedLogError: one of them is missing.
         """
         try:
             if self.store.is_local:
@@ -111,24 +111,24 @@ class EventLog:
             raise DamagedLogError(f"A commit of the log is missing: {error}") from error
 
     def segment_path(self, segment: Segment) -> Path:
-        """Give the local path of a segment, after a look at its size.
+        """Return the local path of a segment, after checking its size.
 
         Raises:
-            DamagedLogError: it is missing or truncated.
+            DamagedLogError: the segment is missing or truncated.
         """
         where = f"{self.url}/{segment.key}"
         try:
             path = self.store.local_path(segment.key)
         except ObjectNotFoundError as error:
             raise DamagedLogError(
-                f"Segment {where} is missing, though the manifest names it ({segment.rows} events of "
+                f"Segment {where} is missing, but the manifest names it ({segment.rows} events of "
                 f"{segment.event_type} v{segment.schema_version}, positions {segment.first_position} to "
                 f"{segment.last_position}). Restore it from a backup of the store; nothing was published."
             ) from error
         if (found := path.stat().st_size) != segment.bytes:
             raise DamagedLogError(
-                f"Segment {where} has {found} bytes, the manifest says {segment.bytes}: it is truncated or was "
-                "overwritten. Restore it from a backup of the store; nothing was published."
+                f"Segment {where} has {found} bytes, expected {segment.bytes}: it is truncated or was overwritten. "
+                " Restore it from a backup of the store; nothing was published."
             )
         return path
 
@@ -139,16 +139,16 @@ class EventLog:
         return Head(sealed, tail)
 
     def check_end(self, head: Head) -> None:
-        """Make sure that a head is the end, and not a commit that got lost: one listing, so for large work only.
+        """Check that no commit exists beyond a head, which would mean that one is missing; this costs a listing.
 
         Raises:
-            DamagedLogError: there are commits after one that is missing.
+            DamagedLogError: a commit is missing.
         """
         expected = commit_key(head.commit + 1)
         following = next(iter(self.store.list_from(COMMITS, start_after=commit_key(head.commit))), expected)
         if following != expected:
             raise DamagedLogError(
-                f"Commit {self.url}/{expected} is missing, though {following} is there. Restore it from a backup of "
+                f"Commit {self.url}/{expected} is missing, but {following} exists. Restore it from a backup of "
                 "the store; nothing was published."
             )
 
@@ -159,7 +159,7 @@ class Head:
 
     Attributes:
         sealed: the newest manifest.
-        tail: footers of the commits that it does not cover, in order.
+        tail: footers of the unsealed commits, in order.
     """
 
     sealed: Manifest
@@ -177,22 +177,22 @@ class Head:
 
     @property
     def recorded_at(self) -> str:
-        """When the last commit was recorded, RFC 3339; empty for an empty log."""
+        """Time at which the last commit was recorded, RFC 3339; empty for an empty log."""
         return self.tail[-1].recorded_at.isoformat() if self.tail else self.sealed.recorded_at
 
 
 def create_log(url: str, *, domain_name: str, bucket_count: int = DEFAULT_BUCKET_COUNT) -> EventLog:
-    """Create a log, or open the one that is there.
+    """Create a log, or open the existing one.
 
     Args:
-        url: a folder, or a URL that fsspec knows.
+        url: a folder, or the URL of an object store.
         domain_name: the domain whose events it will hold.
-        bucket_count: units of parallelism; 64 serves from thousands to billions of events.
+        bucket_count: number of units of parallelism; 64 fits logs from thousands to billions of events.
 
     Raises:
         UsageError: the bucket count is out of range.
-        LogError: a log of another domain, format or bucket count is there.
-        StoreNotConditionalError: the store does not honour put-if-absent.
+        LogError: the existing log has another domain, format or bucket count.
+        StoreNotConditionalError: the store does not support put-if-absent.
     """
     if not 1 <= bucket_count <= 1024:
         raise UsageError(f"bucket_count is {bucket_count}; expected 1 to 1024.")
@@ -210,15 +210,16 @@ def create_log(url: str, *, domain_name: str, bucket_count: int = DEFAULT_BUCKET
 
 
 def open_log(url: str, *, domain_name: str | None = None, bucket_count: int | None = None) -> EventLog:
-    """Open a log that exists.
+    """Open an existing log.
 
     Args:
-        url: where it is.
-        domain_name: refuse a log of another domain.
-        bucket_count: refuse a log with another bucket count.
+        url: its location.
+        domain_name: expected domain; any by default.
+        bucket_count: expected bucket count; any by default.
 
     Raises:
-        LogError: there is no log, or it is not the one that was meant.
+        LogError: there is no log, or it has another domain, format or bucket count.
+        DamagedLogError: its description is unreadable.
     """
     store = open_store(url)
     try:
@@ -230,7 +231,9 @@ def open_log(url: str, *, domain_name: str | None = None, bucket_count: int | No
             "or `refold demo`."
         ) from error
     except (ValueError, KeyError, TypeError) as error:
-        raise DamagedLogError(f"{store.url}/{CONFIG_KEY} is not a log's description ({error}).") from error
+        raise DamagedLogError(
+            f"{store.url}/{CONFIG_KEY} is not the description of a log ({error}). Restore it from a backup."
+        ) from error
     if config["format_version"] != FORMAT_VERSION:
         raise LogError(
             f"The log at {store.url} has format version {config['format_version']}; this refold reads "
@@ -244,11 +247,11 @@ def open_log(url: str, *, domain_name: str | None = None, bucket_count: int | No
     if bucket_count is not None and bucket_count != found.bucket_count:
         raise LogError(
             f"The log at {store.url} has {found.bucket_count} buckets, not {bucket_count}. A bucket count is fixed "
-            "when a log is created: leave it out, or import the events into a new log."
+            "at creation: leave it out, or import the events into a new log."
         )
     return found
 
 
 def last_commit_number(store: ObjectStore) -> int:
-    """Find the last commit by listing: for checks only, since a listing grows with the log."""
+    """Return the last commit number by listing; for checks only, since listings grow with the log."""
     return max((number_of(k) for k in store.list_from(COMMITS)), default=0)

@@ -1,4 +1,4 @@
-"""The manifest: which segments are live, up to which commit and position the log is sealed."""
+"""The manifest: the live segments, and the commit and position up to which the log is sealed."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ class Segment:
     """One immutable Parquet file of sealed history: one event type, schema version and bucket.
 
     Attributes:
-        key: its object in the log.
-        event_type: of all its events.
-        schema_version: of all its events.
-        bucket: of all its streams.
-        rows: how many events.
-        bytes: the object's size.
-        first_position: lowest position in it.
-        last_position: highest position in it.
-        first_recorded_at: earliest ``recorded_at`` in it, RFC 3339.
-        last_recorded_at: latest ``recorded_at`` in it, RFC 3339.
-        position_base: what to add to its ``position`` column (a bulk import learns its place only at the end).
-        commit_base: what to add to its ``commit_number`` column.
-        untyped: whether payloads are kept as JSON text, because they fit no contract known when they were sealed.
+        key: key of its object in the log.
+        event_type: event type of all its events.
+        schema_version: schema version of all its events.
+        bucket: bucket of all its streams.
+        rows: number of its events.
+        bytes: size of its object.
+        first_position: lowest value of its ``position`` column.
+        last_position: highest value of its ``position`` column.
+        first_recorded_at: earliest ``recorded_at``, RFC 3339.
+        last_recorded_at: latest ``recorded_at``, RFC 3339.
+        position_base: offset of its ``position`` column; a bulk import gets its positions only when it is published.
+        commit_base: offset of its ``commit_number`` column.
+        untyped: whether its payloads are JSON text, because they matched no contract when they were sealed.
         checksum: SHA-256 of the object.
-        column_bytes: compressed size of each column, to foresee what a rebuild reads.
+        column_bytes: compressed size of each column, to estimate what a rebuild reads.
     """
 
     key: str
@@ -73,13 +73,13 @@ class Manifest:
     """One state of the sealed log; number 0 is the state before the first seal.
 
     Attributes:
-        number: of the manifest itself.
+        number: number of the manifest.
         sealed_commit: the last commit whose events are in segments.
         sealed_position: the last position in segments.
-        recorded_at: when that commit was recorded, RFC 3339; empty before the first seal.
+        recorded_at: time at which that commit was recorded, RFC 3339; empty before the first seal.
         segments: the live segments.
         heads: the live runs of stream heads, oldest first within a bucket.
-        imports: identity of every bulk import to the commit that published it.
+        imports: bulk import to the number of the commit that published it.
     """
 
     number: int = 0
@@ -93,31 +93,31 @@ class Manifest:
     def segments_of(
         self, schema_keys: frozenset[SchemaKey] | set[SchemaKey], bucket: int | None = None
     ) -> tuple[Segment, ...]:
-        """Pick the segments of some shapes, of one bucket or of all."""
+        """Return the segments of some schemas, of one bucket or of all."""
         return tuple(s for s in self.segments if s.schema_key in schema_keys and bucket in (None, s.bucket))
 
 
 def segments_to_json(segments: tuple[Segment, ...]) -> list[dict[str, object]]:
-    """Write segments as plain JSON values; log format 1 calls untyped segments raw."""
+    """Return segments as JSON values; log format 1 calls untyped segments raw."""
     return [{"raw" if k == "untyped" else k: v for k, v in dataclasses.asdict(s).items()} for s in segments]
 
 
 def segments_from_json(values: list[dict[str, object]]) -> tuple[Segment, ...]:
-    """Read what ``segments_to_json`` wrote."""
+    """Return the segments of :func:`segments_to_json`."""
     return tuple(Segment(**{"untyped" if k == "raw" else k: v for k, v in value.items()}) for value in values)  # type: ignore[arg-type]
 
 
 def encode(manifest: Manifest) -> bytes:
-    """Write a manifest as JSON."""
+    """Encode a manifest as JSON."""
     return orjson.dumps(dataclasses.asdict(manifest) | {"segments": segments_to_json(manifest.segments)})
 
 
 @functools.lru_cache(maxsize=4)
 def decode(data: bytes, *, where: str) -> Manifest:
-    """Read a manifest; once, since those who follow a log ask for the newest again and again.
+    """Decode a manifest; cached, since readers that follow a log load the newest repeatedly.
 
     Raises:
-        DamagedLogError: it is no manifest.
+        DamagedLogError: it is not a manifest.
     """
     try:
         values = orjson.loads(data)
@@ -131,7 +131,7 @@ def decode(data: bytes, *, where: str) -> Manifest:
 
 
 def newest(store: ObjectStore) -> Manifest:
-    """Load the newest manifest of a log; the empty one if it was never sealed."""
+    """Load the newest manifest of a log; an empty one if it was never sealed."""
     last = ""
     for key in store.list_from(MANIFESTS):
         last = key
@@ -139,7 +139,7 @@ def newest(store: ObjectStore) -> Manifest:
 
 
 def publish(store: ObjectStore, manifest: Manifest) -> bool:
-    """Publish a manifest under its number; False if another sealer was first."""
+    """Publish a manifest; return False if another sealer took its number."""
     return store.put_if_absent(manifest_key(manifest.number), encode(manifest))
 
 

@@ -1,8 +1,8 @@
-"""From payloads as JSON text to typed columns, without losing an event that does not fit.
+"""Payloads from JSON text to typed columns, without losing an event that does not match its contract.
 
-The fast way is DuckDB's strict ``json_transform``, a vector at a time. An event that it cannot take (an absent
-optional field, an unknown field, a decimal with too many digits) goes through ``canonical_json``, which either
-makes it fit or says which field does not.
+DuckDB's strict ``json_transform`` parses whole vectors. An event that it rejects (an absent optional field, an unknown
+field, a decimal with too many digits) goes through ``canonical_json``, which either normalizes it or names the field
+that does not match.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ from refold.warehouse.engine.sql import (
 )
 
 _EXTRA_SCALE = 6
+"""Surplus digits of a decimal that are noticed; further ones are rounded."""
 _names = itertools.count()
 
 
@@ -44,12 +45,12 @@ class InvalidEvent:
     """An event that cannot be applied, and why.
 
     Attributes:
-        position: its place in the log.
+        position: its position.
         stream_id: its stream.
-        event_type: its stored type.
-        schema_version: its stored version.
-        reason: what does not fit, or what failed.
-        payload: as JSON text.
+        event_type: its stored event type.
+        schema_version: its stored schema version.
+        reason: what does not match, or what failed.
+        payload: its payload as JSON text.
     """
 
     position: int
@@ -65,7 +66,7 @@ class Typed:
     """Events with typed payloads.
 
     Attributes:
-        relations: shape to an SQL relation with the envelope, the carried columns and the payload's fields.
+        relations: schema to an SQL relation with the envelope, the carried columns and the payload's fields.
         invalid_events: the events that match no contract.
     """
 
@@ -76,33 +77,33 @@ class Typed:
 def typed_events(
     connection: duckdb.DuckDBPyConnection, relation: str, registry: Registry, *, carry: tuple[str, ...] = ()
 ) -> Typed:
-    """Parse a relation of commit rows (envelope and ``payload`` text) into one typed relation a shape.
+    """Parse a relation of commit rows (envelope and ``payload`` text) into one typed relation for each schema.
 
     Args:
-        connection: temporary tables are made on it.
-        relation: name or subquery.
+        connection: connection on which temporary tables are created.
+        relation: name of the relation, or a subquery.
         registry: the contracts.
-        carry: further columns of the relation to hand on.
+        carry: further columns to keep.
 
     Returns:
-        Relations that stay valid as long as the connection.
+        Relations that are valid as long as the connection.
     """
     schema_keys = connection.execute(
         f"SELECT DISTINCT event_type, schema_version FROM {relation} ORDER BY ALL"
     ).fetchall()
     relations: dict[SchemaKey, str] = {}
-    broken: list[InvalidEvent] = []
+    invalid: list[InvalidEvent] = []
     for schema_key in schema_keys:
         where = f"event_type = {literal(schema_key[0])} AND schema_version = {schema_key[1]}"
         rows = f"(SELECT * FROM {relation} WHERE {where})"
         try:
             schema = registry.schema(*schema_key)
         except (UnknownEventTypeError, UnknownSchemaVersionError) as error:
-            broken += _broken(connection, rows, str(error).split(". ")[0])
+            invalid += _all_invalid(connection, rows, str(error).split(". ")[0])
             continue
-        relations[schema_key], misfits = _parse(connection, rows, schema, carry)
-        broken += misfits
-    return Typed(relations, tuple(broken))
+        relations[schema_key], rejected = _parse(connection, rows, schema, carry)
+        invalid += rejected
+    return Typed(relations, tuple(invalid))
 
 
 def _parse(
@@ -110,36 +111,37 @@ def _parse(
 ) -> tuple[str, list[InvalidEvent]]:
     table = f"_parsed_{next(_names)}"
     connection.execute(f"CREATE TEMP TABLE {table} AS SELECT *, {_transform(schema)} AS _p FROM {rows}")
-    fits = _fits(schema)
-    misfits = connection.execute(f"SELECT position, payload FROM {table} WHERE NOT ({fits})").fetchall()
-    relation = f"(SELECT {_typed_columns(schema, carry)} FROM {table} WHERE {fits})"
-    if not misfits:
+    matches = _matches(schema)
+    rejected = connection.execute(f"SELECT position, payload FROM {table} WHERE NOT ({matches})").fetchall()
+    relation = f"(SELECT {_typed_columns(schema, carry)} FROM {table} WHERE {matches})"
+    if not rejected:
         return relation, []
-    mended, reasons = _mend(misfits, schema)
-    broken = [
+    normalized, reasons = _normalize(rejected, schema)
+    invalid = [
         InvalidEvent(row[0], row[1], row[2], row[3], reasons[row[0]], row[4])
         for row in connection.execute(
-            f"SELECT position, stream_id, event_type, schema_version, payload FROM {table} WHERE NOT ({fits})"
+            f"SELECT position, stream_id, event_type, schema_version, payload FROM {table} WHERE NOT ({matches})"
         ).fetchall()
         if row[0] in reasons
     ]
-    if mended:
-        connection.register(f"{table}_mended", pa.table(mended, schema=_MENDED))
-        again = (
-            f"(SELECT e.* EXCLUDE (_p), {_transform(schema, 'm.canonical')} AS _p "
-            f"FROM {table} e JOIN {table}_mended m USING (position))"
+    if normalized:
+        connection.register(f"{table}_normalized", pa.table(normalized, schema=_NORMALIZED))
+        parsed = (
+            f"(SELECT e.* EXCLUDE (_p), {_transform(schema, 'n.canonical')} AS _p "
+            f"FROM {table} e JOIN {table}_normalized n USING (position))"
         )
-        relation = f"({relation[1:-1]} UNION ALL SELECT {_typed_columns(schema, carry)} FROM {again})"
-    return relation, broken
+        relation = f"({relation[1:-1]} UNION ALL SELECT {_typed_columns(schema, carry)} FROM {parsed})"
+    return relation, invalid
 
 
-_MENDED = pa.schema([("position", pa.int64()), ("canonical", pa.string())])
+_NORMALIZED = pa.schema([("position", pa.int64()), ("canonical", pa.string())])
 
 
-def _mend(misfits: list[tuple[int, str]], schema: pa.Schema) -> tuple[dict[str, list[object]], dict[int, str]]:
-    mended: dict[str, list[object]] = {"position": [], "canonical": []}
+def _normalize(rejected: list[tuple[int, str]], schema: pa.Schema) -> tuple[dict[str, list[object]], dict[int, str]]:
+    """Return rejected payloads in canonical form as a table's columns, and a reason for each that is invalid."""
+    normalized: dict[str, list[object]] = {"position": [], "canonical": []}
     reasons: dict[int, str] = {}
-    for position, payload in misfits:
+    for position, payload in rejected:
         try:
             canonical = canonical_json(orjson.loads(payload), schema)
         except orjson.JSONDecodeError as error:
@@ -147,9 +149,9 @@ def _mend(misfits: list[tuple[int, str]], schema: pa.Schema) -> tuple[dict[str, 
         except PayloadError as error:
             reasons[position] = str(error)
         else:
-            mended["position"].append(position)
-            mended["canonical"].append(canonical)
-    return (mended if mended["position"] else {}), reasons
+            normalized["position"].append(position)
+            normalized["canonical"].append(canonical)
+    return (normalized if normalized["position"] else {}), reasons
 
 
 def _transform(schema: pa.Schema, payload: str = "payload") -> str:
@@ -162,7 +164,7 @@ def _transform(schema: pa.Schema, payload: str = "payload") -> str:
 
 
 def _wide(dtype: pa.DataType) -> pa.DataType:
-    """Leave room for surplus digits, so that they are seen and refused, not rounded away."""
+    """Widen decimals, so that surplus digits are noticed and rejected, not rounded."""
     if pt.is_decimal(dtype):
         return pa.decimal128(38, min(dtype.scale + _EXTRA_SCALE, 38 - (dtype.precision - dtype.scale)))
     if pt.is_list(dtype):
@@ -172,7 +174,7 @@ def _wide(dtype: pa.DataType) -> pa.DataType:
     return dtype
 
 
-def _fits(schema: pa.Schema) -> str:
+def _matches(schema: pa.Schema) -> str:
     conditions = ["_p IS NOT NULL"]
     for field in schema:
         value = f"_p.{quote(field.name)}"
@@ -188,7 +190,7 @@ def _typed_columns(schema: pa.Schema, carry: tuple[str, ...]) -> str:
     return ", ".join([columns(ENVELOPE.names), *map(quote, carry), "0::BIGINT AS _ordinal", *fields])
 
 
-def _broken(connection: duckdb.DuckDBPyConnection, rows: str, reason: str) -> Iterator[InvalidEvent]:
+def _all_invalid(connection: duckdb.DuckDBPyConnection, rows: str, reason: str) -> Iterator[InvalidEvent]:
     found = connection.execute(
         f"SELECT position, stream_id, event_type, schema_version, payload FROM {rows}"
     ).fetchall()

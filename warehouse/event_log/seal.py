@@ -1,8 +1,8 @@
-"""Sealing: commits become segments. What one worker does; ``pipelines/seal.py`` runs it in parallel.
+"""Sealing: commits become segments. This is the work of one worker; ``pipelines/seal.py`` runs it in parallel.
 
-Two steps: ``gather`` reads a range of commits into one file sorted by bucket; ``seal_bucket`` reads one bucket out of
-all gathered files and writes it as typed segments. A manifest then makes them live all at once; until then nobody sees
-them.
+Two steps: :func:`repartition` reads a range of commits into one file sorted by bucket; :func:`seal_bucket` reads one
+bucket out of all these files and writes it as typed segments. A manifest then makes all segments live at once; until
+then no reader sees them.
 """
 
 from __future__ import annotations
@@ -34,16 +34,20 @@ from refold.warehouse.event_log.segments import (
 from refold.warehouse.object_store import ObjectStore
 
 _MERGE_FACTOR = 4
-_HEADS_RUNS = 8
+"""A segment is merged in if it has at most this many times the new rows: so an event is rewritten O(log n) times."""
+
+_MAX_HEADS_RUNS = 8
+"""Runs of stream heads of a bucket, each of which a lookup opens; beyond it they are merged."""
+
 COMMIT_COLUMNS = (*ENVELOPE.names, "payload")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SealedBucket:
-    """What sealing one bucket made, and which older objects it replaces.
+    """The objects that sealing one bucket wrote, and the older objects that they replace.
 
     Attributes:
-        bucket: which one.
+        bucket: the bucket.
         segments: new segments.
         replaced: keys of the small segments that were merged into them.
         heads: the new run of stream heads.
@@ -61,11 +65,11 @@ def repartition(log: EventLog, numbers: list[int], staging: ObjectStore, key: st
     """Read commits into one staged file, sorted by bucket.
 
     Returns:
-        The buckets that have events in it.
+        The buckets of its events.
     """
     with tempfile.TemporaryDirectory(prefix="refold-") as folder:
         connection = connect(threads=1, temp_directory=folder)
-        path = Path(folder) / "gathered.parquet"
+        path = Path(folder) / "repartitioned.parquet"
         files = files_literal(log.commit_paths(numbers))
         bucket = f"(md5_number_lower(stream_id) % {log.bucket_count})::INTEGER AS bucket"
         source = f"SELECT {columns(COMMIT_COLUMNS)}, {bucket} FROM read_parquet({files}, hive_partitioning = false)"
@@ -79,14 +83,14 @@ def repartition(log: EventLog, numbers: list[int], staging: ObjectStore, key: st
 
 
 def seal_bucket(
-    log: EventLog, registry: Registry, bucket: int, gathered: Sequence[Path], sealed: Manifest
+    log: EventLog, registry: Registry, bucket: int, repartitioned: Sequence[Path], sealed: Manifest
 ) -> SealedBucket:
-    """Write one bucket of gathered events as typed segments; what fits no contract stays JSON, in raw segments.
+    """Write one bucket of repartitioned events as typed segments; invalid events stay JSON, in untyped segments.
 
-    Small segments of the same shape are merged in, so that their number stays bounded.
+    Small segments of the same schema are merged in, so that their number stays bounded.
     """
     connection = connect(threads=1)
-    files = files_literal(list(gathered))
+    files = files_literal(list(repartitioned))
     connection.execute(
         f"CREATE TEMP TABLE _new AS SELECT {columns(COMMIT_COLUMNS)} FROM read_parquet({files}) WHERE bucket = {bucket}"
     )
@@ -94,7 +98,7 @@ def seal_bucket(
     made: list[Segment] = []
     replaced: list[str] = []
     for schema_key, relation in typed.relations.items():
-        old = _small_ones(connection, relation, [s for s in sealed.segments_of({schema_key}, bucket) if not s.untyped])
+        old = _to_merge(connection, relation, [s for s in sealed.segments_of({schema_key}, bucket) if not s.untyped])
         schema = registry.schema(*schema_key)
         if old:
             merged = segment_relations(log, old, registry)[schema_key]
@@ -105,7 +109,7 @@ def seal_bucket(
         )
         made += [segment] if segment else []
         replaced += [s.key for s in old] if segment else []
-    made += _write_raw(connection, log, bucket, [b.position for b in typed.invalid_events])
+    made += _write_untyped(connection, log, bucket, [e.position for e in typed.invalid_events])
     heads, replaced_heads = _write_heads(connection, log, bucket, sealed)
     return SealedBucket(
         bucket=bucket,
@@ -116,32 +120,32 @@ def seal_bucket(
     )
 
 
-def _small_ones(connection: duckdb.DuckDBPyConnection, relation: str, existing: Iterable[Segment]) -> list[Segment]:
-    """Pick existing segments that are not much larger than what comes: so each event is rewritten few times."""
+def _to_merge(connection: duckdb.DuckDBPyConnection, relation: str, existing: Iterable[Segment]) -> list[Segment]:
+    """Select existing segments that are not much larger than the new rows, smallest first."""
     row = connection.execute(f"SELECT count(*) FROM {relation}").fetchone()
     rows = int(row[0]) if row else 0
-    picked: list[Segment] = []
+    selected: list[Segment] = []
     for segment in sorted(existing, key=lambda s: s.rows):
         if segment.rows > _MERGE_FACTOR * rows:
             break
-        picked.append(segment)
+        selected.append(segment)
         rows += segment.rows
-    return picked
+    return selected
 
 
-def _write_raw(
+def _write_untyped(
     connection: duckdb.DuckDBPyConnection, log: EventLog, bucket: int, positions: list[int]
 ) -> list[Segment]:
     if not positions:
         return []
-    told = ", ".join(map(str, positions))
+    listed = ", ".join(map(str, positions))
     schema_keys: list[SchemaKey] = connection.execute(
-        f"SELECT DISTINCT event_type, schema_version FROM _new WHERE position IN ({told}) ORDER BY ALL"
+        f"SELECT DISTINCT event_type, schema_version FROM _new WHERE position IN ({listed}) ORDER BY ALL"
     ).fetchall()
     made = []
     for schema_key in schema_keys:
         rows = (
-            f"(SELECT * FROM _new WHERE position IN ({told}) AND event_type = {literal(schema_key[0])} "
+            f"(SELECT * FROM _new WHERE position IN ({listed}) AND event_type = {literal(schema_key[0])} "
             f"AND schema_version = {schema_key[1]})"
         )
         made.append(
@@ -162,7 +166,7 @@ def _write_heads(
     connection: duckdb.DuckDBPyConnection, log: EventLog, bucket: int, sealed: Manifest
 ) -> tuple[tuple[HeadsRun, ...], tuple[str, ...]]:
     old = [h for h in sealed.heads if h.bucket == bucket]
-    merged = old if len(old) >= _HEADS_RUNS else []
+    merged = old if len(old) >= _MAX_HEADS_RUNS else []
     relation = "(SELECT stream_id, stream_version FROM _new"
     if merged:
         files = files_literal([heads_path(log, h) for h in merged])
@@ -172,7 +176,7 @@ def _write_heads(
 
 
 def next_manifest(before: Manifest, tail: Sequence[CommitInfo], sealed: Iterable[SealedBucket]) -> Manifest:
-    """Write the manifest after a seal of ``tail``: the new segments, and those of bulk imports in it."""
+    """Return the manifest after a seal of ``tail``: with the new segments, and those of bulk imports in it."""
     buckets = list(sealed)
     replaced = {key for b in buckets for key in b.replaced}
     replaced_heads = {key for b in buckets for key in b.replaced_heads}
@@ -199,12 +203,12 @@ def next_manifest(before: Manifest, tail: Sequence[CommitInfo], sealed: Iterable
 
 
 def based(segment: Segment, info: CommitInfo) -> Segment:
-    """Place a bulk import's segment at the positions that its commit won."""
+    """Return a bulk import's segment with the positions of its commit."""
     return dataclasses.replace(segment, position_base=info.first_position - 1, commit_base=info.number)
 
 
 def publish(log: EventLog, made: Manifest) -> bool:
-    """Make a manifest the newest; False if another sealer published its number first."""
+    """Make a manifest the newest; return False if another sealer took its number."""
     return manifest.publish(log.store, made)
 
 

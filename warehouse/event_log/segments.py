@@ -1,4 +1,4 @@
-"""Segments: sealed history in typed Parquet, one event type, schema version and bucket to a file."""
+"""Segments: sealed history in typed Parquet files, each of one event type, schema version and bucket."""
 
 from __future__ import annotations
 
@@ -24,9 +24,10 @@ from refold.warehouse.event_log.manifest import HeadsRun, Segment
 from refold.warehouse.object_store import ObjectStore
 
 SEGMENT_ENVELOPE = tuple(n for n in ENVELOPE.names if n not in ("event_type", "schema_version"))
-"""Envelope columns inside a segment; the other two are in its path, as Hive partitions."""
+"""Envelope columns of a segment; the other two are Hive partitions of its path."""
 
 ROW_GROUP_ROWS = 122_880
+"""DuckDB's own row group size: it reads one row group per thread."""
 
 
 def write_segment(
@@ -39,14 +40,14 @@ def write_segment(
     payload: Iterable[str],
     untyped: bool = False,
 ) -> Segment | None:
-    """Write a relation of events of one shape and bucket, sorted by stream, as one segment.
+    """Write a relation of events of one schema and bucket, sorted by stream, as one segment.
 
     Args:
-        connection: where ``relation`` can be queried.
+        connection: connection on which ``relation`` can be queried.
         store: the log's store.
         schema_key: event type and schema version.
-        bucket: of all its streams.
-        relation: SQL with the envelope and the payload's columns.
+        bucket: bucket of all its streams.
+        relation: SQL relation with the envelope and the payload's columns.
         payload: names of the payload's columns.
         untyped: whether the payload is one column of JSON text.
 
@@ -74,15 +75,15 @@ def describe_segment(
     untyped: bool = False,
     unique: str | None = None,
 ) -> Segment:
-    """Say what a manifest says of a segment that lies in a local file, to be stored under the key that is told.
+    """Describe a segment in a local file, for the manifest, with the key under which to store it.
 
     Args:
-        path: of the file.
+        path: path of the file.
         metadata: its footer.
         schema_key: event type and schema version.
-        bucket: of all its streams.
+        bucket: bucket of all its streams.
         untyped: whether the payload is one column of JSON text.
-        unique: what tells its key from all others; a random UUID by default.
+        unique: unique part of its key; a random UUID by default.
     """
     first, last = _range(metadata, "position")
     earliest, latest = _range(metadata, "recorded_at")
@@ -105,7 +106,7 @@ def describe_segment(
 
 
 def copy_parquet(connection: duckdb.DuckDBPyConnection, select: str, path: Path) -> None:
-    """Write a query's rows the way all of refold's Parquet is written."""
+    """Write a query's rows as Parquet, with the options of all segments and stream heads."""
     connection.execute(
         f"COPY ({select}) TO {literal(str(path))} (FORMAT parquet, COMPRESSION zstd, COMPRESSION_LEVEL 1, "
         f"PARQUET_VERSION v2, ROW_GROUP_SIZE {ROW_GROUP_ROWS})"
@@ -113,7 +114,7 @@ def copy_parquet(connection: duckdb.DuckDBPyConnection, select: str, path: Path)
 
 
 def file_checksum(path: Path) -> str:
-    """Give the SHA-256 of a file."""
+    """Return the SHA-256 of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -136,7 +137,7 @@ def _column_bytes(metadata: pq.FileMetaData) -> dict[str, int]:
 
 
 def segment_relations(log: EventLog, segments: Iterable[Segment], registry: Registry) -> dict[SchemaKey, str]:
-    """Write, a shape, the relation of all its typed segments: envelope, ``_ordinal`` and payload.
+    """Return the relation of all typed segments of each schema: envelope, ``_ordinal`` and payload.
 
     Raises:
         DamagedLogError: a segment is missing or truncated.
@@ -155,7 +156,7 @@ def segment_relations(log: EventLog, segments: Iterable[Segment], registry: Regi
 
 
 def untyped_relation(log: EventLog, segments: Iterable[Segment], registry: Registry) -> str | None:
-    """Write the relation of all raw segments, and of typed ones that no contract knows any more, as commit rows.
+    """Return the relation of untyped segments, and of typed ones whose schema is no longer declared, as commit rows.
 
     Returns:
         SQL, or None if there are no such segments.
@@ -186,10 +187,9 @@ def _scan(schema_key: SchemaKey, base: tuple[int, int], paths: list[Path], paylo
             selected.append(f"{constants[name]} AS {name}")
         else:
             selected.append(f"{name} + {based[name]} AS {name}" if based.get(name) else name)
-    own = columns(payload)
     ordinal = "" if payload == ["payload"] else "0::BIGINT AS _ordinal"
-    told = ", ".join(part for part in (*selected, ordinal, own) if part)
-    return f"(SELECT {told} FROM read_parquet({files_literal(paths)}, hive_partitioning = false))"
+    listed = ", ".join(part for part in (*selected, ordinal, columns(payload)) if part)
+    return f"(SELECT {listed} FROM read_parquet({files_literal(paths)}, hive_partitioning = false))"
 
 
 def _union(relations: Iterable[str]) -> str:
@@ -200,7 +200,7 @@ def _union(relations: Iterable[str]) -> str:
 def write_heads(
     connection: duckdb.DuckDBPyConnection, store: ObjectStore, *, bucket: int, relation: str
 ) -> HeadsRun | None:
-    """Write a relation of (stream_id, stream_version) as a run of stream heads, one row a stream."""
+    """Write a relation of (stream_id, stream_version) as a run of stream heads, with one row for each stream."""
     select = f"SELECT stream_id, max(stream_version) AS stream_version FROM {relation} GROUP BY 1 ORDER BY 1"
     with tempfile.TemporaryDirectory(prefix="refold-") as folder:
         path = Path(folder) / "heads.parquet"
@@ -217,9 +217,9 @@ def check_parquet(path: Path, *, where: str) -> pq.FileMetaData:
     """Read a Parquet footer.
 
     Raises:
-        DamagedLogError: there is none that can be read.
+        DamagedLogError: the file is unreadable.
     """
     try:
         return pq.read_metadata(path)
     except (pa.ArrowException, OSError) as error:
-        raise DamagedLogError(f"{where} is no readable Parquet file ({error}). Restore it from a backup.") from error
+        raise DamagedLogError(f"{where} is not a readable Parquet file ({error}). Restore it from a backup.") from error

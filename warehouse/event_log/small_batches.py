@@ -1,8 +1,8 @@
 """A few events from JSON text to typed columns, in Python.
 
-For an increment of some commits planning SQL for each shape would take longer than all the rest. Only payloads in
-canonical form, as refold's own writers leave them, are read here; a shape that has another one is left to SQL, so that
-it comes out the same whichever way it is read.
+For an increment of a few commits, planning SQL for each schema would take longer than everything else. Only payloads in
+canonical form, as refold's own writers store them, are parsed here. If a schema has any other payload, all of its
+payloads are parsed in SQL, so that the result does not depend on the number of events.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from refold.warehouse.engine.arrow_values import array_of
 from refold.warehouse.event_log.payload_parsing import Typed, typed_events
 
 FEW = 256
-"""Events up to which this is the quicker way."""
+"""Number of events up to which this is faster than SQL."""
 
 _names = itertools.count()
 
 
 def typed_few_events(connection: duckdb.DuckDBPyConnection, rows: pa.Table, registry: Registry) -> Typed:
-    """Parse commit rows into one typed relation a shape, as ``payload_parsing.typed_events`` does.
+    """Parse commit rows into one typed relation for each schema, as ``payload_parsing.typed_events`` does.
 
     Args:
-        connection: Arrow tables are registered on it.
+        connection: connection on which Arrow tables are registered.
         rows: the envelope and ``payload`` text.
         registry: the contracts.
     """
@@ -62,7 +62,7 @@ def _list(rows: pa.Table, name: str) -> list[Any]:
 
 
 def _canonical(texts: Sequence[str], schema: pa.Schema) -> list[dict[str, Any]] | None:
-    """Parse payloads; None if one of them is not canonical."""
+    """Parse payloads; return None if one of them is not canonical."""
     payloads = []
     for text in texts:
         try:

@@ -39,9 +39,10 @@ from refold.pipelines.cli.progress import (
 from refold.pipelines.cli.support.invocation import Invocation
 from refold.pipelines.ingest.ingest import ImportProgress
 from refold.pipelines.rebuild.rebuild import RebuildProgress
-from refold.warehouse.event_log.append import Appender, NewEvent
+from refold.warehouse.event_log.append import Appender
 from refold.warehouse.event_log.layout import commit_key
 from refold.warehouse.event_log.log import EventLog, open_log
+from refold.warehouse.event_log.new_events import NewEvent
 from refold.warehouse.orders import ORDERS
 from refold.warehouse.read_models.generations.generations import open_generations
 from refold.warehouse.read_models.lag import find_end, lag_of, standing_of

@@ -15,8 +15,8 @@ import pytest
 from refold.event_schemas import LogError, UsageError
 from refold.pipelines.demo.demo import Demo, make_history, prepare
 from refold.pipelines.demo.order_history import Append, history
-from refold.warehouse.event_log.append import NewEvent
 from refold.warehouse.event_log.log import open_log
+from refold.warehouse.event_log.new_events import NewEvent
 from refold.warehouse.event_log.reads.read import read_positions
 from refold.warehouse.orders import ORDERS
 

@@ -22,7 +22,7 @@ from refold.pipelines.rebuild.as_of import AsOf, rebuild_as_of
 from refold.pipelines.rebuild.replay import RebuildProgress
 from refold.warehouse.event_log import Appender, EventLog, create_log
 from refold.warehouse.event_log.layout import commit_key
-from refold.warehouse.event_log.reads.seek import find_moment, find_place, find_position
+from refold.warehouse.event_log.reads.seek import find_place, find_position, find_time
 from tests.pipelines.rebuild.test_rebuild import HERE, MARKET, Market, at
 from tests.warehouse.event_log.shop import REGISTRY, Placed, bulk_import, seal, write_commit
 
@@ -170,7 +170,7 @@ def test_broken_events_behind_the_place_do_not_matter(tmp_path: Path) -> None:
 def test_there_is_no_such_position(market: Market, tmp_path: Path) -> None:
     """The error tells which there are."""
     for position in (0, 97):
-        with pytest.raises(UsageError, match=f"no position {position}: it goes from 1 to 96"):
+        with pytest.raises(UsageError, match=f"no position {position}: give one from 1 to 96"):
             build(market, position, tmp_path / "then.duckdb")
 
 
@@ -178,7 +178,7 @@ def test_an_empty_log_has_no_place(tmp_path: Path) -> None:
     """Neither by position nor by time."""
     log = create_log(str(tmp_path / "log"), domain_name="market", bucket_count=2)
     for text in ("1", "2030-01-01T00:00:00Z"):
-        with pytest.raises(EmptyLogError, match="holds no events"):
+        with pytest.raises(EmptyLogError, match="has no events"):
             find_place(log, MARKET.registry, text)
 
 
@@ -190,19 +190,19 @@ def test_a_time_is_the_last_commit_recorded_by_then(market: Market) -> None:
     infos = list(market.log.commits_after(0))
     for info, following in itertools.pairwise(infos):
         if info.recorded_at < following.recorded_at:
-            assert find_moment(market.log, info.recorded_at).commit_number == info.number
+            assert find_time(market.log, info.recorded_at).commit_number == info.number
             before = following.recorded_at - timedelta(microseconds=1)
-            assert find_moment(market.log, before).position == info.last_position
+            assert find_time(market.log, before).position == info.last_position
     assert find_place(market.log, MARKET.registry, "2999-01-01T00:00:00+01:00").position == 96
 
 
 def test_a_time_before_the_first_commit(market: Market) -> None:
     """There is nothing to build, and the error tells when there was."""
-    with pytest.raises(UsageError, match=r"Nothing was recorded .* commit 1 was recorded at"):
+    with pytest.raises(UsageError, match=r"has no events recorded .* commit 1 was recorded at"):
         find_place(market.log, MARKET.registry, "1999-12-31T23:59:59Z")
 
 
-@pytest.mark.parametrize(("text", "told"), [("yesterday", "neither a position nor a moment"), ("2026-01-31", "zone")])
+@pytest.mark.parametrize(("text", "told"), [("yesterday", "neither a position nor a time"), ("2026-01-31", "zone")])
 def test_what_is_no_place(market: Market, text: str, told: str) -> None:
     """A day without a zone could mean any of 26 hours."""
     with pytest.raises(UsageError, match=told):
@@ -218,13 +218,13 @@ def test_an_import_counts_from_when_its_commit_was_recorded(tmp_path: Path) -> N
     appender.append("order-2", [PLACED])
     imported = bulk_import(log, "old", [("order-8", PLACED), ("order-9", PLACED)], recorded_at=started)
     appender.append("order-3", [PLACED])
-    assert find_moment(log, started).position == 1
-    assert find_moment(log, imported.recorded_at).position == 4
+    assert find_time(log, started).position == 1
+    assert find_time(log, imported.recorded_at).position == 4
     assert imported.recorded_at > started
     for sealed in (False, True):
         if sealed:
             seal(log)
-        assert find_moment(log, imported.recorded_at - timedelta(microseconds=1)).position == 1
+        assert find_time(log, imported.recorded_at - timedelta(microseconds=1)).position == 1
         assert find_position(log, REGISTRY, 3).commit_number == 3
 
 
@@ -246,8 +246,8 @@ def test_a_time_in_deleted_commits_cannot_be_told(pruned: EventLog) -> None:
     for info in infos[:3]:
         pruned.store.delete(commit_key(info.number))
     with pytest.raises(UsageError, match=r"commits up to 3 were deleted .* commit 4 was recorded at"):
-        find_moment(pruned, infos[1].recorded_at)
-    assert find_moment(pruned, infos[3].recorded_at).position == 8
+        find_time(pruned, infos[1].recorded_at)
+    assert find_time(pruned, infos[3].recorded_at).position == 8
     assert [find_position(pruned, REGISTRY, p).commit_number for p in range(1, 13)] == [
         1,
         1,
@@ -269,7 +269,7 @@ def test_the_end_of_the_seal_is_known_without_its_commit(pruned: EventLog) -> No
     infos = list(pruned.commits_after(0))
     for info in infos[:5]:
         pruned.store.delete(commit_key(info.number))
-    assert find_moment(pruned, infos[4].recorded_at).position == 10
+    assert find_time(pruned, infos[4].recorded_at).position == 10
     assert find_position(pruned, REGISTRY, 10).recorded_at == infos[4].recorded_at.isoformat()
     assert find_position(pruned, REGISTRY, 12).commit_number == 6
 

@@ -79,7 +79,7 @@ class Closed:
 
 @event(schema_version=1)
 class Moved:
-    """What a merger makes of two halves."""
+    """The merged event of two halves."""
 
     street: str
     city: str
@@ -92,13 +92,13 @@ CITY = pa.schema([pa.field("city", pa.string(), nullable=False)])
 
 @upcaster(Placed, from_version=1, schema=PLACED_V1)
 def add_currency() -> str:
-    """Version 1 was euros only; a customer without a name cannot be carried on."""
+    """Version 1 had only euros; an empty customer fails."""
     return "SELECT *, CASE WHEN customer = '' THEN error('nameless customer') ELSE 'EUR' END AS currency FROM event"
 
 
 @upcaster("Bundled", from_version=1, schema=pa.schema([("skus", pa.list_(pa.string()))]), into=Added)
 def unbundle(bundled: Any) -> list[Added]:
-    """One event a piece; an empty bundle is a mistake."""
+    """One event for each piece; an empty bundle fails."""
     skus = bundled.payload["skus"]
     if not skus:
         raise ValueError("an empty bundle")
@@ -115,11 +115,11 @@ def join_address(changes: list[Any]) -> list[Moved]:
 SHOP = Domain(name="shop", events=(Placed, Added, Closed, Moved), upcasters=(add_currency, unbundle, join_address))
 REGISTRY = SHOP.registry
 YOUNGER = Registry(events=[Placed, Closed], upcasters=[add_currency])
-"""The same domain before it knew what can be added to an order."""
+"""The same domain before it had events for additions to an order."""
 
 
 def added(sku: str | None = "cup", *, quantity: int = 1) -> Added:
-    """Make an event with a value in every field."""
+    """Return an event with a value in every field."""
     return Added(
         sku=sku,
         quantity=quantity,
@@ -142,7 +142,7 @@ def seal(log: EventLog, registry: Registry = REGISTRY) -> Manifest:
 
 
 def prepare_seal(log: EventLog, registry: Registry = REGISTRY) -> Manifest:
-    """Do all that sealing does, but for publishing the manifest."""
+    """Seal without publishing the manifest."""
     head = log.head()
     folder = f"staging/{uuid.uuid4()}"
     staging = log.store.child(folder)
@@ -198,7 +198,7 @@ def _plain(value: Any, name: str) -> Any:
 
 
 def write_commit(log: EventLog, events: Iterable[tuple[str, str, int, str]]) -> CommitInfo:
-    """Append a commit behind the appender's back: (stream, event type, schema version, payload text), new streams."""
+    """Write a commit without an appender: (stream, event type, schema version, payload text), to new streams."""
     head = log.head()
     now = datetime.now(UTC)
     rows = []
@@ -220,6 +220,6 @@ def write_commit(log: EventLog, events: Iterable[tuple[str, str, int, str]]) -> 
 
 
 def payload_of(value: Any) -> dict[str, Any]:
-    """Give an event's payload as a reader should give it."""
+    """Return an event's payload as reads should return it."""
     schema = schema_of(type(value))
     return from_json(to_json(value, schema), schema)

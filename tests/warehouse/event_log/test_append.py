@@ -1,4 +1,4 @@
-"""Appending: all or none, in one order for all writers, whatever the store answers."""
+"""Appending: atomic, in one order for all writers, whatever the store responds."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ PLACED = Placed(customer="c1", currency="EUR")
 
 
 def appended_ids(log: EventLog) -> list[str]:
-    """Tell the identities of all events, in order."""
+    """Return the event ids of all events, in order."""
     return [e.event_id for e in read_positions(log, REGISTRY, 0)]
 
 
@@ -55,7 +55,7 @@ def test_the_answer_tells_where_events_went(appender: Appender) -> None:
 
 @pytest.mark.parametrize("expected", [0, 1, 3])
 def test_another_version_than_expected_is_a_conflict(log: EventLog, appender: Appender, expected: int) -> None:
-    """The error tells stream and versions, and nothing was appended."""
+    """The error names stream and versions, and nothing is appended."""
     appender.append("order-1", [PLACED, added()], expected_version=0)
     with pytest.raises(ConcurrencyError) as caught:
         appender.append("order-1", [Closed()], expected_version=expected)
@@ -68,7 +68,7 @@ def test_another_version_than_expected_is_a_conflict(log: EventLog, appender: Ap
 
 
 def test_a_conflict_with_another_appender(log: EventLog, appender: Appender) -> None:
-    """An appender that did not see the other's commit learns of it when it loses the race for the number."""
+    """An appender that has not read another's commit reads it after it loses the race for the number."""
     other = Appender(log, REGISTRY)
     appender.append("order-1", [PLACED])
     assert other.version("order-1") == 1
@@ -79,7 +79,7 @@ def test_a_conflict_with_another_appender(log: EventLog, appender: Appender) -> 
 
 
 def test_versions_are_found_in_sealed_history(log: EventLog, appender: Appender) -> None:
-    """An appender that starts after a seal, and one that lived through it, know each stream's version."""
+    """An appender that starts after a seal, and one that started before, have each stream's version."""
     appender.append("order-1", [PLACED, added()])
     seal(log)
     assert appender.append("order-1", [Closed()], expected_version=2).stream_version == 3
@@ -91,7 +91,7 @@ def test_versions_are_found_in_sealed_history(log: EventLog, appender: Appender)
 
 
 def test_streams_of_every_bulk_import_are_known(log: EventLog, appender: Appender) -> None:
-    """Two imports that are not sealed yet: the streams of both have their versions, also in a new appender."""
+    """With two unsealed imports, the streams of both have their versions, also in a new appender."""
     assert appender.version("order-1") == 0
     bulk_import(log, "first", [("order-1", PLACED), ("order-1", added())])
     bulk_import(log, "second", [("order-2", PLACED)])
@@ -110,7 +110,7 @@ def test_streams_of_every_bulk_import_are_known(log: EventLog, appender: Appende
 
 
 @pytest.mark.parametrize(
-    ("events", "error", "told"),
+    ("events", "error", "message"),
     [
         ([PLACED, NewEvent(payload={"customer": 7}, event_type="Placed", schema_version=1)], PayloadError, "customer"),
         ([NewEvent(payload={}, event_type="Placed", schema_version=1)], PayloadError, "missing"),
@@ -127,17 +127,17 @@ def test_streams_of_every_bulk_import_are_known(log: EventLog, appender: Appende
     ],
 )
 def test_what_does_not_fit_appends_nothing(
-    log: EventLog, appender: Appender, events: list[object], error: type[Exception], told: str
+    log: EventLog, appender: Appender, events: list[object], error: type[Exception], message: str
 ) -> None:
-    """One event that cannot be recorded keeps its whole append out of the log."""
-    with pytest.raises(error, match=told):
+    """One invalid event rejects the whole append."""
+    with pytest.raises(error, match=message):
         appender.append("order-1", events)
     assert log.head().commit == 0
 
 
 @pytest.mark.parametrize("stream_id", ["", "\udfff", 7])
 def test_a_stream_needs_a_name(log: EventLog, appender: Appender, stream_id: Any) -> None:
-    """Neither an empty name nor one that is no text can be appended to."""
+    """A stream id that is empty or not text is rejected."""
     with pytest.raises(UsageError, match="stream_id"):
         appender.append(stream_id, [PLACED])
     assert log.head().commit == 0
@@ -147,7 +147,7 @@ def test_a_stream_needs_a_name(log: EventLog, appender: Appender, stream_id: Any
 
 
 def test_times_are_recorded_in_utc(log: EventLog, appender: Appender) -> None:
-    """A time of another zone is the same moment in UTC."""
+    """A time in another zone is stored as the same time in UTC."""
     when = datetime(2024, 1, 1, 2, 30, tzinfo=timezone(timedelta(hours=5, minutes=30)))
     appender.append("order-1", [NewEvent(payload=PLACED, occurred_at=when)])
     [found] = read_stream(log, REGISTRY, "order-1")
@@ -156,7 +156,7 @@ def test_times_are_recorded_in_utc(log: EventLog, appender: Appender) -> None:
 
 
 def test_recorded_at_never_goes_back(log: EventLog, appender: Appender) -> None:
-    """A writer whose clock is behind the last commit's takes over that commit's time."""
+    """A writer whose clock is behind the last commit uses that commit's time."""
     info = write_commit(log, [("order-1", "Closed", 1, "{}")])
     ahead = datetime.now(UTC) + timedelta(days=1)
     rows = [[row] for row in [1, 1, "order-1", 1, "e", "Closed", 1, ahead, ahead, None, None, "{}"]]
@@ -167,7 +167,7 @@ def test_recorded_at_never_goes_back(log: EventLog, appender: Appender) -> None:
 
 
 def test_threads_share_commits(log: EventLog, appender: Appender) -> None:
-    """Appends that wait for one another go into one commit, each with its own answer; positions have no gap."""
+    """Appends that wait for one another share one commit, each with its own result; positions have no gap."""
     together = threading.Barrier(8)
 
     def work(worker: int) -> list[tuple[str, Appended]]:
@@ -191,7 +191,7 @@ def test_threads_share_commits(log: EventLog, appender: Appender) -> None:
 
 
 def test_threads_that_expect_a_version_conflict_alone(log: EventLog, appender: Appender) -> None:
-    """Of all who expect a stream to be new exactly one wins; the others fail, and nobody else with them."""
+    """Of all appends that expect a stream to be new exactly one succeeds; only the others fail."""
     together = threading.Barrier(8)
 
     def work(worker: int) -> bool:
@@ -213,13 +213,13 @@ def test_threads_that_expect_a_version_conflict_alone(log: EventLog, appender: A
 
 
 class FaultyStore(LocalStore):
-    """A folder whose next put-if-absent goes another way (``fault`` is given the honest one), or that cannot list."""
+    """A folder whose next put-if-absent fails as ``fault`` does (which gets the real one), or that cannot list."""
 
     fault: Callable[[Callable[[], bool]], bool] | None = None
     lists = True
 
     def put_if_absent(self, key: str, data: bytes) -> bool:
-        """Do what the fault says, once."""
+        """Call the fault once."""
         fault, self.fault = self.fault, None
         honest = super().put_if_absent
         return fault(lambda: honest(key, data)) if fault else honest(key, data)
@@ -233,7 +233,7 @@ class FaultyStore(LocalStore):
 
 @pytest.fixture
 def faulty(log: EventLog) -> EventLog:
-    """The log over such a store."""
+    """A log in such a store."""
     return dataclasses.replace(log, store=FaultyStore(log.store.url))
 
 
@@ -249,13 +249,13 @@ def fails_before(_put: Callable[[], bool]) -> bool:
 
 
 def set_fault(log: EventLog, fault: Callable[[Callable[[], bool]], bool]) -> None:
-    """Let the next put-if-absent go wrong."""
+    """Make the next put-if-absent fail."""
     assert isinstance(log.store, FaultyStore)
     log.store.fault = fault
 
 
 def test_a_lost_answer_is_no_conflict(faulty: EventLog) -> None:
-    """The store wrote the commit, retried, and met its own object: the appender knows it for its own."""
+    """If the store writes the commit, retries and finds its own object, the appender recognizes it."""
     appender = Appender(faulty, REGISTRY)
     set_fault(faulty, lambda put: put() and False)
     assert appender.append("order-1", [PLACED], expected_version=0) == Appended(1, 1, 1, 1)
@@ -267,7 +267,7 @@ def test_a_lost_answer_is_no_conflict(faulty: EventLog) -> None:
 def test_a_failure_of_the_store_reaches_the_caller(
     faulty: EventLog, fault: Callable[[Callable[[], bool]], bool], there: int
 ) -> None:
-    """The caller cannot know whether its events are in; expected_version tells, and the appender goes on."""
+    """The caller cannot know whether its events were appended; a retry with expected_version shows it."""
     appender = Appender(faulty, REGISTRY)
     set_fault(faulty, fault)
     with pytest.raises(StoreError, match="connection lost"):
@@ -282,7 +282,7 @@ def test_a_failure_of_the_store_reaches_the_caller(
 
 
 def test_a_failure_reaches_all_who_shared_the_commit(faulty: EventLog) -> None:
-    """Nobody is left waiting, and nobody takes a lost append for a done one."""
+    """Every waiting append fails with the error of the commit."""
     appender = Appender(faulty, REGISTRY)
     entered, go_on = threading.Event(), threading.Event()
 
@@ -303,7 +303,7 @@ def test_a_failure_reaches_all_who_shared_the_commit(faulty: EventLog) -> None:
 
 
 def test_a_failure_while_learning_of_an_import_is_made_good(faulty: EventLog) -> None:
-    """When the manifest cannot be read in passing, the import's streams are not taken for new ones later."""
+    """If reading the manifest fails, the appender reads the import again, and its streams are not new."""
     assert isinstance(faulty.store, FaultyStore)
     appender = Appender(faulty, REGISTRY)
     appender.append("order-1", [PLACED])

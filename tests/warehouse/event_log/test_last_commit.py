@@ -1,4 +1,4 @@
-"""The last commit of a log is found by a few looks, and by its own footer alone."""
+"""The last commit of a log is found by a few lookups and its own footer."""
 
 from __future__ import annotations
 
@@ -43,18 +43,18 @@ def test_there_is_none_after_the_last(log: EventLog, tmp_path: Path) -> None:
 
 
 class _Counting(LocalStore):
-    """A local store that counts how often it is asked."""
+    """A local store that counts lookups."""
 
     asked = 0
 
     def exists(self, key: str) -> bool:
-        """Count, and answer."""
+        """Count, and return the result."""
         type(self).asked += 1
         return super().exists(key)
 
 
 def test_a_long_tail_takes_few_looks(tmp_path: Path) -> None:
-    """About twice the logarithm of its length."""
+    """The number of lookups is about twice the logarithm of the log's length."""
     log = create_log(str(tmp_path), domain_name="shop", bucket_count=2)
     Appender(log, SHOP.registry).append("order-1", [Closed()])
     content = (tmp_path / commit_key(1)).read_bytes()

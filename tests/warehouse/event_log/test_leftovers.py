@@ -1,4 +1,4 @@
-"""What dead writers left in a log is found; what belongs to its history, or to a living writer, never is."""
+"""Leftovers of dead writers are found; objects of the history or of a live writer never are."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ DAY = timedelta(days=1)
 
 
 def age(log: EventLog, by: timedelta = 2 * DAY) -> None:
-    """Make all that is in a log look as if it had been written some time ago."""
+    """Backdate all objects of a log."""
     then = time.time() - by.total_seconds()
     for path in Path(log.url).rglob("*"):
         os.utime(path, (then, then))
@@ -31,17 +31,17 @@ def put(log: EventLog, *keys: str) -> None:
 
 
 def leftovers(log: EventLog) -> list[Leftover]:
-    """Find what nobody touched for a day."""
+    """Find leftovers older than a day."""
     return log_leftovers(log, before=datetime.now(UTC) - DAY)
 
 
 def keys(log: EventLog) -> set[str]:
-    """Name it."""
+    """Return their keys."""
     return {left.key for left in leftovers(log)}
 
 
 def test_a_sound_log_has_none(mixed: EventLog) -> None:
-    """Sealed, imported, in commits, and all of it sealed: everything is named, however old."""
+    """Sealed segments, imports and commits are referenced, whatever their age."""
     age(mixed)
     assert keys(mixed) == set()
     seal(mixed)
@@ -59,7 +59,7 @@ def test_replaced_segments_belong_to_older_manifests(mixed: EventLog) -> None:
 
 
 def test_a_seal_that_lost_its_race_or_died(mixed: EventLog) -> None:
-    """Its segments and heads have no name, and its staged objects no reader."""
+    """Its segments and heads are unreferenced, and nothing reads its staged objects."""
     lost = prepare_seal(mixed)
     put(mixed, "staging/seal-dead/gathered/0.parquet", "staging/seal-dead/manifest.json")
     assert keys(mixed) == set(), "a seal under way is young"
@@ -80,7 +80,7 @@ def test_a_seal_that_lost_its_race_or_died(mixed: EventLog) -> None:
 
 
 def test_while_an_import_is_under_way_no_segment_is_left_over(mixed: EventLog) -> None:
-    """It names its segments only at its end, which may be long after it wrote the first; what it stages is its own."""
+    """An import references its segments only at its end; until then its staged objects show that it is alive."""
     put(mixed, "segments/event_type=Placed/schema_version=1/bucket=00/orphan.parquet", "staging/ingest-a/built/0001")
     age(mixed)
     assert keys(mixed) == {"segments/event_type=Placed/schema_version=1/bucket=00/orphan.parquet"}
@@ -90,7 +90,7 @@ def test_while_an_import_is_under_way_no_segment_is_left_over(mixed: EventLog) -
 
 @pytest.mark.parametrize("left", ["segments/event_type=A/schema_version=1/bucket=00/a.parquet", "heads/bucket=00/a"])
 def test_on_a_remote_store(left: str) -> None:
-    """Ages come from the store."""
+    """The age of an object is that in the store."""
     log = create_log(f"memory://{uuid.uuid4().hex}", domain_name="shop", bucket_count=2)
     put(log, left)
     assert keys(log) == set()

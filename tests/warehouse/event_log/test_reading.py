@@ -1,4 +1,4 @@
-"""Reading events back, from wherever they lie: sealed, raw, imported in bulk, or in commits not sealed yet."""
+"""Reading events from sealed, untyped and imported segments, and from unsealed commits."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ PLACED = Placed(customer="c1", currency="EUR")
 
 
 def positions(events: Iterator[RecordedEvent]) -> list[int]:
-    """Tell where events stand."""
+    """Return the positions of events."""
     return [e.position for e in events]
 
 
@@ -64,12 +64,12 @@ def test_payloads_come_back_as_python_values(log: EventLog, appender: Appender, 
 
 @pytest.mark.parametrize("sealed", [False, True], ids=["tail", "sealed"])
 def test_the_envelope_comes_back(log: EventLog, appender: Appender, *, sealed: bool) -> None:
-    """All that an appender was told, and all that it added, is there."""
+    """The envelope has what the caller set and what the appender added."""
     occurred_at = added().at
-    told = NewEvent(
+    event = NewEvent(
         payload=PLACED, event_id="e-1", occurred_at=occurred_at, correlation_id="corr", causation_id="cause"
     )
-    appended = appender.append("order-1", [told])
+    appended = appender.append("order-1", [event])
     [info] = log.head().tail
     if sealed:
         seal(log)
@@ -92,13 +92,13 @@ def test_the_envelope_comes_back(log: EventLog, appender: Appender, *, sealed: b
 
 
 def test_a_stream_is_read_in_order_wherever_it_lies(mixed: EventLog) -> None:
-    """Sealed and unsealed events of one stream follow each other without a gap."""
+    """Sealed and unsealed events of one stream have no gap between them."""
     found = list(read_stream(mixed, REGISTRY, "order-1"))
     assert [(e.stream_version, e.position) for e in found] == [(1, 1), (2, 2), (3, 11), (4, 12)]
 
 
 def test_a_stream_that_began_in_a_bulk_import_goes_on(mixed: EventLog) -> None:
-    """Imported events have the positions that their commit won, before that commit is sealed and after."""
+    """Imported events have the positions of their commit, before and after it is sealed."""
     before = list(read_stream(mixed, REGISTRY, "order-8"))
     assert [(e.stream_version, e.position, e.commit_number) for e in before] == [(1, 7, 4), (2, 9, 4), (3, 14, 7)]
     seal(mixed)
@@ -115,37 +115,37 @@ def test_a_stream_that_began_in_a_bulk_import_goes_on(mixed: EventLog) -> None:
     ],
 )
 def test_part_of_a_stream(mixed: EventLog, bounds: dict[str, int], expected: list[int]) -> None:
-    """Both bounds count in."""
+    """Both bounds are inclusive."""
     assert [e.stream_version for e in read_stream(mixed, REGISTRY, "order-1", **bounds)] == expected
 
 
 def test_an_unknown_stream_is_empty(mixed: EventLog) -> None:
-    """A stream that nobody wrote to yields nothing."""
+    """An unknown stream yields nothing."""
     assert list(read_stream(mixed, REGISTRY, "order-404")) == []
     assert list(read_stream(mixed, REGISTRY, "it's; --")) == []
 
 
 def test_an_empty_log_is_empty(log: EventLog) -> None:
-    """Every reader yields nothing from a log without events."""
+    """Every read of an empty log yields nothing."""
     assert list(read_positions(log, REGISTRY, 0)) == list(tail(log, REGISTRY, 5)) == []
     assert list(read_category(log, REGISTRY, "order")) == list(read_correlation(log, REGISTRY, "visit")) == []
 
 
 def test_a_category_is_what_comes_before_the_dash(mixed: EventLog) -> None:
-    """Neither longer names nor a stream without a dash belong to it; the order is that of positions."""
+    """Longer names and a stream without a dash do not belong to it; events are in position order."""
     assert positions(read_category(mixed, REGISTRY, "order")) == [1, 2, 3, 4, 7, 8, 9, 11, 12, 13, 14]
     assert positions(read_category(mixed, REGISTRY, "orders")) == [5, 6]
     assert positions(read_category(mixed, REGISTRY, "z")) == []
 
 
 def test_a_correlation_crosses_streams(mixed: EventLog) -> None:
-    """Sealed, imported and unsealed events of one correlation come in the order of positions."""
+    """Sealed, imported and unsealed events of one correlation id are in position order."""
     assert positions(read_correlation(mixed, REGISTRY, "visit")) == [3, 7, 8, 9, 10, 13]
 
 
 @pytest.mark.parametrize("after", range(15))
 def test_every_range_of_positions(mixed: EventLog, after: int) -> None:
-    """A range may begin and end anywhere, also within a commit or an import."""
+    """A range may start and end anywhere, also within a commit or an import."""
     for up_to in (after, after + 1, after + 4, 14, 99):
         expected = list(range(after + 1, min(up_to, 14) + 1))
         assert positions(read_positions(mixed, REGISTRY, after, up_to)) == expected
@@ -153,12 +153,12 @@ def test_every_range_of_positions(mixed: EventLog, after: int) -> None:
 
 @pytest.mark.parametrize("count", [0, 1, 3, 5, 9, 14, 99])
 def test_the_last_events(mixed: EventLog, count: int) -> None:
-    """The tail may reach into imports and sealed history."""
+    """The tail may include imports and sealed history."""
     assert positions(tail(mixed, REGISTRY, count)) == list(range(15 - min(count, 14), 15))
 
 
 def test_a_given_head_bounds_what_is_read(mixed: EventLog) -> None:
-    """What comes after the head that a caller holds is not read."""
+    """Events after the caller's head are not read."""
     head = mixed.head()
     Appender(mixed, REGISTRY).append("order-1", [Closed()])
     assert positions(read_positions(mixed, REGISTRY, 12, head=head)) == [13, 14]
@@ -166,7 +166,7 @@ def test_a_given_head_bounds_what_is_read(mixed: EventLog) -> None:
 
 
 def test_one_stream_opens_only_its_bucket(mixed: EventLog) -> None:
-    """Segments of other buckets and commits without the stream may be gone: nobody looks at them."""
+    """Segments of other buckets and commits without the stream may be missing: they are not opened."""
     head = mixed.head()
     expected = list(read_stream(mixed, REGISTRY, "order-1"))
     for segment in live_segments(head):
@@ -181,7 +181,7 @@ def test_one_stream_opens_only_its_bucket(mixed: EventLog) -> None:
 
 
 def test_positions_open_only_segments_that_hold_them(log: EventLog, appender: Appender) -> None:
-    """Old segments may be gone when only what is new is read."""
+    """Old segments may be missing if only new events are read."""
     appender.append("order-1", [added() for _ in range(40)])
     old = seal(log).segments
     appender.append("order-1", [Closed()])
@@ -193,7 +193,7 @@ def test_positions_open_only_segments_that_hold_them(log: EventLog, appender: Ap
 
 
 def test_an_unknown_shape_is_shown_as_json(log: EventLog, appender: Appender) -> None:
-    """Older code shows events of newer code, in the tail and in the raw segments that it seals them to."""
+    """Older code reads events of newer code, in the tail and in the untyped segments to which it seals them."""
     appender.append("order-1", [PLACED, added()])
     before = list(read_stream(log, YOUNGER, "order-1"))
     assert before[0].payload == payload_of(PLACED)
@@ -204,7 +204,7 @@ def test_an_unknown_shape_is_shown_as_json(log: EventLog, appender: Appender) ->
 
 
 def test_a_shape_that_was_forgotten_keeps_its_types(log: EventLog, appender: Appender) -> None:
-    """A typed segment tells its own columns when the registry no longer does."""
+    """A typed segment has its own columns, if its schema is no longer registered."""
     appender.append("order-1", [added(), Closed()])
     seal(log)
     [found, _] = read_stream(log, YOUNGER, "order-1")
@@ -222,7 +222,7 @@ def test_a_shape_that_was_forgotten_keeps_its_types(log: EventLog, appender: App
     ],
 )
 def test_a_payload_that_fits_no_contract_is_shown_as_it_is(log: EventLog, text: str, shown: dict[str, Any]) -> None:
-    """A reader never fails for one event's payload, whoever wrote it."""
+    """A read never fails because of one event's payload."""
     write_commit(log, [("order-1", "Placed", 2, text)])
     assert [e.payload for e in read_stream(log, REGISTRY, "order-1")] == [shown]
     seal(log)
@@ -230,7 +230,7 @@ def test_a_payload_that_fits_no_contract_is_shown_as_it_is(log: EventLog, text: 
 
 
 def test_event_types_may_have_any_name(log: EventLog) -> None:
-    """Quotes, slashes and spaces in the names of streams and types are text like any other."""
+    """Names of streams and types may have quotes, slashes and spaces."""
     write_commit(log, [("it's-1", "Odd 'type'/name", 1, "{}")])
     seal(log)
     [found] = read_category(log, REGISTRY, "it's")
@@ -238,7 +238,7 @@ def test_event_types_may_have_any_name(log: EventLog) -> None:
 
 
 def test_a_large_result_comes_in_batches(log: EventLog, appender: Appender) -> None:
-    """More events than a batch come complete and in order; a reader may stop early and read anew."""
+    """More events than a batch are complete and in order; a caller may stop early and read again."""
     for _ in range(3):
         appender.append("order-1", [Closed() for _ in range(3000)])
     seal(log)
@@ -251,7 +251,7 @@ def test_a_large_result_comes_in_batches(log: EventLog, appender: Appender) -> N
 def test_a_result_that_memory_cannot_sort_at_once(
     log: EventLog, appender: Appender, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is sorted in smaller windows, and comes whole and in order all the same."""
+    """It is sorted in smaller windows, and is still complete and in order."""
     generator = random.Random(1)
     for _ in range(2):
         names = [generator.randbytes(5_000).hex() for _ in range(1_000)]
@@ -265,7 +265,7 @@ def test_a_result_that_memory_cannot_sort_at_once(
 
 
 def test_a_gap_in_a_stream_is_an_error(log: EventLog, appender: Appender) -> None:
-    """A reader tells of a missing event, rather than leave it out."""
+    """A missing event is an error."""
     for _ in range(3):
         appender.append("order-1", [Closed()])
     head = log.head()
@@ -285,7 +285,7 @@ def test_a_gap_in_a_stream_is_an_error(log: EventLog, appender: Appender) -> Non
 def test_a_damaged_object_is_named(
     log: EventLog, appender: Appender, where: str, damage: Callable[[bytes], bytes]
 ) -> None:
-    """A damaged object is an error of the log, never a silent gap."""
+    """A damaged object is an error, never a silent gap."""
     appender.append("order-1", [added() for _ in range(50)])
     if where == "segment":
         seal(log)
@@ -296,15 +296,15 @@ def test_a_damaged_object_is_named(
         list(read_stream(log, REGISTRY, "order-1", head=head))
 
 
-def test_what_cannot_be_meant_is_refused_at_once(log: EventLog) -> None:
-    """The call itself fails, not the first step of the iterator."""
+def test_invalid_arguments_raise_at_once(log: EventLog) -> None:
+    """The call raises, not the first step of the iterator."""
     with pytest.raises(UsageError, match="range"):
         read_stream(log, REGISTRY, "order-1", from_version=0)
     with pytest.raises(UsageError, match="range"):
         read_stream(log, REGISTRY, "order-1", from_version=3, to_version=2)
     with pytest.raises(UsageError, match="category"):
         read_category(log, REGISTRY, "")
-    with pytest.raises(UsageError, match="after -1"):
+    with pytest.raises(UsageError, match="after is -1"):
         read_positions(log, REGISTRY, -1)
     with pytest.raises(UsageError, match="-1"):
         tail(log, REGISTRY, -1)
@@ -324,7 +324,7 @@ STEPS = st.lists(
 @settings(max_examples=15, deadline=None)
 @given(STEPS)
 def test_any_history_sealed_anywhere_reads_as_it_was_appended(steps: list[tuple[str, list[Any]] | None]) -> None:
-    """Wherever a history is sealed (a None), all events come back once, in order, whole."""
+    """Wherever a history is sealed (a None), every event is read once, in order and unchanged."""
     folder = tempfile.mkdtemp()
     try:
         log = create_log(folder, domain_name="shop", bucket_count=2)

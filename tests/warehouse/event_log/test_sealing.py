@@ -1,4 +1,4 @@
-"""Sealing: commits become segments, and nobody can tell by reading."""
+"""Sealing: commits become segments, and reads return the same events."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def everything(log: EventLog) -> list[object]:
 
 
 def test_sealed_events_read_as_before(log: EventLog, appender: Appender) -> None:
-    """Each seal changes where events lie, never what a reader gets."""
+    """A seal moves events, and reads return the same."""
     for turn in range(3):
         for stream in ("order-1", "order-2", f"own-{turn}"):
             appender.append(stream, [PLACED, added(f"sku-{turn}", quantity=turn), OLD, Closed()])
@@ -55,7 +55,7 @@ def test_sealed_events_read_as_before(log: EventLog, appender: Appender) -> None
 
 
 def test_a_segment_holds_one_shape_and_bucket(log: EventLog, appender: Appender) -> None:
-    """Its place in the log tells both."""
+    """The head has both."""
     for i in range(6):
         appender.append(f"order-{i}", [PLACED, OLD])
     for segment in seal(log).segments:
@@ -66,7 +66,7 @@ def test_a_segment_holds_one_shape_and_bucket(log: EventLog, appender: Appender)
 
 
 def test_small_files_merge(log: EventLog, appender: Appender) -> None:
-    """However often a log is sealed, few segments and runs of heads are live, and they hold everything."""
+    """After many seals, few segments and runs of heads are live, and they hold all events."""
     segments, heads = [], []
     for turn in range(12):
         appender.append("order-1", [PLACED])
@@ -84,7 +84,7 @@ def test_small_files_merge(log: EventLog, appender: Appender) -> None:
 
 
 def test_events_that_no_contract_knows_stay_json(log: EventLog, appender: Appender) -> None:
-    """Older code seals what newer code appended as raw segments; newer code reads them typed, nothing lost."""
+    """Older code seals events of newer code to untyped segments; newer code reads them typed and complete."""
     appender.append("order-1", [PLACED, added(), Closed(), added("pot")])
     before = everything(log)
     untyped = [s for s in seal(log, YOUNGER).segments if s.untyped]
@@ -97,7 +97,7 @@ def test_events_that_no_contract_knows_stay_json(log: EventLog, appender: Append
 
 
 def test_a_payload_that_misfits_its_contract_is_kept(log: EventLog) -> None:
-    """It goes to a raw segment by itself, and its neighbours of the same shape are typed."""
+    """It is sealed to a separate untyped segment, and other events of its schema are typed."""
     fit, misfit = '{"customer": "c", "currency": "EUR"}', '{"customer": 7}'
     write_commit(log, [("order-1", "Placed", 2, fit), ("order-1", "Placed", 2, misfit), ("order-1", "Placed", 2, fit)])
     segments = seal(log).segments
@@ -111,7 +111,7 @@ def test_a_payload_that_misfits_its_contract_is_kept(log: EventLog) -> None:
 
 @pytest.mark.parametrize("first", [0, 1])
 def test_two_sealers_race(log: EventLog, appender: Appender, first: int) -> None:
-    """Both do the work, one publishes; the other's segments are nobody's, and the log is sound."""
+    """Both write segments, and one publishes; those of the other are unreferenced, and the log is sound."""
     appender.append("order-1", [PLACED, added()])
     seal(log)
     appender.append("order-1", [Closed()])
@@ -127,7 +127,7 @@ def test_two_sealers_race(log: EventLog, appender: Appender, first: int) -> None
 
 
 def test_appends_go_on_while_a_seal_is_made(log: EventLog, appender: Appender) -> None:
-    """A commit that comes after the sealer looked is neither lost nor sealed twice."""
+    """A commit that comes after the sealer read the head is neither lost nor sealed twice."""
     appender.append("order-1", [PLACED])
     made = prepare_seal(log)
     appender.append("order-1", [Closed()])

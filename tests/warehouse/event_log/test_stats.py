@@ -1,4 +1,4 @@
-"""Counting what a log holds, the same before and after it is sealed."""
+"""Statistics of a log: equal before and after it is sealed."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PLACED = Placed(customer="c1", currency="EUR")
 
 
 def test_an_empty_log_has_nothing(log: EventLog) -> None:
-    """No shape, no stream, no bytes."""
+    """No schema, no stream, no bytes."""
     assert stats(log) == LogStats(
         schemas=(),
         events=0,
@@ -37,7 +37,7 @@ def test_an_empty_log_has_nothing(log: EventLog) -> None:
 
 
 def test_each_shape_is_counted_wherever_it_lies(mixed: EventLog) -> None:
-    """Numbers of a shape are those of its events, as a reader finds them."""
+    """Statistics of a schema match the events that reads return."""
     found = stats(mixed)
     assert [s.schema_key for s in found.schemas] == [("Added", 1), ("Closed", 1), ("Placed", 2)]
     for schema_key in found.schemas:
@@ -54,8 +54,8 @@ def test_each_shape_is_counted_wherever_it_lies(mixed: EventLog) -> None:
         assert schema_key.bytes > 0
 
 
-def test_totals_tell_what_is_not_sealed(mixed: EventLog) -> None:
-    """The bulk import is not sealed yet either; its streams count, and go on counting once."""
+def test_totals_of_unsealed_events(mixed: EventLog) -> None:
+    """The bulk import is unsealed too; its streams count once, before and after a seal."""
     found = stats(mixed)
     assert (found.events, found.streams, found.commits) == (14, 7, 7)
     assert (found.sealed_position, found.unsealed_commits, found.unsealed_events) == (6, 4, 8)
@@ -69,7 +69,7 @@ def test_totals_tell_what_is_not_sealed(mixed: EventLog) -> None:
 
 
 def test_streams_in_several_runs_of_heads_count_once(log: EventLog, appender: Appender) -> None:
-    """A stream that goes on after a seal is in two runs, and perhaps in the tail."""
+    """A stream that continues after a seal is in two runs, and perhaps in the tail."""
     for _ in range(3):
         appender.append("order-1", [Closed()])
         appender.append("order-2", [Closed()])
@@ -79,15 +79,15 @@ def test_streams_in_several_runs_of_heads_count_once(log: EventLog, appender: Ap
     assert stats(log).streams == 3
 
 
-def test_raw_events_are_told(log: EventLog, appender: Appender) -> None:
-    """Events that fitted no contract when they were sealed count as raw."""
+def test_untyped_events_are_counted(log: EventLog, appender: Appender) -> None:
+    """Events that matched no contract when they were sealed count as untyped."""
     appender.append("order-1", [PLACED, added(), added()])
     seal(log, YOUNGER)
     assert [(s.event_type, s.events, s.untyped) for s in stats(log).schemas] == [("Added", 2, 2), ("Placed", 1, 0)]
 
 
 def test_schema_versions_are_apart(log: EventLog, appender: Appender) -> None:
-    """Two versions of one event type are two shapes."""
+    """Two schema versions of one event type count separately."""
     old = NewEvent(payload={"customer": "c"}, event_type="Placed", schema_version=1)
     appender.append("order-1", [old, PLACED])
     assert [s.schema_key for s in stats(log).schemas] == [("Placed", 1), ("Placed", 2)]
@@ -104,7 +104,7 @@ def test_sealed_history_is_counted_from_the_manifest_alone(log: EventLog) -> Non
 
 
 def test_segments_of_an_older_release_have_no_times(log: EventLog, appender: Appender) -> None:
-    """A manifest from before segments told their times leaves them open."""
+    """Times are None with a manifest that was written before segments had them."""
     appender.append("order-1", [PLACED])
     head = log.head()
     seal(log)

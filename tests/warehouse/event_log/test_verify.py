@@ -1,4 +1,4 @@
-"""Verifying a log: what is broken, in whatever way, is found and told; what is sound is not complained about."""
+"""Verification of a log: damage of every kind is a finding, and a sound log has none."""
 
 from __future__ import annotations
 
@@ -44,12 +44,12 @@ Values = dict[str, Any]
 
 
 def kinds(found: Verification) -> list[str]:
-    """Tell what kinds of findings there are."""
+    """Return the kinds of the findings."""
     return sorted({f.kind for f in found.findings})
 
 
 def change(log: EventLog, key: str, how: Callable[[bytes], bytes]) -> None:
-    """Write an object anew, changed."""
+    """Replace an object by a changed one."""
     log.store.put(key, how(log.store.get(key)))
 
 
@@ -95,18 +95,18 @@ def test_old_commits_may_be_gone(mixed: EventLog) -> None:
         assert verify(mixed, REGISTRY).findings == ()
 
 
-def test_progress_is_told_to_the_end(mixed: EventLog) -> None:
+def test_progress_is_reported_to_the_end(mixed: EventLog) -> None:
     """Steps grow from none to all of those planned."""
     steps: list[tuple[int, int]] = []
     verify(mixed, REGISTRY, report=lambda done, planned: steps.append((done, planned)))
     assert steps == [(done, 5) for done in range(6)]
 
 
-# --- broken objects ---------------------------------------------------------------------------------------------------
+# --- damaged objects --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("damage", "told"),
+    ("damage", "expected"),
     [
         (lambda log, key: log.store.delete(key), "missing"),
         (lambda log, key: change(log, key, lambda data: data[:-1]), "truncated"),
@@ -114,15 +114,17 @@ def test_progress_is_told_to_the_end(mixed: EventLog) -> None:
     ],
     ids=["missing", "truncated", "bit-flipped"],
 )
-def test_a_damaged_segment_is_one_finding(mixed: EventLog, damage: Callable[[EventLog, str], None], told: str) -> None:
-    """The segment is named, with its events; nothing is guessed about what cannot be checked without it."""
+def test_a_damaged_segment_is_one_finding(
+    mixed: EventLog, damage: Callable[[EventLog, str], None], expected: str
+) -> None:
+    """The finding names the segment and its events; what cannot be checked without it is no finding."""
     segment = next(s for s in mixed.manifest().segments if s.event_type == "Added")
     damage(mixed, segment.key)
     found = verify(mixed, REGISTRY)
     [finding] = found.findings
     assert finding.kind == "segment"
     assert segment.key in finding.where
-    assert told in finding.what
+    assert expected in finding.what
     assert "backup" in str(finding)
     assert [u for u in found.unchecked if f"bucket {segment.bucket}" in u]
 
@@ -136,7 +138,7 @@ def test_a_segment_with_a_false_checksum_that_is_no_parquet(mixed: EventLog) -> 
 
 
 def test_a_missing_commit_in_the_tail(mixed: EventLog) -> None:
-    """Readers stop before the gap, so it is told how much lies behind."""
+    """Readers stop before the gap, so the finding says how many commits follow it."""
     mixed.store.delete(commit_key(6))
     [finding] = verify(mixed, REGISTRY).findings
     assert (finding.kind, commit_key(6) in finding.where) == ("commit", True)
@@ -144,7 +146,7 @@ def test_a_missing_commit_in_the_tail(mixed: EventLog) -> None:
 
 
 def test_a_missing_sealed_commit(mixed: EventLog) -> None:
-    """A gap is told even where the events are sealed: retention deletes the oldest first."""
+    """A gap is reported even where the events are sealed: retention deletes the oldest first."""
     mixed.store.delete(commit_key(2))
     [finding] = verify(mixed, REGISTRY).findings
     assert commit_key(2) in finding.where
@@ -166,14 +168,14 @@ def test_a_flipped_bit_in_a_commit(mixed: EventLog) -> None:
     assert misread.correlation_id == "visiu"
     found = verify(mixed, REGISTRY)
     assert [(f.kind, commit_key(6) in f.where) for f in found.findings] == [("commit", True)]
-    assert found.unchecked == ("the 2 commits from 6 on, since they follow a damaged one",)
+    assert found.unchecked == ("the 2 commits from 6 on, since the first of them is damaged",)
 
 
 def test_a_commit_under_a_false_number(mixed: EventLog) -> None:
-    """A copy of a commit tells its own number and its old positions."""
+    """A copy of a commit has the number and positions of the original."""
     mixed.store.put(commit_key(8), mixed.store.get(commit_key(7)))
     found = verify(mixed, REGISTRY)
-    assert any("it is commit 7" in f.what and commit_key(8) in f.where for f in found.findings)
+    assert any("footer is 7" in f.what and commit_key(8) in f.where for f in found.findings)
     assert any(f.kind == "position" and "begins at position 14, expected 15" in f.what for f in found.findings)
 
 
@@ -181,7 +183,7 @@ def test_a_commit_under_a_false_number(mixed: EventLog) -> None:
 
 
 def rewrite(log: EventLog, number: int, *, rows: Callable[[Values], Any] = lambda r: None, **footer: Any) -> None:
-    """Write a commit anew with other rows or another footer."""
+    """Rewrite a commit with other rows or another footer."""
     info = log.commit_info(number)
     assert info is not None
     found = pq.read_table(log.store.local_path(commit_key(number)), partitioning=None).to_pylist()
@@ -192,26 +194,30 @@ def rewrite(log: EventLog, number: int, *, rows: Callable[[Values], Any] = lambd
 
 
 @pytest.mark.parametrize(
-    ("rewritten", "kind", "told"),
+    ("rewritten", "kind", "expected"),
     [
         ({"first_position": 13}, "position", "begins at position 13, expected 14"),
-        ({"last_position": 15}, "commit", "its rows are others"),
-        ({"heads": {"order-8": 4}}, "heads", "stream 'order-8' at version 4, its rows at 3"),
-        ({"heads": {}}, "heads", "at version None"),
+        ({"last_position": 15}, "commit", "its rows differ"),
+        ({"heads": {"order-8": 4}}, "heads", "stream 'order-8' has version 4 in its footer and 3 in its rows"),
+        ({"heads": {}}, "heads", "has version None in its footer"),
         ({"recorded_at": datetime.fromisoformat("2020-01-01T00:00:00+00:00")}, "commit", "before its predecessor"),
         ({"rows": lambda r: r.update(stream_version=4), "heads": {"order-8": 4}}, "stream", "version 3 is missing"),
-        ({"rows": lambda r: r.update(stream_version=2), "heads": {"order-8": 2}}, "stream", "version 2 is there twice"),
+        (
+            {"rows": lambda r: r.update(stream_version=2), "heads": {"order-8": 2}},
+            "stream",
+            "two events have version 2",
+        ),
         ({"rows": lambda r: r.update(position=13)}, "position", "2 events have it"),
         ({"rows": lambda r: r.update(position=15)}, "position", "no event up to position 14"),
-        ({"rows": lambda r: r.update(commit_number=6)}, "commit", "its rows are others"),
+        ({"rows": lambda r: r.update(commit_number=6)}, "commit", "its rows differ"),
         ({"rows": lambda r: r.update(event_id="visit-1")}, "event_id", "at positions 7, 14"),
     ],
 )
-def test_a_commit_that_contradicts_the_log(mixed: EventLog, rewritten: Values, kind: str, told: str) -> None:
-    """A well-formed commit with a false footer or false rows is found by what it says."""
+def test_a_commit_that_contradicts_the_log(mixed: EventLog, rewritten: Values, kind: str, expected: str) -> None:
+    """A well-formed commit with a false footer or false rows is found by its content."""
     rewrite(mixed, 7, **rewritten)
     found = verify(mixed, REGISTRY)
-    assert [f for f in found.findings if f.kind == kind and told in f.what]
+    assert [f for f in found.findings if f.kind == kind and expected in f.what]
 
 
 def test_versions_that_run_against_positions(log: EventLog, appender: Appender) -> None:
@@ -224,7 +230,7 @@ def test_versions_that_run_against_positions(log: EventLog, appender: Appender) 
     assert (finding.kind, finding.what) == ("stream", "version 2 is at position 1, before version 1 at 2")
 
 
-def test_the_same_event_told_twice(log: EventLog, appender: Appender) -> None:
+def test_the_same_event_recorded_twice(log: EventLog, appender: Appender) -> None:
     """Two events of one identity are found across streams, buckets and the seal."""
     appender.append("order-1", [NewEvent(payload=PLACED, event_id="same")])
     seal(log)
@@ -296,7 +302,7 @@ def test_a_tampered_manifest(mixed: EventLog, how: Callable[[Values], Any], kind
 
 
 def test_a_manifest_that_is_none(mixed: EventLog) -> None:
-    """Without a manifest only the commits can be checked, which is told."""
+    """Without a manifest only the commits can be checked, and the result says so."""
     mixed.store.put(manifest_key(1), b"{}")
     found = verify(mixed, REGISTRY)
     assert kinds(found) == ["manifest"]
@@ -353,7 +359,7 @@ def test_heads_that_are_false(mixed: EventLog) -> None:
     data.replace(path)
     tamper(mixed, lambda m: next(h for h in m["heads"] if h["key"] == run.key).update(bytes=size))
     [finding] = verify(mixed, REGISTRY).findings
-    assert (finding.kind, "say version 3, its events say 2" in finding.what) == ("heads", True)
+    assert (finding.kind, "have version 3, its events have 2" in finding.what) == ("heads", True)
 
 
 def move(manifest: Manifest, segment: Segment, bucket: int) -> Values:
@@ -378,7 +384,7 @@ def test_streams_in_a_wrong_bucket(mixed: EventLog) -> None:
 
 
 def test_a_contract_that_changed_under_its_version(mixed: EventLog) -> None:
-    """A field of another type, without a new schema version, is told with its name."""
+    """A field of another type without a new schema version is named."""
 
     @event(schema_version=2, name="Placed")
     class Changed:
@@ -386,10 +392,10 @@ def test_a_contract_that_changed_under_its_version(mixed: EventLog) -> None:
         currency: str
 
     @upcaster(Changed, from_version=1, schema=PLACED_V1)
-    def anew() -> str:
+    def again() -> str:
         return "SELECT 1 AS customer, '' AS currency FROM event"
 
-    changed = Registry(events=[Changed, Added, Closed, Moved], upcasters=[anew, unbundle, join_address])
+    changed = Registry(events=[Changed, Added, Closed, Moved], upcasters=[again, unbundle, join_address])
     found = verify(mixed, changed)
     assert kinds(found) == ["schema"]
     assert "customer" in found.findings[0].what
@@ -397,7 +403,7 @@ def test_a_contract_that_changed_under_its_version(mixed: EventLog) -> None:
 
 
 def test_a_shape_that_the_domain_forgot(mixed: EventLog) -> None:
-    """Typed segments of an event type that nobody declares any more are told."""
+    """Typed segments of an event type that is no longer declared are a finding."""
     found = verify(mixed, YOUNGER)
     assert kinds(found) == ["schema"]
     assert "Added v1" in found.findings[0].what

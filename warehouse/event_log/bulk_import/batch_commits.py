@@ -1,7 +1,7 @@
-"""Ordinary commits of many streams at a time, for imports whose streams are in the log already.
+"""Ordinary commits of many streams at a time, for imports whose streams already exist in the log.
 
-Every batch has a UUID that follows from the import, so a batch that was committed before its writer died is found again
-and not committed twice. Whoever wins a number in between only moves positions and stream versions on.
+The UUID of a batch is derived from the import, so a batch that was committed before its writer died is found and not
+committed twice. A commit of another writer in between only shifts positions and stream versions.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ from refold.warehouse.event_log.commit import COMMIT_SCHEMA, CommitInfo
 from refold.warehouse.event_log.layout import commit_key
 from refold.warehouse.event_log.log import EventLog
 
-_GIVEN = ("position", "commit_number", "stream_version", "recorded_at")
-BATCH_SCHEMA = pa.schema([f for f in COMMIT_SCHEMA if f.name not in _GIVEN])
-"""What a batch brings; the commit gives the other columns."""
+_ASSIGNED = ("position", "commit_number", "stream_version", "recorded_at")
+BATCH_SCHEMA = pa.schema([f for f in COMMIT_SCHEMA if f.name not in _ASSIGNED])
+"""Columns of a batch; the commit assigns the others."""
 
 
 class BatchAppender:
-    """Appends batches one after the other, wherever their streams stand.
+    """Appends batches one after another, whatever the versions of their streams.
 
     Args:
         log: the log.
-        connection: a database for its own use.
-        since: the last commit before any of these batches.
+        connection: a DuckDB connection that nothing else uses.
+        since: number of a commit before all of these batches.
     """
 
     def __init__(self, log: EventLog, connection: duckdb.DuckDBPyConnection, *, since: int) -> None:
@@ -38,7 +38,7 @@ class BatchAppender:
         self._versions: dict[str, int] = {}
 
     def load(self, streams: set[str]) -> None:
-        """Look up where streams stand; only these may be in the batches that follow."""
+        """Look up the versions of streams; only these may be in the next batches."""
         head = self._log.head()
         found = stream_versions(self._connection, self._log, head, streams)
         self._versions = {stream: found.get(stream, 0) for stream in streams}
@@ -46,7 +46,7 @@ class BatchAppender:
         self._recorded_at = datetime.fromisoformat(head.recorded_at or "1970-01-01T00:00:00+00:00")
 
     def append(self, uuid: str, rows: pa.Table) -> CommitInfo:
-        """Append one batch, unless it is in the log already.
+        """Append one batch, unless the log already has it.
 
         Args:
             uuid: identity of the batch.
@@ -79,17 +79,17 @@ class BatchAppender:
             recorded_at=recorded_at,
             heads=heads,
         )
-        given = {
+        assigned = {
             "position": range(info.first_position, info.last_position + 1),
             "commit_number": [info.number] * count,
             "stream_version": versions,
             "recorded_at": [recorded_at] * count,
         }
-        columns = [given.get(name) or rows[name].combine_chunks() for name in COMMIT_SCHEMA.names]
+        columns = [assigned.get(name) or rows[name].combine_chunks() for name in COMMIT_SCHEMA.names]
         return info, commit.encode(info, columns)
 
     def _learn(self, info: CommitInfo) -> None:
-        if info.heads_runs:  # a bulk import: its streams are in files
+        if info.heads_runs:  # a bulk import: its stream versions are in files
             self.load(set(self._versions))
             return
         self._versions |= {s: v for s, v in info.heads.items() if s in self._versions}

@@ -1,8 +1,7 @@
-"""Bulk import: a history becomes segments directly, and one commit that names them makes it part of the log.
+"""Bulk import: a history is written as segments, and one commit that names them makes it part of the log.
 
-The history was spooled by bucket (``spool.py``). Each bucket is sorted by stream and written as segments. A bulk
-writer wins its commit number only at the very end, so positions inside its segments are relative, and its streams
-must be new to the log.
+The spool (``spool.py``) holds the history by bucket. Each bucket is sorted by stream and written as segments. An import
+gets its commit number only at the end, so positions in its segments are relative, and its streams must be new.
 """
 
 from __future__ import annotations
@@ -28,9 +27,7 @@ from refold.warehouse.engine.connections import connect
 from refold.warehouse.event_log import commit
 from refold.warehouse.event_log.bulk_import.existing_streams import load_tail, stream_heads
 from refold.warehouse.event_log.bulk_import.spool import (
-    SPOOLED,
     Batch,
-    Spool,
     Spooled,
     read_spool,
 )
@@ -49,15 +46,15 @@ from refold.warehouse.event_log.segments import (
 
 _COMMIT_NAMESPACE = uuid.UUID("6d1f8f0e-7d5c-4b07-9d0b-6b8e7a3c51f2")
 _PART_BYTES = 256 << 20
-"""A bucket larger than this is written in parts, each a range of streams, so that memory stays bounded."""
-_PUTS = 8
-"""Objects written at a time: a store's answer, or a disk's, is mostly waited for."""
+"""A larger bucket is written in parts, each a range of streams, so that memory stays bounded."""
+_UPLOADS = 8
+"""Objects written concurrently: most of the time is latency of the store or disk."""
 
 Integers = np.ndarray[Any, np.dtype[np.int64]]
 
 
 class StreamsNotNewError(LogError):
-    """A stream of the import has events in the log already: it must go through ordinary commits.
+    """A stream of the import already has events in the log.
 
     Attributes:
         stream_id: one such stream.
@@ -66,12 +63,12 @@ class StreamsNotNewError(LogError):
     def __init__(self, stream_id: str) -> None:
         self.stream_id = stream_id
         super().__init__(
-            f"Stream {stream_id!r} has events in the log already, so this import cannot be published as segments. It "
-            "must go through ordinary commits."
+            f"Stream {stream_id!r} already has events in the log, so this import cannot be published as segments. "
+            "Import it through ordinary commits."
         )
 
     def __reduce__(self) -> tuple[object, ...]:
-        """Cross process borders with its attribute."""
+        """Pickle with the attribute."""
         return (StreamsNotNewError, (self.stream_id,))
 
 
@@ -81,9 +78,9 @@ def build_bucket(log: EventLog, registry: Registry, folder: Path, bucket: int, r
     Args:
         log: the log.
         registry: the contracts.
-        folder: of the spool.
-        bucket: which one.
-        recorded_at: when its events were recorded, RFC 3339.
+        folder: folder of the spool.
+        bucket: the bucket.
+        recorded_at: time at which its events were recorded, RFC 3339.
     """
     spool = read_spool(folder)
     spooled = spool.read_bucket(bucket)
@@ -103,14 +100,14 @@ def build_bucket(log: EventLog, registry: Registry, folder: Path, bucket: int, r
                     bucket=bucket,
                     unique=_unique(spool, schema_key, bucket, part=len(made)),
                 )
-        with ThreadPoolExecutor(_PUTS) as pool:
+        with ThreadPoolExecutor(_UPLOADS) as pool:
             list(pool.map(lambda path: log.store.put_file(made[path].key, path), made))
         run = _write_heads(log, bucket, order.heads, Path(place) / "heads.parquet")
     return SealedBucket(bucket=bucket, segments=tuple(made.values()), heads=(run,))
 
 
 def _unique(spool: Spooled, schema_key: SchemaKey, bucket: int, *, part: int) -> str:
-    """Name an object so that a worker that does the work of a dead one replaces what it left, and nobody else's."""
+    """Return a name that is the same for a retry of the same work, so that the retry replaces its objects."""
     return str(uuid.uuid5(uuid.UUID(spool.journal.spool_id), f"{schema_key} {bucket} {part}"))
 
 
@@ -126,14 +123,14 @@ class _Order:
     """The events of one bucket in the order of their segments: by stream, then by position.
 
     Attributes:
-        shape: index of the shape of each event.
-        row: its row among those of its shape, as spooled.
-        position: its position in the import.
-        stream_version: its version in its stream.
+        schema: for each event, the index of its schema.
+        row: for each event, its row among the spooled rows of its schema.
+        position: for each event, its position in the import.
+        stream_version: for each event, its version in its stream.
         heads: the streams and their last versions.
     """
 
-    schema_key: Integers
+    schema: Integers
     row: Integers
     position: Integers
     stream_version: Integers
@@ -141,7 +138,7 @@ class _Order:
 
 
 def _stream_order(spooled: Mapping[SchemaKey, Sequence[Batch]]) -> _Order:
-    batches = [b for of_shape in spooled.values() for b in of_shape]
+    batches = [b for of_schema in spooled.values() for b in of_schema]
     position = np.concatenate([b.rows["position"].to_numpy() + b.base for b in batches])
     streams = pa.chunked_array([b.rows["stream_id"] for b in batches]).dictionary_encode().combine_chunks()
     by_name = pc.sort_indices(streams.dictionary).to_numpy()
@@ -152,9 +149,9 @@ def _stream_order(spooled: Mapping[SchemaKey, Sequence[Batch]]) -> _Order:
     stream = stream[order]
     first = np.flatnonzero(np.diff(stream, prepend=-1))
     sizes = np.diff(first, append=len(stream))
-    rows = [sum(b.rows.num_rows for b in of_shape) for of_shape in spooled.values()]
+    rows = [sum(b.rows.num_rows for b in of_schema) for of_schema in spooled.values()]
     return _Order(
-        schema_key=np.repeat(np.arange(len(rows)), rows)[order],
+        schema=np.repeat(np.arange(len(rows)), rows)[order],
         row=np.concatenate([np.arange(n) for n in rows])[order],
         position=position[order],
         stream_version=np.arange(1, len(stream) + 1) - np.repeat(first, sizes),
@@ -162,23 +159,23 @@ def _stream_order(spooled: Mapping[SchemaKey, Sequence[Batch]]) -> _Order:
     )
 
 
-def _parts(order: _Order, schema_key: int, batches: Sequence[Batch]) -> Iterator[pa.Table]:
-    """Put the events of one shape in order, in as many parts as keep memory bounded."""
+def _parts(order: _Order, schema: int, batches: Sequence[Batch]) -> Iterator[pa.Table]:
+    """Yield the events of one schema in order, in as many parts as keep memory bounded."""
     table = pa.Table.from_batches([b.rows for b in batches])
-    mine = np.flatnonzero(order.schema_key == schema_key)
+    indexes = np.flatnonzero(order.schema == schema)
     parts = max(1, -(-table.nbytes // _PART_BYTES))
-    for picked in np.array_split(mine, parts):
+    for picked in np.array_split(indexes, parts):
         rows = table.take(pa.array(order.row[picked]))
         rows = rows.set_column(0, "position", pa.array(order.position[picked]))
         yield rows.append_column("stream_version", pa.array(order.stream_version[picked]))
 
 
 def _enveloped(rows: pa.Table, recorded_at: str) -> pa.Table:
-    told = {
+    constants = {
         "commit_number": pa.scalar(0, pa.int64()),
         "recorded_at": pa.scalar(datetime.fromisoformat(recorded_at), UTC_MICROSECONDS),
     }
-    for name, value in told.items():
+    for name, value in constants.items():
         rows = rows.append_column(name, pa.repeat(value, len(rows)))
     return rows
 
@@ -190,13 +187,13 @@ def publish_import(
 
     Args:
         log: the log.
-        import_id: identity of the import; a second publish of the same finds the first.
-        events: how many events its segments hold.
-        recorded_at: when they were recorded, RFC 3339.
+        import_id: identity of the import; publishing it again returns the first commit.
+        events: number of events in its segments.
+        recorded_at: time at which they were recorded, RFC 3339.
         built: its buckets.
 
     Raises:
-        StreamsNotNewError: the log has events of one of its streams; nothing was published.
+        StreamsNotNewError: a stream of the import already has events; nothing was published.
     """
     heads = tuple(h for b in built for h in b.heads)
     segments = tuple(s for b in built for s in b.segments)
@@ -226,7 +223,7 @@ def _recorded_at(head: Head) -> datetime:
 
 
 def find_import(log: EventLog, head: Head, import_id: str) -> CommitInfo | None:
-    """Find the commit of an import that was published before."""
+    """Return the commit of an import, or None if it was not published."""
     for info in head.tail:
         if info.import_id == import_id:
             return info
@@ -237,14 +234,14 @@ def find_import(log: EventLog, head: Head, import_id: str) -> CommitInfo | None:
 def existing_streams(
     connection: duckdb.DuckDBPyConnection, log: EventLog, head: Head, runs: Sequence[HeadsRun], *, limit: int = 1
 ) -> list[str]:
-    """Name streams of some runs that have events in the log already.
+    """Return streams of an import that already have events in the log.
 
     Args:
-        connection: any.
+        connection: any DuckDB connection.
         log: the log.
-        head: its end.
-        runs: the streams of an import.
-        limit: how many to name at most.
+        head: the end of the log.
+        runs: the stream heads of the import.
+        limit: maximum number of streams to return.
     """
     if not head.position:
         return []
@@ -257,13 +254,13 @@ def existing_streams(
 
 
 def overlapping_stream(log: EventLog, head: Head, spooled: Spooled) -> str | None:
-    """Name a stream of a spooled import that has events in the log already, before any segment is written."""
+    """Return a stream of a spooled import that already has events in the log, if there is one."""
     if not head.position:
         return None
     with connect() as connection:
         load_tail(connection, head)
         for bucket in spooled.buckets():
-            batches = [b.rows for of_shape in spooled.read_bucket(bucket).values() for b in of_shape]
+            batches = [b.rows for of_schema in spooled.read_bucket(bucket).values() for b in of_schema]
             streams = pa.chunked_array([rows["stream_id"] for rows in batches])
             connection.register("_spooled_streams", pa.table({"stream_id": streams}))
             if found := _overlap(connection, log, head, bucket, "_spooled_streams", 1):
@@ -277,15 +274,3 @@ def _overlap(
     known = stream_heads(log, head, [bucket])
     query = f"SELECT DISTINCT stream_id FROM {mine} SEMI JOIN {known} USING (stream_id) LIMIT {limit}"
     return [row[0] for row in connection.execute(query).fetchall()]
-
-
-__all__ = [
-    "SPOOLED",
-    "Spool",
-    "StreamsNotNewError",
-    "build_bucket",
-    "existing_streams",
-    "find_import",
-    "overlapping_stream",
-    "publish_import",
-]

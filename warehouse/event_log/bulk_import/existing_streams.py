@@ -1,4 +1,4 @@
-"""What a log has already of the streams that somebody wants to add to: for imports, which bring many at a time."""
+"""What a log already has of the streams of an import: versions and event ids, looked up many streams at a time."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _TAIL = "_tail_heads"
 
 
 def load_tail(connection: duckdb.DuckDBPyConnection, head: Head) -> None:
-    """Make the streams of ordinary commits that are not sealed yet known to a connection."""
+    """Register the stream versions of unsealed ordinary commits on a connection."""
     versions: dict[str, int] = {}
     for info in head.tail:
         versions |= info.heads
@@ -27,12 +27,12 @@ def load_tail(connection: duckdb.DuckDBPyConnection, head: Head) -> None:
 
 
 def stream_heads(log: EventLog, head: Head, buckets: Collection[int]) -> str:
-    """Write the relation of (stream_id, stream_version) of some buckets; a stream may be in it more than once.
+    """Return the relation of (stream_id, stream_version) of some buckets; a stream may have several rows.
 
     Args:
         log: the log.
-        head: its end; :func:`load_tail` has made it known to the connection.
-        buckets: of all streams that matter.
+        head: the end of the log, which :func:`load_tail` has registered on the connection.
+        buckets: buckets of the streams.
     """
     runs: list[HeadsRun] = [*head.sealed.heads, *(run for info in head.tail for run in info.heads_runs)]
     paths = [heads_path(log, run) for run in runs if run.bucket in buckets]
@@ -43,7 +43,7 @@ def stream_heads(log: EventLog, head: Head, buckets: Collection[int]) -> str:
 def stream_versions(
     connection: duckdb.DuckDBPyConnection, log: EventLog, head: Head, streams: Collection[str]
 ) -> dict[str, int]:
-    """Look up the last versions of many streams at once; one that the log does not have is left out."""
+    """Look up the last versions of many streams; unknown streams are absent from the result."""
     load_tail(connection, head)
     connection.register("_wanted_streams", pa.table({"stream_id": pa.array(streams, pa.string())}))
     known = stream_heads(log, head, range(log.bucket_count))
@@ -60,15 +60,15 @@ def known_events(
     commit: int,
     position: int,
 ) -> list[str]:
-    """Write the relations of (stream_id, event_id) of some buckets, up to a commit.
+    """Return the relations of (stream_id, event_id) of some buckets, up to a commit.
 
     Args:
-        connection: any; nothing is read yet.
+        connection: any DuckDB connection; nothing is read yet.
         log: the log.
-        head: its end.
-        buckets: of all streams that matter.
-        commit: the last commit to look at.
-        position: its last position.
+        head: the end of the log.
+        buckets: buckets of the streams.
+        commit: number of the last commit.
+        position: last position of that commit.
     """
     ordinary = [info.number for info in head.tail if info.import_id is None and info.number <= commit]
     segments: list[Segment] = [

@@ -1,1 +1,1 @@
-"""Reading the log: scans, single streams, positions, statistics."""
+"""Reading the log: scans, single streams, positions, places by position or time, statistics."""

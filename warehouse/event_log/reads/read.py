@@ -1,7 +1,7 @@
-"""Reading events back: one stream, a category, a correlation, a range of positions, the last few.
+"""Reading events: one stream, a category, a correlation, a range of positions, the last few.
 
-Each reader returns an iterator that holds little memory, however much it yields (``scanning.py`` tells how), and opens
-only what can hold such events.
+Each function returns an iterator with bounded memory (see ``scan.py``), and opens only objects that may hold matching
+events.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from refold.event_schemas import RecordedEvent, Registry, UsageError
 from refold.warehouse.engine.sql import literal
 from refold.warehouse.event_log.layout import bucket_of
 from refold.warehouse.event_log.log import EventLog, Head
-from refold.warehouse.event_log.reads.scan import FOREVER, Selection, scan
+from refold.warehouse.event_log.reads.scan import NO_LIMIT, Selection, scan
 
 
 def read_stream(
@@ -29,13 +29,13 @@ def read_stream(
     Args:
         log: the log.
         registry: the contracts, which give payloads their types.
-        stream_id: the stream; one that the log does not have yields nothing.
+        stream_id: the stream; an unknown one yields nothing.
         from_version: the first stream version to read.
-        to_version: the last one; to the end by default.
-        head: the end of the log, if the caller has it at hand.
+        to_version: the last stream version to read; the last of the stream by default.
+        head: the end of the log, if the caller has it.
 
     Raises:
-        UsageError: the versions make no range.
+        UsageError: the versions are not a range.
         DamagedLogError: an object of the log is missing or truncated.
 
     Example:
@@ -53,19 +53,19 @@ def read_stream(
     """
     if from_version < 1 or (to_version is not None and to_version < from_version):
         raise UsageError(
-            f"Stream versions {from_version} to {to_version} make no range: they start at 1, and the last is not "
-            "below the first."
+            f"Stream versions {from_version} to {to_version} are not a range: give a first version of at least 1, and "
+            "a last version that is not below it."
         )
     bucket = bucket_of(stream_id, log.bucket_count)
-    wanted = Selection(
+    selection = Selection(
         condition=f"stream_id = {literal(stream_id)}",
         segment=lambda s: s.bucket == bucket,
         commit=lambda info: info.heads.get(stream_id, 0) >= from_version,
         order="stream_version",
         after=from_version - 1,
-        up_to=FOREVER if to_version is None else to_version,
+        up_to=NO_LIMIT if to_version is None else to_version,
     )
-    return scan(log, registry, head or log.head(), wanted)
+    return scan(log, registry, head or log.head(), selection)
 
 
 def read_category(
@@ -76,36 +76,36 @@ def read_category(
     Args:
         log: the log.
         registry: the contracts.
-        category: what comes before the dash, such as ``order``.
-        head: the end of the log, if the caller has it at hand.
+        category: the part of the stream id before the dash, such as ``order``.
+        head: the end of the log, if the caller has it.
 
     Raises:
         UsageError: the category is empty.
         DamagedLogError: an object of the log is missing or truncated.
     """
     if not category:
-        raise UsageError("The category is empty; name what comes before the dash of its streams, such as 'order'.")
+        raise UsageError("The category is empty; give the part of the stream id before the dash, such as 'order'.")
     head = head or log.head()
-    # "." is the character after "-": a range, unlike LIKE, is compared with the statistics of row groups.
-    wanted = Selection(
+    # "." follows "-" in ASCII. DuckDB compares a range, unlike LIKE, with the statistics of row groups.
+    selection = Selection(
         condition=f"stream_id >= {literal(f'{category}-')} AND stream_id < {literal(f'{category}.')}",
         commit=lambda info: any(s.startswith(f"{category}-") for s in info.heads),
         up_to=head.position,
         width=head.position,
     )
-    return scan(log, registry, head, wanted)
+    return scan(log, registry, head, selection)
 
 
 def read_correlation(
     log: EventLog, registry: Registry, correlation_id: str, *, head: Head | None = None
 ) -> Iterator[RecordedEvent]:
-    """Read what belongs together across streams, in position order; it looks through the whole log.
+    """Read the events of one correlation id across streams, in position order; this scans the whole log.
 
     Args:
         log: the log.
         registry: the contracts.
-        correlation_id: as it was given when the events were appended.
-        head: the end of the log, if the caller has it at hand.
+        correlation_id: the correlation id of the events.
+        head: the end of the log, if the caller has it.
 
     Raises:
         DamagedLogError: an object of the log is missing or truncated.
@@ -123,16 +123,16 @@ def read_positions(
     Args:
         log: the log.
         registry: the contracts.
-        after: a position; 0 is before the first event.
+        after: a position; 0 precedes the first event.
         up_to: a position; the end of the log by default.
-        head: the end of the log, if the caller has it at hand.
+        head: the end of the log, if the caller has it.
 
     Raises:
         UsageError: ``after`` is negative.
         DamagedLogError: an object of the log is missing or truncated.
     """
     if after < 0:
-        raise UsageError(f"Positions start at 1: read after 0 or more, not after {after}.")
+        raise UsageError(f"after is {after}, but positions start at 1: give 0 or more.")
     head = head or log.head()
     last = head.position if up_to is None else min(up_to, head.position)
     return scan(log, registry, head, Selection(condition="true", after=after, up_to=last))
@@ -144,14 +144,14 @@ def tail(log: EventLog, registry: Registry, count: int, *, head: Head | None = N
     Args:
         log: the log.
         registry: the contracts.
-        count: how many, at most.
-        head: the end of the log, if the caller has it at hand.
+        count: maximum number of events.
+        head: the end of the log, if the caller has it.
 
     Raises:
         UsageError: the count is negative.
         DamagedLogError: an object of the log is missing or truncated.
     """
     if count < 0:
-        raise UsageError(f"Cannot read the last {count} events: give 0 or more.")
+        raise UsageError(f"Cannot read the last {count} events: give a count of 0 or more.")
     head = head or log.head()
     return read_positions(log, registry, max(head.position - count, 0), head=head)

@@ -1,7 +1,7 @@
-"""Scanning a log for events: sealed segments, commits that are not sealed yet, and bulk imports among them.
+"""Scanning a log for events: sealed segments, unsealed commits, and the segments of unsealed bulk imports.
 
-What can hold the events is chosen by manifest and footers. DuckDB filters and sorts it, a large result a window after
-the other, and rows become events a batch at a time: so a result of any size takes little memory.
+Manifest and footers select the objects that may hold the events. DuckDB filters and sorts their rows, large results in
+windows, and rows become events in batches: so memory is bounded for results of any size.
 """
 
 from __future__ import annotations
@@ -50,8 +50,10 @@ from refold.warehouse.event_log.segments import SEGMENT_ENVELOPE
 _BATCH = 4096
 _MEMORY = "1GB"
 _WINDOW = 1_000_000
+"""Positions that are sorted at a time; fewer, down to ``_MIN_WINDOW``, if their events do not fit in ``_MEMORY``."""
+
 _MIN_WINDOW = 100
-FOREVER = 1 << 62
+NO_LIMIT = 1 << 62
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _TYPE, _VERSION = ENVELOPE.names.index("event_type"), ENVELOPE.names.index("schema_version")
 _TIMES = [i for i, field in enumerate(ENVELOPE) if pt.is_timestamp(field.type)]
@@ -61,17 +63,17 @@ _ENVELOPE_SQL = ", ".join(
 
 
 def live_segments(head: Head) -> list[Segment]:
-    """Give all segments of a log: the sealed ones, and those of bulk imports that are not sealed yet."""
+    """Return all segments of a log: the sealed ones, and those of unsealed bulk imports."""
     return [*head.sealed.segments, *(based(s, info) for info in head.tail for s in info.segments)]
 
 
 def from_microseconds(count: int) -> datetime:
-    """Turn microseconds since 1970 into a time in UTC; DuckDB's own conversion would need a further package."""
+    """Convert microseconds since 1970 to a time in UTC; DuckDB's own conversion needs another package."""
     return _EPOCH + timedelta(microseconds=count)
 
 
 def overlaps(segment: Segment, after: int, up_to: int) -> bool:
-    """Tell whether a segment may hold events with ``after < position <= up_to``."""
+    """Check whether a segment may hold events with ``after < position <= up_to``."""
     base = segment.position_base
     return segment.last_position + base > after and segment.first_position + base <= up_to
 
@@ -81,13 +83,13 @@ class Selection:
     """Which events to read, and in which order.
 
     Attributes:
-        condition: SQL over the stored columns.
-        segment: rules segments out.
-        commit: rules commits out.
-        order: ``position`` or ``stream_version``.
-        after: read what is greater than this, in terms of ``order``.
-        up_to: read up to this.
-        width: how much of that range to sort at a time; a smaller part is tried when memory does not do.
+        condition: SQL condition on the stored columns.
+        segment: predicate of the segments to open.
+        commit: predicate of the commits to open.
+        order: column to sort by.
+        after: read events whose order column is greater than this.
+        up_to: read events whose order column is at most this.
+        width: size of the part of that range to sort at a time; smaller if memory does not suffice.
     """
 
     condition: str
@@ -99,27 +101,27 @@ class Selection:
     width: int = _WINDOW
 
     @property
-    def unbroken(self) -> bool:
-        """Whether the events follow each other without a gap."""
+    def is_gapless(self) -> bool:
+        """Whether a value of the order column without an event is an error."""
         return self.order == "stream_version" or self.condition == "true"
 
 
-def scan(log: EventLog, registry: Registry, head: Head, wanted: Selection) -> Iterator[RecordedEvent]:
+def scan(log: EventLog, registry: Registry, head: Head, selection: Selection) -> Iterator[RecordedEvent]:
     """Yield the selected events in order.
 
     Raises:
         DamagedLogError: an object of the log is missing or truncated, or an event is missing.
-        StoreError: sorting needs more memory or disk than there is.
+        StoreError: sorting needs more memory or disk than available.
     """
     schemas = _Schemas(registry)
-    last, width = wanted.after, wanted.width
-    while last < wanted.up_to:
-        up_to = min(last + width, wanted.up_to)
+    last, width = selection.after, selection.width
+    while last < selection.up_to:
+        up_to = min(last + width, selection.up_to)
         try:
-            for event in _read_window(log, schemas, head, wanted, last, up_to):
-                place: int = getattr(event, wanted.order)
-                if wanted.unbroken and place != last + 1:
-                    raise _gap(log, wanted, last + 1, f"{place} follows {last}, at position {event.position}")
+            for event in _read_window(log, schemas, head, selection, last, up_to):
+                place: int = getattr(event, selection.order)
+                if selection.is_gapless and place != last + 1:
+                    raise _gap(log, selection, last + 1, f"{place} follows {last}, at position {event.position}")
                 last = place
                 yield event
         except duckdb.OutOfMemoryException as error:
@@ -130,15 +132,15 @@ def scan(log: EventLog, registry: Registry, head: Head, wanted: Selection) -> It
                 ) from error
             width = max(min(up_to - last, 4 * _WINDOW) // 4, 1)
             continue
-        if last < up_to and wanted.order == "stream_version":
+        if last < up_to and selection.order == "stream_version":
             return
-        if last < up_to and wanted.unbroken:
-            raise _gap(log, wanted, last + 1, f"nothing up to {up_to}")
+        if last < up_to and selection.is_gapless:
+            raise _gap(log, selection, last + 1, f"nothing up to {up_to}")
         last = up_to
 
 
-def _gap(log: EventLog, wanted: Selection, missing: int, found: str) -> DamagedLogError:
-    what = "position" if wanted.condition == "true" else f"{wanted.condition}: stream version"
+def _gap(log: EventLog, selection: Selection, missing: int, found: str) -> DamagedLogError:
+    what = "position" if selection.condition == "true" else f"{selection.condition}: stream version"
     return DamagedLogError(
         f"The log {log.url} has a gap: {what} {missing} is missing ({found}). Run `refold events verify`, and restore "
         "what it names from a backup of the store."
@@ -146,15 +148,15 @@ def _gap(log: EventLog, wanted: Selection, missing: int, found: str) -> DamagedL
 
 
 def _read_window(
-    log: EventLog, schemas: _Schemas, head: Head, wanted: Selection, after: int, up_to: int
+    log: EventLog, schemas: _Schemas, head: Head, selection: Selection, after: int, up_to: int
 ) -> Iterator[RecordedEvent]:
     def where(base: int = 0) -> str:
-        base = base if wanted.order == "position" else 0
-        return f"{wanted.condition} AND {wanted.order} > {after - base} AND {wanted.order} <= {up_to - base}"
+        base = base if selection.order == "position" else 0
+        return f"{selection.condition} AND {selection.order} > {after - base} AND {selection.order} <= {up_to - base}"
 
-    segments = filter(wanted.segment, live_segments(head))
-    tail = [info for info in head.tail if info.import_id is None and wanted.commit(info)]
-    if wanted.order == "position":
+    segments = filter(selection.segment, live_segments(head))
+    tail = [info for info in head.tail if info.import_id is None and selection.commit(info)]
+    if selection.order == "position":
         segments = filter(lambda s: overlaps(s, after, up_to), segments)
         tail = [info for info in tail if info.last_position > after and info.first_position <= up_to]
     parts = _segment_scans(log, schemas, segments, where)
@@ -164,18 +166,18 @@ def _read_window(
             f"SELECT {_ENVELOPE_SQL}, false AS typed, payload "
             f"FROM read_parquet({files}, hive_partitioning = false) WHERE {where()}"
         )
-    return _events(log, schemas, f"{' UNION ALL '.join(parts)} ORDER BY {wanted.order}") if parts else iter(())
+    return _events(log, schemas, f"{' UNION ALL '.join(parts)} ORDER BY {selection.order}") if parts else iter(())
 
 
 class _Schemas:
-    """The schema of every shape that is read; one that the registry does not know has its segments' own."""
+    """The Arrow schema of every event type and schema version; for an undeclared one, that of its segments."""
 
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
         self._from_files: dict[SchemaKey, pa.Schema] = {}
 
     def of_segments(self, schema_key: SchemaKey, path: Path) -> pa.Schema:
-        """Give the schema of typed segments, of which ``path`` is one."""
+        """Return the schema of typed segments, of which ``path`` is one."""
         if self._registry.knows(schema_key):
             return self._registry.schema(*schema_key)
         if schema_key not in self._from_files:
@@ -183,7 +185,7 @@ class _Schemas:
         return self._from_files[schema_key]
 
     def payload(self, schema_key: SchemaKey, text: str, *, typed: bool) -> dict[str, Any]:
-        """Turn a payload's JSON text into Python values; what fits no contract is shown as it is."""
+        """Convert a payload's JSON text to Python values; one that matches no contract is returned as it is."""
         value = orjson.loads(text) if typed else _parsed(text)
         if typed:
             return from_json(value, self._from_files.get(schema_key) or self._registry.schema(*schema_key))
@@ -229,7 +231,7 @@ def _segment_scans(
 
 
 def _payload_text(schema: pa.Schema) -> str:
-    """Write the payload's columns as the JSON text that ``from_json`` takes: decimals and times as text."""
+    """Return SQL for the payload's columns as JSON text for ``from_json``: decimals and times as text."""
     fields = [f"{literal(f.name)}: {_text(quote(f.name), f.type)}" for f in schema]
     return f"to_json({{{', '.join(fields)}}})::VARCHAR" if fields else "'{}'"
 
@@ -239,7 +241,7 @@ def _text(expression: str, dtype: pa.DataType) -> str:
     plain = _sql_type(
         dtype, lambda t: duckdb_type(t) if pt.is_integer(t) or pt.is_floating(t) or pt.is_boolean(t) else "VARCHAR"
     )
-    # Times are written in UTC with their offset, also those whose column has no zone: as in a commit.
+    # Times are written in UTC with their offset, also those of columns without a time zone, as in a commit.
     zone_first = f"CAST({expression} AS {zoned})" if _has_naive_time(dtype) else expression
     return f"CAST({zone_first} AS {plain})"
 
@@ -272,8 +274,8 @@ def _events(log: EventLog, schemas: _Schemas, query: str) -> Iterator[RecordedEv
         except duckdb.Error as error:
             if "No space left" in str(error):
                 raise StoreError(
-                    f"No room is left in {tempfile.gettempdir()} to sort events of {log.url}. Set TMPDIR to a larger "
-                    "disk."
+                    f"Sorting events of {log.url} has filled the disk of {tempfile.gettempdir()}. Set TMPDIR to a "
+                    "larger disk."
                 ) from error
             raise DamagedLogError(
                 f"The log {log.url} cannot be read: {first_line(error)} Run `refold events verify`, and restore the "
@@ -291,15 +293,15 @@ def _recorded(schemas: _Schemas, rows: Iterable[tuple[Any, ...]]) -> Iterator[Re
 
 def _cursor() -> duckdb.DuckDBPyConnection:
     cursor = _database(os.getpid()).cursor()
-    cursor.execute("SET TimeZone = 'UTC'")  # a cursor has settings of its own
+    cursor.execute("SET TimeZone = 'UTC'")  # cursors do not inherit settings
     return cursor
 
 
 @functools.cache
 def _database(_process: int) -> duckdb.DuckDBPyConnection:
-    """Open the database that sorts; it is kept, since opening one takes longer than reading a stream.
+    """Open the database that sorts; kept for the process, since opening one takes longer than reading a stream.
 
-    A forked process has its own: DuckDB's threads do not live on in it.
+    A forked process opens its own, since DuckDB's threads do not survive a fork.
     """
     folder = PrivateFolder("refold-read-")
     atexit.register(_remove, folder, os.getpid())

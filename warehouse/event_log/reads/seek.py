@@ -1,8 +1,8 @@
-"""Finding a place in the log: where it stood at a position, or at a moment, by a few commit footers.
+"""Finding a place in the log by position or by time, from a few commit footers.
 
-Commits are numbered without gaps, and neither their positions nor their ``recorded_at`` ever decrease: so both are
-found by halving. Events of a bulk import carry the start of the import as their own ``recorded_at``; what counts here
-is that of the commit, which is when everybody could see them.
+Commit numbers have no gaps, and positions and ``recorded_at`` of commits never decrease, so a binary search finds both.
+Events of a bulk import have the start of the import as their ``recorded_at``; the search uses that of the commit, which
+is when they became visible.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ class Place:
     """A place in the log.
 
     Attributes:
-        position: of the last event before it.
-        commit_number: of the commit that holds that event, though it may go on behind the place.
-        recorded_at: when that commit was recorded, RFC 3339.
+        position: position of the last event before it.
+        commit_number: number of the commit that holds that event; the commit may extend beyond the place.
+        recorded_at: time at which that commit was recorded, RFC 3339.
     """
 
     position: int
@@ -34,41 +34,41 @@ class Place:
 
 
 def find_place(log: EventLog, registry: Registry, text: str) -> Place:
-    """Find a place as a user names it: a position, or a moment in RFC 3339 with its offset from UTC.
+    """Find the place that a text names: a position, or a time in RFC 3339 with its offset from UTC.
 
     Raises:
-        UsageError: it is neither, or the log has no such place.
-        EmptyLogError: the log has no place at all.
+        UsageError: the text is neither, or the log has no such place.
+        EmptyLogError: the log has no events.
     """
     if text.strip().isdecimal():
         return find_position(log, registry, int(text))
     try:
-        moment = datetime.fromisoformat(text.strip())
+        time = datetime.fromisoformat(text.strip())
     except ValueError as error:
         raise UsageError(
-            f"{text!r} is neither a position nor a moment. Give a number, or a time such as 2026-01-31T12:00:00Z."
+            f"{text!r} is neither a position nor a time. Give a number, or a time such as 2026-01-31T12:00:00Z."
         ) from error
-    if moment.tzinfo is None:
-        raise UsageError(f"{text!r} does not say in which time zone. Add Z for UTC, or an offset such as +01:00.")
-    return find_moment(log, moment)
+    if time.tzinfo is None:
+        raise UsageError(f"{text!r} has no time zone. Add Z for UTC, or an offset such as +01:00.")
+    return find_time(log, time)
 
 
 def find_position(log: EventLog, registry: Registry, position: int) -> Place:
-    """Find the place behind an event.
+    """Find the place after an event.
 
     Args:
         log: the log.
-        registry: the contracts; needed where the event's commit was deleted after sealing.
-        position: of the event.
+        registry: the contracts; used if the event's commit was deleted after it was sealed.
+        position: position of the event.
 
     Raises:
         UsageError: there is no such event.
-        EmptyLogError: there is none at all.
+        EmptyLogError: the log has no events.
     """
     sealed = log.manifest()
     end = _end(log, sealed)
     if not 1 <= position <= end.position:
-        raise UsageError(f"The log {log.url} has no position {position:,}: it goes from 1 to {end.position:,}.")
+        raise UsageError(f"The log {log.url} has no position {position:,}: give one from 1 to {end.position:,}.")
     number = 1 + _last(log, end.commit_number - 1, lambda info: info.last_position < position)
     info = log.commit_info(number)
     if info is not None and info.first_position <= position:
@@ -79,35 +79,33 @@ def find_position(log: EventLog, registry: Registry, position: int) -> Place:
     return Place(position, event.commit_number, event.recorded_at.isoformat())
 
 
-def find_moment(log: EventLog, moment: datetime) -> Place:
-    """Find the place behind the last commit that was recorded at or before a moment.
+def find_time(log: EventLog, time: datetime) -> Place:
+    """Find the place after the last commit that was recorded at or before a time.
 
     Args:
         log: the log.
-        moment: with a time zone.
+        time: the time, with a time zone.
 
     Raises:
-        UsageError: nothing was recorded by then, or those commits were deleted.
-        EmptyLogError: nothing was ever recorded.
+        UsageError: nothing had been recorded by then, or those commits were deleted.
+        EmptyLogError: the log has no events.
     """
     sealed = log.manifest()
     end = _end(log, sealed)
-    number = _last(log, end.commit_number, lambda info: info.recorded_at <= moment)
+    number = _last(log, end.commit_number, lambda info: info.recorded_at <= time)
     if (info := log.commit_info(number)) is not None:
         return _place(info)
-    if number == sealed.sealed_commit and number and datetime.fromisoformat(sealed.recorded_at) <= moment:
+    if number == sealed.sealed_commit and number and datetime.fromisoformat(sealed.recorded_at) <= time:
         return _sealed_place(sealed)
     oldest = log.commit_info(number + 1)
     recorded = f"commit {number + 1} was recorded at {oldest.recorded_at.isoformat()}" if oldest else "none is left"
     if number == 0:
         raise UsageError(
-            f"Nothing was recorded in the log {log.url} at or before {moment.isoformat()}: {recorded}. Give a later "
-            "time."
+            f"The log {log.url} has no events recorded at or before {time.isoformat()}: {recorded}. Give a later time."
         )
     raise UsageError(
-        f"Where the log {log.url} stood at {moment.isoformat()} cannot be told any more: "
-        f"commits up to {number} were deleted after they had been sealed, and {recorded}. Give a later time, or a "
-        "position; events themselves are all there."
+        f"The position of the log {log.url} at {time.isoformat()} is no longer known: commits up to {number} were "
+        f"deleted after they had been sealed, and {recorded}. Give a later time, or a position; no event was deleted."
     )
 
 
@@ -116,7 +114,7 @@ def _end(log: EventLog, sealed: Manifest) -> Place:
     if last is not None:
         return _place(last)
     if sealed.sealed_position == 0:
-        raise EmptyLogError(f"The log {log.url} holds no events, so there is no place in it. Append some first.")
+        raise EmptyLogError(f"The log {log.url} has no events, so it has no such place. Append some first.")
     return _sealed_place(sealed)
 
 
@@ -129,9 +127,9 @@ def _sealed_place(sealed: Manifest) -> Place:
 
 
 def _last(log: EventLog, number: int, holds: Callable[[CommitInfo], bool]) -> int:
-    """Find the last commit, up to a number, of which something holds that holds of all before; 0 if of none.
+    """Return the last commit, up to a number, for which a monotone condition holds; 0 if there is none.
 
-    It is taken to hold of deleted ones, which are older than all others.
+    The condition is assumed to hold for deleted commits, which are older than all others.
     """
     last, beyond = 0, number + 1
     while beyond - last > 1:

@@ -1,7 +1,7 @@
-"""What a log holds, in numbers: events and bytes of every event type and schema version, streams, what is not sealed.
+"""Statistics of a log: events and bytes of every event type and schema version, streams, unsealed events.
 
-Sealed history is counted from the manifest alone. Commits that are not sealed yet are scanned, since their footers do
-not tell event types; runs of stream heads are opened only where streams may be in several of them.
+Sealed history is counted from the manifest alone. Unsealed commits are scanned, since their footers have no event
+types; runs of stream heads are opened only where streams may be in several of them.
 """
 
 from __future__ import annotations
@@ -24,25 +24,25 @@ from refold.warehouse.event_log.log import EventLog, Head
 from refold.warehouse.event_log.manifest import HeadsRun, Segment
 from refold.warehouse.event_log.reads.scan import from_microseconds, live_segments
 
-_FILES_AT_ONCE = 2_000
+_FILES_PER_QUERY = 2_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SchemaStats:
-    """What a log holds of one event type in one schema version.
+    """Statistics of one event type and schema version.
 
     Attributes:
         event_type: the event type.
         schema_version: the schema version.
-        events: how many events.
-        bytes: size of their segments; of events not sealed yet, the length of their payloads.
-        first_position: of the first of them.
-        last_position: of the last of them.
-        first_recorded_at: when the earliest was recorded; None if its segment is too old to tell.
-        last_recorded_at: when the latest was.
-        segments: how many segments hold them.
-        untyped: how many of the events are in raw segments, because they fitted no contract when they were sealed.
-        unsealed: how many of the events are in commits that are not sealed yet.
+        events: number of events.
+        bytes: size of their segments; for unsealed events, the length of their payloads.
+        first_position: position of the first event.
+        last_position: position of the last event.
+        first_recorded_at: earliest ``recorded_at``; None if a segment was written before segments had it.
+        last_recorded_at: latest ``recorded_at``; None in the same case.
+        segments: number of segments.
+        untyped: number of events in untyped segments, because they matched no contract when they were sealed.
+        unsealed: number of events in unsealed commits.
     """
 
     event_type: str
@@ -65,18 +65,18 @@ class SchemaStats:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LogStats:
-    """What a log holds.
+    """Statistics of a log.
 
     Attributes:
-        schemas: numbers of every event type and schema version, sorted.
-        events: how many events in all.
-        bytes: sum over the shapes.
-        streams: how many streams.
+        schemas: statistics of every event type and schema version, sorted.
+        events: number of events.
+        bytes: sum of the bytes of ``schemas``.
+        streams: number of streams.
         commits: number of the last commit.
-        segments: how many segments are live.
-        sealed_position: up to where the log is sealed.
-        unsealed_commits: how many commits are not sealed yet.
-        unsealed_events: how many events are in them.
+        segments: number of live segments.
+        sealed_position: position up to which the log is sealed.
+        unsealed_commits: number of unsealed commits.
+        unsealed_events: number of events in unsealed commits.
     """
 
     schemas: tuple[SchemaStats, ...]
@@ -91,14 +91,14 @@ class LogStats:
 
 
 def stats(log: EventLog, *, head: Head | None = None) -> LogStats:
-    """Count what a log holds.
+    """Count the events and streams of a log.
 
     Args:
         log: the log.
-        head: the end of the log, if the caller has it at hand.
+        head: the end of the log, if the caller has it.
 
     Raises:
-        DamagedLogError: a commit that is not sealed yet, or a run of stream heads, is missing or truncated.
+        DamagedLogError: an unsealed commit or a run of stream heads is missing or truncated.
 
     Example:
         >>> import tempfile
@@ -111,7 +111,7 @@ def stats(log: EventLog, *, head: Head | None = None) -> LogStats:
         ...     log = create_log(folder, domain_name="doors")
         ...     appended = Appender(log, Registry(events=[DoorOpened])).append("door-1", [DoorOpened(door="front")])
         ...     found = stats(log)
-        >>> found.events, found.streams, found.shapes[0].event_type
+        >>> found.events, found.streams, found.schemas[0].event_type
         (1, 1, 'DoorOpened')
     """
     head = head or log.head()
@@ -163,8 +163,8 @@ def _time(text: str) -> datetime | None:
 def _of_tail(connection: duckdb.DuckDBPyConnection, log: EventLog, head: Head) -> list[SchemaStats]:
     numbers = [info.number for info in head.tail if info.import_id is None]
     found = []
-    for i in range(0, len(numbers), _FILES_AT_ONCE):
-        files = files_literal(log.commit_paths(numbers[i : i + _FILES_AT_ONCE]))
+    for i in range(0, len(numbers), _FILES_PER_QUERY):
+        files = files_literal(log.commit_paths(numbers[i : i + _FILES_PER_QUERY]))
         rows = connection.execute(
             "SELECT event_type, schema_version, count(*), sum(strlen(payload)), min(position), max(position), "
             "epoch_us(min(recorded_at)), epoch_us(max(recorded_at)) "

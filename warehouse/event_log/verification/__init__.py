@@ -1,1 +1,1 @@
-"""Verification of a log: commits, segments, and what was found."""
+"""Verification of a log: checks of commits, segments, streams and positions, and the findings."""

@@ -1,4 +1,4 @@
-"""What a check of the log found wrong: each finding says what, where, and what to do."""
+"""Findings of a verification: each says what is wrong, where, and what to do."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 _MAX_PER_KIND = 20
+MAX_EXAMPLES = 20
+"""Findings of one query: a damaged log may have millions, and a few show what happened."""
 RESTORE = "Restore the object from a backup of the store."
 
 
@@ -16,7 +18,7 @@ class Finding:
     Attributes:
         kind: ``manifest``, ``commit``, ``segment``, ``schema``, ``stream``, ``heads``, ``position`` or ``event_id``.
         where: the object, stream or position.
-        what: what was expected, and what was found.
+        what: what is expected, and what was found.
         advice: what to do.
     """
 
@@ -31,12 +33,12 @@ class Finding:
 
 @dataclass(slots=True)
 class Findings:
-    """Collects findings, the first of each kind, and what could not be checked because of them.
+    """Collects the first findings of each kind, and what could not be checked because of them.
 
     Attributes:
         found: the findings so far.
         unchecked: what could not be checked.
-        left_out: how many more there were of each kind.
+        left_out: number of further findings of each kind.
     """
 
     found: list[Finding] = field(default_factory=list)
@@ -44,13 +46,13 @@ class Findings:
     left_out: Counter[str] = field(default_factory=Counter)
 
     def add(self, kind: str, where: str, what: str, advice: str = RESTORE) -> None:
-        """Note a finding."""
+        """Add a finding."""
         if sum(f.kind == kind for f in self.found) < _MAX_PER_KIND:
             self.found.append(Finding(kind, where, what, advice))
         else:
             self.left_out[kind] += 1
 
     def skip(self, what: str) -> None:
-        """Note what cannot be checked."""
+        """Record that something cannot be checked."""
         if what not in self.unchecked:
             self.unchecked.append(what)

@@ -1,8 +1,8 @@
-"""Verifying a log: every object is what manifest and commits say, and no event is missing, double or out of place.
+"""Verification of a log: every object matches manifest and commits; no event is missing, duplicate or misplaced.
 
-Commits first, by their footers; then bucket by bucket the segments, the streams in them and the stream heads; then
-positions and event ids of the whole log. Memory stays bounded: what is large is sorted and grouped by DuckDB, which
-spills to disk. A damaged object is one finding, and what cannot be checked without it is told, not guessed.
+The steps are: the footers of all commits; bucket by bucket the segments, the streams in them and the stream heads; the
+positions and event ids of the whole log. Memory is bounded: DuckDB sorts and groups what is large, and spills to disk.
+A damaged object is one finding; what cannot be checked without it is reported as unchecked.
 """
 
 from __future__ import annotations
@@ -10,13 +10,19 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
+
+import duckdb
 
 from refold.event_schemas import Registry
 from refold.warehouse.engine.connections import connect
 from refold.warehouse.event_log.log import EventLog, Head
-from refold.warehouse.event_log.manifest import Manifest
+from refold.warehouse.event_log.manifest import Manifest, Segment
+from refold.warehouse.event_log.reads.scan import live_segments
 from refold.warehouse.event_log.verification.check_commits import check_commits, check_manifest
+from refold.warehouse.event_log.verification.check_positions import PositionCheck
 from refold.warehouse.event_log.verification.check_segments import SegmentCheck
+from refold.warehouse.event_log.verification.check_streams import StreamCheck
 from refold.warehouse.event_log.verification.findings import Finding, Findings
 
 _MEMORY = "1GB"
@@ -24,15 +30,15 @@ _MEMORY = "1GB"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verification:
-    """What a check of the log saw.
+    """The result of a verification.
 
     Attributes:
-        events: how many events.
-        streams: how many streams.
-        commits: how many commit objects.
-        segments: how many live segments.
+        events: number of events.
+        streams: number of streams.
+        commits: number of commit objects.
+        segments: number of live segments that can be read.
         findings: what is wrong; at most twenty of a kind.
-        more: how many further findings there were.
+        more: number of further findings.
         unchecked: what could not be checked because of them.
     """
 
@@ -53,16 +59,16 @@ class Verification:
 def verify(
     log: EventLog, registry: Registry, *, report: Callable[[int, int], None] = lambda _done, _planned: None
 ) -> Verification:
-    """Check a whole log; it reads everything and changes nothing.
+    """Check a whole log; this reads everything and changes nothing.
 
     Args:
-        log: the log; appends and seals may go on, what they add is checked the next time.
-        registry: the contracts, which segments must fit.
-        report: called with steps done and steps planned; a step is a bucket, or a pass over commits, positions or
-            event ids.
+        log: the log. Appends and seals may continue; the next verification checks what they add.
+        registry: the contracts of the segments.
+        report: called with completed and planned steps; a step is a bucket, or a pass over commits, positions or event
+            ids.
 
     Raises:
-        StoreError: the store cannot be read at all.
+        StoreError: the store cannot be read.
 
     Example:
         >>> import tempfile
@@ -77,38 +83,62 @@ def verify(
         ...     verify(log, registry).sound
         True
     """
-    found = Findings()
+    findings = Findings()
     planned = log.bucket_count + 3
     report(0, planned)
     with (
         tempfile.TemporaryDirectory(prefix="refold-") as folder,
         connect(memory_limit=_MEMORY, temp_directory=folder) as connection,
     ):
-        sealed = check_manifest(log, found)
-        commits = check_commits(connection, log, sealed or Manifest(), found)
+        sealed = check_manifest(log, findings)
+        commits = check_commits(connection, log, sealed or Manifest(), findings)
         connection.register("_commits", commits.ranges)
-        check = SegmentCheck(connection, log, registry, Head(sealed or Manifest(), commits.tail), found)
+        head = Head(sealed or Manifest(), commits.tail)
         if sealed is None:
-            found.skip("segments, streams and positions, since the manifest cannot be read")
+            findings.skip("segments, streams and positions, since the manifest cannot be read")
+            segments, events, streams = 0, 0, 0
         else:
-            _check_segments(check, report, planned)
+            segments, events, streams = _check_events(connection, log, registry, head, findings, report)
     report(planned, planned)
     return Verification(
-        events=check.events,
-        streams=check.streams,
+        events=events,
+        streams=streams,
         commits=len(commits.ranges),
-        segments=len(check.readable),
-        findings=tuple(found.found),
-        more=found.left_out.total(),
-        unchecked=tuple(found.unchecked),
+        segments=segments,
+        findings=tuple(findings.found),
+        more=findings.left_out.total(),
+        unchecked=tuple(findings.unchecked),
     )
 
 
-def _check_segments(check: SegmentCheck, report: Callable[[int, int], None], planned: int) -> None:
-    for bucket in range(check.log.bucket_count):
+def _check_events(
+    connection: duckdb.DuckDBPyConnection,
+    log: EventLog,
+    registry: Registry,
+    head: Head,
+    findings: Findings,
+    report: Callable[[int, int], None],
+) -> tuple[int, int, int]:
+    """Check segments, streams, positions and event ids; return the numbers of segments, events and streams."""
+    segment_check = SegmentCheck(connection, log, registry, findings)
+    stream_check = StreamCheck(connection, log, head, findings)
+    readable: list[tuple[Segment, Path]] = []
+    complete, events, streams = True, 0, 0
+    planned = log.bucket_count + 3
+    for bucket in range(log.bucket_count):
         report(1 + bucket, planned)
-        check.bucket(bucket)
+        live = [s for s in live_segments(head) if s.bucket == bucket]
+        segments = [(s, path) for s in live if (path := segment_check.check(s)) is not None]
+        readable += segments
+        if len(segments) < len(live):
+            complete = False
+            findings.skip(f"streams and stream heads of bucket {bucket}, since a segment of it is damaged")
+            continue
+        counts = stream_check.check(bucket, segments)
+        events, streams = events + counts[0], streams + counts[1]
+    position_check = PositionCheck(connection, head.position, readable, complete, findings)
     report(planned - 2, planned)
-    check.positions()
+    position_check.check_positions()
     report(planned - 1, planned)
-    check.event_ids()
+    position_check.check_event_ids()
+    return len(readable), events, streams

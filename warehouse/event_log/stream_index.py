@@ -1,0 +1,100 @@
+"""The versions of all streams, and the end of the log, as an appender last read them."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from refold.warehouse.event_log.commit import CommitInfo
+from refold.warehouse.event_log.heads import SealedHeads
+from refold.warehouse.event_log.log import EventLog, Head
+from refold.warehouse.event_log.manifest import Manifest
+
+_PRUNE_TAIL_ABOVE = 100_000
+"""Streams in memory beyond which the index reads the newest manifest, to drop those that a seal has covered."""
+
+
+class StreamIndex:
+    """Maps streams to versions: those of unsealed commits in memory, those of sealed ones by lookup in their files.
+
+    One thread at a time may change it; :meth:`version` may be called beside it.
+
+    Args:
+        log: the log; it is read at the first use.
+
+    Attributes:
+        is_loaded: whether the log was read.
+        number: number of the last commit read.
+        position: last position of that commit.
+        recorded_at: time at which that commit was recorded.
+    """
+
+    number: int
+    position: int
+    recorded_at: datetime
+
+    def __init__(self, log: EventLog) -> None:
+        self._log = log
+        self.is_loaded = False
+        self._sealed: SealedHeads
+        self._tail: dict[str, tuple[int, int]] = {}
+        self._commits_of: dict[str, list[CommitInfo]] = {}
+        self._imports: list[CommitInfo] = []
+        self._prune_above = _PRUNE_TAIL_ABOVE
+
+    def load(self) -> None:
+        """Read the end of the log, unless that was done.
+
+        Raises:
+            DamagedLogError: a commit is missing.
+        """
+        if self.is_loaded:
+            return
+        head = self._log.head()
+        self._log.check_end(head)
+        self._sealed = SealedHeads(self._log, head.sealed)
+        self.number, self.position = head.sealed.sealed_commit, head.sealed.sealed_position
+        self.recorded_at = datetime.fromisoformat(head.sealed.recorded_at or "1970-01-01T00:00:00+00:00")
+        self._tail.clear()
+        self._commits_of.clear()
+        self._imports.clear()
+        for info in head.tail:
+            self.add(info)
+        self.is_loaded = True
+
+    def catch_up(self) -> None:
+        """Read the commits that are new."""
+        self.load()
+        for info in self._log.commits_after(self.number):
+            self.add(info)
+
+    def add(self, info: CommitInfo) -> None:
+        """Add the next commit. Its number comes last, so that a commit is read again if an earlier step fails."""
+        if info.import_id is not None or len(self._tail) > self._prune_above:
+            self._prune([*self._imports, info] if info.import_id is not None else self._imports)
+        for stream_id, version in info.heads.items():
+            self._tail[stream_id] = (version, info.number)
+            self._commits_of.setdefault(stream_id, []).append(info)
+        self.number, self.position, self.recorded_at = info.number, info.last_position, info.recorded_at
+
+    def version(self, stream_id: str) -> int:
+        """Return a stream's last version; 0 if it has no events."""
+        known = self._tail.get(stream_id)
+        return known[0] if known else self._sealed.version(stream_id)
+
+    def head_of(self, stream_id: str) -> Head:
+        """Return the end of the log with only those unsealed commits that may hold events of a stream."""
+        sealed = self._log.manifest()
+        tail = [*self._imports, *self._commits_of.get(stream_id, ())]
+        return Head(sealed, tuple(sorted((i for i in tail if i.number > sealed.sealed_commit), key=lambda i: i.number)))
+
+    def _prune(self, imports: list[CommitInfo]) -> None:
+        """Drop what a newer manifest covers; heads of unsealed bulk imports are looked up like sealed ones."""
+        manifest = self._log.manifest()
+        sealed = manifest.sealed_commit
+        self._imports = [info for info in imports if info.number > sealed]
+        runs = (*manifest.heads, *(run for info in self._imports for run in info.heads_runs))
+        self._sealed = SealedHeads(self._log, Manifest(heads=runs))
+        self._tail = {s: (v, n) for s, (v, n) in self._tail.items() if n > sealed}
+        kept = {s: [info for info in infos if info.number > sealed] for s, infos in self._commits_of.items()}
+        self._commits_of = {s: infos for s, infos in kept.items() if infos}
+        self._prune_above = max(_PRUNE_TAIL_ABOVE, 2 * len(self._tail))

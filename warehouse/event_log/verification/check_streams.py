@@ -1,0 +1,164 @@
+"""Checks of one bucket's rows: streams without gaps, in their bucket, in the right commit, and at their heads."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import duckdb
+
+from refold.event_schemas import DamagedLogError
+from refold.warehouse.engine.sql import first_line
+from refold.warehouse.event_log.heads import files_literal, heads_path
+from refold.warehouse.event_log.log import EventLog, Head
+from refold.warehouse.event_log.manifest import HeadsRun, Segment
+from refold.warehouse.event_log.verification.findings import MAX_EXAMPLES, Findings
+
+# One sorted pass finds gaps, duplicates, a wrong first version, and versions that run against positions.
+_WRONG_VERSIONS = f"""
+SELECT stream_id, stream_version, version_before, position, position_before
+FROM (
+    SELECT
+        stream_id, stream_version, position,
+        lag(stream_version, 1, 0) OVER stream AS version_before,
+        lag(position, 1, 0) OVER stream AS position_before
+    FROM _rows
+    WINDOW stream AS (PARTITION BY stream_id ORDER BY stream_version, position)
+)
+WHERE stream_version <> version_before + 1 OR position <= position_before
+ORDER BY ALL
+LIMIT {MAX_EXAMPLES}
+"""
+_WRONG_COMMITS = f"""
+SELECT r.commit_number, min(r.position), any_value(c.first), any_value(c.last)
+FROM _rows r JOIN _commits c ON r.commit_number = c.number
+WHERE r.position NOT BETWEEN c.first AND c.last
+GROUP BY ALL
+ORDER BY ALL
+LIMIT {MAX_EXAMPLES}
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class StreamCheck:
+    """Checks the rows of one bucket at a time.
+
+    Attributes:
+        connection: DuckDB connection with the tables ``_tail`` and ``_commits``.
+        log: the log.
+        head: manifest and commits of the log.
+        findings: collects what is wrong.
+    """
+
+    connection: duckdb.DuckDBPyConnection
+    log: EventLog
+    head: Head
+    findings: Findings
+
+    def check(self, bucket: int, segments: Sequence[tuple[Segment, Path]]) -> tuple[int, int]:
+        """Check streams and stream heads of a bucket.
+
+        Args:
+            bucket: the bucket.
+            segments: all its segments, with their paths.
+
+        Returns:
+            The number of its events and of its streams.
+        """
+        self._load(bucket, segments)
+        self._check_buckets(bucket)
+        self._check_versions()
+        self._check_commits(bucket)
+        self._check_heads("the manifest", bucket, self.head.sealed.heads, "source = 0")
+        for info in (i for i in self.head.tail if i.import_id is not None):
+            self._check_heads(f"commit {info.number}", bucket, info.heads_runs, f"source = {info.number}")
+        [counts] = self.connection.execute("SELECT count(*), count(DISTINCT stream_id) FROM _rows").fetchall()
+        return counts
+
+    def _load(self, bucket: int, segments: Sequence[tuple[Segment, Path]]) -> None:
+        """Load the bucket's rows into ``_rows``; ``source`` is 0 for sealed rows, else their commit number."""
+        scans = [
+            f"SELECT stream_id, stream_version, position + {s.position_base}, commit_number + {s.commit_base}, "
+            f"{s.commit_base if s.commit_base > self.head.sealed.sealed_commit else 0} "
+            f"FROM read_parquet({files_literal([path])}, hive_partitioning = false)"
+            for s, path in segments
+        ]
+        scans.append(
+            "SELECT stream_id, stream_version, position, commit_number, commit_number "
+            f"FROM _tail WHERE bucket = {bucket}"
+        )
+        self.connection.execute(
+            "CREATE OR REPLACE TEMP TABLE _rows(stream_id, stream_version, position, commit_number, source) AS "
+            + " UNION ALL ".join(scans)
+        )
+
+    def _check_buckets(self, bucket: int) -> None:
+        for stream_id, expected, position in self.connection.execute(
+            f"SELECT stream_id, md5_number_lower(stream_id) % {self.log.bucket_count} AS expected, min(position) "
+            f"FROM _rows GROUP BY stream_id HAVING expected <> {bucket} ORDER BY ALL LIMIT {MAX_EXAMPLES}"
+        ).fetchall():
+            self.findings.add(
+                "stream", f"stream {stream_id!r}", f"in bucket {bucket}, expected {expected} (position {position})"
+            )
+
+    def _check_versions(self) -> None:
+        for stream_id, version, before, position, position_before in self.connection.execute(
+            _WRONG_VERSIONS
+        ).fetchall():
+            if version == before:
+                what = f"two events have version {version}, at positions {position_before} and {position}"
+            elif version != before + 1:
+                what = f"version {before + 1} is missing before version {version} at position {position}"
+            else:
+                what = f"version {version} is at position {position}, before version {before} at {position_before}"
+            self.findings.add("stream", f"stream {stream_id!r}", what)
+
+    def _check_commits(self, bucket: int) -> None:
+        for number, position, first, last in self.connection.execute(_WRONG_COMMITS).fetchall():
+            what = f"its commit_number is {number}, but that commit holds positions {first} to {last}"
+            self.findings.add("position", f"position {position}, bucket {bucket}", what)
+
+    def _check_heads(self, owner: str, bucket: int, runs: Iterable[HeadsRun], condition: str) -> None:
+        """Compare the runs of stream heads of a manifest or an import with the rows that they cover."""
+        runs = [r for r in runs if r.bucket == bucket]
+        paths = [path for run in runs if (path := self._run_path(run)) is not None]
+        if len(paths) < len(runs):
+            self.findings.skip(f"stream heads of bucket {bucket} in {owner}")
+            return
+        empty = "SELECT stream_id, stream_version FROM _rows WHERE false"
+        listed = f"SELECT stream_id, stream_version FROM read_parquet({files_literal(paths)})" if paths else empty
+        rows = self.connection.execute(f"""
+            SELECT stream_id, h.version, r.version
+            FROM (SELECT stream_id, max(stream_version) AS version FROM ({listed}) GROUP BY 1) h
+            FULL JOIN (SELECT stream_id, max(stream_version) AS version FROM _rows WHERE {condition} GROUP BY 1) r
+            USING (stream_id)
+            WHERE h.version IS DISTINCT FROM r.version
+            ORDER BY ALL
+            LIMIT {MAX_EXAMPLES}
+        """).fetchall()
+        for stream_id, version, real in rows:
+            self.findings.add(
+                "heads",
+                f"stream {stream_id!r}",
+                f"the stream heads of {owner} have version {version}, its events have {real} (bucket {bucket})",
+                "Restore the runs of stream heads of this bucket from a backup of the store.",
+            )
+
+    def _run_path(self, run: HeadsRun) -> Path | None:
+        where = f"{self.log.url}/{run.key}"
+        try:
+            path = heads_path(self.log, run)
+            size = path.stat().st_size
+            [(rows,)] = self.connection.execute(
+                f"SELECT count(stream_version) FROM read_parquet({files_literal([path])})"
+            ).fetchall()
+        except DamagedLogError:
+            self.findings.add("heads", where, "missing, but the manifest names it")
+        except duckdb.Error as error:
+            self.findings.add("heads", where, f"it cannot be read: {first_line(error)}")
+        else:
+            if (rows, size) == (run.rows, run.bytes):
+                return path
+            self.findings.add("heads", where, f"rows and bytes are {(rows, size)}, expected {(run.rows, run.bytes)}")
+        return None
