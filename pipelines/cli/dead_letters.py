@@ -19,7 +19,7 @@ from refold.pipelines.cli.support.invocation import (
 if TYPE_CHECKING:
     from refold.event_schemas import RecordedEvent
     from refold.warehouse.event_log.log import EventLog
-    from refold.warehouse.read_models.dead_letters.dead_letters import DeadLetter, LetterGroup
+    from refold.warehouse.read_models.dead_letters.dead_letters import DeadLetter, DeadLetterGroup
     from refold.warehouse.read_models.dead_letters.retry import Retried
     from refold.warehouse.read_models.generations.generations import Generation
 
@@ -45,14 +45,14 @@ def list_letters(call: Invocation, read_model: str | None, limit: int) -> None:
     """
     from refold.pipelines.cli.support import output
     from refold.pipelines.cli.support.published import newest_generation, open_generation
-    from refold.warehouse.read_models.dead_letters.dead_letters import group_letters
+    from refold.warehouse.read_models.dead_letters.dead_letters import group_dead_letters
 
     if read_model:
         call.domain.read_model(read_model)
     generations = call.open_generations()
     newest = newest_generation(generations)
     with open_generation(generations, newest) as connection:
-        groups = group_letters(connection, read_model=read_model)
+        groups = group_dead_letters(connection, read_model=read_model)
     shown = groups[:limit] if limit else groups
     undecided, discarded = sum(g.events for g in groups), sum(g.discarded for g in groups)
     if call.json:
@@ -68,7 +68,7 @@ def list_letters(call: Invocation, read_model: str | None, limit: int) -> None:
         output.aside(f"The first {len(shown):,} of {len(groups):,} reasons; --limit 0 shows all.")
 
 
-def _print_groups(groups: list[LetterGroup]) -> None:
+def _print_groups(groups: list[DeadLetterGroup]) -> None:
     from refold.pipelines.cli.support import output
 
     rows = [
@@ -93,11 +93,11 @@ def show(call: Invocation, position: int) -> None:
     from refold.event_schemas import UsageError
     from refold.pipelines.cli.support.published import newest_generation
     from refold.warehouse.event_log.reads.read import read_positions
-    from refold.warehouse.read_models.dead_letters.dead_letters import published_letters
+    from refold.warehouse.read_models.dead_letters.dead_letters import published_dead_letters
 
     log, generations = call.open_log(), call.open_generations()
     newest = newest_generation(generations)
-    found = published_letters(generations, newest, positions=[position])
+    found = published_dead_letters(generations, newest, positions=[position])
     if not found:
         raise UsageError(
             f"Generation {newest.number} has no dead letter at position {position:,}. `refold dead-letters list` shows "
@@ -149,12 +149,12 @@ def retry(call: Invocation) -> None:
     """
     from refold.pipelines.cli.support import output
     from refold.pipelines.cli.support.published import newest_generation
-    from refold.warehouse.read_models.dead_letters.dead_letters import published_letters
-    from refold.warehouse.read_models.dead_letters.retry import compare_letters, plan_retry
+    from refold.warehouse.read_models.dead_letters.dead_letters import published_dead_letters
+    from refold.warehouse.read_models.dead_letters.retry import compare_dead_letters, plan_retry
 
     log, generations = call.open_log(), call.open_generations()
     newest = newest_generation(generations)
-    before = published_letters(generations, newest)
+    before = published_dead_letters(generations, newest)
     planned = plan_retry(log, call.domain, newest, before)
     published, after = newest, before
     if planned.read_models:
@@ -163,10 +163,10 @@ def retry(call: Invocation) -> None:
             f"{output.plural(planned.events, 'event')} to replay."
         )
         published = _rebuild(call, log, planned.read_models)
-        after = published_letters(generations, published)
+        after = published_dead_letters(generations, published)
     elif planned.letters:
         output.aside("No read model could take any of these events: mend the contract first. Nothing was rebuilt.")
-    retried = compare_letters(before, after)
+    retried = compare_dead_letters(before, after)
     if call.json:
         told = {"generation": published.number, "read_models": planned.read_models, "events": planned.events}
         output.print_json({**told, **{name: _documents(found) for name, found in asdict(retried).items()}})

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from refold.warehouse.event_log.log import EventLog
 from refold.warehouse.queries.readers import ReadSource
 from refold.warehouse.read_models.database import Checkpoint
-from refold.warehouse.read_models.lag import NOTHING_SHOWN, Lag, find_end
+from refold.warehouse.read_models.lag import NEVER_BUILT, Lag, find_end
 
 _log = logging.getLogger("refold.serve")
 
@@ -90,7 +90,7 @@ class LogTail:
     def refresh(self) -> None:
         """Find the end of the log, with a few reads of files or objects."""
         shown = self._source.standing()
-        at = Checkpoint(shown.position, shown.commit_number, shown.recorded_at) if shown else NOTHING_SHOWN
+        at = Checkpoint(shown.position, shown.commit_number, shown.recorded_at) if shown else NEVER_BUILT
         end = find_end(self._log)
         since = None
         if end.position > at.position:

@@ -28,7 +28,7 @@ def localbucket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture(params=["local", "memory", "moto", "localbucket"])
 def store(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ObjectStore:
-    """An empty object store of every kind in turn."""
+    """An empty object store of each kind; a new kind of store belongs into this list."""
     if request.param == "local":
         return open_store(str(tmp_path / "store"))
     if request.param == "memory":

@@ -19,7 +19,7 @@ from refold.warehouse.event_log import open_log
 
 @contextmanager
 def options_for(runner: str, arguments: Sequence[str]) -> Iterator[PipelineOptions]:
-    """Give the options of a runner; Dask's name a cluster of two processes that lives as long."""
+    """Yield the options of a runner; Dask's name a cluster of two processes that lives as long."""
     if runner != "dask":
         yield beam_options(None, arguments)
         return

@@ -1,4 +1,4 @@
-"""Real S3 servers on free loopback ports, and a proxy that does to their clients what networks and poor stores do."""
+"""Real S3 servers on free loopback ports, and a proxy with the faults of networks and unfit stores."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ CONFLICT = b"<Error><Code>ConditionalRequestConflict</Code><Message>A conflictin
 
 @contextmanager
 def moto_server(folder: Path) -> Iterator[str]:
-    """Run moto's S3: it honours conditions and names them in its answer, but checks first and sets then."""
+    """Run moto's S3: it honours conditions and names them in its response, but check and write are not atomic."""
     with _server(["moto.server", "-H", "127.0.0.1", "-p"], [], folder) as endpoint:
         yield endpoint
 
 
 @contextmanager
 def localbucket_server(folder: Path) -> Iterator[str]:
-    """Run localbucket: its conditional writes are one step; its refusal does not name the condition."""
+    """Run localbucket: its conditional writes are atomic, and its rejection does not name the condition."""
     data = folder / "data"
     data.mkdir()
     with _server(["localbucket", "--port"], [str(data)], folder) as endpoint:
@@ -87,7 +87,7 @@ def _wait_for(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
 
 @dataclass
 class Faults:
-    """What the proxy does wrong, and the requests that it saw.
+    """The faults of the proxy, and its requests.
 
     Attributes:
         ignore_conditions: the server never hears of ``If-None-Match``.
@@ -177,4 +177,4 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, format: str, *args: object) -> None:
-        """Say nothing: the requests are kept in ``faults``."""
+        """Log nothing: ``faults`` has the requests."""

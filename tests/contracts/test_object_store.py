@@ -1,4 +1,4 @@
-"""What every object store promises, over real stores of every kind."""
+"""The contract of every object store, over real stores of each kind."""
 
 from __future__ import annotations
 
@@ -65,13 +65,13 @@ def test_what_is_put_is_read_back(store: ObjectStore, data: bytes) -> None:
 
 
 def test_a_mistake_is_not_the_store_s(store: ObjectStore) -> None:
-    """What is no bytes is a TypeError, not a failure of the store."""
+    """Content that is not bytes is a TypeError, not a failure of the store."""
     with pytest.raises(TypeError):
         store.put("key", 5)  # type: ignore[arg-type]
 
 
 def test_put_replaces(store: ObjectStore) -> None:
-    """The last put counts."""
+    """The last put wins."""
     store.put("key", b"long first content")
     store.put("key", b"second")
     assert store.get("key") == b"second"
@@ -79,14 +79,14 @@ def test_put_replaces(store: ObjectStore) -> None:
 
 @pytest.mark.parametrize(("first", "second"), [(b"first", b"second"), (b"", b"second"), (b"first", b""), (b"", b"")])
 def test_a_key_is_created_once(store: ObjectStore, first: bytes, second: bytes) -> None:
-    """The second creation says so and changes nothing, also of empty objects."""
+    """A second creation returns False and changes nothing, also for empty objects."""
     assert store.put_if_absent("folder/key", first) is True
     assert store.put_if_absent("folder/key", second) is False
     assert store.get("folder/key") == first
 
 
 def test_a_deleted_key_can_be_created_again(store: ObjectStore) -> None:
-    """Delete leaves nothing behind, and is silent when there is nothing."""
+    """Delete removes everything, and deleting an absent object is no error."""
     store.delete("key")
     store.put("key", b"first")
     store.delete("key")
@@ -107,7 +107,7 @@ def test_modified(store: ObjectStore) -> None:
 
 @pytest.mark.parametrize("key", ["absent", "present/below", "folder"])
 def test_no_object(store: ObjectStore, key: str) -> None:
-    """An absent object is named in the error; a folder is no object, and nothing is below an object."""
+    """The error names an absent object; a folder is not an object, and nothing is below an object."""
     store.put("present", b"")
     store.put("folder/object", b"")
     assert not store.exists(key)
@@ -129,7 +129,7 @@ def test_odd_keys(store: ObjectStore) -> None:
 
 @pytest.mark.parametrize("key", BAD_KEYS)
 def test_impossible_keys(tmp_path: Path, key: str) -> None:
-    """A key that would leave the store, or that some store would read differently, is refused by every method."""
+    """Every method rejects a key that leaves the store, or that has another meaning in some store."""
     file = tmp_path / "file"
     file.write_bytes(b"")
     for store in (open_store(str(tmp_path / "store")), open_store("memory://bad-keys"), open_store("s3://bad-keys")):
@@ -159,7 +159,7 @@ def test_impossible_keys(tmp_path: Path, key: str) -> None:
 
 
 def test_files(store: ObjectStore, tmp_path: Path) -> None:
-    """A file is stored as bytes are; it can go, or be stored again, and nothing else appears in the store."""
+    """A file is stored like bytes; it may be deleted or stored again, and nothing else appears in the store."""
     file = tmp_path / "file"
     file.write_bytes(b"content" * 1000)
     assert store.put_file_if_absent("a/created", file) is True
@@ -177,7 +177,7 @@ def test_files(store: ObjectStore, tmp_path: Path) -> None:
 
 
 def test_a_file_of_many_parts(store: ObjectStore, tmp_path: Path) -> None:
-    """A file that goes to S3 in parts keeps the condition, and comes back in parts."""
+    """The condition also holds for a file that S3 receives in parts."""
     file = tmp_path / "file"
     file.write_bytes(b"".join(bytes([part]) * 2**23 for part in range(5)))
     assert store.put_file_if_absent("big", file) is True
@@ -187,7 +187,7 @@ def test_a_file_of_many_parts(store: ObjectStore, tmp_path: Path) -> None:
 
 
 def test_no_file(store: ObjectStore, tmp_path: Path) -> None:
-    """A source that is not there is a mistake of the caller, not of the store."""
+    """A missing source is an error of the caller, not of the store."""
     with pytest.raises(UsageError, match="is not a file"):
         store.put_file("key", tmp_path / "absent")
     with pytest.raises(UsageError, match="is not a file"):
@@ -195,7 +195,7 @@ def test_no_file(store: ObjectStore, tmp_path: Path) -> None:
 
 
 def test_local_path(store: ObjectStore) -> None:
-    """The file stays the same while the object does, and ends in its key; a replaced object gets another."""
+    """The file's path ends in the key; the file is the same while the object is, and a replaced object gets another."""
     store.put("bucket=01/part.parquet", b"first")
     path = store.local_path("bucket=01/part.parquet")
     assert path.read_bytes() == b"first"
@@ -208,7 +208,7 @@ def test_local_path(store: ObjectStore) -> None:
 
 
 def test_where_copies_are_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Without a cache_dir the copies go to REFOLD_CACHE_DIR, and else to the user's cache folder."""
+    """Without a cache_dir, copies are in REFOLD_CACHE_DIR, else in the user's cache folder."""
     store = open_store(f"memory://{uuid.uuid4().hex}")
     store.put("key", b"")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
@@ -222,7 +222,7 @@ def test_where_copies_are_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
 
 
 def test_list_from(store: ObjectStore) -> None:
-    """Keys below a folder come in the order of their characters, at any depth, after the one that was named."""
+    """Keys below a folder are in character order, at any depth, after the given one."""
     keys = ["a-b", "a/b", "a/b-c", "a/b.d/1", "a/b/2", "a/c", "aa/1", "b"]
     for key in keys:
         if key != "a/b":  # a folder on a disk
@@ -240,7 +240,7 @@ def test_list_from(store: ObjectStore) -> None:
 
 
 def test_a_listing_is_never_old(store: ObjectStore) -> None:
-    """Another writer's objects, and deletions, show in the next listing."""
+    """The next listing shows another writer's objects and deletions."""
     other = open_store(store.url)
     assert list(store.list_from("")) == []
     other.put("a/1", b"")
@@ -255,7 +255,7 @@ def test_a_listing_is_never_old(store: ObjectStore) -> None:
 
 
 def test_delete_prefix(store: ObjectStore) -> None:
-    """A folder goes with all below it, and nothing beside it; a whole store is not deleted by an empty name."""
+    """A folder is deleted with everything below it, and nothing beside it."""
     for key in ("gen-1/a", "gen-1/b/c", "gen-10/a", "gen"):
         store.put(key, b"")
     store.delete_prefix("gen-1")
@@ -279,7 +279,7 @@ def test_child(store: ObjectStore) -> None:
 
 @pytest.fixture
 def eager_threads() -> Iterator[None]:
-    """Let threads take turns a thousand times more often, so that what two of them can do wrong, they do."""
+    """Switch threads a thousand times more often, so that races show."""
     interval = sys.getswitchinterval()
     sys.setswitchinterval(interval / 1000)
     yield
@@ -288,7 +288,7 @@ def eager_threads() -> Iterator[None]:
 
 @pytest.mark.usefixtures("eager_threads")
 def test_one_thread_wins(store: ObjectStore) -> None:
-    """Of 16 threads that create one key, one is told so, and its bytes are there; 20 rounds."""
+    """Of 16 threads that create one key, one gets True, and its bytes are stored; 20 rounds."""
     barrier = threading.Barrier(16)
 
     def create(thread: int) -> list[bool]:
@@ -310,7 +310,7 @@ def _create_all(store: ObjectStore, writer: int) -> list[bool]:
 
 
 def test_one_process_wins(tmp_path: Path) -> None:
-    """Of four processes that create the same 300 files, one wins each, and more than one wins some."""
+    """Of four processes that create the same 300 files, one wins each, and several win some."""
     store = open_store(str(tmp_path))
     with ProcessPoolExecutor(4, mp_context=SPAWN) as processes:
         won = list(processes.map(_create_all, [store] * 4, range(4)))
@@ -320,7 +320,7 @@ def test_one_process_wins(tmp_path: Path) -> None:
 
 
 def test_content_is_never_half_visible(store: ObjectStore) -> None:
-    """Whoever reads while others create and replace sees whole contents only, and of every listed object."""
+    """Reads during creates and replaces see complete content, of every listed object."""
     size = 1_000_000
     store.put("objects/replaced", bytes(size))
     reading, done = threading.Event(), threading.Event()
@@ -355,7 +355,7 @@ def _use_in_child(store: ObjectStore, answers: SimpleQueue[object]) -> None:
 )
 @pytest.mark.parametrize("store", ["local", "localbucket"], indirect=True)
 def test_another_process(store: ObjectStore, context: SpawnContext | ForkContext) -> None:
-    """A store that was used here works in a child: pickled into a new process, or inherited by a forked one."""
+    """A used store works in a child process, pickled or inherited by a fork."""
     store.put("parent", b"parent's")
     answers = context.SimpleQueue()
     child = context.Process(target=_use_in_child, args=(store, answers))
@@ -367,7 +367,7 @@ def test_another_process(store: ObjectStore, context: SpawnContext | ForkContext
 
 
 def test_a_store_is_a_value(store: ObjectStore) -> None:
-    """Pickling keeps the place and the cache, and leaves the connection behind."""
+    """Pickling keeps the URL and the cache, but not the connection."""
     store.put("key", b"content")
     copy = pickle.loads(pickle.dumps(store))
     assert (copy.url, copy.cache_dir, copy.is_local) == (store.url, store.cache_dir, store.is_local)
@@ -378,14 +378,14 @@ def test_a_store_is_a_value(store: ObjectStore) -> None:
 
 
 def test_probe_accepts(store: ObjectStore) -> None:
-    """A store with conditional writes passes, and nothing is left in it."""
+    """A store with conditional writes passes, and the probe leaves nothing in it."""
     store.probe()
     assert list(store.list_from("")) == []
 
 
 @pytest.mark.parametrize("store", ["memory", "localbucket"], indirect=True)
 def test_a_whole_bucket(store: ObjectStore) -> None:
-    """A store need not have a prefix: the keys are then those of the bucket."""
+    """Without a prefix, the keys are those of the bucket."""
     above, _, name = store.url.rpartition("/")
     bucket = open_store("memory://" if above == "memory:/" else above)
     store.put("a/b", b"content")
@@ -400,13 +400,13 @@ def test_a_whole_bucket(store: ObjectStore) -> None:
     "url", ["", "s3://", "file://", "ftp://host/log", "simplecache::s3://bucket", "s3://bucket/../x", "s3://b/a?b"]
 )
 def test_impossible_urls(url: str) -> None:
-    """What is no store, or none that is safe, is refused when it is opened."""
+    """A URL that is not a store, or not a safe one, is rejected when it is opened."""
     with pytest.raises(UsageError):
         open_store(url)
 
 
 def test_urls_of_one_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Spellings of one place are one URL."""
+    """Spellings of one location are one URL."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path))
     for url in ("log", "./log/", f"{tmp_path}/log", f"file://{tmp_path}/log", "~/log"):

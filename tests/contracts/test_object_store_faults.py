@@ -1,4 +1,4 @@
-"""What an object store says and does when the network, the disk, the account or the store itself is at fault."""
+"""Object stores under faults of the network, the disk, the account and the store itself."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.contracts.s3_servers import BUCKET, Faults, faulty_proxy, use_s3
 
 @pytest.fixture
 def faults(localbucket: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Faults]:
-    """What shall go wrong between us and the S3 store that is opened next."""
+    """The faults between the client and the S3 store that is opened next."""
     with faulty_proxy(localbucket) as (endpoint, faults):
         use_s3(monkeypatch, endpoint)
         yield faults
@@ -42,7 +42,7 @@ def test_probe_refuses_a_store_that_ignores_conditions(faulty: ObjectStore, faul
 
 
 def test_a_lost_answer(faulty: ObjectStore, faults: Faults) -> None:
-    """The write was done and its answer lost: we are told that the key exists, and can see that it is ours."""
+    """If the response to a write is lost, the result is False, and the object shows that it is the writer's own."""
     faults.lost_answers = 1
     assert faulty.put_if_absent("commit", b"our UUID") is False
     assert faulty.get("commit") == b"our UUID"
@@ -50,14 +50,14 @@ def test_a_lost_answer(faulty: ObjectStore, faults: Faults) -> None:
 
 
 def test_a_conflict_is_tried_again(faulty: ObjectStore, faults: Faults) -> None:
-    """S3 refuses writes that meet with 409, and undecided: trying again decides."""
+    """S3 rejects concurrent writes with 409 and decides nothing; a retry decides."""
     faults.conflicts = 3
     assert faulty.put_if_absent("commit", b"ours") is True
     assert faulty.get("commit") == b"ours"
 
 
-def test_a_listing_starts_where_it_is_told(faulty: ObjectStore, faults: Faults) -> None:
-    """Pages follow each other, and what comes before the start is never asked for."""
+def test_a_listing_starts_after_a_key(faulty: ObjectStore, faults: Faults) -> None:
+    """Pages follow each other, and no page before the start is requested."""
     keys = [f"commits/{number:020d}" for number in range(7)]
     for key in keys:
         faulty.put(key, b"")
@@ -72,7 +72,7 @@ def test_a_listing_starts_where_it_is_told(faulty: ObjectStore, faults: Faults) 
 
 
 def test_reading_is_one_request(faulty: ObjectStore, faults: Faults) -> None:
-    """An object is read without asking for its size first."""
+    """An object is read without a request for its size."""
     faulty.put("key", b"content")
     faults.requests.clear()
     faulty.get("key")
@@ -99,7 +99,7 @@ def _use_and_clean_up(store: ObjectStore) -> None:
 
 @pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork.*:DeprecationWarning")
 def test_a_forked_child_leaves_its_parent_alone(faulty: ObjectStore, faults: Faults) -> None:
-    """What a child does with the store that it inherited does not cost its parent the open connection."""
+    """A child that uses an inherited store does not close its parent's connection."""
     faulty.put("key", b"content")
     connection = faults.ports[-1]
     child = multiprocessing.get_context("fork").Process(target=_use_and_clean_up, args=(faulty,))
@@ -112,7 +112,7 @@ def test_a_forked_child_leaves_its_parent_alone(faulty: ObjectStore, faults: Fau
 
 
 def test_a_local_writer_that_died(tmp_path: Path) -> None:
-    """What it left unfinished is no object, and does not hinder the next."""
+    """Its partial file is not an object, and does not affect the next writer."""
     store = open_store(str(tmp_path))
     (tmp_path / "commits").mkdir()
     (tmp_path / "commits" / ".refold-tmp-0123").write_bytes(b"half")
@@ -122,7 +122,7 @@ def test_a_local_writer_that_died(tmp_path: Path) -> None:
 
 
 def test_a_folder_cannot_become_an_object(tmp_path: Path) -> None:
-    """On a disk a key cannot be both, and no writer is told that it merely lost a race."""
+    """On a disk a key cannot be both, and this is an error, not a lost race."""
     store = open_store(str(tmp_path))
     store.put("a/b", b"")
     for key in ("a", "a/b/c"):
@@ -136,14 +136,14 @@ def test_a_folder_cannot_become_an_object(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("place", ["file/log", "/proc/log"])
 def test_a_place_that_cannot_be_written(tmp_path: Path, place: str) -> None:
-    """The probe says where and why, before any event is lost."""
+    """The probe's error says where and why."""
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(StoreError, match=rf"Cannot write 'refold-probe-\w+' in .*{place}: .*location"):
         open_store(str(tmp_path / place)).probe()
 
 
 def test_a_missing_bucket(moto: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A bucket that is not there is no absent object."""
+    """A missing bucket is not an absent object."""
     use_s3(monkeypatch, moto)
     store = open_store("s3://no-such-bucket/log")
     for call in (store.probe, lambda: store.get("key"), lambda: list(store.list_from("")), lambda: store.delete("key")):
@@ -153,7 +153,7 @@ def test_a_missing_bucket(moto: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_nothing_answers(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A wrong endpoint is named as what it is."""
+    """The error names a wrong endpoint."""
     use_s3(monkeypatch, "http://127.0.0.1:9")
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
     with pytest.raises(StoreError, match="check AWS_ENDPOINT_URL"):

@@ -1,4 +1,4 @@
-"""Every Beam runner gives the same read models: those that come of the log without any Beam."""
+"""Every Beam runner builds the same read models: those that one process builds without Beam."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from refold.warehouse.replay.history import sources_of
 
 ROOT = Path(__file__).parents[2]
 LONGEST = 120
-"""Seconds until a rebuild is taken to hang; 47 were seen on two cores with a load of 13."""
+"""Seconds after which a rebuild is considered hung; one took 47 on two cores with a load of 13."""
 EVENTS = 800
 
 RUNNERS = {
@@ -46,7 +46,7 @@ Rows = list[tuple[Any, ...]]
 
 @dataclass(frozen=True, slots=True)
 class Shop:
-    """A shop's year in a log that is not sealed, and what was told to it."""
+    """A year of a shop in an unsealed log, and its events."""
 
     log_url: str
     rounds: list[list[Append]]
@@ -54,7 +54,7 @@ class Shop:
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """All that readers see: rows of tables and views by name, in order, and checksums of tables."""
+    """Everything readers see: rows of tables and views by name, in order, and checksums of tables."""
 
     rows: dict[str, Rows]
     checksums: dict[str, str]
@@ -78,7 +78,7 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Shop:
 
 @pytest.fixture(scope="module")
 def expected(shop: Shop, tmp_path_factory: pytest.TempPathFactory) -> Published:
-    """What one process makes of the log's commits, in one increment: no segments, no units, no merging, no Beam."""
+    """The read models that one process builds in one increment: no segments, units, merge or Beam."""
     path = tmp_path_factory.mktemp("sequential") / "models.duckdb"
     with closing(database.open_database(path)) as connection:
         for model in ORDERS.read_models:
@@ -102,9 +102,9 @@ def read(path: Path) -> Published:
 
 
 def run_to_its_end(command: Sequence[str], output: Path) -> None:
-    """Run a process that must succeed in time, and end all that it started, whatever comes of it."""
-    with output.open("wb") as told:
-        process = subprocess.Popen(command, cwd=ROOT, stdout=told, stderr=told, start_new_session=True)
+    """Run a process that must succeed in time, and end all its descendants."""
+    with output.open("wb") as log:
+        process = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log, start_new_session=True)
         try:
             code = process.wait(LONGEST)
         except subprocess.TimeoutExpired:
@@ -119,7 +119,7 @@ def run_to_its_end(command: Sequence[str], output: Path) -> None:
 
 @pytest.mark.parametrize("runner", RUNNERS)
 def test_a_runner_makes_the_same_tables(runner: str, shop: Shop, expected: Published, tmp_path: Path) -> None:
-    """It seals a copy of the log, rebuilds SQL models and folds from it, and publishes them, row by row the same."""
+    """It seals a copy of the log, rebuilds SQL models and folds from it, and publishes the same rows."""
     shutil.copytree(shop.log_url, tmp_path / "log")
     urls = [str(tmp_path / "log"), str(tmp_path / "read-models")]
     run_to_its_end(
@@ -139,11 +139,11 @@ def test_a_runner_makes_the_same_tables(runner: str, shop: Shop, expected: Publi
     assert {n: t.checksum for n, t in generation.tables.items()} == expected.checksums
 
 
-def test_stock_is_what_was_told(shop: Shop, expected: Published) -> None:
-    """The tables that runners are compared with are right: stock added up from what was appended, in plain Python."""
+def test_stock_matches_the_events(shop: Shop, expected: Published) -> None:
+    """The tables that runners are compared with are right: stock summed from the events in plain Python."""
     on_hand: Counter[str] = Counter()
     reserved: Counter[str] = Counter()
-    for event_type, payload in told(shop):
+    for event_type, payload in events_of(shop):
         for sku, held, kept in movements(event_type, payload):
             on_hand[sku] += held
             reserved[sku] += kept
@@ -152,8 +152,8 @@ def test_stock_is_what_was_told(shop: Shop, expected: Published) -> None:
     assert rows
 
 
-def test_cities_are_what_was_told(shop: Shop, expected: Published) -> None:
-    """An address that was told in two events is one, and the last one told counts."""
+def test_cities_match_the_events(shop: Shop, expected: Published) -> None:
+    """An address in two events is one, and the last one counts."""
     cities = {}
     for appends in shop.rounds:
         for append in appends:
@@ -164,8 +164,8 @@ def test_cities_are_what_was_told(shop: Shop, expected: Published) -> None:
     assert {row[0]: row[column] for row in expected.rows["order_summary"]} == cities
 
 
-def told(shop: Shop) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Give type and payload of every event, in the order of appends."""
+def events_of(shop: Shop) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield type and payload of every event, in append order."""
     for appends in shop.rounds:
         for append in appends:
             for event in append.events:
@@ -173,7 +173,7 @@ def told(shop: Shop) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def movements(event_type: str, payload: dict[str, Any]) -> Iterator[tuple[str, int, int]]:
-    """Tell what an event, of whatever version, does to stock: article, pieces on hand, pieces reserved."""
+    """Return the effect of an event of any version on stock: article, pieces on hand, pieces reserved."""
     match event_type:
         case "StockReceived" | "StockAdjusted":
             yield payload["sku"], payload["quantity"], 0

@@ -1,4 +1,4 @@
-"""The stream over S3: log and read models are objects, and the process that publishes has only their names."""
+"""The stream over S3: log and read models are objects, and the publishing process has only their URLs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.contracts.s3_servers import BUCKET, use_s3
 
 
 def test_it_follows_and_publishes(localbucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What it published of several turns is what a rebuild makes."""
+    """After several micro-batches, it has published what a rebuild builds."""
     use_s3(monkeypatch, localbucket)
     url = f"s3://{BUCKET}/{uuid.uuid4().hex}"
     options = beam_options(None, ["--direct_num_workers=1"])

@@ -233,11 +233,11 @@ class Tables:
             self.domain,
             compiled,
             staged,
-            step.whole,
+            step.span,
             dead_letter=self.dead_letter,
             indexes=self.indexes,
         )
-        self._at = step.whole.to
+        self._at = step.span.to
 
     @property
     def at(self) -> Checkpoint:

@@ -106,7 +106,7 @@ def agree(tables: Tables, history: History, steps: Sequence[Step] = depot.STEPS)
 def go_forward(tables: Tables, log: EventLog, data: st.DataObject) -> None:
     """Go to the end of a log in steps as the stream takes them, of any size, cut for any number of workers."""
     most = data.draw(st.integers(1, 12))
-    limits = SpanLimits(small_events=data.draw(st.sampled_from([0, 3, 100])), most_events=most)
+    limits = SpanLimits(small_events=data.draw(st.sampled_from([0, 3, 100])), max_events=most)
     with patch.object(events, "FEW", data.draw(st.sampled_from([0, 256]))):
         while True:
             sealed = log.manifest() if data.draw(st.booleans()) else None

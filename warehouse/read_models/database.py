@@ -1,9 +1,9 @@
-"""The database of one generation: tables of all read models, their state, and where in the log they stand."""
+"""The database of one generation: the tables of all read models, their state and their checkpoint."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from datetime import datetime
 from pathlib import Path
 from types import MappingProxyType
@@ -70,12 +70,12 @@ NOTHING_DISCARDED: Mapping[tuple[str, int], datetime] = MappingProxyType({})
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """Where in the log a database stands.
+    """The place in the log up to which a database holds all events.
 
     Attributes:
-        position: of the last event that every table holds.
-        commit_number: of the commit that brought it.
-        recorded_at: when that commit was recorded, RFC 3339; empty for the empty log.
+        position: position of the last event.
+        commit_number: number of its commit.
+        recorded_at: time at which that commit was recorded, RFC 3339; empty for the empty log.
     """
 
     position: int
@@ -86,12 +86,12 @@ class Checkpoint:
 def open_database(
     path: Path, *, threads: int | None = None, memory_limit: str | None = None
 ) -> duckdb.DuckDBPyConnection:
-    """Open the private working database of one writer, made if it is not there.
+    """Open the private working database of one writer, and create it if it does not exist.
 
     Args:
-        path: the file; nobody else may open it.
-        threads: how many threads a query may use.
-        memory_limit: beyond it DuckDB spills beside the file.
+        path: the file; no other process may open it.
+        threads: number of threads of a query.
+        memory_limit: limit beyond which DuckDB spills into a folder beside the file.
     """
     connection = connect(threads=threads, memory_limit=memory_limit, temp_directory=path.parent / "spill")
     connection.execute(f"ATTACH {literal(str(path))} AS models (STORAGE_VERSION '{STORAGE_VERSION}')")
@@ -102,7 +102,7 @@ def open_database(
 
 
 def create_table(connection: duckdb.DuckDBPyConnection, model: ReadModel, staged: Sequence[Path]) -> None:
-    """Make a model's table anew from staged rows."""
+    """Replace a read model's table by staged rows."""
     drop_table(connection, model)
     connection.execute(create_table_sql(model))
     for seen in seen_tables(model).values():
@@ -120,26 +120,26 @@ def create_table(connection: duckdb.DuckDBPyConnection, model: ReadModel, staged
 
 
 def drop_table(connection: duckdb.DuckDBPyConnection, model: ReadModel) -> None:
-    """Remove a model's table and what belongs to it."""
+    """Drop a read model's table and its seen tables."""
     for name in (quote(model.name), *seen_tables(model).values()):
         connection.execute(f"DROP TABLE IF EXISTS {name}")
 
 
 def seen_tables(model: ReadModel) -> dict[str, str]:
-    """Name the tables that hold what each ``count_distinct`` column has seen."""
+    """Return the table of seen values of each ``count_distinct`` column."""
     if not isinstance(model, Projection):
         return {}
     return {c: f"refold.{quote(f'seen_{model.name}_{c}')}" for c in model.distinct_columns()}
 
 
 def drop_views(connection: duckdb.DuckDBPyConnection) -> None:
-    """Remove all views, also those that the domain no longer has, so that their tables can be made anew."""
+    """Drop all views, also undeclared ones, so that their tables can be replaced."""
     for (name,) in connection.execute(_VIEWS).fetchall():
         connection.execute(f"DROP VIEW IF EXISTS {quote(name)}")
 
 
 def drop_undeclared(connection: duckdb.DuckDBPyConnection, domain: Domain) -> None:
-    """Remove the tables of read models that the domain no longer declares, with what belongs to them."""
+    """Drop the tables of read models that the domain no longer declares, and everything that belongs to them."""
     declared = {m.name for m in domain.read_models}
     for name in set(tables(connection)) - declared:
         connection.execute(f"DROP TABLE IF EXISTS {quote(name)}")
@@ -152,7 +152,7 @@ def drop_undeclared(connection: duckdb.DuckDBPyConnection, domain: Domain) -> No
 
 
 def create_views(connection: duckdb.DuckDBPyConnection, domain: Domain) -> None:
-    """Make the domain's views; one over a read model that was never built is left out."""
+    """Create the domain's views, except those over read models that were never built."""
     absent = {m.name for m in domain.read_models} - set(tables(connection))
     for view in domain.views:
         try:
@@ -163,14 +163,14 @@ def create_views(connection: duckdb.DuckDBPyConnection, domain: Domain) -> None:
 
 
 def tables(connection: duckdb.DuckDBPyConnection) -> list[str]:
-    """Name the read models that the database holds."""
+    """Return the names of the read models in the database."""
     return [row[0] for row in connection.execute("SELECT name FROM refold.projections ORDER BY name").fetchall()]
 
 
 def set_checkpoint(
     connection: duckdb.DuckDBPyConnection, checkpoint: Checkpoint, *, domain_name: str, log_id: str
 ) -> None:
-    """Write where the tables stand; belongs into the transaction that brought them there."""
+    """Write the checkpoint; call it in the transaction that changes the tables."""
     connection.execute("DELETE FROM refold.checkpoint")
     connection.execute(
         "INSERT INTO refold.checkpoint VALUES (?, ?, ?, ?, ?, now())",
@@ -179,7 +179,7 @@ def set_checkpoint(
 
 
 def get_checkpoint(connection: duckdb.DuckDBPyConnection) -> Checkpoint:
-    """Read where the tables stand; position 0 in a new database."""
+    """Read the checkpoint; position 0 in a new database."""
     rows = connection.execute("SELECT position, commit_number, recorded_at FROM refold.checkpoint").fetchall()
     if not rows:
         return Checkpoint(0, 0, "")
@@ -188,40 +188,36 @@ def get_checkpoint(connection: duckdb.DuckDBPyConnection) -> Checkpoint:
 
 
 def set_fingerprint(connection: duckdb.DuckDBPyConnection, model: ReadModel, domain: Domain, position: int) -> None:
-    """Note what a model's rows were made by, and up to which position."""
+    """Record the declaration that produced a read model's rows, and their position."""
     connection.execute("DELETE FROM refold.projections WHERE name = ?", [model.name])
-    made_by = fingerprint(fingerprint_parts(model, domain))
-    connection.execute("INSERT INTO refold.projections VALUES (?, ?, ?, NULL, NULL)", [model.name, made_by, position])
+    digest = fingerprint(fingerprint_parts(model, domain))
+    connection.execute("INSERT INTO refold.projections VALUES (?, ?, ?, NULL, NULL)", [model.name, digest, position])
 
 
 def add_dead_letters(
     connection: duckdb.DuckDBPyConnection,
-    broken: Mapping[str, Sequence[InvalidEvent]],
+    invalid_events: Mapping[str, Sequence[InvalidEvent]],
     *,
     discarded: Mapping[tuple[str, int], datetime] = NOTHING_DISCARDED,
 ) -> None:
-    """Keep events that could not be applied, each once.
+    """Add events that could not be applied to the dead letters, each once.
 
     Args:
         connection: the working database.
-        broken: read model to its events; the empty name has those that no read model could take.
-        discarded: read model and position of events that somebody decided to go without, and when.
+        invalid_events: read model to its events; the empty name has those that match no contract.
+        discarded: read model and position of discarded dead letters, and when they were discarded.
     """
-    if not any(broken.values()):
+    if not any(invalid_events.values()):
         return
     known = set(connection.execute("SELECT read_model, position FROM refold.dead_letters").fetchall())
     rows = [
-        (name, b.position, b.stream_id, b.event_type, b.schema_version, b.reason, b.payload, _told(discarded, name, b))
-        for name, events in broken.items()
-        for b in events
-        if (name, b.position) not in known
+        (name, *astuple(e), discarded.get((name, e.position)))
+        for name, events in invalid_events.items()
+        for e in events
+        if (name, e.position) not in known
     ]
     if rows:
         connection.executemany("INSERT INTO refold.dead_letters VALUES (?, ?, ?, ?, ?, ?, ?, ?)", rows)
-
-
-def _told(discarded: Mapping[tuple[str, int], datetime], read_model: str, broken: InvalidEvent) -> datetime | None:
-    return discarded.get((read_model, broken.position))
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,11 +225,11 @@ class TableSummary:
     """One read model of a finished database.
 
     Attributes:
-        name: the table.
-        fingerprint: of the declaration that made it.
-        position: where in the log it stands.
-        rows: how many rows.
-        checksum: over all rows, independent of their order.
+        name: name of the table.
+        fingerprint: fingerprint of its declaration.
+        position: position of its last event.
+        rows: number of rows.
+        checksum: checksum of all rows, independent of their order.
     """
 
     name: str
@@ -244,7 +240,7 @@ class TableSummary:
 
 
 def finish(connection: duckdb.DuckDBPyConnection, domain: Domain) -> list[TableSummary]:
-    """Count and checksum every table, and make the file complete on disk."""
+    """Count and checksum every table, and write a checkpoint of the file to disk."""
     position = get_checkpoint(connection).position
     held = set(tables(connection))
     for model in (m for m in domain.read_models if m.name in held):
@@ -261,15 +257,15 @@ def finish(connection: duckdb.DuckDBPyConnection, domain: Domain) -> list[TableS
 
 
 def table_checksum(connection: duckdb.DuckDBPyConnection, relation: str, names: Sequence[str]) -> tuple[int, str]:
-    """Count rows, and add up the hash of each modulo 2^64: equal for equal rows, in any order.
+    """Count rows, and sum their hashes modulo 2^64: equal for equal rows, in any order.
 
-    The hash is DuckDB's, twenty times as fast as one that every engine has; it may change with DuckDB's version, so the
-    checksum begins with that: two with different beginnings say nothing about each other.
+    The hash is DuckDB's own, twenty times as fast as a portable one. It may change with DuckDB's version, so the
+    checksum begins with the version; checksums of different versions are not comparable.
 
     Args:
-        connection: where the relation can be queried.
+        connection: connection on which the relation can be queried.
         relation: table or subquery.
-        names: its columns, in the order that counts.
+        names: its columns, in the order of the declaration.
     """
     row = connection.execute(
         f"SELECT count(*), coalesce(sum(hash({columns(names)})::HUGEINT), 0) % (1::HUGEINT << 64) FROM {relation}"

@@ -1,7 +1,7 @@
-"""Lag: where the log ends, and how far what is published stands behind it, in events and in seconds.
+"""Lag: the end of the log, and the distance of a checkpoint from it in events and in seconds.
 
-The end is found by a few looks for commit numbers, and the age of what is not shown by one more footer: so asking is
-cheap, however long the tail of a log is that was not sealed for months.
+A few lookups of commit numbers find the end, and one more footer gives the age of the first missing event. So measuring
+is cheap, however many unsealed commits the log has.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ class LogEnd:
     """The end of a log.
 
     Attributes:
-        position: of the last event; 0 for an empty log.
-        commit_number: of the last commit; 0 for an empty log.
-        recorded_at: when that was recorded, RFC 3339; empty for an empty log.
-        sealed_position: up to where the log is sealed.
+        position: position of the last event; 0 for an empty log.
+        commit_number: number of the last commit; 0 for an empty log.
+        recorded_at: time at which that commit was recorded, RFC 3339; empty for an empty log.
+        sealed_position: position up to which the log is sealed.
     """
 
     position: int
@@ -32,29 +32,29 @@ class LogEnd:
 
     @property
     def unsealed(self) -> int:
-        """How many events are not sealed yet."""
+        """Number of unsealed events."""
         return self.position - self.sealed_position
 
 
 @dataclass(frozen=True, slots=True)
 class Lag:
-    """How far a reader is behind the log.
+    """How far a checkpoint is behind the log.
 
     Attributes:
-        events: events that it does not show yet.
-        seconds: age of the oldest of those; 0 when there is none, None if it cannot be known.
+        events: number of events after it.
+        seconds: age of the oldest of these; 0 if there is none, None if it is unknown.
     """
 
     events: int
     seconds: float | None
 
 
-NOTHING_SHOWN = Checkpoint(0, 0, "")
-"""Where a read model stands that was never built."""
+NEVER_BUILT = Checkpoint(0, 0, "")
+"""Checkpoint of a read model that was never built."""
 
 
 def find_end(log: EventLog) -> LogEnd:
-    """Find the end of a log, without reading the footers of all commits that are not sealed.
+    """Find the end of a log, without reading the footers of all unsealed commits.
 
     Example:
         >>> import tempfile
@@ -76,33 +76,33 @@ def find_end(log: EventLog) -> LogEnd:
     return LogEnd(last.last_position, last.number, last.recorded_at.isoformat(), sealed.sealed_position)
 
 
-def standing_of(generation: Generation | None) -> Checkpoint:
-    """Tell where in the log a generation stands."""
+def checkpoint_of(generation: Generation | None) -> Checkpoint:
+    """Return the checkpoint of a generation."""
     if generation is None:
-        return NOTHING_SHOWN
+        return NEVER_BUILT
     return Checkpoint(generation.position, generation.commit_number, generation.recorded_at)
 
 
 def lag_of(log: EventLog, end: LogEnd, at: Checkpoint, *, now: datetime | None = None) -> Lag:
-    """Measure the lag of a reader by the footer of the first commit that it does not show.
+    """Measure the lag of a checkpoint, from the footer of the first commit after it.
 
     Args:
         log: the log.
-        end: its end; look for it after ``at``, since a log never ends before what was made from it.
-        at: where the reader stands.
-        now: the present time; the clock's by default.
+        end: the end of the log; find it after reading ``at``, so that it is not before it.
+        at: the checkpoint.
+        now: the current time; that of the clock by default.
     """
     if end.position <= at.position:
         return Lag(0, 0.0)
     unseen = end.position - at.position
     first = log.commit_info(at.commit_number + 1)
-    # A commit that was sealed and collected came after what is shown: that says at most too much.
+    # If that commit was deleted, the checkpoint's own time is an upper bound of the lag.
     since = first.recorded_at.isoformat() if first else at.recorded_at
     return Lag(unseen, age_of(since, now=now) if since else None)
 
 
 def age_of(since: str, *, now: datetime | None = None) -> float:
-    """Tell how many seconds ago something was, and 0 for what a fast clock dates in the future.
+    """Return the seconds since a time; 0 for a time in the future, which a fast clock may record.
 
     Example:
         >>> age_of("2025-03-01T12:00:00+00:00", now=datetime(2025, 3, 1, 12, 0, 5, tzinfo=UTC))

@@ -54,13 +54,13 @@ def tell_log(metrics: Metrics, log: EventLog) -> None:
 def tell_generation(metrics: Metrics, log: EventLog, generations: Generations, generation: Generation) -> None:
     """Tell where a generation's read models stand, and what they go without if its file is at hand."""
     from refold.pipelines.cli.support.published import open_generation
-    from refold.warehouse.read_models.dead_letters.dead_letters import count_letters
-    from refold.warehouse.read_models.lag import find_end, lag_of, standing_of
+    from refold.warehouse.read_models.dead_letters.dead_letters import count_dead_letters
+    from refold.warehouse.read_models.lag import checkpoint_of, find_end, lag_of
 
     end = find_end(log)
     metrics.log_moved(end.position, end.recorded_at, end.unsealed)
-    lag = lag_of(log, end, standing_of(generation))
+    lag = lag_of(log, end, checkpoint_of(generation))
     metrics.read_models_at(generation.position, lag.events, lag.seconds, sorted(generation.tables))
     if generations.store.is_local:
         with open_generation(generations, generation) as connection:
-            metrics.dead_letters({name: undecided for name, (undecided, _) in count_letters(connection).items()})
+            metrics.dead_letters({name: undecided for name, (undecided, _) in count_dead_letters(connection).items()})

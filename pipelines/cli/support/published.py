@@ -71,9 +71,9 @@ def look_inside(generations: Generations, generation: Generation) -> Inside:
     """
     if not generations.store.is_local:
         return Inside(generation.published_at)
-    from refold.warehouse.read_models.dead_letters.dead_letters import count_letters
+    from refold.warehouse.read_models.dead_letters.dead_letters import count_dead_letters
 
     with open_generation(generations, generation) as connection:
-        counts = count_letters(connection).values()
+        counts = count_dead_letters(connection).values()
         updated = read_last_updated(connection) or generation.published_at
         return Inside(updated, sum(n for n, _ in counts), sum(n for _, n in counts))

@@ -66,12 +66,12 @@ def look(call: Invocation) -> StatusReport:
     from refold.pipelines.cli.support.published import look_inside
     from refold.warehouse.read_models.database import Checkpoint
     from refold.warehouse.read_models.lag import (
-        NOTHING_SHOWN,
+        NEVER_BUILT,
         Lag,
         age_of,
+        checkpoint_of,
         find_end,
         lag_of,
-        standing_of,
     )
     from refold.warehouse.read_models.live.heartbeat import read_heartbeat
 
@@ -80,7 +80,7 @@ def look(call: Invocation) -> StatusReport:
     newest, stream = generations.newest(), read_heartbeat(generations.store)
     end = find_end(log)
     foreign = newest is not None and newest.log_id != log.log_id
-    at = Checkpoint(stream.position, stream.commit_number, stream.recorded_at) if stream else NOTHING_SHOWN
+    at = Checkpoint(stream.position, stream.commit_number, stream.recorded_at) if stream else NEVER_BUILT
     names = [m.name for m in call.domain.read_models]
     return StatusReport(
         domain=log.domain_name,
@@ -89,10 +89,10 @@ def look(call: Invocation) -> StatusReport:
         idle=age_of(end.recorded_at) if end.recorded_at else None,
         newest=newest,
         foreign=foreign,
-        lag=Lag(end.position, None) if foreign else lag_of(log, end, standing_of(newest)),
+        lag=Lag(end.position, None) if foreign else lag_of(log, end, checkpoint_of(newest)),
         inside=look_inside(generations, newest) if newest else None,
         unbuilt=tuple(n for n in names if newest is None or n not in newest.tables),
-        unbuilt_lag=lag_of(log, end, NOTHING_SHOWN),
+        unbuilt_lag=lag_of(log, end, NEVER_BUILT),
         stream=stream,
         stream_lag=lag_of(log, end, at),
         silent=age_of(stream.updated_at) if stream else None,

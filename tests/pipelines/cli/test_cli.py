@@ -45,7 +45,7 @@ from refold.warehouse.event_log.log import EventLog, open_log
 from refold.warehouse.event_log.new_events import NewEvent
 from refold.warehouse.orders import ORDERS
 from refold.warehouse.read_models.generations.generations import open_generations
-from refold.warehouse.read_models.lag import find_end, lag_of, standing_of
+from refold.warehouse.read_models.lag import checkpoint_of, find_end, lag_of
 from tests.pipelines.cli.running import Call, answer, refold
 
 EVENTS = 300
@@ -337,7 +337,7 @@ def test_the_lag_is_the_age_of_the_oldest_event_that_is_not_shown(shop: Path) ->
     first = log.commit_info(newest.commit_number + 1)
     assert first is not None
     least = (datetime.now(UTC) - first.recorded_at).total_seconds()
-    lag = lag_of(log, find_end(log), standing_of(newest))
+    lag = lag_of(log, find_end(log), checkpoint_of(newest))
     most = (datetime.now(UTC) - first.recorded_at).total_seconds()
     assert lag.events == 3
     assert lag.seconds is not None
@@ -351,7 +351,7 @@ def test_the_lag_is_known_when_the_commit_is_collected(shop: Path) -> None:
     log = append(shop, RECEIVED)
     end = find_end(log)
     log.store.delete(commit_key(end.commit_number))
-    lag = lag_of(log, end, standing_of(newest))
+    lag = lag_of(log, end, checkpoint_of(newest))
     assert lag.events == 1
     assert lag.seconds is not None
     assert lag.seconds > 0

@@ -35,7 +35,7 @@ from refold.warehouse.read_models.database import Checkpoint
 from refold.warehouse.read_models.dead_letters.dead_letters import (
     DeadLetter,
     discard,
-    published_letters,
+    published_dead_letters,
     read_dead_letters,
 )
 from refold.warehouse.read_models.dead_letters.retry import plan_retry
@@ -74,7 +74,7 @@ class Scales:
 
     def letters(self) -> list[DeadLetter]:
         """Read the dead letters that are published."""
-        return published_letters(self.generations, self.newest)
+        return published_dead_letters(self.generations, self.newest)
 
     def undecided(self) -> set[tuple[str, int]]:
         """Name the open letters."""
@@ -251,7 +251,7 @@ def test_letters_on_a_remote_store(scales: Scales) -> None:
     assert rebuild(scales.log, f"{DOMAINS}:BROKEN", url, options).generation.number == 3
     newest = generations.newest()
     assert newest is not None
-    assert {n.key for n in published_letters(generations, newest) if n.discarded_at} == OPEN
+    assert {n.key for n in published_dead_letters(generations, newest) if n.discarded_at} == OPEN
 
 
 def test_a_decision_that_is_killed_is_made_whole_or_not_at_all(scales: Scales) -> None:

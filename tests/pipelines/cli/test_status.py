@@ -34,9 +34,9 @@ from refold.warehouse.event_log import (
 from refold.warehouse.read_models.generations.generations import Generations, open_generations
 from refold.warehouse.read_models.lag import (
     Lag,
+    checkpoint_of,
     find_end,
     lag_of,
-    standing_of,
 )
 from refold.warehouse.read_models.live.heartbeat import (
     Heartbeat,
@@ -169,7 +169,7 @@ def test_the_lag_in_seconds_is_exact(scales: Scales) -> None:
     scales.append("14", "15")
     first = scales.log.commit_info(3)
     assert first is not None
-    at = standing_of(scales.generations.newest())
+    at = checkpoint_of(scales.generations.newest())
     now = first.recorded_at + timedelta(seconds=90)
     assert lag_of(scales.log, find_end(scales.log), at, now=now) == Lag(2, 90.0)
     assert lag_of(scales.log, find_end(scales.log), at, now=first.recorded_at - timedelta(1)) == Lag(2, 0.0)
@@ -202,7 +202,7 @@ def test_a_heartbeat_is_read_back(scales: Scales) -> None:
     assert read_heartbeat(store) == said
     for content in (b"", b"[]", b'{"position": 1}'):
         store.put("live/stream.json", content)
-        with pytest.raises(GenerationError, match=r"live/stream\.json is no heartbeat"):
+        with pytest.raises(GenerationError, match=r"live/stream\.json is not the heartbeat"):
             read_heartbeat(store)
 
 

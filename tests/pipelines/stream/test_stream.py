@@ -199,7 +199,7 @@ def test_a_large_backlog_goes_through_parallel_turns(market: Market, monkeypatch
 
 
 def _small_steps(next_step: Callable[..., Any]) -> Callable[..., Any]:
-    limits = SpanLimits(small_events=0, most_events=20)
+    limits = SpanLimits(small_events=0, max_events=20)
     return lambda *given, **named: next_step(*given, **{**named, "limits": limits})
 
 
@@ -268,7 +268,7 @@ def test_read_models_of_other_code_stop_it(market: Market) -> None:
         if moment.what == "micro_batch":
             market.rebuild("DOUBLED")
 
-    with pytest.raises(GenerationError, match="stalls by another declaration than this process has"):
+    with pytest.raises(GenerationError, match="stalls from another declaration than this process"):
         market.stream(deploy, once=False)
     assert market.newest().number == 2
 

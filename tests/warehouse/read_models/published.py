@@ -1,4 +1,4 @@
-"""Published generations to test with, made without a log: what is in a file does not matter here."""
+"""Published generations for tests, made without a log: the content of their files does not matter."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def reading(*paths: Path) -> Iterator[list[Reader]]:
 
 
 def aged(path: Path, by: timedelta) -> Path:
-    """Make a file look as if it had been written some time ago."""
+    """Backdate a file."""
     then = time.time() - by.total_seconds()
     os.utime(path, (then, then))
     return path

@@ -1,4 +1,4 @@
-"""Comparing tables: whatever two databases differ in is found and told, and nothing else."""
+"""Comparing tables: every difference between two databases is reported, and nothing else."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ def compared(folder: Path, here: str, there: str, table: Compared = TABLE, **mor
     return found[0] if found else None
 
 
-def rows(*told: str, columns: str = "k, a, b") -> str:
-    """Write the statement that makes a table of some rows."""
-    return f"CREATE TABLE t AS SELECT * FROM (VALUES {', '.join(told)}) v({columns})"
+def rows(*values: str, columns: str = "k, a, b") -> str:
+    """Return the statement that creates a table of some rows."""
+    return f"CREATE TABLE t AS SELECT * FROM (VALUES {', '.join(values)}) v({columns})"
 
 
 def test_the_order_of_rows_and_columns_is_no_difference(tmp_path: Path) -> None:
@@ -45,7 +45,7 @@ def test_the_order_of_rows_and_columns_is_no_difference(tmp_path: Path) -> None:
     assert compared(tmp_path, here, there) is None
 
 
-def test_keys_and_columns_are_told(tmp_path: Path) -> None:
+def test_keys_and_columns_are_reported(tmp_path: Path) -> None:
     """Counts of each kind, and the first keys with the values that differ, of both sides."""
     here = rows("(1, 'x', 1)", "(2, 'x', 2)", "(3, 'x', 3)", "(4, 'x', 4)")
     there = rows("(1, 'x', 1)", "(2, 'y', 2)", "(3, 'y', NULL)", "(5, 'x', 4)")
@@ -74,7 +74,7 @@ def test_keys_and_columns_are_told(tmp_path: Path) -> None:
 
 
 def test_a_row_that_is_there_twice(tmp_path: Path) -> None:
-    """A key that should be one is two, alike or not."""
+    """A duplicate of a key, equal or not, is a difference."""
     once, twice = rows("(1, 'x', 1)"), rows("(1, 'x', 1)", "(1, 'x', 1)")
     found = compared(tmp_path, once, twice)
     assert found is not None
@@ -118,7 +118,7 @@ def test_every_type_can_be_compared(tmp_path: Path) -> None:
 
 
 def test_columns_that_one_side_only_has(tmp_path: Path) -> None:
-    """Or of another type; those that both have are compared all the same."""
+    """Or of another type; the shared columns are still compared."""
     found = compared(tmp_path, rows("(1, 'x', 1)"), rows("(1, 7, 2, 3)", columns="k, a, b, c"))
     assert found is not None
     assert found.schema == {"a": ("VARCHAR", "INTEGER"), "c": (None, "INTEGER")}
@@ -136,7 +136,7 @@ def test_a_table_that_one_side_only_has(tmp_path: Path) -> None:
 
 
 def test_whole_rows_where_no_key_is_known(tmp_path: Path) -> None:
-    """As of a table that no domain declares any more."""
+    """As for a table that is no longer declared."""
     keyless = Compared(name="t", source="{db}.t")
     found = compared(tmp_path, rows("(1, 'x', 1)", "(2, 'x', 1)"), rows("(1, 'x', 1)", "(2, 'y', 1)"), keyless)
     assert found is not None
@@ -159,7 +159,7 @@ class Weighed:
 
 
 def test_a_read_model_s_tables(tmp_path: Path) -> None:
-    """Sums of floats are approximate; what a distinct count has seen is a table too, though not in a diff."""
+    """Sums of floats are approximate; the seen values of a distinct count are a table too, but not in a diff."""
     model = Projection(
         name="weights",
         key={"parcel": "VARCHAR"},

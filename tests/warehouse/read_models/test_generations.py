@@ -40,17 +40,17 @@ def local(tmp_path: Path) -> Generations:
 
 
 def numbers(generations: Generations) -> list[int]:
-    """Give the numbers that are kept."""
+    """Return the numbers of the generations."""
     return generations.numbers()
 
 
 def planned(generations: Generations, **more: Any) -> Collected:
-    """Plan a collection that keeps the newest only, unless told otherwise."""
+    """Plan a collection that keeps only the newest by default."""
     return plan_collection(generations, **{"keep": 1, "min_age": HOUR, "leftover_age": DAY, **more})
 
 
 def files(generations: Generations) -> set[str]:
-    """Name the database files that are there."""
+    """Return the names of the database files."""
     return set(generations.store.list_from("files"))
 
 
@@ -58,7 +58,7 @@ def files(generations: Generations) -> set[str]:
 
 
 def test_who_loses_the_number_never_takes_a_file_from_others(generations: Generations, tmp_path: Path) -> None:
-    """A file of its own is deleted; one that another generation names, as a rollback's, stays."""
+    """Its own file is deleted; one that another generation references, as after a rollback, is kept."""
     first, second = publish(generations, tmp_path), publish(generations, tmp_path)
     assert not generations.publish(dataclasses.replace(first, number=2, kind="rollback"))
     assert files(generations) == {first.file, second.file}
@@ -69,7 +69,7 @@ def test_who_loses_the_number_never_takes_a_file_from_others(generations: Genera
 
 
 def test_a_lost_answer_is_no_lost_race(generations: Generations, tmp_path: Path) -> None:
-    """Who finds its own publish there has published."""
+    """A publisher that finds its own object has published."""
     first = publish(generations, tmp_path)
     assert generations.publish(first)
     assert files(generations) == {first.file}
@@ -89,7 +89,7 @@ def test_a_generation_of_a_former_release_has_a_kind(generations: Generations, t
 
 
 def test_an_older_generation_is_published_again(generations: Generations, tmp_path: Path) -> None:
-    """By default the one before the newest; it names the same file, and copies nothing."""
+    """By default the one before the newest; it references the same file, and copies nothing."""
     first, second = publish(generations, tmp_path), publish(generations, tmp_path)
     publish(generations, tmp_path)
     third = roll_back(generations)
@@ -109,13 +109,13 @@ def test_the_link_follows(local: Generations, tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_rolled_back_to(generations: Generations, tmp_path: Path) -> None:
-    """Nothing published, nothing before, the newest itself, none of that number, and one whose file is gone."""
+    """Nothing published, nothing before, the newest itself, an unknown number, and a missing file."""
     with pytest.raises(GenerationError, match="Nothing is published"):
         roll_back(generations)
     first = publish(generations, tmp_path)
     with pytest.raises(GenerationError, match="the only one"):
         roll_back(generations)
-    with pytest.raises(UsageError, match="the newest already"):
+    with pytest.raises(UsageError, match="is the newest"):
         roll_back(generations, 1)
     with pytest.raises(GenerationError, match="no generation 7"):
         roll_back(generations, 7)
@@ -127,14 +127,14 @@ def test_what_cannot_be_rolled_back_to(generations: Generations, tmp_path: Path)
 
 
 def beside(generations: Generations, act: Callable[[], object]) -> Generations:
-    """Give the same read models to one beside whom somebody acts, just before he publishes for the first time."""
+    """Return the same read models; just before their first publish, another process acts."""
     waiting = [act]
 
     class Beside(Generations):
-        """Where somebody else acts too."""
+        """Generations on which another process acts."""
 
         def claim(self, generation: Generation) -> bool:
-            """Let the other go first."""
+            """Let the other process act first."""
             if waiting:
                 waiting.pop()()
             return super().claim(generation)
@@ -143,7 +143,7 @@ def beside(generations: Generations, act: Callable[[], object]) -> Generations:
 
 
 def test_who_publishes_meanwhile_is_followed(generations: Generations, tmp_path: Path) -> None:
-    """The rollback takes the next number, and keeps to the generation that was asked for."""
+    """The rollback takes the next number, and publishes the requested generation."""
     first, _ = publish(generations, tmp_path), publish(generations, tmp_path)
     made = roll_back(beside(generations, lambda: publish(generations, tmp_path)), 1)
     assert (made.number, made.file) == (4, first.file)
@@ -151,17 +151,17 @@ def test_who_publishes_meanwhile_is_followed(generations: Generations, tmp_path:
 
 
 def test_one_that_is_collected_at_this_moment_is_not_shown(generations: Generations, tmp_path: Path) -> None:
-    """The collector looked before the rollback published, and deletes after: then the newest is shown again."""
+    """The collector planned before the rollback and deletes after it: then the newest is published again."""
     for _ in range(3):
         publish(generations, tmp_path, ago=LONG_AGO)
     collection = planned(generations)
-    with pytest.raises(GenerationError, match=r"collected .* at this very moment, so generation 3 stays"):
+    with pytest.raises(GenerationError, match=r"collected .* during the rollback, so generation 3 was published again"):
         roll_back(beside(generations, lambda: collect(generations, collection)), 1)
     assert shown(generations) == 3
 
 
 def test_one_that_was_rolled_back_to_meanwhile_is_not_collected(generations: Generations, tmp_path: Path) -> None:
-    """What is named is looked up once more before a file is deleted."""
+    """References are read again before a file is deleted."""
     for _ in range(3):
         publish(generations, tmp_path, ago=LONG_AGO)
     collection = planned(generations)
@@ -174,7 +174,7 @@ def test_one_that_was_rolled_back_to_meanwhile_is_not_collected(generations: Gen
 
 
 def test_the_newest_stay_and_those_superseded_lately(generations: Generations, tmp_path: Path) -> None:
-    """How long ago one was published does not matter: somebody may have opened it until it was superseded."""
+    """Its age since publishing does not matter: readers may have opened it until it was superseded."""
     made = [publish(generations, tmp_path, ago=ago) for ago in (LONG_AGO, DAY, DAY / 2, HOUR / 2, HOUR / 3)]
     for keep, gone in ((5, ()), (4, (1,)), (3, (1, 2)), (1, (1, 2))):
         assert planned(generations, keep=keep).generations == gone
@@ -189,7 +189,7 @@ def test_the_newest_stay_and_those_superseded_lately(generations: Generations, t
 
 
 def test_at_least_one_stays(generations: Generations) -> None:
-    """Whatever one asks for."""
+    """Whatever the arguments."""
     for wrong in ({"keep": 0}, {"min_age": -HOUR}, {"leftover_age": -HOUR}):
         with pytest.raises(UsageError):
             planned(generations, **wrong)
@@ -206,17 +206,17 @@ def test_shared_files_stay(generations: Generations, tmp_path: Path) -> None:
 
 
 def test_a_seeded_table_needs_the_file_that_it_started_from(generations: Generations, tmp_path: Path) -> None:
-    """Its generation names both."""
+    """Its generation references both."""
     first, second = publish(generations, tmp_path), publish(generations, tmp_path)
     key = list(generations.store.list_from("generations"))[-1]
     document = orjson.loads(generations.store.get(key))
     document["tables"] = {"t": {"seed": {"generation": 1, "position": 10, "file": first.file}}, "u": {"seed": None}}
     generations.store.put(key, orjson.dumps(document))
-    assert generations.named_files() == {1: {first.file}, 2: {first.file, second.file}}
+    assert generations.referenced_files() == {1: {first.file}, 2: {first.file, second.file}}
 
 
 def test_readers_in_other_processes_read_on(local: Generations, tmp_path: Path) -> None:
-    """Through a rollback and a collection; a generation that one has open is kept, and told, until it is closed."""
+    """Through a rollback and a collection; a generation that is open is kept, and reported, until it is closed."""
     first, second, third = (publish(local, tmp_path, ago=LONG_AGO) for _ in range(3))
     with reading(local.path(first), local.path(third)) as (old, new):
         assert roll_back(local, 2).file == second.file
@@ -234,7 +234,7 @@ def test_readers_in_other_processes_read_on(local: Generations, tmp_path: Path) 
 
 
 def test_asking_who_holds_a_file_drops_nobody_s_lock(local: Generations, tmp_path: Path) -> None:
-    """The sessions of the process that asks keep theirs too: closing a descriptor here would drop them."""
+    """The sessions of the checking process keep their locks, which closing a descriptor here would drop."""
     path = local.path(publish(local, tmp_path))
     with duckdb.connect(str(path), read_only=True):
         assert held_files([path]) == {path}
@@ -243,7 +243,7 @@ def test_asking_who_holds_a_file_drops_nobody_s_lock(local: Generations, tmp_pat
 
 
 def test_the_link_never_leads_to_a_collected_file(local: Generations, tmp_path: Path) -> None:
-    """Not even where a publisher was killed before it could swap it."""
+    """Not even after a publisher was killed before it replaced the link."""
     first, second = (publish(local, tmp_path, ago=LONG_AGO) for _ in range(2))
     link = Path(local.store.url) / "current.duckdb"
     link.unlink()
@@ -254,7 +254,7 @@ def test_the_link_never_leads_to_a_collected_file(local: Generations, tmp_path: 
 
 
 def test_leftovers_of_dead_writers(local: Generations, tmp_path: Path) -> None:
-    """Unpublished files, staged objects, working folders, unfinished writes: once nobody touched them for a day."""
+    """Unpublished files, staged objects, working folders and partial writes that are older than a day."""
     generation = publish(local, tmp_path)
     root = Path(local.store.url)
     left = {
@@ -292,7 +292,7 @@ def test_leftovers_of_dead_writers(local: Generations, tmp_path: Path) -> None:
 
 
 def test_leftovers_on_a_remote_store(generations: Generations, tmp_path: Path) -> None:
-    """Their age is what the store says."""
+    """Their age is that in the store."""
     publish(generations, tmp_path)
     generations.store.put("files/orphan.duckdb", b"orphan")
     generations.store.put("staging/rebuild-dead/plan.json", b"{}")
@@ -304,7 +304,7 @@ def test_leftovers_on_a_remote_store(generations: Generations, tmp_path: Path) -
 
 
 def test_a_working_database_that_is_open_is_not_left_over(local: Generations, tmp_path: Path) -> None:
-    """However long ago it was touched: its writer holds a lock."""
+    """Whatever its age: its writer holds a lock."""
     publish(local, tmp_path)
     folder = Path(local.store.url) / "work" / "refold-slow"
     folder.mkdir(parents=True)
@@ -319,7 +319,7 @@ def test_a_working_database_that_is_open_is_not_left_over(local: Generations, tm
 
 
 def test_a_gap_in_the_numbers_is_no_harm(local: Generations, tmp_path: Path) -> None:
-    """Held generations leave gaps when those after them are collected."""
+    """Open generations leave gaps when later ones are collected."""
     for _ in range(3):
         publish(local, tmp_path)
     local.forget(2)

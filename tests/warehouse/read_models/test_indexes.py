@@ -1,4 +1,4 @@
-"""Indexes of live databases: refused where they can't be, and never in a file that is published."""
+"""Indexes of live databases: rejected where DuckDB has none, and never in a published file."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def made(path: Path, indexes: Indexes) -> Path:
     return path
 
 
-def test_a_copy_is_written_anew_without_them(tmp_path: Path) -> None:
+def test_a_copy_is_rewritten_without_them(tmp_path: Path) -> None:
     """The same rows, in a file that is not larger than one that never had an index."""
     plain = made(tmp_path / "plain.duckdb", {})
     indexed = made(tmp_path / "indexed.duckdb", {"skus": ["sku", "sold"]})
@@ -63,7 +63,7 @@ def test_a_copy_is_written_anew_without_them(tmp_path: Path) -> None:
 
 
 def test_a_file_without_them_is_left_alone(tmp_path: Path) -> None:
-    """Writing it anew would cost seconds for nothing."""
+    """Rewriting it would cost seconds for nothing."""
     plain = made(tmp_path / "plain.duckdb", {})
     assert without_indexes(plain) == plain
 
@@ -71,17 +71,17 @@ def test_a_file_without_them_is_left_alone(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("indexes", "message"),
     [
-        ({"shelves": ["sku"]}, "on read model shelves, which the domain does not have. It has skus"),
-        ({"skus": ["sku", "colour"]}, "on colour of read model skus, which has the columns sku, sold, sales"),
+        ({"shelves": ["sku"]}, "no read model shelves to index. The domain has skus"),
+        ({"skus": ["sku", "colour"]}, "Read model skus has no column colour to index. It has sku, sold, sales"),
     ],
 )
 def test_what_is_not_there_has_no_index(indexes: Indexes, message: str) -> None:
-    """The error names what there is."""
+    """The error names what exists."""
     with pytest.raises(UsageError, match=message):
         check_indexes(indexes, [SKUS])
 
 
 def test_a_list_has_no_index(tmp_path: Path) -> None:
-    """DuckDB's reason is told."""
-    with pytest.raises(UsageError, match=r"No index can be made of skus\.sales: .* Leave it out"):
+    """The error has DuckDB's reason."""
+    with pytest.raises(UsageError, match=r"Cannot index skus\.sales: .* Leave it out"):
         made(tmp_path / "lists.duckdb", {"skus": ["sales"]})

@@ -1,1 +1,1 @@
-"""Comparing read models: row by row, in words, and as the gate before a publish."""
+"""Comparing read models: row by row, as text, and as the check before a publish."""

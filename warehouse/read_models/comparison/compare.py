@@ -1,7 +1,7 @@
-"""Comparing tables of two databases: counts and checksums first, and where these differ, keys and columns.
+"""Comparing tables of two databases: counts and checksums first; where these differ, keys and columns.
 
-Rows that both sides have are taken out first (``EXCEPT ALL``, so that a row that one side has twice is seen); what is
-left is paired by key. A column that is an approximate total may differ by its rounding; all others must be equal.
+Rows of both sides are removed (``EXCEPT ALL``, so that a duplicate on one side remains); the others are paired by key.
+Approximate totals may differ by rounding; all other columns must be equal.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from refold.warehouse.read_models.comparison.differences import RowDifference, T
 from refold.warehouse.read_models.database import seen_tables, table_checksum
 
 TOLERANCES = {"DOUBLE": 1e-9, "FLOAT": 1e-5}
-"""By how much approximate totals may differ: of the greater of the two, and of 1 where both are smaller."""
+"""Relative tolerance of approximate totals; absolute where both values are below 1."""
 
 _MEMORY = "2GB"
 _FLOATS = ("FLOAT", "DOUBLE", "REAL")
@@ -34,10 +34,10 @@ class Compared:
     """A table to compare.
 
     Attributes:
-        name: as it is told.
+        name: name in the result.
         source: SQL of the relation, with ``{db}`` for the database.
-        key: columns that tell a row; the whole row if there are none.
-        columns: what to compare, the key included; whatever both sides have by default.
+        key: key columns; all columns if there are none.
+        columns: columns to compare, with the key; those that both sides have by default.
         approximate: columns that are sums of floats.
     """
 
@@ -48,12 +48,12 @@ class Compared:
     approximate: frozenset[str] = frozenset()
 
     def of(self, database: str) -> str:
-        """Give its SQL in one of the databases."""
+        """Return its SQL in one of the databases."""
         return self.source.replace("{db}", database)
 
 
 def compared_tables(model: ReadModel) -> list[Compared]:
-    """Name the tables of a read model: its own, and what its distinct counts have seen."""
+    """Return the tables of a read model: its own, and the seen tables of its distinct counts."""
     approximate: frozenset[str] = frozenset()
     if isinstance(model, Projection):
         totals = {c: str(r.type).upper() for c, r in model.columns.items() if r.kind is Kind.TOTAL}
@@ -70,7 +70,7 @@ def compared_tables(model: ReadModel) -> list[Compared]:
 
 
 def compared_published(domain: Domain, names: Iterable[str]) -> list[Compared]:
-    """Name tables of any two generations, with all their columns, whatever the domain declares today."""
+    """Return the tables of any two generations with all their columns, whatever the domain declares."""
     declared = {m.name: t for m in domain.read_models for t in compared_tables(m) if t.name == m.name}
     found = [
         dataclasses.replace(declared[name], columns=())
@@ -82,29 +82,29 @@ def compared_published(domain: Domain, names: Iterable[str]) -> list[Compared]:
 
 
 def compared_dead_letters(models: Sequence[str], *, no_contract: bool = True) -> Compared:
-    """Name the dead letters of some read models, by place, not by wording.
+    """Return the dead letters of some read models, without their reasons.
 
     Args:
-        models: their names.
-        no_contract: with those of events that fit no contract, which are known only if the whole log was replayed.
+        models: names of the read models.
+        no_contract: include events that match no contract, which are known only if the whole log was replayed.
     """
-    told = ", ".join(literal(name) for name in (*([""] if no_contract else []), *models))
+    listed = ", ".join(literal(name) for name in (*([""] if no_contract else []), *models))
     names = ("read_model", "position", "stream_id", "event_type", "schema_version")
-    rows = f"(SELECT {columns(names)} FROM {{db}}.refold.dead_letters WHERE read_model IN ({told}))"
+    rows = f"(SELECT {columns(names)} FROM {{db}}.refold.dead_letters WHERE read_model IN ({listed}))"
     return Compared(name="refold.dead_letters", source=rows, key=names[:2], columns=names)
 
 
 def compare_files(
     here: Path, there: Path, tables: Sequence[Compared], *, spill: Path, examples: int = 5
 ) -> list[TableDifference]:
-    """Compare tables of two database files, which stay as they are.
+    """Compare tables of two database files, which are not changed.
 
     Args:
-        here: a file.
-        there: another.
-        tables: what to compare.
-        spill: a folder for what does not fit into memory.
-        examples: how many differing keys of each table to give.
+        here: one file.
+        there: the other file.
+        tables: the tables to compare.
+        spill: folder for data that does not fit into memory.
+        examples: number of differing keys to return for each table.
 
     Returns:
         The tables that differ.
@@ -123,11 +123,11 @@ def compare_databases(
     """Compare tables of two attached databases.
 
     Args:
-        connection: temporary tables are made on it.
-        here: name of a database.
-        there: name of another.
-        tables: what to compare.
-        examples: how many differing keys of each table to give.
+        connection: connection on which temporary tables are created.
+        here: name of one database.
+        there: name of the other.
+        tables: the tables to compare.
+        examples: number of differing keys to return for each table.
 
     Returns:
         The tables that differ.
@@ -153,20 +153,20 @@ def _compare(
         counted = _count(connection, here), _count(connection, there)
         return TableDifference(name=table.name, rows_here=counted[0], rows_there=counted[1], schema=schema)
     sums = table_checksum(connection, here, shared), table_checksum(connection, there, shared)
-    whole = TableDifference(name=table.name, rows_here=sums[0][0], rows_there=sums[1][0], schema=schema)
+    difference = TableDifference(name=table.name, rows_here=sums[0][0], rows_there=sums[1][0], schema=schema)
     if sums[0] == sums[1]:
-        return whole if schema else None
+        return difference if schema else None
     pairs = _Pairs(connection, table, {c: ours[c] for c in shared})
     pairs.make(here, there)
     found = pairs.summary(examples)
     pairs.drop()
     if not schema and not any((found["only_here"], found["only_there"], found["changed"])):
         return None
-    return dataclasses.replace(whole, **found)
+    return dataclasses.replace(difference, **found)
 
 
 def _types(connection: duckdb.DuckDBPyConnection, relation: str, table: Compared) -> dict[str, str] | None:
-    """Give the types of a relation's compared columns; None if there is no such relation."""
+    """Return the types of a relation's compared columns; None if there is no such relation."""
     try:
         found = {row[0]: str(row[1]) for row in connection.execute(f"DESCRIBE FROM {relation}").fetchall()}
     except duckdb.CatalogException:
@@ -180,12 +180,12 @@ def _count(connection: duckdb.DuckDBPyConnection, relation: str) -> int:
 
 
 class _Pairs:
-    """Rows that one side only has, paired by key, in a temporary table: ``_h0, _h1, …`` beside ``_t0, _t1, …``."""
+    """Rows of one side only, paired by key in a temporary table: columns ``_h0, _h1, …`` and ``_t0, _t1, …``."""
 
     def __init__(self, connection: duckdb.DuckDBPyConnection, table: Compared, types: Mapping[str, str]) -> None:
         self._connection = connection
         self._shared = list(types)
-        known = all(c in types for c in table.key)  # else the domain has another key by now
+        known = all(c in types for c in table.key)  # else the declaration has another key by now
         self._key = [self._shared.index(c) for c in (table.key if known else ()) or types]
         self._values = [i for i in range(len(types)) if i not in self._key]
         tolerances = {c: TOLERANCES.get(types[c]) for c in table.approximate if c in types}
@@ -202,13 +202,13 @@ class _Pairs:
         )
 
     def _surplus(self, these: str, those: str, prefix: str) -> str:
-        """Give the rows that one side has more often; those of one key are numbered, in case there are several."""
-        told = columns(self._shared)
+        """Return the rows that one side has more often; several rows of one key are numbered."""
+        shared = columns(self._shared)
         named = ", ".join(f"{quote(c)} AS {prefix}{i}" for i, c in enumerate(self._shared))
         key, order = (", ".join(f"{prefix}{i}" for i in indexes) for indexes in (self._key, range(len(self._shared))))
         return (
             f"SELECT *, row_number() OVER (PARTITION BY {key} ORDER BY {order}) AS {prefix}n FROM (SELECT {named} "
-            f"FROM (SELECT {told} FROM {these} EXCEPT ALL SELECT {told} FROM {those}))"
+            f"FROM (SELECT {shared} FROM {these} EXCEPT ALL SELECT {shared} FROM {those}))"
         )
 
     def summary(self, examples: int) -> dict[str, Any]:
@@ -228,20 +228,22 @@ class _Pairs:
 
     def _examples(self, count: int) -> list[RowDifference]:
         width = len(self._shared)
-        told = ", ".join([f"_h{i}" for i in range(width)] + [f"_t{i}" for i in range(width)])
+        values = ", ".join([f"_h{i}" for i in range(width)] + [f"_t{i}" for i in range(width)])
         order = ", ".join(f"coalesce(_h{i}, _t{i})" for i in self._key)
         flags = ", ".join(["_hn IS NOT NULL", "_tn IS NOT NULL", *(f"coalesce({d}, true)" for d in self._differs)])
-        rows = self._connection.execute(f"SELECT {told}, {flags} FROM _pairs ORDER BY {order} LIMIT {count}").fetchall()
+        rows = self._connection.execute(
+            f"SELECT {values}, {flags} FROM _pairs ORDER BY {order} LIMIT {count}"
+        ).fetchall()
         return [self._example(row[:width], row[width : 2 * width], row[2 * width :]) for row in rows]
 
     def _example(self, ours: Sequence[Any], theirs: Sequence[Any], flags: Sequence[bool]) -> RowDifference:
         in_here, in_there, *differs = flags
         both = in_here and in_there
-        told = [i for i, d in zip(self._values, differs, strict=True) if d or not both]
+        shown = [i for i, d in zip(self._values, differs, strict=True) if d or not both]
         return RowDifference(
             key={self._shared[i]: (ours if in_here else theirs)[i] for i in self._key},
-            here={self._shared[i]: ours[i] for i in told} if in_here else None,
-            there={self._shared[i]: theirs[i] for i in told} if in_there else None,
+            here={self._shared[i]: ours[i] for i in shown} if in_here else None,
+            there={self._shared[i]: theirs[i] for i in shown} if in_there else None,
         )
 
     def drop(self) -> None:
@@ -254,6 +256,6 @@ def _differs(index: int, tolerance: float | None) -> str:
     different = f"{ours} IS DISTINCT FROM {theirs}"
     if tolerance is None:
         return f"({different})"
-    # DuckDB takes NaN for greater than all else, so that a difference of NaN would be within any tolerance of NaN.
+    # DuckDB orders NaN above everything, so a difference of NaN would be within a tolerance of NaN.
     near = f"abs({ours} - {theirs}) <= {tolerance} * greatest(1, abs({ours}), abs({theirs}))"
     return f"({different} AND NOT coalesce(isfinite({ours}) AND isfinite({theirs}) AND {near}, false))"

@@ -1,7 +1,7 @@
-"""The gate before a rebuilt database is published: the published rows, brought as far by increments, must agree.
+"""The check before a rebuilt database is published: it must equal the published rows, advanced by increments.
 
-Only read models declared as they were can be brought further, so only these are gated. Of those declared otherwise,
-what the new declaration changes is told.
+Only read models with an unchanged declaration can be advanced, so only these are checked. For the others, the result
+reports how the new declaration changes their rows.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ _PARENT = "parent_copy"
 
 @dataclass(frozen=True, slots=True)
 class Verified:
-    """What a gate let pass.
+    """The result of a check that found no disagreement.
 
     Attributes:
-        parent: the generation that was compared with; 0 if there was none.
-        agreed: read models that agree.
-        changed: how those declared otherwise differ from the parent, at its position; ``here`` is the new one.
+        parent: number of the parent generation; 0 if there is none.
+        agreed: read models whose rows are equal.
+        changed: differences of redeclared read models from the parent, at its position; ``here`` is the rebuild.
     """
 
     parent: int = 0
@@ -52,19 +52,19 @@ def check_cut_over(
     parent: Generation | None,
     folder: Path,
 ) -> Verified:
-    """Compare rebuilt read models with the parent generation's, brought to the same position by increments.
+    """Compare rebuilt read models with those of the parent generation, advanced to the same position by increments.
 
     Args:
         connection: the working database, caught up; it is not changed.
         log: the log.
         domain: contracts and read models.
-        models: those that were rebuilt.
-        generations: where the parent is.
-        parent: the generation to follow.
-        folder: for a copy of its file.
+        models: the rebuilt read models.
+        generations: the generations.
+        parent: the parent generation.
+        folder: folder for a copy of the parent's file.
 
     Raises:
-        DisagreementError: they differ.
+        DisagreementError: their rows differ.
     """
     if parent is None or parent.log_id != log.log_id:
         return Verified()
@@ -108,10 +108,10 @@ def _advanced_copy(
 
 
 def _disagreement(parent: Generation, differences: Sequence[TableDifference]) -> DisagreementError:
-    told = ". ".join(in_words(d, here="the rebuild", there="what was published") for d in differences)
+    described = ". ".join(in_words(d, here="the rebuild", there="what was published") for d in differences)
     return DisagreementError(
-        f"The rebuild and generation {parent.number}, brought to the same position by increments, differ. {told}. "
-        "Nothing was published. If the rebuild is right, rebuild without --verify; if an event or a declaration is "
-        "wrong, mend it first.",
+        f"The rebuild and generation {parent.number}, advanced to the same position by increments, differ. "
+        f"{described}. Nothing was published. If the rebuild is right, rebuild without --verify; if an event or a "
+        "declaration is wrong, correct it first.",
         differences,
     )

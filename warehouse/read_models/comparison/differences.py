@@ -1,4 +1,4 @@
-"""How two tables differ: as values, and in words."""
+"""Differences between two tables, as values and as text."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ class RowDifference:
 
     Attributes:
         key: key column to value.
-        here: column to value: of those that differ, or of all if the other side has no such row; None if this has none.
-        there: the same of the other side.
+        here: column to value, of differing columns, or of all if the other side lacks the row; None if this side does.
+        there: the same for the other side.
     """
 
     key: dict[str, Any]
@@ -23,17 +23,17 @@ class RowDifference:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TableDifference:
-    """How a table of one database differs from the table of that name in another.
+    """The difference between tables of one name in two databases.
 
     Attributes:
-        name: of the table.
-        rows_here: how many rows; None if there is no such table.
-        rows_there: the same of the other side.
-        schema: column to its types here and there, of those that differ; None where there is no such column.
-        only_here: how many rows have no counterpart there.
-        only_there: how many rows have no counterpart here.
-        changed: how many keys both have, with different values.
-        by_column: column to how many of those keys differ in it.
+        name: name of the table.
+        rows_here: number of rows; None if there is no such table.
+        rows_there: the same for the other side.
+        schema: column to its types here and there, where these differ; None where there is no such column.
+        only_here: number of rows without a counterpart there.
+        only_there: number of rows without a counterpart here.
+        changed: number of keys on both sides with different values.
+        by_column: column to the number of those keys that differ in it.
         examples: the first differing keys, in order.
     """
 
@@ -49,12 +49,12 @@ class TableDifference:
 
 
 def in_words(difference: TableDifference, *, here: str, there: str) -> str:
-    """Tell a difference in a sentence.
+    """Describe a difference in a sentence.
 
     Args:
-        difference: of a table.
-        here: what to call one side.
-        there: what to call the other.
+        difference: the difference.
+        here: name of one side.
+        there: name of the other side.
 
     Example:
         >>> in_words(TableDifference(name="stock", rows_here=3, rows_there=4, only_there=1), here="A", there="B")
@@ -62,18 +62,20 @@ def in_words(difference: TableDifference, *, here: str, there: str) -> str:
     """
     if difference.rows_here is None or difference.rows_there is None:
         return f"{difference.name}: there is no such table in {here if difference.rows_here is None else there}"
-    told = [f"{difference.name}: {difference.rows_here:,} rows in {here}, {difference.rows_there:,} in {there}"]
-    told += [
+    parts = [f"{difference.name}: {difference.rows_here:,} rows in {here}, {difference.rows_there:,} in {there}"]
+    parts += [
         f"column {c} is {a or 'missing'} in {here} and {b or 'missing'} in {there}"
         for c, (a, b) in difference.schema.items()
     ]
-    told += [f"{n:,} only in {side}" for n, side in ((difference.only_here, here), (difference.only_there, there)) if n]
+    parts += [
+        f"{n:,} only in {side}" for n, side in ((difference.only_here, here), (difference.only_there, there)) if n
+    ]
     if difference.changed:
         by_column = ", ".join(f"{c} {n:,}" for c, n in difference.by_column.items())
-        told.append(f"{difference.changed:,} with other values ({by_column})")
+        parts.append(f"{difference.changed:,} with other values ({by_column})")
     if difference.examples:
-        told.append(f"first: {_example_in_words(difference.examples[0], here, there)}")
-    return "; ".join(told)
+        parts.append(f"first: {_example_in_words(difference.examples[0], here, there)}")
+    return "; ".join(parts)
 
 
 def _example_in_words(example: RowDifference, here: str, there: str) -> str:

@@ -1,8 +1,8 @@
-"""Dead letters: events that a read model goes without, because they could not be applied when it was built.
+"""Dead letters: events that a read model lacks, because they could not be applied when it was built.
 
-They are published with the read models, in ``refold.dead_letters``. A letter is *open* until a rebuild can apply its
-event, or until somebody discards it: decides to go without. That decision is remembered by read model and position, so
-that later rebuilds, strict ones too, pass the event over; it can be undone.
+They are published with the read models, in ``refold.dead_letters``. A dead letter is *open* until a rebuild applies its
+event, or until a user discards it. Discards are kept by read model and position, so that later rebuilds skip the event,
+also strict ones; a discard can be undone.
 """
 
 from __future__ import annotations
@@ -23,25 +23,25 @@ from refold.warehouse.read_models.generations.build import scratch_folder
 from refold.warehouse.read_models.generations.generations import Generation, Generations, now
 
 _PUBLISH_ATTEMPTS = 10
-_FIRST = 5
+_MAX_POSITIONS = 5
 
 Key = tuple[str, int]
-"""Read model (empty for an event that fits no contract) and position: what a dead letter is known by."""
+"""Identity of a dead letter: read model (empty for an event that matches no contract) and position."""
 
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
-    """An event that a read model goes without.
+    """An event that a read model lacks.
 
     Attributes:
-        read_model: which; empty if the event fits no contract, so that no read model could take it.
-        position: its place in the log.
+        read_model: the read model; empty if the event matches no contract, so that no read model can apply it.
+        position: position of the event.
         stream_id: its stream.
-        event_type: its stored type.
+        event_type: its stored event type.
         schema_version: its stored schema version.
-        reason: what does not fit, or what failed.
-        payload: as JSON text.
-        discarded_at: since when it is discarded; None while it is open.
+        reason: what does not match, or what failed.
+        payload: its payload as JSON text.
+        discarded_at: time at which it was discarded; None while it is open.
     """
 
     read_model: str
@@ -55,20 +55,20 @@ class DeadLetter:
 
     @property
     def key(self) -> Key:
-        """The pair that names it."""
+        """Its identity."""
         return (self.read_model, self.position)
 
 
 @dataclass(frozen=True, slots=True)
-class LetterGroup:
-    """Dead letters of one read model that have one reason.
+class DeadLetterGroup:
+    """Dead letters of one read model with the same reason.
 
     Attributes:
-        read_model: which; empty for events that fit no contract.
-        reason: what does not fit, or what failed.
-        events: how many are open.
-        discarded: how many are discarded.
-        positions: of the first few, the open ones first.
+        read_model: the read model; empty for events that match no contract.
+        reason: what does not match, or what failed.
+        events: number of open ones.
+        discarded: number of discarded ones.
+        positions: the first few positions, open ones first.
     """
 
     read_model: str
@@ -81,43 +81,43 @@ class LetterGroup:
 def read_dead_letters(
     connection: duckdb.DuckDBPyConnection, *, positions: Collection[int] | None = None
 ) -> list[DeadLetter]:
-    """Read the dead letters of a database, by position; one published before letters could be discarded has them too.
+    """Read the dead letters of a database, by position; also of one that was published by refold 0.1.0.
 
     Args:
-        connection: of a published file, or of a working database.
-        positions: only of these events; of all by default.
+        connection: connection to a published file or a working database.
+        positions: positions of the events; all by default.
     """
     wanted = "true" if positions is None else f"position IN ({', '.join(map(str, sorted(positions))) or 'NULL'})"
     rows = connection.execute(
         "SELECT read_model, position, stream_id, event_type, schema_version, reason, payload, "
         f"epoch_us(discarded_at) FROM {_letters(connection)} WHERE {wanted} ORDER BY position, read_model"
     ).fetchall()
-    return [DeadLetter(*(*row[:-1], _moment(row[-1]))) for row in rows]
+    return [DeadLetter(*(*row[:-1], _time(row[-1]))) for row in rows]
 
 
 def _letters(connection: duckdb.DuckDBPyConnection) -> str:
-    """Give the table, with the column that files of refold 0.1.0 lack."""
+    """Return the relation of dead letters, with the column that files of refold 0.1.0 lack."""
     if "discarded_at" in connection.sql("FROM refold.dead_letters").columns:
         return "refold.dead_letters"
     return "(SELECT *, NULL::TIMESTAMPTZ AS discarded_at FROM refold.dead_letters)"
 
 
-def _moment(microseconds: int | None) -> datetime | None:
+def _time(microseconds: int | None) -> datetime | None:
     return None if microseconds is None else from_microseconds(microseconds)
 
 
-def published_letters(
+def published_dead_letters(
     generations: Generations, generation: Generation, *, positions: Collection[int] | None = None
 ) -> list[DeadLetter]:
-    """Read the dead letters of a published generation, all or those of some positions."""
+    """Read the dead letters of a published generation, all or those at some positions."""
     with closing(connect(generations.path(generation), read_only=True)) as connection:
         return read_dead_letters(connection, positions=positions)
 
 
 def published_discards(generations: Generations, generation: Generation | None, *, log_id: str) -> dict[Key, datetime]:
-    """Read which dead letters of a published generation are discarded; those of another log say nothing of this one.
+    """Read the discarded dead letters of a published generation; empty if it was built from another log.
 
-    A file that is lost or damaged has nothing to tell: a rebuild is what mends that, so it must not stop one.
+    The result is also empty if its file is missing or damaged: a rebuild repairs that, so this must not stop one.
     """
     if generation is None or generation.log_id != log_id:
         return {}
@@ -132,12 +132,14 @@ def published_discards(generations: Generations, generation: Generation | None, 
     return {(name, position): from_microseconds(at) for name, position, at in rows}
 
 
-def group_letters(connection: duckdb.DuckDBPyConnection, *, read_model: str | None = None) -> list[LetterGroup]:
-    """Group letters by read model and reason, what is most open first.
+def group_dead_letters(
+    connection: duckdb.DuckDBPyConnection, *, read_model: str | None = None
+) -> list[DeadLetterGroup]:
+    """Group dead letters by read model and reason, those with most open ones first.
 
     Args:
-        connection: of a published file, or of a working database.
-        read_model: only its letters.
+        connection: connection to a published file or a working database.
+        read_model: the read model; all by default.
     """
     rows = connection.execute(
         f"""
@@ -146,8 +148,8 @@ def group_letters(connection: duckdb.DuckDBPyConnection, *, read_model: str | No
             reason,
             count(*) FILTER (discarded_at IS NULL) AS undecided,
             count(*) FILTER (discarded_at IS NOT NULL) AS discarded,
-            coalesce(min(position, {_FIRST}) FILTER (discarded_at IS NULL), []),
-            coalesce(min(position, {_FIRST}) FILTER (discarded_at IS NOT NULL), []),
+            coalesce(min(position, {_MAX_POSITIONS}) FILTER (discarded_at IS NULL), []),
+            coalesce(min(position, {_MAX_POSITIONS}) FILTER (discarded_at IS NOT NULL), []),
         FROM {_letters(connection)}
         WHERE $read_model IS NULL OR read_model = $read_model
         GROUP BY ALL
@@ -155,11 +157,11 @@ def group_letters(connection: duckdb.DuckDBPyConnection, *, read_model: str | No
         """,
         {"read_model": read_model},
     ).fetchall()
-    return [LetterGroup(*(*row[:4], tuple([*row[4], *row[5]][:_FIRST]))) for row in rows]
+    return [DeadLetterGroup(*(*row[:4], tuple([*row[4], *row[5]][:_MAX_POSITIONS]))) for row in rows]
 
 
-def count_letters(connection: duckdb.DuckDBPyConnection) -> dict[str, tuple[int, int]]:
-    """Count the letters of each read model: the open ones, and the discarded ones."""
+def count_dead_letters(connection: duckdb.DuckDBPyConnection) -> dict[str, tuple[int, int]]:
+    """Count the open and the discarded dead letters of each read model."""
     rows = connection.execute(
         "SELECT read_model, count(*) - count(discarded_at), count(discarded_at) "
         f"FROM {_letters(connection)} GROUP BY 1 ORDER BY 1"
@@ -170,20 +172,20 @@ def count_letters(connection: duckdb.DuckDBPyConnection) -> dict[str, tuple[int,
 def discard(
     generations: Generations, positions: Collection[int], *, read_model: str | None = None, undo: bool = False
 ) -> tuple[Generation, list[DeadLetter]]:
-    """Decide to go without some events, or take that back; published as the next generation.
+    """Discard dead letters, or undo that, and publish the result as the next generation.
 
     Args:
-        generations: where the letters are published.
-        positions: of their events.
-        read_model: only its letters; those of all read models by default.
-        undo: open them again.
+        generations: the generations.
+        positions: positions of the events.
+        read_model: the read model; all by default.
+        undo: open the dead letters again.
 
     Returns:
-        The generation that holds the decision, and the letters that it changed. None changed: nothing was published.
+        The new generation, and the dead letters that changed; the newest generation, if none changed.
 
     Raises:
-        UsageError: there is no such letter; nothing was changed.
-        GenerationError: nothing is published, or others published all the time.
+        UsageError: there is no such dead letter; nothing was changed.
+        GenerationError: nothing is published, or other publishers won every attempt.
     """
     for _ in range(_PUBLISH_ATTEMPTS):
         newest = generations.newest()
@@ -192,33 +194,38 @@ def discard(
                 f"Nothing is published at {generations.store.url}, so there are no dead letters. Run `refold rebuild` "
                 "first, or give another --read-models."
             )
-        letters = _chosen(published_letters(generations, newest, positions=positions), positions, read_model, newest)
+        letters = _select(
+            published_dead_letters(generations, newest, positions=positions), positions, read_model, newest
+        )
         changed = [letter for letter in letters if (letter.discarded_at is not None) is undo]
         if not changed:
             return newest, []
-        if (made := _publish_marked(generations, newest, changed, undo=undo)) is not None:
+        if (made := _publish_changed(generations, newest, changed, undo=undo)) is not None:
             return made, changed
-    raise GenerationError(f"Others published to {generations.store.url} all the time; gave up. Try again.")
+    raise GenerationError(
+        f"Other publishers to {generations.store.url} were first {_PUBLISH_ATTEMPTS} times; nothing was changed. Try "
+        "again."
+    )
 
 
-def _chosen(
+def _select(
     letters: Sequence[DeadLetter], positions: Collection[int], read_model: str | None, newest: Generation
 ) -> list[DeadLetter]:
     found = [letter for letter in letters if read_model in (None, letter.read_model)]
     if missing := sorted(set(positions) - {letter.position for letter in found}):
-        told = ", ".join(f"{position:,}" for position in missing)
-        whose = f" of read model {read_model}" if read_model else ""
+        listed = ", ".join(f"{position:,}" for position in missing)
+        owner = f" of read model {read_model}" if read_model else ""
         raise UsageError(
-            f"Generation {newest.number} has no dead letter{whose} at position {told}; nothing was changed. "
-            "`refold dead-letters list` shows those there are."
+            f"Generation {newest.number} has no dead letter{owner} at position {listed}; nothing was changed. "
+            "`refold dead-letters list` shows them."
         )
     return found
 
 
-def _publish_marked(
+def _publish_changed(
     generations: Generations, parent: Generation, letters: Sequence[DeadLetter], *, undo: bool
 ) -> Generation | None:
-    """Publish a copy of a generation in which some letters are marked; None if another publisher was first."""
+    """Publish a copy of a generation with changed dead letters; return None if another publisher was first."""
     at = "NULL" if undo else "now()"
     with scratch_folder(generations.store) as folder:
         path = generations.working_copy(parent, folder)

@@ -1,4 +1,4 @@
-"""Retrying dead letters: which read models a rebuild must replay for them, how much that is, and what came of it."""
+"""Retrying dead letters: the read models to rebuild for them, the size of that rebuild, and its outcome."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from refold.warehouse.replay.history import sources_of
 
 @dataclass(frozen=True, slots=True)
 class Retry:
-    """What retrying some dead letters takes.
+    """The rebuild that retries some dead letters.
 
     Attributes:
-        letters: the open letters.
-        read_models: names of those to rebuild; none if no read model of the domain could take any of the events.
-        events: how many events that replays at most, each counted once a read model that reads it: of those that are
-            not sealed yet it is not known who reads them.
+        letters: the open dead letters.
+        read_models: names of the read models to rebuild; empty if none of the domain can apply any of the events.
+        events: maximum number of events to replay, counted once for each read model that reads them. The types of
+            unsealed events are unknown, so all of them count.
     """
 
     letters: tuple[DeadLetter, ...]
@@ -35,12 +35,12 @@ class Retry:
 
 @dataclass(frozen=True, slots=True)
 class Retried:
-    """What came of a retry.
+    """The outcome of a retry.
 
     Attributes:
-        gone: letters whose events are applied now, or that no read model asks for any more.
-        remaining: letters that are as they were.
-        new: letters that were not there before.
+        gone: dead letters whose events are applied now, or that no read model reads any more.
+        remaining: dead letters that remain.
+        new: dead letters that were not there before.
     """
 
     gone: tuple[DeadLetter, ...]
@@ -49,14 +49,14 @@ class Retried:
 
 
 def plan_retry(log: EventLog, domain: Domain, newest: Generation, letters: Iterable[DeadLetter]) -> Retry:
-    """Decide what to rebuild for the open letters of a generation.
+    """Decide what to rebuild for the open dead letters of a generation.
 
-    That is every read model that has a letter; for an event that fitted no contract, those that today's contracts
-    would give it to; and what was declared otherwise when the generation was built, since it cannot be taken over.
+    These are the read models with dead letters; for an event that matched no contract, the read models that read it by
+    the current contracts; and redeclared read models, since a rebuild cannot keep their rows.
 
     Args:
         log: the log.
-        domain: contracts and read models as they are today.
+        domain: the current contracts and read models.
         newest: the generation.
         letters: its dead letters.
     """
@@ -73,9 +73,9 @@ def _concerned(domain: Domain, newest: Generation, letters: Sequence[DeadLetter]
     schema_keys = {(n.event_type, n.schema_version) for n in letters if not n.read_model}
     wanted = {m.name for m in published if m.name in named or schema_keys & sources_of(domain, m.event_types)}
     if not wanted and any(map(domain.registry.knows, schema_keys)):
-        wanted = {m.name for m in published[:1]}  # no read model asks for it, but any rebuild finds that it fits now
+        wanted = {m.name for m in published[:1]}  # no read model reads it, but any rebuild finds that it matches now
     if wanted and newest.tables.keys() - {m.name for m in published}:
-        return published  # a read model that the domain has lost cannot be taken over
+        return published  # a rebuild cannot keep a read model that is no longer declared
     return [m for m in published if m.name in wanted or (wanted and _changed(m, domain, newest))]
 
 
@@ -83,8 +83,8 @@ def _changed(model: ReadModel, domain: Domain, newest: Generation) -> bool:
     return fingerprint(fingerprint_parts(model, domain)) != newest.tables[model.name].fingerprint
 
 
-def compare_letters(before: Iterable[DeadLetter], after: Iterable[DeadLetter]) -> Retried:
-    """Tell which open letters a rebuild has resolved, which remain, and which are new."""
+def compare_dead_letters(before: Iterable[DeadLetter], after: Iterable[DeadLetter]) -> Retried:
+    """Compare the open dead letters before and after a rebuild."""
     was: dict[Key, DeadLetter] = {n.key: n for n in before if n.discarded_at is None}
     now: dict[Key, DeadLetter] = {n.key: n for n in after if n.discarded_at is None}
     return Retried(

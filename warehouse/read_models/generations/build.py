@@ -1,7 +1,7 @@
 """Building a generation: staged rows become tables of a private database, which is then published.
 
-The database is one writer's own until it is complete. On a local store it lies beside the published files, so that
-publishing copies no byte.
+The database is private to one writer until it is complete. On a local store it is in the same folder as the published
+files, so that publishing links it and copies nothing.
 """
 
 from __future__ import annotations
@@ -37,20 +37,20 @@ from refold.warehouse.read_models.generations.generations import (
 
 
 def kept_models(domain: Domain, log: EventLog, names: Sequence[str], parent: Generation | None) -> list[ReadModel]:
-    """Pick the read models to take over from the newest generation: those published and not rebuilt now."""
+    """Return the read models whose rows a rebuild of some others keeps from the newest generation."""
     if parent is None:
         return []
     if parent.log_id != log.log_id and set(names) < {m.name for m in domain.read_models}:
         raise GenerationError(
-            f"Generation {parent.number} was built from another log than {log.url}, so none of its read models can be "
-            "kept. Rebuild all of them, or give another --read-models."
+            f"Generation {parent.number} was not built from the log {log.url}, so none of its read models can be kept. "
+            "Rebuild all of them, or give another --read-models."
         )
     kept = [m for m in domain.read_models if m.name not in names and m.name in parent.tables]
     for model in kept:
         if fingerprint(fingerprint_parts(model, domain)) != parent.tables[model.name].fingerprint:
             raise UsageError(
-                f"Read model {model.name} was declared otherwise when generation {parent.number} was built, so it "
-                "cannot be taken over as it is. Rebuild it too."
+                f"The declaration of read model {model.name} has changed since generation {parent.number}, so its rows "
+                "cannot be kept. Rebuild it too."
             )
     return kept
 
@@ -60,11 +60,11 @@ class StagedModels:
     """Read models whose rows are staged.
 
     Attributes:
-        models: which.
-        at: where in the log they stand.
+        models: the read models.
+        at: their checkpoint.
         rows: read model to the files of its finished rows.
         invalid_events: read model to the events it excludes.
-        replayed: whether all events up to there were seen for it; not so for rows of a seed.
+        replayed: whether all events up to the checkpoint were replayed; false for the rows of a seed.
     """
 
     models: Sequence[ReadModel]
@@ -82,14 +82,14 @@ def load(
     *,
     discarded: Mapping[tuple[str, int], datetime] = NOTHING_DISCARDED,
 ) -> None:
-    """Fill the tables of staged read models, in one transaction.
+    """Load staged read models into their tables, in one transaction.
 
     Args:
         connection: the working database.
-        log: the log that the rows come from.
+        log: the log of the events.
         domain: contracts and read models.
-        staged: what to load.
-        discarded: which broken events somebody decided to go without, and when.
+        staged: the staged read models.
+        discarded: read model and position of discarded dead letters, and when they were discarded.
     """
     connection.execute("BEGIN")
     database.drop_views(connection)
@@ -116,18 +116,18 @@ def publish(
     measure: Callable[[], Measured] | None = None,
     kind: str = "rebuild",
 ) -> Generation | None:
-    """Finish a working database, close it, and publish it; what the domain no longer declares is left behind.
+    """Finish a working database, close it, and publish it, without what the domain no longer declares.
 
     Args:
-        connection: the working database; it is closed here.
+        connection: the working database; this closes it.
         path: its file.
-        log: the log that it was built from.
+        log: the log of the events.
         domain: contracts and read models.
-        generations: where to publish.
-        parent: the generation to follow.
-        seeds: read model to what it was started from just now.
-        measure: tells, when all is done, what it took; without it the parent's measurement stands.
-        kind: how it came about, see :class:`Generation`.
+        generations: the generations to publish to.
+        parent: the generation before the new one.
+        seeds: read model to the seed from which this rebuild started it.
+        measure: returns the measurement of a rebuild once it is done; the parent's is kept by default.
+        kind: origin of the generation, see :class:`Generation`.
 
     Returns:
         The new generation, or None if another publisher was first.
@@ -152,13 +152,13 @@ def publish(
         kind=kind,
         tables=tables,
         views={v.name: view_digest(v) for v in domain.views},
-        measured=_most_telling(measure() if measure else None, parent.measured if parent else None),
+        measured=_more_reliable(measure() if measure else None, parent.measured if parent else None),
     )
     return generation if generations.publish(generation) else None
 
 
-def _most_telling(now: Measured | None, before: Measured | None) -> Measured | None:
-    """Prefer the newer measurement, unless it is of so few events that it tells little of the speed."""
+def _more_reliable(now: Measured | None, before: Measured | None) -> Measured | None:
+    """Return the newer measurement, unless it has less than a tenth of the events of the older one."""
     if now is None or (before is not None and now.events * 10 < before.events):
         return before
     return now
@@ -167,7 +167,7 @@ def _most_telling(now: Measured | None, before: Measured | None) -> Measured | N
 def _published(
     table: TableSummary, domain: Domain, parent: Generation | None, seeds: Mapping[str, Seed]
 ) -> PublishedTable:
-    """Describe a table; one that was taken over keeps the seed that it was started from."""
+    """Describe a table; one whose rows were kept also keeps its seed."""
     before = parent.tables.get(table.name) if parent else None
     kept = before.seed if before and before.fingerprint == table.fingerprint else None
     return PublishedTable(
@@ -181,7 +181,7 @@ def _published(
 
 @contextmanager
 def scratch_folder(store: ObjectStore) -> Iterator[Path]:
-    """Give a folder for the working database; on a local store it lies beside the published files."""
+    """Create a folder for the working database, and remove it; on a local store it is beside the published files."""
     parent = Path(store.url) / "work" if store.is_local else None
     with translate_errors("write", str(parent or tempfile.gettempdir())):
         if parent:

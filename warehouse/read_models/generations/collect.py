@@ -1,7 +1,7 @@
-"""Collecting generations that nobody needs any more, and what dead writers left beside them.
+"""Collecting superseded generations, and the leftovers of writers that died.
 
-What stays: the newest few; those superseded not long ago; files that a kept generation names (a rollback names an older
-one's file, a seeded read model the file that it started from); and on a local disk whatever a reader has open.
+A collection keeps: the newest few generations; recently superseded ones; files that a kept generation references (a
+rollback references an older file, a seeded read model the file of its seed); and on a local disk all open files.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ class Collected:
     """What a collection removes.
 
     Attributes:
-        generations: numbers of those to forget.
-        files: files that only these needed.
-        leftovers: of publishes and rebuilds that died.
-        held: generations that would be removed, but a reader has their file open.
+        generations: numbers of the generations to remove.
+        files: files that only these reference.
+        leftovers: objects of publishes and rebuilds that died.
+        held: generations that are kept only because a reader has their file open.
     """
 
     generations: tuple[int, ...]
@@ -48,39 +48,39 @@ class Collected:
 
 
 def plan_collection(generations: Generations, *, keep: int, min_age: timedelta, leftover_age: timedelta) -> Collected:
-    """Find what can be removed; nothing is, yet.
+    """Find what can be removed, without removing it.
 
     Args:
-        generations: the published read models.
-        keep: how many of the newest to keep in any case.
-        min_age: keep a generation for so long after it was superseded.
-        leftover_age: how long nothing may have touched what counts as left over.
+        generations: the generations.
+        keep: number of newest generations to keep in any case.
+        min_age: time to keep a generation after it was superseded.
+        leftover_age: age of the last change from which an unreferenced object is a leftover.
 
     Raises:
-        UsageError: nothing would be kept, or an age is negative.
+        UsageError: ``keep`` is less than 1, or an age is negative.
     """
     if keep < 1 or min(min_age, leftover_age) < timedelta(0):
-        raise UsageError("A collection keeps at least one generation (--keep 1), and no age is negative.")
-    found, named = generations.all(), generations.named_files()
+        raise UsageError("Give --keep 1 or more, and ages that are not negative.")
+    found, referenced = generations.all(), generations.referenced_files()
     aged = _superseded(found, keep, datetime.now(UTC) - min_age)
-    open_files = _held(generations, {key for g in aged for key in named.get(g.number, ())})
+    open_files = _held(generations, {key for g in aged for key in referenced.get(g.number, ())})
     held = tuple(g.number for g in aged if g.file in open_files)
     gone = {g.number for g in aged if g.file not in open_files}
-    kept = frozenset[str]().union(*(files for number, files in named.items() if number not in gone))
-    unneeded = frozenset[str]().union(*(named.get(number, frozenset()) for number in gone)) - kept - open_files
-    files = [leftover(generations.store, key, "named by no generation that is kept") for key in sorted(unneeded)]
+    kept = frozenset[str]().union(*(files for number, files in referenced.items() if number not in gone))
+    unneeded = frozenset[str]().union(*(referenced.get(number, frozenset()) for number in gone)) - kept - open_files
+    files = [leftover(generations.store, key, "referenced by no generation that is kept") for key in sorted(unneeded)]
     left = list(_leftovers(generations, datetime.now(UTC) - leftover_age))
     return Collected(generations=tuple(sorted(gone)), files=tuple(files), leftovers=tuple(left), held=held)
 
 
 def _superseded(found: Sequence[Generation], keep: int, before: datetime) -> list[Generation]:
-    """Pick those beyond the newest few whose successor was published before a moment."""
+    """Return those beyond the newest few whose successor was published before a given time."""
     pairs = list(itertools.pairwise(found))[: max(len(found) - keep, 0)]
     return [g for g, following in pairs if datetime.fromisoformat(following.published_at) <= before]
 
 
 def _held(generations: Generations, keys: Collection[str]) -> set[str]:
-    """Pick the files that a reader has open; on a remote store none is, since readers have copies."""
+    """Return the files that a reader has open; none on a remote store, whose readers have copies."""
     if not generations.store.is_local:
         return set()
     paths = {Path(generations.store.url) / key: key for key in keys}
@@ -88,21 +88,21 @@ def _held(generations: Generations, keys: Collection[str]) -> set[str]:
 
 
 def collect(generations: Generations, planned: Collected) -> int:
-    """Carry out what was planned, except what was named again since.
+    """Remove what was planned, except files that are referenced again.
 
-    Generations are forgotten before files are deleted, and what is named then is looked up once more: so whoever
-    published one of these files again meanwhile, a rollback, either is seen here or sees that it came too late.
+    Generations are removed before files, and references are read again in between. So a concurrent rollback to one of
+    these files is either seen here, or sees that its generation is gone.
 
     Returns:
-        How many bytes were freed.
+        The number of bytes freed.
     """
     # A publisher that was killed may have left the link on a file that is collected now.
     generations.update_current_link()
     for number in planned.generations:
         generations.forget(number)
-    named = frozenset[str]().union(*generations.named_files().values())
-    unnamed = [left for left in (*planned.files, *planned.leftovers) if left.key not in named]
-    return delete_leftovers(generations.store, unnamed)
+    referenced = frozenset[str]().union(*generations.referenced_files().values())
+    unreferenced = [left for left in (*planned.files, *planned.leftovers) if left.key not in referenced]
+    return delete_leftovers(generations.store, unreferenced)
 
 
 def _leftovers(generations: Generations, before: datetime) -> Iterator[Leftover]:
@@ -114,17 +114,17 @@ def _leftovers(generations: Generations, before: datetime) -> Iterator[Leftover]
 
 
 def _orphans(generations: Generations, before: datetime) -> Iterator[Leftover]:
-    """Find files that were never published; listed before what is named is looked up, so that none slips between."""
+    """Find files that were never published; the listing comes before the references, so that none is missed."""
     store = generations.store
     keys = list(store.list_from(FILES))
-    named = frozenset[str]().union(*generations.named_files().values())
-    old = {key for key in keys if key not in named and newest_of(store, [key]) < before}
+    referenced = frozenset[str]().union(*generations.referenced_files().values())
+    old = {key for key in keys if key not in referenced and newest_of(store, [key]) < before}
     for key in sorted(old - _held(generations, old)):
-        yield leftover(store, key, "named by no generation")
+        yield leftover(store, key, "referenced by no generation")
 
 
 def _staged(generations: Generations, before: datetime) -> Iterator[Leftover]:
-    """Find what rebuilds staged that nobody went on with, and the pointers to their plans."""
+    """Find what abandoned rebuilds staged, and the pointers to their plans."""
     store = generations.store
     groups = staged_groups(store, _STAGING)
     pointers = groups.pop(_PLANS, [])
@@ -141,21 +141,21 @@ def _staged(generations: Generations, before: datetime) -> Iterator[Leftover]:
 
 
 def _working(generations: Generations, before: datetime) -> Iterator[Leftover]:
-    """Find working databases of dead writers, by folder; one that is open is not dead, however old it is."""
+    """Find working databases of dead writers, by folder; a writer whose database is open is alive, whatever its age."""
     root = Path(generations.store.url)
     for folder in sorted((root / _WORK).glob("refold-*")):
         files = [Path(place) / name for place, _, names in os.walk(folder) for name in names]
-        if all(_touched(path) < before for path in [folder, *files]) and not held_files(files):
+        if all(_modified(path) < before for path in [folder, *files]) and not held_files(files):
             for path in files:
                 yield _file(generations, path, "working file of a writer that died")
 
 
 def _unfinished(generations: Generations, before: datetime) -> Iterator[Leftover]:
-    """Find objects that were being written when their writer died; no listing shows them."""
+    """Find partial objects of writers that died; listings omit them."""
     for folder, _, names in os.walk(generations.store.url):
         for path in (Path(folder) / name for name in names if name.startswith(TEMP_PREFIX)):
-            if _touched(path) < before:
-                yield _file(generations, path, "not written to its end")
+            if _modified(path) < before:
+                yield _file(generations, path, "incomplete: its writer died")
 
 
 def _file(generations: Generations, path: Path, why: str) -> Leftover:
@@ -164,7 +164,7 @@ def _file(generations: Generations, path: Path, why: str) -> Leftover:
     return Leftover(store_url=generations.store.url, key=key, bytes=size, why=why)
 
 
-def _touched(path: Path) -> datetime:
+def _modified(path: Path) -> datetime:
     try:
         return datetime.fromtimestamp(path.lstat().st_mtime, UTC)
     except FileNotFoundError:

@@ -1,7 +1,8 @@
-"""Generations: how read models are published.
+"""Generations: the published versions of the read models.
 
-A generation is an immutable DuckDB file and a small JSON object that names it. Creating that object put-if-absent
-is the publish: whoever loses the number reloads, catches up and tries the next. Readers open published files only.
+A generation is an immutable DuckDB file and a small JSON object that names it. Publishing is one put-if-absent of that
+object; a publisher that loses the race for a number reloads, catches up and tries the next. Readers open published
+files only.
 """
 
 from __future__ import annotations
@@ -29,12 +30,12 @@ CURRENT = "current.duckdb"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Seed:
-    """Where the first rows of a read model came from, in place of the events before.
+    """The generation from which a read model took its first rows, in place of earlier events.
 
     Attributes:
-        generation: the generation whose tables the seed's query read.
-        position: where in the log these stood; the read model has replayed only what came after.
-        file: key of that generation's DuckDB file, which a later rebuild of the same declaration needs again.
+        generation: number of the generation that the seed's query read.
+        position: position of that generation; the read model has replayed only later events.
+        file: key of its DuckDB file, which a later rebuild of the same declaration reads again.
     """
 
     generation: int
@@ -44,14 +45,14 @@ class Seed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measured:
-    """What a rebuild took, so that the next can be foreseen.
+    """The measurement of a rebuild, from which the next one is estimated.
 
     Attributes:
-        events: how many events were replayed, each counted once a read model that reads it.
-        bytes_read: compressed bytes of the columns that were read for it.
-        seconds: from the start of the replay to the publish.
-        workers: how many replayed.
-        serial_seconds: what of the seconds no further worker makes shorter: loading, catching up, publishing.
+        events: number of replayed events, counted once for each read model that reads them.
+        bytes_read: compressed bytes of the columns read.
+        seconds: time from the start of the replay to the publish.
+        workers: number of workers.
+        serial_seconds: the part of that time that does not depend on workers: loading, catching up, publishing.
     """
 
     events: int
@@ -66,11 +67,11 @@ class PublishedTable:
     """One read model of a generation.
 
     Attributes:
-        fingerprint: of what made it.
-        parts: digest of each thing it depends on, so that a plan can say what changed.
-        rows: how many rows.
-        checksum: over all rows, independent of their order.
-        seed: where its first rows came from; None if it was made from the whole log.
+        fingerprint: fingerprint of its declaration and everything it depends on.
+        parts: digest of each dependency, so that a plan can name what changed.
+        rows: number of rows.
+        checksum: checksum of all rows, independent of their order.
+        seed: origin of its first rows; None if it was built from the whole log.
     """
 
     fingerprint: str
@@ -85,20 +86,20 @@ class Generation:
     """One published state of all read models of a domain.
 
     Attributes:
-        number: from 1; the highest is the current one.
-        file: key of the DuckDB file.
-        bytes: its size.
-        position: of the last event that every table holds.
-        commit_number: of the commit that brought it.
-        recorded_at: when that commit was recorded, RFC 3339.
-        published_at: when the generation was published, RFC 3339.
-        parent: the generation it was made from; 0 for none.
-        log_id: the log it was made from.
-        tables: read model to what was published of it.
-        views: view to the digest of its SQL; None in a generation that was published before views were noted.
-        measured: what the last whole rebuild took, of this generation or one before it; None if none was measured.
-        kind: how it came about: ``rebuild``, ``refresh`` (nothing was rebuilt), ``stream``, ``edit``, or ``rollback``,
-            whose parent is the older one that it shows again.
+        number: number of the generation, from 1; the highest is the current one.
+        file: key of its DuckDB file.
+        bytes: size of that file.
+        position: position of the last event, of all tables.
+        commit_number: number of that event's commit.
+        recorded_at: time at which that commit was recorded, RFC 3339.
+        published_at: time at which the generation was published, RFC 3339.
+        parent: number of the generation it was built from; 0 for none.
+        log_id: identity of the log it was built from.
+        tables: its read models.
+        views: view to the digest of its SQL; None in a generation that was published before views had one.
+        measured: measurement of the last full rebuild, of this generation or an earlier one; None if there is none.
+        kind: origin: ``rebuild``, ``refresh`` (nothing was rebuilt), ``stream``, ``edit``, or ``rollback`` (the parent
+            is the older generation that it publishes again).
     """
 
     number: int
@@ -134,19 +135,19 @@ class Generations:
         return self._load(last) if last else None
 
     def all(self) -> list[Generation]:
-        """Load every generation that is kept, oldest first."""
+        """Load all generations that exist, oldest first."""
         found = []
         for key in self.store.list_from(_GENERATIONS):
-            with suppress(ObjectNotFoundError):  # collected since it was listed
+            with suppress(ObjectNotFoundError):  # collected since the listing
                 found.append(self._load(key))
         return found
 
     def numbers(self) -> list[int]:
-        """Give the numbers of all generations that are kept, in order."""
+        """Return the numbers of all generations that exist, in order."""
         return [number_of(key) for key in self.store.list_from(_GENERATIONS)]
 
-    def named_files(self) -> dict[int, frozenset[str]]:
-        """Give, a generation, the keys of all files that it needs: its own, and those that its tables started from."""
+    def referenced_files(self) -> dict[int, frozenset[str]]:
+        """Return the keys of the files that each generation needs: its own, and those of its seeds."""
         found = {}
         for key in self.store.list_from(_GENERATIONS):
             with suppress(ObjectNotFoundError):
@@ -154,24 +155,24 @@ class Generations:
         return found
 
     def is_published(self, number: int) -> bool:
-        """Tell whether a generation is there: cheaper than to ask for the newest."""
+        """Check whether a generation exists; cheaper than loading the newest."""
         return self.store.exists(_key(number))
 
     def get(self, number: int) -> Generation:
         """Load one generation.
 
         Raises:
-            GenerationError: it was never published, or is collected already.
+            GenerationError: it was never published, or was collected.
         """
         try:
             return self._load(_key(number))
         except ObjectNotFoundError as error:
             raise GenerationError(
-                f"There is no generation {number} in {self.store.url}. `refold generations list` shows those there are."
+                f"There is no generation {number} in {self.store.url}. `refold generations list` shows them."
             ) from error
 
     def path(self, generation: Generation) -> Path:
-        """Give the local path of a generation's file, for reading only.
+        """Return the local, read-only path of a generation's file.
 
         Raises:
             GenerationError: the file is gone.
@@ -179,11 +180,11 @@ class Generations:
         return self.file_path(generation.file, generation.number)
 
     def file_path(self, file: str, number: int) -> Path:
-        """Give the local path of a published file, also of one whose generation is collected, for reading only.
+        """Return the local, read-only path of a published file, even if its generation was collected.
 
         Args:
-            file: its key.
-            number: of the generation, for the error.
+            file: key of the file.
+            number: number of the generation, for the error.
 
         Raises:
             GenerationError: the file is gone.
@@ -192,66 +193,68 @@ class Generations:
             return self.store.local_path(file)
         except ObjectNotFoundError as error:
             raise GenerationError(
-                f"Generation {number} names {self.store.url}/{file}, which is missing. Publish anew with "
-                "`refold rebuild --all`."
+                f"Generation {number} names {self.store.url}/{file}, which is missing. Publish it again "
+                "with `refold rebuild --all`."
             ) from error
 
     def upload(self, path: Path) -> tuple[str, int]:
-        """Put a finished database file beside the published ones, under a name of its own.
+        """Store a finished database file under a unique name.
 
         Returns:
             Its key and size.
 
         Raises:
-            GenerationError: the file was not closed properly.
+            GenerationError: the file was not closed.
         """
         if Path(f"{path}.wal").exists():
-            raise GenerationError(f"{path} has a write-ahead log beside it: it was not closed before publishing.")
+            raise GenerationError(f"{path} has a write-ahead log: close its connection before publishing.")
         key = f"{FILES}/{uuid.uuid4()}.duckdb"
         path.chmod(0o444)
         self.store.put_file(key, path)
         return key, path.stat().st_size
 
     def publish(self, generation: Generation) -> bool:
-        """Make a generation the current one; False if its number is taken: its file is then deleted, if nobody's."""
+        """Make a generation the current one; if its number is taken, delete its unreferenced file and return False."""
         if not self.claim(generation):
-            if not any(generation.file in files for files in self.named_files().values()):
+            if not any(generation.file in files for files in self.referenced_files().values()):
                 self.store.delete(generation.file)
             return False
         self.update_current_link()
         return True
 
     def claim(self, generation: Generation) -> bool:
-        """Create the object that makes a generation the newest; False if its number is taken."""
+        """Create the object that makes a generation the newest; return False if its number is taken."""
         data = orjson.dumps(dataclasses.asdict(generation), option=orjson.OPT_INDENT_2)
         key = _key(generation.number)
-        # What is there may be ours, if the answer to a write was lost: no other has the same time and file.
+        # If the response to the write was lost, the object is our own: no other has the same time and file.
         return self.store.put_if_absent(key, data) or self.store.get(key) == data
 
     def forget(self, number: int) -> None:
-        """Remove the object that names a generation; its file stays."""
+        """Delete the object that names a generation, and keep its file."""
         self.store.delete(_key(number))
 
     def update_current_link(self) -> None:
-        """Swap the symlink ``current.duckdb`` to the newest file, on a local store."""
+        """On a local store, replace the symlink ``current.duckdb`` by one to the newest file."""
         if not self.store.is_local:
             return
         link = Path(self.store.url) / CURRENT
-        shown = None
-        while (newest := self.newest()) != shown and newest is not None:  # another may have published, and been faster
+        linked = None
+        while (newest := self.newest()) != linked and newest is not None:  # another publisher may have been faster
             temporary = link.with_name(f".{CURRENT}-{uuid.uuid4()}")
             os.symlink(newest.file, temporary)
             os.replace(temporary, link)
-            shown = newest
+            linked = newest
 
     def _load(self, key: str) -> Generation:
         try:
             return _decode(orjson.loads(self.store.get(key)))
         except (ValueError, KeyError, TypeError) as error:
-            raise GenerationError(f"{self.store.url}/{key} is no generation ({error}).") from error
+            raise GenerationError(
+                f"{self.store.url}/{key} is not a generation ({error}). Restore it from a backup."
+            ) from error
 
     def working_copy(self, generation: Generation, folder: Path) -> Path:
-        """Copy a generation's file into a private folder, to go on from it."""
+        """Copy a generation's file into a private folder, to change the copy."""
         path = folder / "working.duckdb"
         shutil.copyfile(self.path(generation), path)
         return path
@@ -279,12 +282,12 @@ def open_generations(read_models_url: str, domain_name: str) -> Generations:
     """Open the published read models of a domain.
 
     Args:
-        read_models_url: a folder, or a URL that fsspec knows.
-        domain_name: its subfolder.
+        read_models_url: a folder, or the URL of an object store.
+        domain_name: name of the domain, which is the subfolder.
     """
     return Generations(open_store(read_models_url).child(domain_name))
 
 
 def now() -> str:
-    """Give the present time, RFC 3339 in UTC."""
+    """Return the current time, RFC 3339 in UTC."""
     return datetime.now(UTC).isoformat()

@@ -1,7 +1,7 @@
-"""Which files other processes have open with DuckDB: it keeps a POSIX lock on a file for as long.
+"""Files that other processes have open with DuckDB, which holds a POSIX lock on each.
 
-The question is asked by a child process, since closing any descriptor of a file drops all locks of the process on it:
-a session of the very process that asks would lose its own.
+A child process checks the locks: closing any descriptor of a file drops all locks that the process has on it, so this
+process would drop those of its own sessions.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-_CHUNK = 500
+_FILES_PER_CHILD = 500
 
-_ASK = """
+_CHECK = """
 import fcntl, os, struct, sys
 # struct flock: Linux has type, whence, start, length, pid; macOS and the BSDs start, length, pid, type, whence.
 linux = sys.platform.startswith("linux")
@@ -32,20 +32,20 @@ for path in sys.argv[1:]:
 
 
 def held_files(paths: Iterable[Path]) -> set[Path]:
-    """Pick the files that somebody has open with DuckDB, to read or to write.
+    """Return the files that any process has open with DuckDB, for reading or writing.
 
     Args:
-        paths: files on a local disk; those that are not there are not held.
+        paths: files on a local disk; missing ones are not open.
 
     Raises:
-        OSError: the question cannot be asked on this system.
+        OSError: this system does not support the check.
     """
-    told = [str(path) for path in paths]
+    names = [str(path) for path in paths]
     held: set[Path] = set()
-    for start in range(0, len(told), _CHUNK):
-        command = [sys.executable, "-I", "-S", "-c", _ASK, *told[start : start + _CHUNK]]
+    for start in range(0, len(names), _FILES_PER_CHILD):
+        command = [sys.executable, "-I", "-S", "-c", _CHECK, *names[start : start + _FILES_PER_CHILD]]
         done = subprocess.run(command, capture_output=True, check=False)
         if done.returncode:
-            raise OSError(f"Cannot ask which files are open: {done.stderr.decode(errors='replace').strip()}")
+            raise OSError(f"Cannot check which files are open: {done.stderr.decode(errors='replace').strip()}")
         held |= {Path(name.decode()) for name in done.stdout.split(b"\0") if name}
     return held

@@ -1,6 +1,6 @@
 """Rolling back: an older generation is published again, as a new one.
 
-The new generation names the older one's file, which is immutable: nothing is copied, and sessions that are open go on.
+The new generation references the older one's immutable file: nothing is copied, and open sessions continue.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ def roll_back(generations: Generations, number: int | None = None) -> Generation
 
     Args:
         generations: the published read models.
-        number: the generation to show again; the one before the newest by default.
+        number: the generation to publish again; the one before the newest by default.
 
     Raises:
-        GenerationError: there is no such generation, or its file is gone.
-        UsageError: it is the newest already.
+        GenerationError: there is no such generation, or its file is missing.
+        UsageError: it is the newest.
     """
     for _ in range(_ATTEMPTS):
         newest = generations.newest()
@@ -30,7 +30,7 @@ def roll_back(generations: Generations, number: int | None = None) -> Generation
             raise GenerationError(f"Nothing is published at {generations.store.url}, so there is nothing to roll back.")
         older = generations.get(_before(generations, newest) if number is None else number)
         if older.number == newest.number:
-            raise UsageError(f"Generation {older.number} is the newest already. Name an older one.")
+            raise UsageError(f"Generation {older.number} is the newest. Name an older one.")
         if not generations.store.exists(older.file):
             raise GenerationError(
                 f"Generation {older.number} names {generations.store.url}/{older.file}, which is missing. Name another."
@@ -40,15 +40,15 @@ def roll_back(generations: Generations, number: int | None = None) -> Generation
             _check_kept(generations, older, newest)
             generations.update_current_link()
             return made
-    raise GenerationError(f"Others published to {generations.store.url} all the time; gave up. Try again.")
+    raise GenerationError(f"Other publishers to {generations.store.url} were first {_ATTEMPTS} times. Try again.")
 
 
 def _before(generations: Generations, newest: Generation) -> int:
     older = [n for n in generations.numbers() if n < newest.number]
     if not older:
         raise GenerationError(
-            f"Generation {newest.number} is the only one that is kept in {generations.store.url}: there is none before "
-            "it to roll back to. Rebuild with `refold rebuild`."
+            f"Generation {newest.number} is the only one in {generations.store.url}: there is none before it to roll "
+            "back to. Rebuild with `refold rebuild`."
         )
     return older[-1]
 
@@ -58,16 +58,16 @@ def _again(older: Generation, number: int) -> Generation:
 
 
 def _check_kept(generations: Generations, older: Generation, newest: Generation) -> None:
-    """Make sure that the older one was not being collected at this moment; else show the newest again.
+    """Check that the older one was not collected concurrently; else publish the newest again.
 
-    A collector removes a generation's object before it looks which files are still named: so as long as that object is
-    there after ours is, the collector sees ours, and keeps the file.
+    A collection removes a generation's object before it reads the references to files. So if that object still exists
+    after ours was created, the collection sees ours, and keeps the file.
     """
     if older.number in generations.numbers():
         return
-    generations.claim(_again(newest, newest.number + 2))  # whoever else was faster put something better there
+    generations.claim(_again(newest, newest.number + 2))  # if the number is taken, another publisher has replaced it
     generations.update_current_link()
     raise GenerationError(
-        f"Generation {older.number} was collected by `refold generations gc` at this very moment, so generation "
-        f"{newest.number} stays the one that is shown."
+        f"`refold generations gc` collected generation {older.number} during the rollback, so generation "
+        f"{newest.number} was published again. Name another generation."
     )

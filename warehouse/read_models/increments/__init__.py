@@ -1,1 +1,1 @@
-"""Increments: spans of commits, applied to a database in one transaction each."""
+"""Increments: spans of commits, each applied to a database in one transaction."""

@@ -1,4 +1,4 @@
-"""Catching up: from where each table stands to the head of the log, increment by increment."""
+"""Catching up: from the checkpoint of each table to the head of the log, increment by increment."""
 
 from __future__ import annotations
 
@@ -33,16 +33,17 @@ from refold.warehouse.read_models.live.indexes import NO_INDEXES, Indexes
 from refold.warehouse.replay.contributions import Compiled, compile_model
 from refold.warehouse.replay.invalid_events import not_discarded, refuse
 
-_EVENTS_AN_INCREMENT = 250_000
+_EVENTS_PER_INCREMENT = 250_000
+"""Unsealed events beyond which an increment ends, so that its contributions fit into memory."""
 
 
 @dataclass(frozen=True, slots=True)
 class ModelsAtCheckpoint:
-    """Read models that stand at one place in the log.
+    """Read models with the same checkpoint.
 
     Attributes:
-        models: which.
-        at: where.
+        models: the read models.
+        at: their checkpoint.
     """
 
     models: Sequence[ReadModel]
@@ -53,31 +54,31 @@ def catch_up(
     connection: duckdb.DuckDBPyConnection,
     log: EventLog,
     domain: Domain,
-    standing: Sequence[ModelsAtCheckpoint],
+    groups: Sequence[ModelsAtCheckpoint],
     *,
     dead_letter: bool = False,
     discarded: Mapping[tuple[str, int], datetime] = NOTHING_DISCARDED,
 ) -> None:
-    """Bring tables of a working database, wherever each stands, to the head of the log.
+    """Advance tables of a working database from their checkpoints to the head of the log.
 
     Args:
         connection: the working database.
         log: the log.
         domain: contracts and upcasters.
-        standing: the read models, by where they stand.
-        dead_letter: keep events that cannot be applied, in place of stopping.
-        discarded: which broken events somebody decided to go without, and when; they stop nothing.
+        groups: the read models, by checkpoint.
+        dead_letter: keep events that cannot be applied as dead letters, instead of raising.
+        discarded: read model and position of discarded dead letters, and when they were discarded; they never raise.
 
     Raises:
         InvalidEventsError: an event cannot be applied.
     """
     step = functools.partial(advance, connection, log, domain, dead_letter=dead_letter, discarded=discarded)
     head = log.head()
-    at = max((s.at for s in standing), key=lambda at: at.position)
-    for group in standing:
+    at = max((g.at for g in groups), key=lambda at: at.position)
+    for group in groups:
         if group.models and group.at.position < at.position:
             step(group.models, head, after=group.at.position, to=at)
-    models = [m for group in standing for m in group.models]
+    models = [m for group in groups for m in group.models]
     while True:
         for target in _steps(head, at):
             step(models, head, after=at.position, to=target)
@@ -88,7 +89,7 @@ def catch_up(
 
 
 def _steps(head: Head, at: Checkpoint) -> Iterator[Checkpoint]:
-    """Cut the way to the head between commits, into increments of bounded size."""
+    """Yield the checkpoints of increments of bounded size up to the head, each at the end of a commit."""
     if head.sealed.sealed_position > at.position:
         sealed = head.sealed
         at = Checkpoint(sealed.sealed_position, sealed.sealed_commit, sealed.recorded_at)
@@ -98,7 +99,7 @@ def _steps(head: Head, at: Checkpoint) -> Iterator[Checkpoint]:
         if info.last_position <= at.position:
             continue
         last = index == len(head.tail) - 1
-        if last or info.last_position - before >= _EVENTS_AN_INCREMENT:
+        if last or info.last_position - before >= _EVENTS_PER_INCREMENT:
             before = info.last_position
             yield Checkpoint(info.last_position, info.number, info.recorded_at.isoformat())
 
@@ -115,7 +116,7 @@ def advance(
     dead_letter: bool,
     discarded: Mapping[tuple[str, int], datetime] = NOTHING_DISCARDED,
 ) -> None:
-    """Apply the events of ``after < position <= to.position`` and the new checkpoint in one transaction."""
+    """Apply the events with ``after < position <= to.position`` and the new checkpoint in one transaction."""
     compiled = [compile_model(m, domain) for m in models]
     span = Span(head, after, to)
     try:
@@ -137,39 +138,39 @@ def apply_staged(
     discarded: Mapping[tuple[str, int], datetime] = NOTHING_DISCARDED,
     indexes: Indexes = NO_INDEXES,
 ) -> int:
-    """Apply what was staged of a span, and the new checkpoint, in one transaction.
+    """Apply the staged contributions of a span, and the new checkpoint, in one transaction.
 
     Args:
-        connection: of the database, whose tables stand at ``span.after``.
+        connection: connection to the database, whose tables are at ``span.after``.
         log: the log.
         domain: contracts and upcasters.
-        models: the read models to bring forward.
-        staged: what was staged of all events of the span, in any order.
-        span: which events.
-        dead_letter: keep events that cannot be applied, in place of stopping.
-        discarded: which broken events somebody decided to go without, and when.
-        indexes: which columns have an index.
+        models: the read models to advance.
+        staged: contributions of all events of the span, in any order.
+        span: the events.
+        dead_letter: keep events that cannot be applied as dead letters, instead of raising.
+        discarded: read model and position of discarded dead letters, and when they were discarded.
+        indexes: read model to its indexed columns.
 
     Returns:
-        How many events could not be applied, each counted once a read model that it was for.
+        The number of events that could not be applied, counted once for each read model.
 
     Raises:
         InvalidEventsError: an event cannot be applied; nothing was written.
     """
 
-    def fold_apart(compiled: Compiled) -> tuple[pa.Table | None, list[InvalidEvent]]:
+    def stage_valid(compiled: Compiled) -> tuple[pa.Table | None, list[InvalidEvent]]:
         return stage_fold(connection, domain, compiled, span.events(connection, log, domain, [compiled.model]))
 
-    changes, broken = prepare_changes(connection, models, staged, fold_apart)
-    if not dead_letter and (undecided := not_discarded(broken, discarded)):
+    changes, invalid_events = prepare_changes(connection, models, staged, stage_valid)
+    if not dead_letter and (undecided := not_discarded(invalid_events, discarded)):
         raise refuse(undecided, doing="Catching up")
     connection.execute("BEGIN")
     try:
         apply_changes(connection, changes, indexes)
-        add_dead_letters(connection, broken, discarded=discarded)
+        add_dead_letters(connection, invalid_events, discarded=discarded)
         set_checkpoint(connection, span.to, domain_name=domain.name, log_id=log.log_id)
         connection.execute("COMMIT")
     except BaseException:
         connection.execute("ROLLBACK")
         raise
-    return sum(map(len, broken.values()))
+    return sum(map(len, invalid_events.values()))

@@ -1,9 +1,9 @@
 """Increments: the events of a range of commits, applied to a database in one transaction.
 
-Two steps, which may run in two processes. ``stage`` reduces events to what they contribute to each read model: the same
-contributions and partials as in a rebuild, as small Arrow tables. ``prepare_changes`` and ``apply_changes`` bring these
-into the database of the one writer, by one ``MERGE`` a table. Rows and checkpoint are committed together, so an
-increment is applied once or not at all.
+There are two steps, which may run in two processes. :func:`stage` reduces events to their contributions to each read
+model: the same contributions and partials as in a rebuild, as small Arrow tables. :func:`prepare_changes` and
+:func:`apply_changes` apply these to the writer's database with one ``MERGE`` for each table. Rows and checkpoint are
+committed together, so an increment is applied exactly once.
 """
 
 from __future__ import annotations
@@ -40,16 +40,16 @@ from refold.warehouse.replay.history import Replay
 from refold.warehouse.replay.invalid_events import apply_valid
 
 NO_READ_MODEL = ""
-"""In place of a read model's name: events that fit no contract, so that none could read them."""
+"""Stands for a read model's name: events that match no contract, so that no read model can apply them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Staged:
-    """What the events of some commits contribute to read models.
+    """Contributions of the events of some commits to read models.
 
     Attributes:
-        tables: read model to partials, one row a key; or to contributions, if a delete or a fold needs them in order.
-            A read model that nothing contributes to is absent.
+        tables: read model to partials, one row for each key; or to contributions, if a delete or a fold needs them in
+            order. A read model without contributions is absent.
         invalid_events: read model to the events that it excludes.
     """
 
@@ -58,13 +58,13 @@ class Staged:
 
 
 def stage(connection: duckdb.DuckDBPyConnection, domain: Domain, models: Iterable[Compiled], typed: Typed) -> Staged:
-    """Reduce events to what they contribute to read models.
+    """Reduce events to their contributions to read models.
 
     Args:
-        connection: where ``typed`` can be queried; nothing is written to its tables.
+        connection: connection on which ``typed`` can be queried; its tables are not changed.
         domain: contracts and upcasters.
         models: the read models.
-        typed: the events of whole commits, in the shapes they were stored in.
+        typed: the events of complete commits, in their stored schemas.
     """
     staged = Staged()
     if typed.invalid_events:
@@ -78,32 +78,32 @@ def stage(connection: duckdb.DuckDBPyConnection, domain: Domain, models: Iterabl
             select = source if _in_order(compiled) else partials(compiled, f"({source})")
             return _arrow(connection, select)
 
-        table, broken = apply_valid(connection, domain, compiled, typed.relations, contributed)
-        if broken:
-            staged.invalid_events[compiled.model.name] = broken
+        table, invalid = apply_valid(connection, domain, compiled, typed.relations, contributed)
+        if invalid:
+            staged.invalid_events[compiled.model.name] = invalid
         if table is not None and table.num_rows:
             staged.tables[compiled.model.name] = table
     return staged
 
 
 def _arrow(connection: duckdb.DuckDBPyConnection, select: str) -> pa.Table:
-    """Run a query by way of a table: to make a relation of it would plan it twice, and planning is most of the time."""
+    """Run a query through a temporary table: a relation would be planned twice, and planning takes most of the time."""
     connection.execute(f"CREATE OR REPLACE TEMP TABLE _contributed AS {select}")
     return connection.sql("FROM _contributed").to_arrow_table()
 
 
 def _in_order(compiled: Compiled) -> bool:
-    """Tell whether contributions must be seen one by one, in order, beside what the table holds."""
+    """Check whether contributions must be applied one by one, in position order."""
     return is_fold(compiled) or compiled.model.deletes
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What staged contributions do to one read model: relations on the writer's connection.
+    """The change of one read model by staged contributions, as relations on the writer's connection.
 
     Attributes:
         compiled: the read model.
-        staged: the relation of what was staged.
+        staged: the relation of staged contributions.
         delta: the relation of partials; for a fold, of new states.
     """
 
@@ -116,21 +116,21 @@ def prepare_changes(
     connection: duckdb.DuckDBPyConnection,
     models: Iterable[Compiled],
     staged: Sequence[Staged],
-    fold_apart: Callable[[Compiled], tuple[pa.Table | None, list[InvalidEvent]]],
+    stage_valid: Callable[[Compiled], tuple[pa.Table | None, list[InvalidEvent]]],
 ) -> tuple[list[Change], dict[str, list[InvalidEvent]]]:
-    """Compute what staged contributions do to tables, before the transaction, which a failing fold would abort.
+    """Compute the changes of tables, before the transaction, since a failing fold would abort it.
 
     Args:
-        connection: of the database.
-        models: the read models to bring forward; all must stand just before these events.
-        staged: what was staged, of all commits of the increment; in any order.
-        fold_apart: stages a fold anew without the events on which its function fails; see :func:`stage_fold`.
+        connection: connection to the database.
+        models: the read models to advance; all must be just before these events.
+        staged: contributions of all commits of the increment, in any order.
+        stage_valid: stages a fold again without the events on which its function fails; see :func:`stage_fold`.
 
     Returns:
-        Changes for :func:`apply_changes`, and the events that read models have to go without.
+        Changes for :func:`apply_changes`, and the events that read models exclude.
     """
     changes = []
-    broken = _broken(staged)
+    invalid_events = _merge_invalid(staged)
     for number, compiled in enumerate(models):
         name = compiled.model.name
         tables = [s.tables[name] for s in staged if name in s.tables]
@@ -139,11 +139,11 @@ def prepare_changes(
         try:
             changes.append(_prepare(connection, compiled, tables, number))
         except FoldFailure:
-            table, failed = fold_apart(compiled)
-            broken[name] = failed
+            table, failed = stage_valid(compiled)
+            invalid_events[name] = failed
             if table is not None:
                 changes.append(_prepare(connection, compiled, [table], number))
-    return changes, broken
+    return changes, invalid_events
 
 
 def stage_fold(
@@ -152,9 +152,9 @@ def stage_fold(
     """Stage contributions to a fold without the events on which its function fails.
 
     Args:
-        connection: of the database, since the function is tried on the states that it holds.
+        connection: connection to the database, which holds the states for the function.
         domain: contracts and upcasters.
-        compiled: of a fold.
+        compiled: the fold.
         typed: the events of the increment.
     """
 
@@ -176,9 +176,9 @@ def apply_changes(
     """Apply changes to tables, inside the caller's transaction.
 
     Args:
-        connection: of the database.
-        changes: of :func:`prepare_changes`.
-        indexes: which columns have an index.
+        connection: connection to the database.
+        changes: changes from :func:`prepare_changes`.
+        indexes: read model to its indexed columns.
     """
     for change in changes:
         if is_fold(change.compiled):
@@ -187,12 +187,12 @@ def apply_changes(
             _merge(connection, change, indexes.get(change.compiled.model.name, ()))
 
 
-def _broken(staged: Iterable[Staged]) -> dict[str, list[InvalidEvent]]:
-    broken: dict[str, list[InvalidEvent]] = {}
+def _merge_invalid(staged: Iterable[Staged]) -> dict[str, list[InvalidEvent]]:
+    merged: dict[str, list[InvalidEvent]] = {}
     for one in staged:
         for name, events in one.invalid_events.items():
-            broken.setdefault(name, []).extend(events)
-    return broken
+            merged.setdefault(name, []).extend(events)
+    return merged
 
 
 def _prepare(
@@ -246,9 +246,9 @@ def _merge(connection: duckdb.DuckDBPyConnection, change: Change, indexed: Seque
 
 
 def _updates(model: Projection, indexed: Sequence[str]) -> str:
-    """Write what becomes of rows that are there; an indexed column is set only in rows that have something for it.
+    """Return the WHEN MATCHED clauses; an indexed column is set only in rows with a contribution to it.
 
-    To set it, even to what it is, would move the whole row and change every index of the table.
+    Setting an indexed column, even to the same value, would move the row and change every index of the table.
     """
     sets = {c: f"{quote(c)} = {reducers.merge(r, c)}" for c, r in model.columns.items()}
     others = [s for c, s in sets.items() if c not in indexed]
@@ -262,7 +262,7 @@ def _updates(model: Projection, indexed: Sequence[str]) -> str:
 
 
 def _only_unseen(connection: duckdb.DuckDBPyConnection, change: Change, seen_of: Mapping[str, str]) -> str:
-    """Reduce a partial's distinct values to those that the table has not seen, and remember them."""
+    """Reduce a partial's distinct values to new ones, and add these to the seen table."""
     keys, key, unseen = change.compiled.keys, change.compiled.model.key, "_unseen"
     connection.execute(f"CREATE OR REPLACE TEMP TABLE {unseen} AS FROM {change.delta}")
     for column, seen in seen_of.items():

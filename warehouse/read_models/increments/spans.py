@@ -1,6 +1,7 @@
-"""Spans: whole commits to go forward by, cut so that several workers can read one step side by side.
+"""Spans: runs of commits by which tables advance, divided so that several workers can read one step concurrently.
 
-A commit is never cut, since a merger joins events within one: so any way of going forward gives the same rows.
+A commit is never divided, since a merging upcaster joins events of one commit: so any sequence of steps gives the same
+rows.
 """
 
 from __future__ import annotations
@@ -24,29 +25,29 @@ from refold.warehouse.replay.history import sources_of
 
 @dataclass(frozen=True, slots=True)
 class SpanLimits:
-    """How large a step is.
+    """Limits of a step's size.
 
     Attributes:
-        small_events: up to here, one worker is faster than the way to several.
-        small_commits: likewise.
-        most_events: about where a step ends, so that what it contributes fits into memory.
-        most_commits: likewise.
+        small_events: number of events up to which one worker is faster than several.
+        small_commits: the same as a number of commits.
+        max_events: number of events at which a step ends, so that its contributions fit into memory.
+        max_commits: the same as a number of commits.
     """
 
     small_events: int = 20_000
     small_commits: int = 500
-    most_events: int = 400_000
-    most_commits: int = 10_000
+    max_events: int = 400_000
+    max_commits: int = 10_000
 
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """Some of the events of whole commits.
+    """Some of the events of a run of commits.
 
     Attributes:
-        head: tells what lies where; it may know more of the log than the span.
-        after: the position before the first event.
-        to: where tables stand afterwards.
+        head: manifest and commits that hold the events; it may hold further ones.
+        after: position before the first event.
+        to: checkpoint of the tables after these events.
     """
 
     head: Head
@@ -71,35 +72,35 @@ class Span:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """How far to go next.
+    """The next step forward.
 
     Attributes:
-        whole: the span of all its events.
-        parts: the same events, cut for workers.
-        full: whether there is more to come at once.
+        span: the span of all its events.
+        parts: the same events, divided between workers.
+        full: whether the step ended at a limit, so that more commits may follow.
     """
 
-    whole: Span
+    span: Span
     parts: tuple[Span, ...]
     full: bool
 
     @property
     def events(self) -> int:
-        """How many events it goes forward by."""
-        return self.whole.to.position - self.whole.after
+        """Number of its events."""
+        return self.span.to.position - self.span.after
 
 
 def next_step(
     log: EventLog, at: Checkpoint, *, workers: int, sealed: Manifest | None = None, limits: SpanLimits | None = None
 ) -> Step | None:
-    """Look which commits follow a checkpoint, by asking for one after the other.
+    """Find the commits after a checkpoint, by reading one after another.
 
     Args:
         log: the log.
-        at: where tables stand.
-        workers: into how many parts a large step is cut.
-        sealed: a manifest, if there is so much to read that segments should be read in place of commits.
-        limits: how large a step is.
+        at: checkpoint of the tables.
+        workers: number of parts of a large step.
+        sealed: a manifest, if there are so many events that segments should be read instead of commits.
+        limits: limits of the step's size.
 
     Returns:
         A step, or None if nothing follows.
@@ -112,16 +113,16 @@ def next_step(
     for info in log.commits_after(at.commit_number):
         infos.append(dataclasses.replace(info, heads={}))
         events += info.events
-        if full := events >= limits.most_events or len(infos) >= limits.most_commits:
+        if full := events >= limits.max_events or len(infos) >= limits.max_commits:
             break
     if not infos:
         return None
     to = _checkpoint(infos[-1])
-    whole = Span(Head(Manifest(), tuple(infos)), at.position, to)
+    span = Span(Head(Manifest(), tuple(infos)), at.position, to)
     if events <= limits.small_events and len(infos) <= limits.small_commits:
-        return Step(whole, (whole,), False)
+        return Step(span, (span,), False)
     parts = tuple(Span(Head(Manifest(), p), p[0].first_position - 1, _checkpoint(p[-1])) for p in _cut(infos, workers))
-    return Step(whole, parts, full)
+    return Step(span, parts, full)
 
 
 def _checkpoint(info: CommitInfo) -> Checkpoint:
@@ -129,7 +130,7 @@ def _checkpoint(info: CommitInfo) -> Checkpoint:
 
 
 def _cut(infos: Sequence[CommitInfo], workers: int) -> Iterator[tuple[CommitInfo, ...]]:
-    """Cut commits into as many parts as there are workers, of about as many events each."""
+    """Divide commits into at most one part for each worker, with about equal numbers of events."""
     enough = -(-sum(info.events for info in infos) // workers)
     part: list[CommitInfo] = []
     held = 0
@@ -144,20 +145,20 @@ def _cut(infos: Sequence[CommitInfo], workers: int) -> Iterator[tuple[CommitInfo
 
 
 def _sealed_step(sealed: Manifest, at: Checkpoint, workers: int) -> Step:
-    """Go to where the log is sealed, a group of buckets to a part."""
+    """Return the step to the end of the sealed log, with a group of buckets in each part."""
     to = Checkpoint(sealed.sealed_position, sealed.sealed_commit, sealed.recorded_at)
     ahead = tuple(s for s in sealed.segments if _last(s) > at.position)
-    whole = Span(Head(dataclasses.replace(sealed, segments=ahead, heads=()), ()), at.position, to)
+    span = Span(Head(dataclasses.replace(sealed, segments=ahead, heads=()), ()), at.position, to)
     buckets = sorted({s.bucket for s in ahead})
     parts = []
     for worker in range(workers):
-        mine = set(buckets[worker::workers])
-        segments = tuple(s for s in ahead if s.bucket in mine)
+        assigned = set(buckets[worker::workers])
+        segments = tuple(s for s in ahead if s.bucket in assigned)
         if segments:
             parts.append(
-                dataclasses.replace(whole, head=Head(dataclasses.replace(whole.head.sealed, segments=segments), ()))
+                dataclasses.replace(span, head=Head(dataclasses.replace(span.head.sealed, segments=segments), ()))
             )
-    return Step(whole, tuple(parts), True)
+    return Step(span, tuple(parts), True)
 
 
 def _last(segment: Segment) -> int:

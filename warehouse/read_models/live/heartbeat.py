@@ -1,6 +1,6 @@
-"""The heartbeat of the live stream: a small object in which it says, about once a second, where it stands.
+"""The heartbeat of a stream: a small object with its position, updated about once a second.
 
-A stream that ends in order forgets it; one that was killed leaves it behind, and its age tells.
+A stream that stops deletes it. A killed stream leaves it, and its age shows that the stream is gone.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ _KEY = "live/stream.json"
 
 @dataclass(frozen=True, slots=True)
 class Heartbeat:
-    """What the live stream says of itself.
+    """The state of a running stream.
 
     Attributes:
-        position: of the last event that it applied, published or not.
-        commit_number: of the commit that brought it.
-        recorded_at: when that commit was recorded, RFC 3339; empty before the first.
-        updated_at: when the stream said this, RFC 3339.
-        started_at: when the stream was started, RFC 3339.
-        host: the machine that it runs on.
-        pid: its process there.
-        events: how many events it applied since it was started.
-        events_per_second: how fast it went lately.
+        position: position of the last event that it applied, published or not.
+        commit_number: number of that event's commit.
+        recorded_at: time at which that commit was recorded, RFC 3339; empty before the first.
+        updated_at: time of this heartbeat, RFC 3339.
+        started_at: time at which the stream started, RFC 3339.
+        host: name of its machine.
+        pid: its process id.
+        events: number of events that it has applied since it started.
+        events_per_second: its recent speed.
     """
 
     position: int
@@ -44,20 +44,20 @@ class Heartbeat:
 
 
 def write_heartbeat(store: ObjectStore, heartbeat: Heartbeat) -> None:
-    """Say where the stream stands.
+    """Replace the stream's heartbeat.
 
     Args:
-        store: of the domain's read models (``Generations.store``).
-        heartbeat: what to say; it replaces what was said before.
+        store: store of the domain's read models (``Generations.store``).
+        heartbeat: the new heartbeat.
     """
     store.put(_KEY, orjson.dumps(dataclasses.asdict(heartbeat)))
 
 
 def read_heartbeat(store: ObjectStore) -> Heartbeat | None:
-    """Read what the stream said last; None if none runs, or none ever did.
+    """Read the stream's last heartbeat; None if no stream runs.
 
     Raises:
-        GenerationError: the object is no heartbeat.
+        GenerationError: the object is not a heartbeat.
     """
     try:
         values = orjson.loads(store.get(_KEY))
@@ -66,11 +66,11 @@ def read_heartbeat(store: ObjectStore) -> Heartbeat | None:
         return None
     except (ValueError, KeyError, TypeError) as error:
         raise GenerationError(
-            f"{store.url}/{_KEY} is no heartbeat of a live stream ({error!r}). Delete it: a stream that runs writes it "
-            "anew."
+            f"{store.url}/{_KEY} is not the heartbeat of a stream ({error!r}). Delete it: a running stream writes "
+            "a new one."
         ) from error
 
 
 def forget_heartbeat(store: ObjectStore) -> None:
-    """Take the heartbeat away, when the stream ends in order."""
+    """Delete the heartbeat, when the stream stops."""
     store.delete(_KEY)

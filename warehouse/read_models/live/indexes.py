@@ -1,8 +1,8 @@
-"""Indexes of a live database, for queries that look for a few rows by a column; published files are free of them.
+"""Indexes of a live database, for queries that look up a few rows by a column; published files have none.
 
-An index lets DuckDB find a row among millions in half a millisecond, be it for a reader or for a turn's ``MERGE``. It
-makes a file several times as large, which nobody who scans whole tables should have to fetch: so indexes are a live
-database's own, and a copy of it is written anew without them.
+With an index DuckDB finds a row among millions in half a millisecond, for a reader or for the ``MERGE`` of a
+micro-batch. But an index makes a file several times as large, and readers that scan tables gain nothing from it. So
+only the live database has indexes, and a copy is rewritten without them before it is published.
 """
 
 from __future__ import annotations
@@ -20,80 +20,75 @@ from refold.warehouse.engine.sql import first_line, literal, quote
 from refold.warehouse.read_models import database
 
 Indexes = Mapping[str, Sequence[str]]
-"""Read model to the columns that have an index each."""
+"""Read model to its columns that have an index."""
 
 NO_INDEXES: Indexes = MappingProxyType({})
-# Beyond so many keys in a turn DuckDB no longer looks them up in an index, but scans; its default is 50.
-_KEYS_LOOKED_UP = 500
-_HELD = "SELECT index_name FROM duckdb_indexes() WHERE database_name = current_database() ORDER BY ALL"
+# Number of keys in a micro-batch beyond which DuckDB scans instead of using an index; its default is 50.
+_MAX_LOOKUP_KEYS = 500
+_INDEXES = "SELECT index_name FROM duckdb_indexes() WHERE database_name = current_database() ORDER BY ALL"
 
 
 def check_indexes(indexes: Indexes, models: Iterable[ReadModel]) -> None:
-    """Make sure that what is to be indexed is there.
+    """Check that the columns to index exist.
 
     Args:
-        indexes: what is to be indexed.
+        indexes: read model to the columns to index.
         models: the domain's read models.
 
     Raises:
-        UsageError: a domain has no such read model, or that has no such column.
+        UsageError: the domain has no such read model, or the read model no such column.
     """
     tables = {m.name: list(m.table) for m in models}
     for name, columns in indexes.items():
         if name not in tables:
             raise UsageError(
-                f"An index was asked for on read model {name}, which the domain does not have. It has "
-                f"{', '.join(tables)}: name one of these."
+                f"There is no read model {name} to index. The domain has {', '.join(tables)}: name one of these."
             )
         if unknown := [c for c in columns if c not in tables[name]]:
             raise UsageError(
-                f"An index was asked for on {', '.join(unknown)} of read model {name}, which has the columns "
-                f"{', '.join(tables[name])}: name some of these."
+                f"Read model {name} has no column {', '.join(unknown)} to index. It has {', '.join(tables[name])}: "
+                "name some of these."
             )
 
 
 def create_indexes(connection: duckdb.DuckDBPyConnection, indexes: Indexes) -> None:
-    """Make indexes in a live database; one of a million strings takes about a third of a second.
+    """Create indexes in a live database; one of a million strings takes about a third of a second.
 
     Args:
-        connection: the writer's.
-        indexes: of tables that it holds.
+        connection: the writer's connection.
+        indexes: read model of the database to its columns to index.
 
     Raises:
-        UsageError: a column is of a type that DuckDB makes no index of.
+        UsageError: DuckDB cannot index the type of a column.
     """
     for name, columns in indexes.items():
         for column in columns:
-            name_of_it = quote(f"_index_{name}_{column}")
+            index = quote(f"_index_{name}_{column}")
             try:
-                connection.execute(f"CREATE INDEX {name_of_it} ON {quote(name)} ({quote(column)})")
+                connection.execute(f"CREATE INDEX {index} ON {quote(name)} ({quote(column)})")
             except duckdb.Error as error:
-                raise UsageError(
-                    f"No index can be made of {name}.{column}: {first_line(error)} Leave it out."
-                ) from error
+                raise UsageError(f"Cannot index {name}.{column}: {first_line(error)} Leave it out.") from error
     if indexes:
-        connection.execute(f"SET dynamic_or_filter_threshold = {_KEYS_LOOKED_UP}")
+        connection.execute(f"SET dynamic_or_filter_threshold = {_MAX_LOOKUP_KEYS}")
 
 
 def without_indexes(path: Path) -> Path:
-    """Write a database anew without its indexes, if it has any.
-
-    To drop them would leave their blocks in the file as holes.
+    """Rewrite a database without its indexes, if it has any; dropping them would leave their blocks in the file.
 
     Args:
-        path: nobody else has it open.
+        path: the file; no other connection has it open.
 
     Returns:
-        The file to go on with; ``path`` itself if there is no index in it, else one beside it, and ``path`` is gone.
+        The file to use: ``path`` if it has no index, else a new file beside it, and ``path`` is deleted.
     """
     rewritten = path.with_suffix(".rewritten.duckdb")
     with closing(database.open_database(path, threads=1, memory_limit="1GB")) as connection:
-        held = [name for (name,) in connection.execute(_HELD).fetchall()]
-        if not held:
+        names = [name for (name,) in connection.execute(_INDEXES).fetchall()]
+        if not names:
             return path
-        for name in held:
+        for name in names:
             connection.execute(f"DROP INDEX {quote(name)}")
-        database.drop_views(connection)  # those who publish make them anew
+        database.drop_views(connection)  # publishing creates them again
         connection.execute(
             f"ATTACH {literal(str(rewritten))} AS rewritten (STORAGE_VERSION '{database.STORAGE_VERSION}')"
         )

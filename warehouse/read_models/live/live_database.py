@@ -1,7 +1,7 @@
-"""The live database: the private working copy that a stream brings forward, and that readers in its process may query.
+"""The live database: the private working copy that a stream advances, and that readers in its process may query.
 
-It begins as a copy of the newest generation, whose checkpoint says where to go on: so a stream that was killed needs no
-more than what is published.
+It starts as a copy of the newest generation and continues from its checkpoint: so a stream recovers from a crash with
+nothing but the published files.
 """
 
 from __future__ import annotations
@@ -36,7 +36,8 @@ from refold.warehouse.replay.contributions import Compiled, compile_model
 
 _MEMORY = "2GB"
 _NO_CHECKPOINT = "1TB"
-_USUAL_CHECKPOINT = "64MB"
+_DEFAULT_CHECKPOINT = "64MB"
+"""Size of the write-ahead log at which DuckDB writes a checkpoint into the file."""
 
 
 @dataclass(slots=True)
@@ -46,12 +47,12 @@ class LiveDatabase:
     Attributes:
         log: the log.
         domain: contracts and read models.
-        generation: the one that it was copied from, or that was published of it last.
-        models: the read models that it holds.
-        at: where in the log they stand.
-        path: the file; nobody else may open it.
-        connection: the writer's.
-        indexes: read model to the columns that have an index, for readers that look for a few rows.
+        generation: the generation that it was copied from, or that was last published from it.
+        models: its read models.
+        at: their checkpoint.
+        path: the file; no other process may open it.
+        connection: the writer's connection.
+        indexes: read model to its indexed columns, for readers that look up a few rows.
     """
 
     log: EventLog
@@ -70,12 +71,12 @@ class LiveDatabase:
 
     @property
     def changes(self) -> int:
-        """How often a change began or ended; odd while one is under way."""
+        """Number of starts and ends of changes; odd while a change is under way."""
         return self._changes
 
     @contextmanager
     def changing(self) -> Iterator[None]:
-        """Change rows in this block only, so that readers know."""
+        """Mark a change of rows, so that readers notice it."""
         self._changes += 1
         try:
             yield
@@ -83,14 +84,14 @@ class LiveDatabase:
             self._changes += 1
 
     def apply(self, staged: Sequence[Staged], span: Span) -> int:
-        """Bring all tables forward by one span, in one transaction.
+        """Advance all tables by one span, in one transaction.
 
         Returns:
-            How many events could not be applied: they are in ``refold.dead_letters``.
+            The number of events that could not be applied; they are in ``refold.dead_letters``.
         """
         try:
             with self.changing():
-                broken = apply_staged(
+                invalid = apply_staged(
                     self.connection,
                     self.log,
                     self.domain,
@@ -103,26 +104,26 @@ class LiveDatabase:
         finally:
             forget_temporaries(self.connection)
         self.at = span.to
-        return broken
+        return invalid
 
     def cursor(self) -> duckdb.DuckDBPyConnection:
-        """Give a cursor for short queries from another thread; a long one would keep checkpoints from being made.
+        """Return a cursor for short queries from another thread; a long query would prevent checkpoints.
 
         Raises:
-            GenerationError: the database was closed, since its stream ended or took over another generation.
+            GenerationError: the database is closed, since its stream stopped or opened another generation.
         """
         with self._open:
             if self._closed:
-                raise GenerationError("This live database was closed. Ask for the one that its stream opened since.")
+                raise GenerationError("This live database is closed. Use the one that its stream has opened since.")
             cursor = self.connection.cursor()
         cursor.execute("USE models")
         return cursor
 
     def checkpoint(self) -> bool:
-        """Write everything into the file, and let nothing be written into it until :meth:`release`.
+        """Write all changes into the file, and none after that until :meth:`release`.
 
         Returns:
-            False if a reader that began before the last change keeps that from being done now.
+            False if a reader that began before the last change prevents it.
         """
         try:
             self.connection.execute("CHECKPOINT models")
@@ -133,13 +134,13 @@ class LiveDatabase:
         return True
 
     def release(self) -> None:
-        """Let the file be written again."""
+        """Allow writes into the file again."""
         if self._held:
-            self.connection.execute(f"SET checkpoint_threshold = '{_USUAL_CHECKPOINT}'")
+            self.connection.execute(f"SET checkpoint_threshold = '{_DEFAULT_CHECKPOINT}'")
             self._held = False
 
     def close(self) -> None:
-        """Close and remove the file."""
+        """Close the database, and remove its file."""
         with self._open:
             self._closed = True
         with suppress(duckdb.Error):
@@ -156,19 +157,19 @@ def open_live(
     threads: int,
     indexes: Indexes = NO_INDEXES,
 ) -> LiveDatabase:
-    """Copy a generation, to go on from where it stands.
+    """Copy a generation, to continue from its checkpoint.
 
     Args:
-        log: the log that it was made from.
+        log: the log that it was built from.
         domain: contracts and read models.
-        generations: where it is published.
-        generation: usually the newest.
-        threads: how many threads a query may use.
-        indexes: read model to the columns that get an index; of those that the generation holds.
+        generations: the generations.
+        generation: the generation, usually the newest.
+        threads: number of threads of a query.
+        indexes: read model to the columns to index, of those in the generation.
 
     Raises:
-        GenerationError: its tables were made from another log, or by other declarations than the domain's.
-        UsageError: there is no such read model or column to make an index of.
+        GenerationError: its tables were built from another log, or from other declarations.
+        UsageError: there is no such read model or column to index.
     """
     check_followable(log, domain, generation)
     check_indexes(indexes, domain.read_models)
@@ -186,7 +187,7 @@ def open_live(
 
 
 def stale_models(domain: Domain, generation: Generation | None) -> list[str]:
-    """Name the read models that a generation lacks, or holds by another declaration."""
+    """Return the read models that a generation lacks, or has from another declaration."""
     return [
         m.name
         for m in domain.read_models
@@ -197,19 +198,19 @@ def stale_models(domain: Domain, generation: Generation | None) -> list[str]:
 
 
 def check_followable(log: EventLog, domain: Domain, generation: Generation) -> None:
-    """Make sure that tables of a generation can be brought forward by this domain's code.
+    """Check that this domain can advance the tables of a generation.
 
     Raises:
-        GenerationError: they can not.
+        GenerationError: the generation was built from another log, or from other declarations.
     """
     if generation.log_id != log.log_id:
         raise GenerationError(
-            f"Generation {generation.number} was built from another log than {log.url}, so it cannot be brought "
-            "forward from here. Rebuild with `refold rebuild`, or give the --log that it was made from."
+            f"Generation {generation.number} was built from another log than {log.url}, so this log cannot advance it. "
+            "Rebuild with `refold rebuild`, or give the --log that it was built from."
         )
     held = {m.name for m in domain.read_models} & set(generation.tables)
     if other := sorted(held & set(stale_models(domain, generation))):
         raise GenerationError(
-            f"Generation {generation.number} holds {', '.join(other)} by another declaration than this process has: it "
-            "was built by other code, or rolled back. Start the stream again with that code, or rebuild with this."
+            f"Generation {generation.number} has {', '.join(other)} from another declaration than this process: other "
+            "code built it, or it was rolled back. Restart the stream with that code, or rebuild with this code."
         )

@@ -1,1 +1,1 @@
-"""Plans: which read models need a rebuild, why, and what it will cost."""
+"""Plans: the read models that need a rebuild, the reasons, and the estimated cost."""

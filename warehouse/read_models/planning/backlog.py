@@ -1,4 +1,4 @@
-"""Whether a stream should rebuild before it follows: since it must, or since that is the shorter way."""
+"""Whether a stream rebuilds before it follows the log: because it must, or because that is faster."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from refold.warehouse.read_models.planning.rate import rate_of
 from refold.warehouse.replay.history import sources_of
 
 INCREMENTAL_RATE = 200_000
-"""Events a second, as measured for the order read models; of rebuilds the newest generation knows more."""
+"""Events per second, measured for the order read models; the rate of rebuilds comes from the newest generation."""
 
 _WORTH_A_REBUILD = 3.0
-"""Seconds of catching up below which nobody thinks of a rebuild."""
+"""Seconds of catching up below which a stream never rebuilds."""
 
 
 @dataclass(frozen=True, slots=True)
 class FirstRebuild:
-    """A rebuild that comes before following.
+    """A rebuild before a stream follows the log.
 
     Attributes:
-        reason: why, as a sentence for people.
-        names: of the read models; none means all.
+        reason: the reason, as a sentence.
+        names: names of the read models; empty means all.
     """
 
     reason: str
@@ -40,19 +40,19 @@ def rebuild_first(
         log: the log.
         domain: contracts and read models.
         newest: the newest generation.
-        workers: how many a rebuild would have.
-        if_cheaper: rebuild all when the backlog is so large that this is the shorter way.
+        workers: number of workers of a rebuild.
+        if_cheaper: rebuild everything if the backlog is so large that this is faster.
 
     Raises:
-        GenerationError: the generation was made from another log.
+        GenerationError: the generation was built from another log.
     """
     if newest is None:
         return FirstRebuild("Nothing is published yet: rebuilding first.")
     if newest.log_id != log.log_id:
         check_followable(log, domain, newest)
     if stale := stale_models(domain, newest):
-        told = f"New or declared otherwise than in generation {newest.number}: {', '.join(stale)}. Rebuilding."
-        return FirstRebuild(told, () if len(stale) == len(domain.read_models) else tuple(stale))
+        reason = f"New or changed since generation {newest.number}: {', '.join(stale)}. Rebuilding."
+        return FirstRebuild(reason, () if len(stale) == len(domain.read_models) else tuple(stale))
     return _cheaper(log, domain, newest, workers) if if_cheaper else None
 
 
@@ -72,7 +72,7 @@ def _cheaper(log: EventLog, domain: Domain, newest: Generation, workers: int) ->
 
 
 def _replayed_events(log: EventLog, domain: Domain, position: int) -> int:
-    """Foresee how many events a rebuild replays, each counted once a read model; as the sealed ones are."""
+    """Estimate the events that a rebuild replays, once for each read model, from the types of the sealed ones."""
     sealed = log.manifest()
     if not sealed.sealed_position:
         return position * len(domain.read_models)

@@ -1,4 +1,4 @@
-"""What a rebuild will read, foreseen from the manifest alone."""
+"""The data that a rebuild reads, estimated from the manifest alone."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ from refold.warehouse.replay.history import Replay, sources_of
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What replaying some segments for one read model reads.
+    """The data that a replay of some segments for one read model reads.
 
     Attributes:
-        events: events of the shapes that it needs.
-        bytes_read: compressed bytes of the columns that it needs of them.
-        bytes_stored: bytes of all segments, whether it needs them or not.
+        events: number of events of the schemas that it reads.
+        bytes_read: compressed bytes of the columns that it reads.
+        bytes_stored: bytes of all segments, read or not.
     """
 
     events: int
@@ -41,7 +41,7 @@ class Cost:
 
 
 def replay_cost(compiled: Compiled, domain: Domain, segments: Iterable[Segment]) -> Cost:
-    """Foresee what replaying a read model reads.
+    """Estimate the data that a replay of a read model reads.
 
     Args:
         compiled: the read model.
@@ -59,10 +59,10 @@ def replay_cost(compiled: Compiled, domain: Domain, segments: Iterable[Segment])
 
 
 def columns_read(compiled: Compiled, domain: Domain) -> dict[SchemaKey, frozenset[str]]:
-    """Name the stored columns that a read model reads of each stored shape, as DuckDB's own plan says."""
+    """Return the stored columns that a read model reads of each stored schema, according to DuckDB's query plan."""
     schema_keys = sources_of(domain, compiled.model.event_types)
     with connect(threads=1) as connection:
-        # A stand-in table has no rows, and what DuckDB would conclude from that must not prune the plan.
+        # The stand-in tables are empty; these optimizers would conclude from it that nothing needs to be read.
         connection.execute("SET disabled_optimizers = 'statistics_propagation,filter_pushdown,empty_result_pullup'")
         names = {
             _stand_in(connection, domain, schema_key, i): schema_key for i, schema_key in enumerate(sorted(schema_keys))
@@ -78,7 +78,7 @@ def columns_read(compiled: Compiled, domain: Domain) -> dict[SchemaKey, frozense
     for name, columns in _scans(json.loads(row[1])):
         if name in names:
             found[names[name]] |= columns
-    return {schema_key: columns | _fetched_whole(domain, schema_key) for schema_key, columns in found.items()}
+    return {schema_key: columns | _upcast_columns(domain, schema_key) for schema_key, columns in found.items()}
 
 
 def _stand_in(connection: duckdb.DuckDBPyConnection, domain: Domain, schema_key: SchemaKey, index: int) -> str:
@@ -91,16 +91,16 @@ def _stand_in(connection: duckdb.DuckDBPyConnection, domain: Domain, schema_key:
 
 def _scans(plan: list[dict[str, Any]]) -> Iterator[tuple[str, frozenset[str]]]:
     for node in plan:
-        told = node.get("extra_info", {})
-        if "Table" in told:
-            columns = told.get("Projections", [])
+        info = node.get("extra_info", {})
+        if "Table" in info:
+            columns = info.get("Projections", [])
             listed = [columns] if isinstance(columns, str) else columns
-            yield told["Table"].rsplit(".", 1)[-1].strip('"'), frozenset(c.split(".")[0] for c in listed)
+            yield info["Table"].rsplit(".", 1)[-1].strip('"'), frozenset(c.split(".")[0] for c in listed)
         yield from _scans(node.get("children", []))
 
 
-def _fetched_whole(domain: Domain, schema_key: SchemaKey) -> frozenset[str]:
-    """Name all columns of a shape that a Python upcaster or a merger reads, which sees whole events."""
+def _upcast_columns(domain: Domain, schema_key: SchemaKey) -> frozenset[str]:
+    """Return all columns of a schema that a Python or merging upcaster reads, since it gets complete events."""
     step = domain.registry.upcaster(schema_key)
     if step is None or step.form is Form.SQL:
         return frozenset()

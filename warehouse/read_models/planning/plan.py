@@ -1,6 +1,6 @@
-"""What a rebuild would do, and why: each read model as it is declared against the newest generation.
+"""Plans: what a rebuild would do and why, from the declared read models and the newest generation.
 
-All is told from manifests, footers and the generation's own description; no event and no published file is read.
+A plan reads manifests, footers and the generation's description, but no event and no published file.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ from refold.warehouse.read_models.rebuild.seeds import choose_seed
 from refold.warehouse.replay.contributions import compile_model
 
 DEFAULT_EVENT_BYTES = 50
-"""What is read of an event, while nothing is sealed that would tell."""
+"""Assumed compressed bytes read of an event, if no event is sealed."""
 
 DEFAULT_ROW_BYTES = 100
-"""What a row takes in a published file, while nothing is published that would tell."""
+"""Assumed bytes of a row in a published file, if nothing is published."""
 
 _STAGED_EXPANSION = 2
-"""What is staged is compressed less than segments are."""
+"""Factor from bytes read to bytes staged: staged files are compressed less than segments."""
 
 
 class Verdict(StrEnum):
-    """What becomes of a read model or view."""
+    """State of a declared read model or view compared with the newest generation."""
 
     UNCHANGED = "unchanged"
     NEW = "new"
@@ -51,14 +51,14 @@ class PlannedModel:
     Attributes:
         name: the read model.
         verdict: new and changed ones are rebuilt, unchanged ones kept, removed ones dropped.
-        reasons: why, in words.
-        forced: whether it is rebuilt though it is unchanged, since all were asked for.
-        events: to replay for it; those that are not sealed yet are all counted, since their types are not known.
-        bytes_read: compressed bytes of the columns that it reads of them.
-        seconds: of the replay, without start-up.
-        staging_bytes: what is staged for it on the way.
-        table_bytes: what it will take in the new file.
-        seed_position: where the rows of its seed stand; None without one.
+        reasons: the reasons, as text.
+        forced: whether it is rebuilt although it is unchanged, because a rebuild of all was requested.
+        events: number of events to replay; all unsealed ones count, since their types are unknown.
+        bytes_read: compressed bytes of the columns that it reads.
+        seconds: estimated time of the replay, without start-up.
+        staging_bytes: estimated bytes of its staged files.
+        table_bytes: estimated bytes of its table in the new file.
+        seed_position: position of its seed's rows; None without a seed.
     """
 
     name: str
@@ -74,13 +74,13 @@ class PlannedModel:
 
     @property
     def to_rebuild(self) -> bool:
-        """Whether it is made anew."""
+        """Whether a rebuild builds it."""
         return self.forced or self.verdict in (Verdict.NEW, Verdict.CHANGED)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlannedView:
-    """What a publish would do to one view: nothing is replayed for it."""
+    """What a publish would do to one view; views need no replay."""
 
     name: str
     verdict: Verdict
@@ -92,16 +92,16 @@ class RebuildPlan:
     """What a rebuild would do.
 
     Attributes:
-        position: the end of the log.
-        unsealed_events: how many events of the log are not sealed yet.
+        position: position of the end of the log.
+        unsealed_events: number of unsealed events.
         generation: number of the newest generation; None if nothing is published.
-        generation_position: where it stands; 0 if nothing is published.
-        other_log: whether it was built from another log, so that all must be rebuilt.
+        generation_position: position of that generation; 0 if nothing is published.
+        other_log: whether it was built from another log, so that everything must be rebuilt.
         read_models: those of the domain in its order, then those that are no longer declared.
-        views: those that are not as they are published.
-        rate: what the seconds come from.
-        seconds: of the whole rebuild.
-        working_copy_bytes: what is copied of the newest generation, to be gone on from.
+        views: views that differ from the published ones.
+        rate: the rate from which the times are estimated.
+        seconds: estimated time of the whole rebuild.
+        working_copy_bytes: bytes of the newest generation that are copied to keep some of its tables.
     """
 
     position: int
@@ -117,7 +117,7 @@ class RebuildPlan:
 
     @property
     def to_rebuild(self) -> tuple[str, ...]:
-        """Names of the read models to make anew."""
+        """Names of the read models to build."""
         return tuple(m.name for m in self.read_models if m.to_rebuild)
 
     @property
@@ -132,39 +132,39 @@ class RebuildPlan:
 
     @property
     def events(self) -> int:
-        """How many events are replayed, each counted once a read model that reads it."""
+        """Number of events to replay, counted once for each read model that reads them."""
         return sum(m.events for m in self.read_models)
 
     @property
     def bytes_read(self) -> int:
-        """How many compressed bytes are read."""
+        """Number of compressed bytes to read."""
         return sum(m.bytes_read for m in self.read_models)
 
     @property
     def disk_bytes(self) -> int:
-        """How much room is needed at once: what is staged, the working copy, and the new tables in it."""
+        """Disk space needed at the same time: staged files, the working copy, and its new tables."""
         return self.working_copy_bytes + sum(m.staging_bytes + m.table_bytes for m in self.read_models)
 
     @property
     def behind(self) -> int:
-        """How many events the newest generation lacks."""
+        """Number of events that the newest generation lacks."""
         return self.position if self.other_log else max(self.position - self.generation_position, 0)
 
 
 def plan_rebuild(log: EventLog, domain: Domain, generations: Generations, *, everything: bool = False) -> RebuildPlan:
-    """Compare the domain as it is declared with the newest generation, and foresee what a rebuild takes.
+    """Compare the declared domain with the newest generation, and estimate the cost of a rebuild.
 
     Args:
         log: the log.
         domain: contracts and read models.
-        generations: the published ones.
-        everything: plan to make all read models anew, whether they have changed or not.
+        generations: the published generations.
+        everything: plan to rebuild all read models, changed or not.
     """
     newest = generations.newest()
     head = log.head()
     other_log = newest is not None and newest.log_id != log.log_id
-    outlook = _Outlook(log, domain, generations, newest, head, rate_of(newest))
-    models = [outlook.of(m, everything=everything) for m in domain.read_models]
+    estimator = _Estimator(log, domain, generations, newest, head, rate_of(newest))
+    models = [estimator.plan(m, everything=everything) for m in domain.read_models]
     models += _removed(domain, newest)
     total = sum(m.events for m in models)
     kept = any(not m.to_rebuild and m.verdict is Verdict.UNCHANGED for m in models)
@@ -178,21 +178,21 @@ def plan_rebuild(log: EventLog, domain: Domain, generations: Generations, *, eve
         other_log=other_log,
         read_models=tuple(models),
         views=views,
-        rate=outlook.rate,
-        seconds=outlook.rate.seconds(total) if work else 0.0,
+        rate=estimator.rate,
+        seconds=estimator.rate.seconds(total) if work else 0.0,
         working_copy_bytes=newest.bytes if newest and kept and (work or views or _removed(domain, newest)) else 0,
     )
 
 
 def changed_parts(before: Mapping[str, str], now: Parts) -> tuple[str, ...]:
-    """Tell in words which parts of a fingerprint are not as they were.
+    """Describe which parts of a fingerprint have changed.
 
     Example:
         >>> changed_parts({"declaration": "a", "handler Paid": "b"}, {"declaration": "c", "handler Sent": "d"})
         ('declaration changed', 'handler Sent is new', 'handler Paid is gone')
     """
-    told = [f"{name} {'changed' if name in before else 'is new'}" for name in now if before.get(name) != now[name]]
-    return (*told, *(f"{name} is gone" for name in before if name not in now))
+    changed = [f"{name} {'changed' if name in before else 'is new'}" for name in now if before.get(name) != now[name]]
+    return (*changed, *(f"{name} is gone" for name in before if name not in now))
 
 
 def _removed(domain: Domain, newest: Generation | None) -> list[PlannedModel]:
@@ -202,7 +202,7 @@ def _removed(domain: Domain, newest: Generation | None) -> list[PlannedModel]:
 
 
 def _views(domain: Domain, newest: Generation) -> Iterable[PlannedView]:
-    if newest.views is None:  # published before views were noted: nothing can be said of them
+    if newest.views is None:  # published before generations had view digests: nothing to compare with
         return
     now = {v.name: view_digest(v) for v in domain.views}
     for name, digest in now.items():
@@ -215,8 +215,8 @@ def _views(domain: Domain, newest: Generation) -> Iterable[PlannedView]:
 
 
 @dataclass(frozen=True, slots=True)
-class _Outlook:
-    """What there is to foresee a rebuild from."""
+class _Estimator:
+    """Plans read models, with what the estimates are based on."""
 
     log: EventLog
     domain: Domain
@@ -225,8 +225,8 @@ class _Outlook:
     head: Head
     rate: Rate
 
-    def of(self, model: ReadModel, *, everything: bool) -> PlannedModel:
-        """Plan one read model that is declared."""
+    def plan(self, model: ReadModel, *, everything: bool) -> PlannedModel:
+        """Plan one declared read model."""
         verdict, reasons = self._verdict(model)
         forced = everything and verdict is Verdict.UNCHANGED
         if verdict is Verdict.UNCHANGED and not forced:
@@ -240,7 +240,7 @@ class _Outlook:
         return PlannedModel(
             name=model.name,
             verdict=verdict,
-            reasons=("all are to be rebuilt",) if forced else reasons,
+            reasons=("a rebuild of all was requested",) if forced else reasons,
             forced=forced,
             events=events,
             bytes_read=bytes_read,
@@ -259,7 +259,7 @@ class _Outlook:
         parts = fingerprint_parts(model, self.domain)
         if before.fingerprint == fingerprint(parts):
             return Verdict.UNCHANGED, ()
-        return Verdict.CHANGED, changed_parts(before.parts, parts) or ("the way of fingerprinting changed",)
+        return Verdict.CHANGED, changed_parts(before.parts, parts) or ("refold computes fingerprints differently",)
 
     def _seed_position(self, model: ReadModel) -> int | None:
         if model.seed is None or self.newest is None or self.newest.log_id != self.log.log_id:
@@ -267,7 +267,7 @@ class _Outlook:
         return choose_seed(model, self.domain, self.log, self.newest, self.generations).position
 
     def _replay(self, model: ReadModel, after: int) -> tuple[int, int]:
-        """Count events and bytes: sealed ones by type, the others all."""
+        """Estimate events and bytes: sealed events by type, and all unsealed ones."""
         segments = [s for s in live_segments(self.head) if overlaps(s, after, self.head.position)]
         cost = replay_cost(compile_model(model, self.domain), self.domain, segments)
         each = cost.bytes_read / cost.events if cost.events else DEFAULT_EVENT_BYTES
@@ -279,7 +279,7 @@ class _Outlook:
         return cost.events + tail, round(cost.bytes_read + tail * each)
 
     def _table_bytes(self, model: ReadModel, events: int) -> int:
-        """Take the size that the table had, grown as the log did; of a new one, at most a row a stream."""
+        """Estimate a table's size: the published size, grown as the log; for a new table at most a row per stream."""
         held = sum(t.rows for t in self.newest.tables.values()) if self.newest else 0
         each = self.newest.bytes / held if self.newest and held else DEFAULT_ROW_BYTES
         before = self.newest.tables.get(model.name) if self.newest else None

@@ -1,7 +1,7 @@
-"""How long a replay will take: by what the last rebuild took, or by a default before there was one.
+"""The estimated time of a rebuild, from the measurement of the last one, or from defaults if there is none.
 
-With ``s`` the share of a rebuild that no further worker makes shorter (loading, catching up, publishing) and ``w0`` the
-workers that it was measured with, Amdahl's law gives for ``w`` workers::
+With ``s`` the serial share of a rebuild (loading, catching up, publishing) and ``w0`` the number of workers of the
+measurement, Amdahl's law gives for ``w`` workers::
 
     seconds(events, w) = startup + events / events_per_second * (s + (1 - s) * w0 / w)
 """
@@ -14,25 +14,25 @@ from refold.event_schemas import UsageError
 from refold.warehouse.read_models.generations.generations import Generation
 
 DEFAULT_EVENTS_PER_SECOND = 500_000
-"""Of one worker, each event counted once a read model that reads it: the order of docs/measurements.md."""
+"""Speed of one worker, with events counted once for each read model; see docs/measurements.md."""
 
 DEFAULT_SERIAL_SHARE = 0.2
 DEFAULT_STARTUP_SECONDS = 1.0
 DEFAULT_WORKERS = 2
 
-TELLING_SECONDS = 10.0
-"""A rebuild that took less is mostly start-up: it tells how long that takes, and not the speed."""
+MIN_MEASURED_SECONDS = 10.0
+"""A shorter rebuild is mostly start-up: it measures the start-up time, and not the speed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rate:
-    """How fast rebuilds are.
+    """The speed of rebuilds.
 
     Attributes:
-        events_per_second: with ``workers`` workers, each event counted once a read model that reads it.
-        startup_seconds: what a rebuild takes however few its events are.
-        workers: how many the speed is of.
-        serial_share: which share of the time further workers do not make shorter, from 0 to 1.
+        events_per_second: speed with ``workers`` workers, with events counted once for each read model that reads them.
+        startup_seconds: time of a rebuild without events.
+        workers: number of workers of that speed.
+        serial_share: share of the time that does not depend on the number of workers, from 0 to 1.
         measured: whether the speed was measured; else it is a default.
         serial_measured: whether the serial share was measured.
     """
@@ -45,14 +45,14 @@ class Rate:
     serial_measured: bool
 
     def seconds(self, events: int, workers: int | None = None) -> float:
-        """Foresee the seconds that a rebuild takes.
+        """Estimate the time of a rebuild in seconds.
 
         Args:
-            events: to replay, each counted once a read model that reads it.
-            workers: how many there will be; as many as were measured by default.
+            events: number of events to replay, counted once for each read model that reads them.
+            workers: number of workers; by default that of the measurement.
 
         Raises:
-            UsageError: there is no worker.
+            UsageError: ``workers`` is less than 1.
 
         Example:
             >>> rate = Rate(events_per_second=1000.0, startup_seconds=0.0, workers=1, serial_share=0.5, measured=True,
@@ -61,17 +61,17 @@ class Rate:
             (10.0, 6.0)
         """
         if workers is not None and workers < 1:
-            raise UsageError(f"A rebuild with {workers} workers cannot be; give 1 or more.")
-        shared = self.workers / (workers or self.workers)
-        share = self.serial_share + (1 - self.serial_share) * shared
-        return self.startup_seconds + events / self.events_per_second * share
+            raise UsageError(f"A rebuild cannot have {workers} workers; give 1 or more.")
+        ratio = self.workers / (workers or self.workers)
+        factor = self.serial_share + (1 - self.serial_share) * ratio
+        return self.startup_seconds + events / self.events_per_second * factor
 
 
 def rate_of(newest: Generation | None) -> Rate:
-    """Give the rate that a generation's rebuild was measured at, and defaults for what it does not tell."""
+    """Return the rate measured by a generation's rebuild, with defaults for what it did not measure."""
     measured = newest.measured if newest else None
     workers = measured.workers if measured else DEFAULT_WORKERS
-    if measured is None or measured.seconds < TELLING_SECONDS:
+    if measured is None or measured.seconds < MIN_MEASURED_SECONDS:
         speed = float(DEFAULT_EVENTS_PER_SECOND * workers)
         startup = max(measured.seconds - measured.events / speed, 0.0) if measured else DEFAULT_STARTUP_SECONDS
         return Rate(

@@ -1,1 +1,1 @@
-"""Rebuilding a read model in units that workers stage and the driver merges."""
+"""Rebuilding read models: units that workers stage, their merge, and seeds."""

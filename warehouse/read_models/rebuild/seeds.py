@@ -1,7 +1,7 @@
-"""Seeds: a read model that starts from tables of a published generation, in place of all events up to there.
+"""Seeds: a read model starts from tables of a published generation, in place of all events up to its position.
 
-The query runs on the generation's own file, so what it reads stands at one position, whatever is published meanwhile.
-Which file that was is noted with the read model: the same declaration, rebuilt later, starts from the same rows.
+The query runs on the generation's immutable file, so that all its tables have one position. The read model records that
+file: a later rebuild of the same declaration starts from the same rows.
 """
 
 from __future__ import annotations
@@ -33,22 +33,22 @@ _BEYOND_PARQUET = ("HUGEINT", "UHUGEINT")
 def choose_seed(
     model: ReadModel, domain: Domain, log: EventLog, newest: Generation | None, generations: Generations
 ) -> Seed:
-    """Decide which generation a read model starts from: the one it started from before, else the newest.
+    """Choose the generation from which a read model starts: the one of its last build, else the newest.
 
     Args:
-        model: with a seed.
+        model: a read model with a seed.
         domain: its domain.
-        log: that the read model is of.
+        log: the log of the rebuild.
         newest: the newest generation.
-        generations: all published ones.
+        generations: all published generations.
 
     Raises:
-        GenerationError: nothing is published yet, or it is of another log.
+        GenerationError: nothing is published yet, or from another log.
     """
     if newest is None:
         raise GenerationError(
             f"Read model {model.name} starts from a published generation (seed=), and nothing is published at "
-            f"{generations.store.url} yet. Rebuild what it reads first, by name, or leave out seed= to make it from "
+            f"{generations.store.url} yet. Rebuild what it reads first, by name, or leave out seed= to build it from "
             "the whole log."
         )
     if newest.log_id != log.log_id:
@@ -65,14 +65,14 @@ def choose_seed(
 
 
 def seed_rows(model: ReadModel, seed: Seed, generations: Generations, folder: Path) -> tuple[Checkpoint, Path]:
-    """Run a read model's seed on the generation that it starts from, and keep the rows in a folder.
+    """Run a read model's seed on its generation, and write the rows into a folder.
 
     Returns:
-        Where in the log the rows stand, and a Parquet file of them.
+        The checkpoint of the rows, and their Parquet file.
 
     Raises:
-        GenerationError: the generation's file is gone.
-        ProjectionError: the query does not bind there, or yields no proper rows.
+        GenerationError: the generation's file is missing.
+        ProjectionError: the query does not bind on the generation, or its rows are invalid.
     """
     path = folder / f"seed-{model.name}.parquet"
     with connect(generations.file_path(seed.file, seed.generation), read_only=True) as connection:
@@ -95,7 +95,7 @@ def _copy(connection: duckdb.DuckDBPyConnection, model: ReadModel, path: Path) -
 
 
 def _check_key(model: ReadModel, path: Path) -> None:
-    """Refuse rows that no event could find again, or find twice."""
+    """Reject rows with a NULL or duplicate key, which no event could address."""
     where = f"Projection {model.name}, seed"
     rows = f"read_parquet({literal(str(path))})"
     with connect() as connection:
@@ -108,7 +108,7 @@ def _check_key(model: ReadModel, path: Path) -> None:
         if double := _some(connection, f"SELECT {keys} FROM {rows} GROUP BY {keys} HAVING count(*) > 1 LIMIT 1"):
             raise ProjectionError(
                 f"{where}: two rows have the key {dict(zip(model.key, double, strict=True))}. GROUP BY {keys}, so that "
-                "there is one row a key."
+                "each key has one row."
             )
 
 

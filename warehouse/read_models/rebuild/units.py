@@ -1,13 +1,13 @@
-"""Rebuilding a read model in pieces: what one worker stages for one bucket, and how pieces are merged.
+"""Rebuilding a read model in units: what a worker stages for one bucket, and how staged objects are merged.
 
-How a model is staged depends on where the events of one key lie:
+How a read model is staged depends on which streams hold the events of one key:
 
 ======================  ==========================================  ==================================
 keys                    a bucket's staged object holds              merging
 ======================  ==========================================  ==================================
-within one stream       finished rows                               none: they are loaded as they are
-anywhere, no deletes    partials, one row a key                     combine partials of one key
-anywhere, otherwise     contributions (a delete or a fold needs     all contributions of a key, in
+one stream              finished rows                               none: they are loaded as they are
+any, no deletes         partials, one row for each key              combine partials of one key
+any, otherwise          contributions (a delete or a fold needs     all contributions of a key, in
                         those of all buckets in order)              position order
 ======================  ==========================================  ==================================
 """
@@ -36,7 +36,7 @@ from refold.warehouse.replay.folds import FoldFailure, fold_rows, states_table
 from refold.warehouse.replay.history import Replay
 
 PARTS = 4
-"""Into how many groups of keys the merging of a read model is divided."""
+"""Number of groups of keys, each of which a worker merges."""
 
 _STAGED_ROW_GROUP = 32_768
 
@@ -50,17 +50,17 @@ class Staging(Enum):
 
 
 def staging_of(compiled: Compiled) -> Staging:
-    """Decide how a read model is staged."""
+    """Return how a read model is staged."""
     if keyed_by_stream(compiled.model):
         return Staging.ROWS
     return Staging.CONTRIBUTIONS if is_fold(compiled) or compiled.model.deletes else Staging.PARTIALS
 
 
 def stage(connection: duckdb.DuckDBPyConnection, compiled: Compiled, replay: Replay, path: Path) -> bool:
-    """Write what one bucket contributes to a read model.
+    """Write the contributions of one bucket to a read model.
 
     Returns:
-        Whether there is anything.
+        Whether there are any.
 
     Raises:
         duckdb.Error: an event cannot be applied.
@@ -82,7 +82,7 @@ def stage(connection: duckdb.DuckDBPyConnection, compiled: Compiled, replay: Rep
 
 
 def groups_of(compiled: Compiled) -> list[str]:
-    """Name the groups in which the staged objects of a model are merged; none if they need no merging."""
+    """Return the names of the groups in which staged objects are merged; none if they need no merging."""
     parts = 0 if staging_of(compiled) is Staging.ROWS else PARTS
     return [f"{compiled.model.name}/{part}" for part in range(parts)]
 
@@ -99,15 +99,15 @@ def merge(
     """Merge the staged objects of all buckets into finished rows, for one group of keys.
 
     Args:
-        connection: of the worker.
+        connection: the worker's connection.
         compiled: the read model.
-        part: which group of keys.
-        staged: what the buckets staged.
-        path: where the rows go.
-        without: positions of events to leave out, since a fold failed on them in another group.
+        part: number of the group of keys.
+        staged: staged objects of the buckets.
+        path: path of the file with the rows.
+        without: positions of events to exclude, because a fold failed on them in another group.
 
     Returns:
-        Position and reason of each event on which a fold failed: the rows are those of the others.
+        Position and reason of each event on which a fold failed; the rows exclude these events.
     """
     files = files_literal(list(staged))
     own = f"(SELECT * EXCLUDE (_part) FROM read_parquet({files}) WHERE _part = {part})"
@@ -125,8 +125,8 @@ def _merge_fold(
 ) -> dict[int, str]:
     failed: dict[int, str] = {}
     while True:
-        told = ", ".join(map(str, without | set(failed)))
-        kept = f"(SELECT * FROM {source} WHERE {position_of(compiled)} NOT IN ({told}))" if told else source
+        excluded = ", ".join(map(str, without | set(failed)))
+        kept = f"(SELECT * FROM {source} WHERE {position_of(compiled)} NOT IN ({excluded}))" if excluded else source
         try:
             _copy_states(connection, compiled, kept, path)
         except FoldFailure as failure:
@@ -143,9 +143,9 @@ def _partials(connection: duckdb.DuckDBPyConnection, compiled: Compiled, source:
 
 
 def _copy_by_part(connection: duckdb.DuckDBPyConnection, compiled: Compiled, source: str, path: Path) -> None:
-    """Write rows sorted by group of keys, so that merging one group skips the others by row group.
+    """Write rows sorted by group of keys, so that merging a group skips the row groups of others.
 
-    DuckDB's own hash serves, since one version of DuckDB stages and merges all of a rebuild.
+    DuckDB's own hash suffices, since one version of DuckDB stages and merges a rebuild.
     """
     part = f"(hash({compiled.keys}) % {PARTS})::INTEGER AS _part"
     _copy(connection, f"SELECT *, {part} FROM ({source}) ORDER BY _part", path)
