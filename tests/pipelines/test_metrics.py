@@ -1,4 +1,4 @@
-"""Metrics: what somebody who scrapes a pipeline is told, over HTTP as Prometheus does it."""
+"""Metrics of pipelines, scraped over HTTP as Prometheus does it."""
 
 from __future__ import annotations
 
@@ -54,8 +54,8 @@ def log(tmp_path: Path) -> EventLog:
     return log
 
 
-def test_all_that_is_told_is_served() -> None:
-    """Under the names that the documentation lists, each with its value."""
+def test_every_recorded_value_is_served() -> None:
+    """Under the documented names, each with its value."""
     metrics = serve_metrics(0)
     try:
         metrics.log_moved(12, "2025-03-01T12:00:00+00:00", 5)
@@ -67,26 +67,28 @@ def test_all_that_is_told_is_served() -> None:
         metrics.report(RebuildProgress("replay", done=2, planned=8, events=100))
         metrics.dead_letters({"weights": 2, "": 1})
         metrics.dead_letters({"weights": 1})
-        told = scrape(metrics.port)
+        samples = scrape(metrics.port)
     finally:
         metrics.close()
-    assert {name for name, _ in told} >= NAMES
-    assert told["refold_log_position", ""] == 12
-    assert told["refold_log_last_recorded_timestamp_seconds", ""] == 1740830400
-    assert told["refold_log_unsealed_events", ""] == 5
-    assert told["refold_read_model_position", "weights"] == 9
-    assert told["refold_read_model_lag_events", "seen"] == 3
-    assert told["refold_read_model_lag_seconds", "seen"] == 1.5
-    assert math.isnan(told["refold_read_model_lag_seconds", "losses"])
-    assert (told["refold_stream_turns_total", ""], told["refold_stream_events_total", ""]) == (2, 6)
-    assert told["refold_stream_turn_seconds_sum", ""] == pytest.approx(0.22)
-    assert (told["refold_published_generation", ""], told["refold_publish_seconds", ""]) == (7, 0.4)
-    assert (told["refold_rebuild_units_done", ""], told["refold_rebuild_units_planned", ""]) == (2, 8)
-    assert {k: v for k, v in told.items() if k[0] == "refold_dead_letters"} == {("refold_dead_letters", "weights"): 1}
+    assert {name for name, _ in samples} >= NAMES
+    assert samples["refold_log_position", ""] == 12
+    assert samples["refold_log_last_recorded_timestamp_seconds", ""] == 1740830400
+    assert samples["refold_log_unsealed_events", ""] == 5
+    assert samples["refold_read_model_position", "weights"] == 9
+    assert samples["refold_read_model_lag_events", "seen"] == 3
+    assert samples["refold_read_model_lag_seconds", "seen"] == 1.5
+    assert math.isnan(samples["refold_read_model_lag_seconds", "losses"])
+    assert (samples["refold_stream_turns_total", ""], samples["refold_stream_events_total", ""]) == (2, 6)
+    assert samples["refold_stream_turn_seconds_sum", ""] == pytest.approx(0.22)
+    assert (samples["refold_published_generation", ""], samples["refold_publish_seconds", ""]) == (7, 0.4)
+    assert (samples["refold_rebuild_units_done", ""], samples["refold_rebuild_units_planned", ""]) == (2, 8)
+    assert {k: v for k, v in samples.items() if k[0] == "refold_dead_letters"} == {
+        ("refold_dead_letters", "weights"): 1
+    }
 
 
 def test_several_live_side_by_side_and_end() -> None:
-    """Each has values of its own; a port that is closed is free again, and one that is taken is an error."""
+    """Each has its own values; closing frees the port, and a port in use is an error."""
     one, other = serve_metrics(0), serve_metrics(0)
     one.micro_batch(1, 0.1)
     assert scrape(one.port)["refold_stream_turns_total", ""] == 1
@@ -104,8 +106,8 @@ def test_several_live_side_by_side_and_end() -> None:
     Metrics().close()
 
 
-def test_a_rebuild_tells_how_far_it_is(log: EventLog, tmp_path: Path) -> None:
-    """Whoever scrapes while it runs sees objects planned, and in the end all of them done."""
+def test_a_rebuild_reports_its_progress(log: EventLog, tmp_path: Path) -> None:
+    """A scrape while it runs shows the planned objects, and at the end all of them done."""
     metrics, seen = serve_metrics(0), []
 
     def report(progress: RebuildProgress) -> None:
@@ -115,20 +117,20 @@ def test_a_rebuild_tells_how_far_it_is(log: EventLog, tmp_path: Path) -> None:
     options = beam_options(None, ["--direct_running_mode=in_memory", "--direct_num_workers=1"])
     rebuild(log, REF, str(tmp_path / "models"), options, report=report)
     metrics.close()
-    last = [told for phase, told in seen if phase == "publish"][-1]
+    last = [samples for phase, samples in seen if phase == "publish"][-1]
     assert last["refold_rebuild_units_planned", ""] == last["refold_rebuild_units_done", ""] > 0
     assert last["refold_rebuild_events", ""] == 9
 
 
-def test_a_command_tells_where_its_metrics_are(capsys: pytest.CaptureFixture[str]) -> None:
-    """They can be fetched until its work is done."""
+def test_a_command_prints_the_address_of_its_metrics(capsys: pytest.CaptureFixture[str]) -> None:
+    """They are served until its work is done."""
     with metered(0) as metrics:
         metrics.micro_batch(3, 0.1)
-        told = re.fullmatch(r"Metrics at http://127\.0\.0\.1:(\d+)/metrics\n", capsys.readouterr().err)
-        assert told
-        assert scrape(int(told[1]))["refold_stream_events_total", ""] == 3
+        address = re.fullmatch(r"Metrics at http://127\.0\.0\.1:(\d+)/metrics\n", capsys.readouterr().err)
+        assert address
+        assert scrape(int(address[1]))["refold_stream_events_total", ""] == 3
     with pytest.raises(OSError, match="refused"):
-        scrape(int(told[1]))
+        scrape(int(address[1]))
     with metered(None) as metrics:
         assert metrics.port is None
     assert capsys.readouterr().err == ""
@@ -145,15 +147,15 @@ def run(*arguments: str, code: int = 0) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.parametrize("command", ["seal", "rebuild"])
 def test_commands_that_can_be_scraped(command: str, log: EventLog, tmp_path: Path) -> None:
-    """They say where, and do their work."""
+    """They print the address, and do their work."""
     where = ("--log", log.url, "--read-models", str(tmp_path / "models"))
     done = run(*where, command, "--metrics-port", "0", "--json")
     assert re.fullmatch(r"Metrics at http://127\.0\.0\.1:\d+/metrics\n", done.stderr)
     assert json.loads(done.stdout)["position"] == 3
 
 
-def test_what_is_told_of_a_generation(log: EventLog, tmp_path: Path) -> None:
-    """Every read model's position and lag, and how many dead letters are open."""
+def test_the_metrics_of_a_generation(log: EventLog, tmp_path: Path) -> None:
+    """The position and lag of every read model, and the number of open dead letters."""
     Appender(log, WRITER).append("parcel-2", [Weighed(parcel="b", printed="12 g")])
     options = beam_options(None, ["--direct_running_mode=in_memory", "--direct_num_workers=1"])
     url = str(tmp_path / "models")
@@ -169,7 +171,7 @@ def test_what_is_told_of_a_generation(log: EventLog, tmp_path: Path) -> None:
     assert value("refold_dead_letters", {"read_model": "weights"}) == 1
 
 
-def test_a_port_that_is_taken_stops_a_command_before_it_does_anything(log: EventLog) -> None:
+def test_a_port_in_use_stops_a_command_before_it_does_anything(log: EventLog) -> None:
     """Exit code 2, and the log is not sealed."""
     metrics = serve_metrics(0)
     done = run("--log", log.url, "seal", "--metrics-port", str(metrics.port), code=2)

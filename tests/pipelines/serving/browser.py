@@ -1,4 +1,4 @@
-"""A headless Chromium for tests: it fills in fields, waits for what should come, and tells what it asked for.
+"""A headless Chromium for tests: it fills in fields, waits for content, and reports the requests of a page.
 
 Chromium and chromedriver are those of the system, so that no test fetches a browser.
 """
@@ -48,7 +48,7 @@ class Browser:
         self._driver = driver
 
     def open(self, url: str) -> None:
-        """Load a page, and forget what the one before asked for."""
+        """Load a page, and forget the requests of the one before."""
         self.requests()
         self.complaints()
         self._driver.get(url)
@@ -66,17 +66,17 @@ class Browser:
         return str(self.script("return document.querySelector(arguments[0])?.innerText ?? ''", selector))
 
     def fill(self, selector: str, text: str) -> None:
-        """Type into a field in place of what it held."""
+        """Replace the text of a field by typing."""
         field = self.one(selector)
         field.clear()
         field.send_keys(text)
 
     def press(self, selector: str) -> None:
-        """Press a button by the keyboard."""
+        """Press a button with the keyboard."""
         self.one(selector).send_keys("\ue007")
 
     def until(self, what: Callable[[], Any], message: str) -> None:
-        """Wait until something holds."""
+        """Wait until a condition holds."""
         WebDriverWait(self._driver, PATIENCE, poll_frequency=0.05).until(lambda _: what(), message)
 
     def script(self, text: str, *arguments: Any) -> Any:
@@ -84,11 +84,11 @@ class Browser:
         return self._driver.execute_script(text, *arguments)
 
     def protocol(self, command: str, **parameters: Any) -> Any:
-        """Ask Chromium through its DevTools protocol."""
+        """Send a command of the DevTools protocol."""
         return self._driver.execute_cdp_cmd(command, parameters)
 
     def show(self, *, width: int, dark: bool = False) -> None:
-        """Take a width in pixels, and light or dark colours."""
+        """Set the width in pixels, and light or dark colours."""
         self.protocol(
             "Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=width < 500
         )
@@ -96,20 +96,20 @@ class Browser:
         self.protocol("Emulation.setEmulatedMedia", features=[scheme])
 
     def hosts(self) -> set[str]:
-        """Tell which hosts were asked for anything since the last look; ``data:`` asks none."""
+        """Return the hosts of all requests since the last call; ``data:`` has none."""
         return {urlsplit(url).netloc for url in self.requests()} - {""}
 
     def requests(self) -> list[str]:
-        """Tell all requests since the last look."""
+        """Return all requests since the last call."""
         messages = (json.loads(entry["message"])["message"] for entry in self._driver.get_log("performance"))
         return [m["params"]["request"]["url"] for m in messages if m["method"] == "Network.requestWillBeSent"]
 
     def complaints(self) -> list[str]:
-        """Tell what Chromium complained of since the last look: errors of scripts, refused and failed requests."""
+        """Return Chromium's errors since the last call: of scripts, and of refused or failed requests."""
         return [entry["message"] for entry in self._driver.get_log("browser")]
 
     def picture(self, path: Path) -> None:
-        """Keep a picture of the whole page."""
+        """Save a picture of the whole page."""
         width, height = self.script("return [innerWidth, document.documentElement.scrollHeight]")
         clip = {"x": 0, "y": 0, "width": width, "height": height, "scale": 1}
         taken = self.protocol("Page.captureScreenshot", format="png", captureBeyondViewport=True, clip=clip)
@@ -118,7 +118,7 @@ class Browser:
 
 @contextmanager
 def browser(folder: Path) -> Iterator[Browser]:
-    """Run a Chromium of its own.
+    """Run a separate Chromium.
 
     Args:
         folder: for its profile.

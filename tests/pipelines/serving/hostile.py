@@ -1,7 +1,7 @@
-"""Requests that nobody honest sends, as data: for a server of orders with the tokens below, started with ``--query``.
+"""Hostile requests as data, for a server of orders with the tokens below that was started with ``--query``.
 
-They go over a socket as they stand, since clients mend paths and lengths before they send. Each names the statuses it
-may get. None may change the log or the read models; one that gets 200 must show no rows.
+They are sent over a socket unchanged, since HTTP clients correct paths and lengths. Each names the statuses that it may
+get. None may change the log or the read models; a response with 200 must show no rows.
 """
 
 from __future__ import annotations
@@ -108,12 +108,12 @@ class Hostile:
     """One request.
 
     Attributes:
-        name: what is bad about it.
+        name: what is hostile about it.
         method: of the request.
-        path: path and query, as they are sent.
-        headers: beside ``Host``, ``Connection`` and the body's length.
-        body: as it is sent.
-        statuses: those it may get.
+        path: path and query as sent.
+        headers: in addition to ``Host``, ``Connection`` and the body's length.
+        body: as sent.
+        statuses: those that it may get.
     """
 
     name: str
@@ -129,8 +129,8 @@ def _bearer(secret: str, **headers: str) -> dict[str, str]:
 
 
 def _post(name: str, path: str, body: bytes, *statuses: int, headers: Mapping[str, str] | None = None) -> Hostile:
-    whole = {**_bearer(KEEPER, Content_Type="application/json"), **(headers or {})}
-    return Hostile(name=name, method="POST", path=path, headers=whole, body=body, statuses=frozenset(statuses))
+    all_headers = {**_bearer(KEEPER, Content_Type="application/json"), **(headers or {})}
+    return Hostile(name=name, method="POST", path=path, headers=all_headers, body=body, statuses=frozenset(statuses))
 
 
 def _reads() -> Iterator[Hostile]:
@@ -222,13 +222,13 @@ def _queries() -> Iterator[Hostile]:
 
 
 HOSTILE = (*_reads(), *_tokens(), *_commands(), *_queries())
-"""All of them."""
+"""All hostile requests."""
 
 
 def send(port: int, hostile: Hostile) -> tuple[int, bytes]:
-    """Send one to this machine, and give the status and body of its answer.
+    """Send a request to this machine; return the status and body of the response.
 
-    A body is cut off once the server has closed: it need not be read to be refused.
+    The rest of a body is not sent once the server has closed: it need not read a body to refuse it.
     """
     length = {"Content-Length": str(len(hostile.body))} if hostile.body or hostile.method == "POST" else {}
     headers = {"Host": "localhost", "Connection": "keep-alive", **length, **hostile.headers}

@@ -1,4 +1,4 @@
-"""A server as its users run it: a process of its own, on a port of its own."""
+"""A server as users run it: in its own process, on its own port."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ READY_SECONDS = 60
 
 @dataclass(frozen=True)
 class Served:
-    """A server that runs.
+    """A running server.
 
     Attributes:
-        url: where.
+        url: its address.
         process: its process.
-        said: what it wrote to stderr so far, a line each.
+        lines: the lines that it has written to stderr.
     """
 
     url: str
     process: subprocess.Popen[str]
-    said: list[str]
+    lines: list[str]
 
     def client(self, **options: object) -> httpx.Client:
-        """Make a client; close it."""
+        """Return a client; the caller closes it."""
         return httpx.Client(base_url=self.url, timeout=30, **options)  # type: ignore[arg-type]
 
 
@@ -47,15 +47,15 @@ def served(
     ready: bool = True,
     code: int = 0,
 ) -> Iterator[Served]:
-    """Serve what is in a folder, until the block ends; then the server must end in order.
+    """Serve a folder until the block ends; then the server must stop in order.
 
     Args:
         folder: holds ``log`` and ``read-models``.
-        arguments: further ones of ``refold serve``.
+        arguments: further arguments of ``refold serve``.
         domain: the domain.
         environment: further variables.
-        ready: wait until read models can be served.
-        code: the exit code it must end with.
+        ready: wait until the server can serve read models.
+        code: the expected exit code.
     """
     command = [sys.executable, "-m", "refold", "--domain", domain, "serve", "--port", "0", *arguments]
     command += ["--log", str(folder / "log"), "--read-models", str(folder / "read-models")]
@@ -64,26 +64,26 @@ def served(
         assert process.stderr is not None
         first = process.stderr.readline()
         assert " at http://" in first, first + process.stderr.read()
-        said = [first]
-        listening = Thread(target=said.extend, args=(process.stderr,), daemon=True)
-        listening.start()
+        lines = [first]
+        reading = Thread(target=lines.extend, args=(process.stderr,), daemon=True)
+        reading.start()
         try:
-            running = Served(first.split()[-1], process, said)
+            running = Served(first.split()[-1], process, lines)
             if ready:
                 _wait_until_ready(running)
             yield running
             if process.poll() is None:
                 process.send_signal(signal.SIGTERM)
-            assert process.wait(timeout=60) == code, "".join(said)
+            assert process.wait(timeout=60) == code, "".join(lines)
         finally:
             process.kill()
             process.wait()
-            listening.join(timeout=10)
+            reading.join(timeout=10)
 
 
 def _wait_until_ready(running: Served) -> None:
     def is_ready() -> bool:
-        assert running.process.poll() is None, "".join(running.said)
+        assert running.process.poll() is None, "".join(running.lines)
         return httpx.get(f"{running.url}/readyz", timeout=30).status_code == 200
 
     tenacity.Retrying(

@@ -1,4 +1,4 @@
-"""The served OpenAPI document is true: whatever is generated from it gets an answer that it documents, and no 5xx.
+"""The OpenAPI document is correct: every request generated from it gets a documented response, and never 5xx.
 
 ``REFOLD_TEST_OPENAPI_EXAMPLES`` says how many requests are made of each operation.
 """
@@ -27,14 +27,14 @@ EXAMPLES = int(os.environ.get("REFOLD_TEST_OPENAPI_EXAMPLES", "8"))
 
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    """A server of everything that there is."""
+    """A server with every feature."""
     folder = tmp_path_factory.mktemp("documented")
     rebuild(shop(folder), "orders", str(folder / "read-models"), OPTIONS)
     with served(folder, "--query", "--stream", "--max-wait", "0.02") as running:
         yield running
 
 
-def test_the_document_is_valid_and_tells_everything(running: Served) -> None:
+def test_the_document_is_valid_and_complete(running: Served) -> None:
     """OpenAPI 3.1, with a route for each endpoint and command."""
     document = httpx.get(f"{running.url}/openapi.json").json()
     validate(document)
@@ -46,7 +46,7 @@ def test_the_document_is_valid_and_tells_everything(running: Served) -> None:
 
 @pytest.mark.parametrize("mode", list(GenerationMode))
 def test_every_answer_is_documented(running: Served, mode: GenerationMode) -> None:
-    """Statuses, media types and documents are as declared; malformed requests are refused, well-formed ones are not."""
+    """Statuses, media types and documents are as declared; only malformed requests are refused."""
     schema = schemathesis.openapi.from_url(f"{running.url}/openapi.json")
     wrong: list[str] = []
     for operation in schema.get_all_operations():
@@ -55,7 +55,7 @@ def test_every_answer_is_documented(running: Served, mode: GenerationMode) -> No
 
 
 def _has_rules(operation: Any) -> bool:
-    """Tell whether what is well-formed may still be refused: by a rule, by DuckDB's grammar, for a made-up cursor."""
+    """Check whether a well-formed request may be refused: by a rule, by DuckDB's grammar, for an invented cursor."""
     return bool(operation.method.upper() == "POST" or "after" in str(operation.definition.raw))
 
 

@@ -1,6 +1,6 @@
 """The page of ``refold serve``, in a real browser against a real server.
 
-``REFOLD_PICTURES=docs/images pytest tests/pipelines/serving/test_page.py`` takes the pictures of the docs anew.
+``REFOLD_PICTURES=docs/images pytest tests/pipelines/serving/test_page.py`` retakes the pictures of the docs.
 """
 
 from __future__ import annotations
@@ -89,18 +89,18 @@ def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
 
 @pytest.fixture
 def page(chromium: Browser, site: str) -> Iterator[Browser]:
-    """Open the page anew; whatever a test does, no other host is asked, and only refusals are complained of."""
+    """Reload the page; whatever a test does, no other host gets a request, and the browser reports only refusals."""
     chromium.show(width=1400)
     chromium.open(f"{site}/")
-    chromium.until(lambda: chromium.text("#state").startswith("Current"), "the page never told where it stands")
+    chromium.until(lambda: chromium.text("#state").startswith("Current"), "the page never showed the status")
     chromium.script(WATCH)
     yield chromium
     assert chromium.hosts() == {site.removeprefix("http://")}
     assert [c for c in chromium.complaints() if "/commands/" not in c] == []
 
 
-def told(url: str) -> Any:
-    """Ask the server."""
+def get_json(url: str) -> Any:
+    """Read a document from the server."""
     return httpx.get(url).raise_for_status().json()
 
 
@@ -136,10 +136,10 @@ def test_an_order_is_shown_as_processing_and_then_as_the_read_model_has_it(page:
     page.press("#submit")
     wait_for(page, "current", "order-page-1")
 
-    row = told(f"{site}/orders/order-page-1")["data"]
+    row = get_json(f"{site}/orders/order-page-1")["data"]
     assert (row["status"], row["item_count"], row["amount"], row["paid"]) == ("paid", 3, "64.90", "64.90")
     shown = facts(page)
-    assert (shown["Status"], shown["Customer"], shown["Pieces"]) == ("paid", "customer-of-the-page", "3")
+    assert (shown["Status"], shown["Customer"], shown["Quantity"]) == ("paid", "customer-of-the-page", "3")
     assert (shown["Amount"], shown["Paid"]) == ("64.90 EUR", "64.90 EUR")
     states = page.script("return seen")
     assert [state for state, _ in states] == ["processing", "current"]
@@ -153,12 +153,12 @@ def test_lag_position_and_generations_are_those_of_the_status(page: Browser, sit
 
     def agree() -> bool:
         """Whether the table is the server's; a generation may be published at any time."""
-        listed = [f"{g['number']:,} {g['position']:,}" for g in told(f"{site}/status")["generations"]]
+        listed = [f"{g['number']:,} {g['position']:,}" for g in get_json(f"{site}/status")["generations"]]
         shown = page.text("#generations").replace("\t", " ").splitlines()
         return bool(listed) and [" ".join(line.split()[:2]) for line in shown] == listed
 
     page.until(agree, "the table never was the server's")
-    status = told(f"{site}/status")
+    status = get_json(f"{site}/status")
     assert page.text("#lag-events") == "0 events"
     assert page.text("#lag-seconds") == "0 s behind"
     assert page.text("#position") == f"{status['read_models']['position']:,}"
@@ -168,16 +168,16 @@ def test_lag_position_and_generations_are_those_of_the_status(page: Browser, sit
 
 
 def test_revenue_and_stock_are_plotted(page: Browser, site: str) -> None:
-    """There is a bar for each month of the shop's year, and one for an article that is named."""
+    """There is a bar for each month of the shop's year, and one for a product that is named."""
     page.until(lambda: page.count("#revenue-plot .bar") >= 12, "no bars")
     page.one("#revenue-plot svg").send_keys("\ue014")  # the arrow to the right
-    january = told(f"{site}/reports/revenue?from=2025-01-01&to=2025-01-31&by=month")["data"]
+    january = get_json(f"{site}/reports/revenue?from=2025-01-01&to=2025-01-31&by=month")["data"]
     [euros] = [r for r in january if r["currency"] == "EUR"]
     assert page.text("#revenue-readout b") == f"{float(euros['net_revenue']):,.2f} EUR net"
     assert "January 2025" in page.text("#revenue-readout")
 
-    sku = told(f"{site}/reports/stock?limit=20")["data"][-1]["sku"]
-    row = told(f"{site}/products/{sku}/inventory")["data"]
+    sku = get_json(f"{site}/reports/stock?limit=20")["data"][-1]["sku"]
+    row = get_json(f"{site}/products/{sku}/inventory")["data"]
     page.fill("#stock-sku", sku)
     page.press("#stock-controls button")
     page.until(lambda: page.text("#stock-list .mine b") == sku, f"{sku} is not shown")
@@ -185,33 +185,33 @@ def test_revenue_and_stock_are_plotted(page: Browser, site: str) -> None:
     assert page.text("#stock-list .mine span") == f"{row['on_hand']:,} on hand, {row['reserved']:,} reserved"
 
 
-def test_a_rejected_command_is_told_and_changes_nothing(page: Browser, site: str) -> None:
+def test_a_rejected_command_is_shown_and_changes_nothing(page: Browser, site: str) -> None:
     """The rule's code and reason stand beside the form, and the log is as it was."""
-    before = told(f"{site}/status")["log"]["position"]
+    before = get_json(f"{site}/status")["log"]["position"]
     page.fill("#order-id", "order-page-2")
     page.fill("#currency", "eur")
     page.press("#submit")
-    page.until(lambda: "bad_currency" in page.text("#order-problem"), "no refusal was told")
+    page.until(lambda: "bad_currency" in page.text("#order-problem"), "no rejection was shown")
     assert "found 'eur'" in page.text("#order-problem")
     assert page.script("return seen") == []
-    assert told(f"{site}/status")["log"]["position"] == before
+    assert get_json(f"{site}/status")["log"]["position"] == before
 
 
 def test_what_was_accepted_before_a_rejection_is_not_sent_again(page: Browser, site: str) -> None:
-    """An order whose second item is refused goes on from there when that is put right."""
+    """An order whose second item is rejected continues from there after a correction."""
     page.fill("#order-id", "order-page-3")
     fill_item(page, 1, sku="mug-black", quantity="2", unit_price="5")
     page.press("#add-row")
     fill_item(page, 2, sku="mug-white", quantity="0", unit_price="7")
     page.press("#submit")
-    page.until(lambda: "bad_quantity" in page.text("#order-problem"), "no refusal was told")
+    page.until(lambda: "bad_quantity" in page.text("#order-problem"), "no rejection was shown")
     wait_for(page, "current", "order-page-3")
-    assert facts(page)["Pieces"] == "2"
+    assert facts(page)["Quantity"] == "2"
     fill_item(page, 2, quantity="3")
     page.press("#submit")
-    page.until(lambda: facts(page)["Pieces"] == "5", "the second item did not arrive")
+    page.until(lambda: facts(page)["Quantity"] == "5", "the second item did not arrive")
     wait_for(page, "current", "order-page-3")
-    assert told(f"{site}/orders/order-page-3")["data"]["amount"] == "31.00"
+    assert get_json(f"{site}/orders/order-page-3")["data"]["amount"] == "31.00"
     assert page.text("#order-problem") == ""
 
 
@@ -221,27 +221,27 @@ def test_after_a_lost_answer_the_same_command_is_done_once(page: Browser, site: 
     page.fill("#order-id", "order-page-4")
     fill_item(page, 1, sku="mug-black", quantity="2", unit_price="5")
     page.press("#submit")
-    page.until(lambda: "the same key" in page.text("#order-problem"), "nothing was told")
+    page.until(lambda: "the same key" in page.text("#order-problem"), "no problem was shown")
     page.press("#submit")
-    page.until(lambda: "done before" in page.text(".journey"), "the answer of the first time did not come")
+    page.until(lambda: "already done" in page.text(".journey"), "the answer of the first time did not come")
     wait_for(page, "current", "order-page-4")
-    assert told(f"{site}/orders/order-page-4")["data"]["item_count"] == 2
+    assert get_json(f"{site}/orders/order-page-4")["data"]["item_count"] == 2
 
 
-def test_an_order_that_somebody_else_changed_is_told(page: Browser, site: str) -> None:
-    """A conflict is told, and sending the rest again goes on from the order as it stands."""
+def test_an_order_that_somebody_else_changed_is_reported(page: Browser, site: str) -> None:
+    """The page shows a conflict, and sending the rest again continues from the order's current version."""
     page.fill("#order-id", "order-page-5")
     fill_item(page, 1, sku="mug-white", quantity="0", unit_price="7")
     page.press("#submit")
-    page.until(lambda: "bad_quantity" in page.text("#order-problem"), "no refusal was told")
+    page.until(lambda: "bad_quantity" in page.text("#order-problem"), "no rejection was shown")
     other = {"order_id": "order-page-5", "sku": "mug-rose", "quantity": 1, "unit_price": "20"}
     httpx.post(f"{site}/commands/AddItem", json=other).raise_for_status()
     fill_item(page, 1, quantity="1")
     page.press("#submit")
-    page.until(lambda: "Somebody else" in page.text("#order-problem"), "no conflict was told")
+    page.until(lambda: "Somebody else" in page.text("#order-problem"), "no conflict was shown")
     page.press("#submit")
     page.until(lambda: facts(page)["Amount"] == "27.00 EUR", "the rest did not go through")
-    assert told(f"{site}/orders/order-page-5")["data"]["amount"] == "27.00"
+    assert get_json(f"{site}/orders/order-page-5")["data"]["amount"] == "27.00"
 
 
 def test_text_stays_text(page: Browser) -> None:
@@ -294,7 +294,7 @@ def test_a_token_is_asked_for_kept_for_the_tab_and_used(chromium: Browser, guard
     chromium.until(lambda: chromium.one("#token-panel").is_displayed(), "no token was asked for")
     chromium.fill("#token", "open-barley")
     chromium.press("#token")
-    chromium.until(lambda: "not accepted" in chromium.text("#token-note"), "a wrong token was not told")
+    chromium.until(lambda: "did not accept" in chromium.text("#token-note"), "no wrong token was reported")
     chromium.fill("#token", "open-sesame")
     chromium.press("#token")
     chromium.until(lambda: chromium.text("#domain") == "treasure", "the token did not help")
@@ -305,7 +305,7 @@ def test_a_token_is_asked_for_kept_for_the_tab_and_used(chromium: Browser, guard
 
 
 def test_what_the_server_does_not_do_is_left_out(chromium: Browser, guarded: str) -> None:
-    """Without commands and reports there are neither form nor plots, and the standing stays."""
+    """Without commands and reports there are neither form nor plots, and the status stays."""
     chromium.open(f"{guarded}/")
     chromium.until(lambda: not chromium.one("#order-form").is_displayed(), "the form is still there")
     assert not chromium.one("#revenue-plot").is_displayed()
@@ -318,10 +318,10 @@ def test_pictures_are_taken(page: Browser, site: str) -> None:
     """The picture of the docs shows an order that has arrived."""
     assert PICTURES
     for number in range(3):  # each in a generation of its own
-        known = len(told(f"{site}/status")["generations"])
+        known = len(get_json(f"{site}/status")["generations"])
         place = {"order_id": f"order-pictured-{number}", "customer_id": "customer-00042", "currency": "EUR"}
         httpx.post(f"{site}/commands/PlaceOrder", json=place).raise_for_status()
-        page.until(lambda known=known: len(told(f"{site}/status")["generations"]) > known, "none was published")
+        page.until(lambda known=known: len(get_json(f"{site}/status")["generations"]) > known, "none was published")
     page.fill("#order-id", "order-2f61c0d4")
     page.fill("#customer-id", "customer-00042")
     fill_item(page, 1, sku="mug-rose", quantity="1", unit_price="39.90")
@@ -330,7 +330,7 @@ def test_pictures_are_taken(page: Browser, site: str) -> None:
     page.one("#pay").click()
     page.press("#submit")
     wait_for(page, "current", "order-2f61c0d4")
-    page.until(lambda: page.count("#stock-list .mine") == 2, "the articles are not shown")
+    page.until(lambda: page.count("#stock-list .mine") == 2, "the products are not shown")
     page.until(lambda: page.text("#position") in page.text("#order-card .at"), "the top is behind the card")
     page.script("const by = document.getElementById('revenue-by'); by.value = 'week';")
     page.fill("#revenue-to", "12312025")

@@ -1,4 +1,4 @@
-"""The batcher: which questions share a query, whose answer is kept, and that nobody gets what was meant for others."""
+"""The batcher: which questions share a query, which answers are cached, and that each caller gets its own answer."""
 
 from __future__ import annotations
 
@@ -49,22 +49,22 @@ ENDLESS = Bound(
 
 
 @dataclass
-class ReadSource:
-    """A source by hand: it answers from one table, which shows its position, and can be held up.
+class FakeSource:
+    """A fake source: it answers from one table that shows its position, and can block.
 
     Attributes:
-        position: where its rows stand.
-        told: where it says that they stand, before anybody asks.
-        error: what a query raises.
-        asked: the end of each query.
-        began: is released once for each query that begins.
+        position: of its rows.
+        reported: the position that it reports.
+        error: raised by a query.
+        queries: the bound values of each query.
+        began: released once for each query that begins.
         go: queries wait until this is set.
     """
 
     position: int = 1
-    told: ReadPosition | None = None
+    reported: ReadPosition | None = None
     error: Exception | None = None
-    asked: list[str] = field(default_factory=list)
+    queries: list[str] = field(default_factory=list)
     began: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
     go: threading.Event = field(default_factory=threading.Event)
 
@@ -74,50 +74,48 @@ class ReadSource:
         self.move(self.position)
 
     def move(self, position: int) -> None:
-        """Bring the rows somewhere else, and say so."""
+        """Move the rows to a position, and report it."""
         self.position = position
-        self.told = self._now()
+        self.reported = self._now()
 
     def standing(self) -> ReadPosition | None:
-        """Tell what was told last."""
-        return self.told
+        """Return the reported position."""
+        return self.reported
 
     def ask(self, query: Callable[[duckdb.DuckDBPyConnection], T]) -> tuple[T, ReadPosition]:
-        """Run a query on the rows as they are when it begins, but only when it may go on."""
-        standing = self._now()
+        """Run a query on the rows as of its start, once queries may go on."""
+        shown = self._now()
         self.began.release()
         assert self.go.wait(SECONDS)
         if self.error is not None:
             raise self.error
         with self.connection.cursor() as cursor:
-            cursor.execute(
-                f"CREATE TEMP VIEW things AS SELECT range AS id, {standing.position} AS position FROM range(9)"
-            )
-            spying = Spying(cursor, self.asked)
-            return query(spying), standing  # type: ignore[arg-type]
+            cursor.execute(f"CREATE TEMP VIEW things AS SELECT range AS id, {shown.position} AS position FROM range(9)")
+            spying = Spying(cursor, self.queries)
+            return query(spying), shown  # type: ignore[arg-type]
 
     def close(self) -> None:
-        """Let all go that is held up."""
+        """Release blocked queries."""
         self.go.set()
 
     def _now(self) -> ReadPosition:
         return ReadPosition(self.position, self.position, "", "", 1, "digest")
 
-    async def until_begun(self) -> None:
+    async def wait_for_query(self) -> None:
         """Wait until one more query has begun."""
         assert await asyncio.to_thread(self.began.acquire, timeout=SECONDS)
 
 
 class Spying:
-    """A connection that takes note of what is looked up or reported."""
+    """A connection that records the values of each query."""
 
-    def __init__(self, cursor: duckdb.DuckDBPyConnection, asked: list[str]) -> None:
+    def __init__(self, cursor: duckdb.DuckDBPyConnection, queries: list[str]) -> None:
         self._cursor = cursor
-        self._asked = asked
+        self._queries = queries
 
     def execute(self, sql: str, values: Any) -> duckdb.DuckDBPyConnection:
-        """Note the values, and pass it on."""
-        self._asked.append(" ".join(str(v) for v in (values.values() if isinstance(values, dict) else values)))
+        """Record the values, and run the query."""
+        self._queries.append(" ".join(str(v) for v in (values.values() if isinstance(values, dict) else values)))
         return self._cursor.execute(sql, values)
 
     def __getattr__(self, name: str) -> Any:
@@ -125,217 +123,217 @@ class Spying:
 
 
 @contextmanager
-def batching(**options: Any) -> Iterator[tuple[ReadSource, QueryBatcher]]:
-    """Make a source and an batcher of it."""
-    source = ReadSource()
+def batching(**options: Any) -> Iterator[tuple[FakeSource, QueryBatcher]]:
+    """Create a source and its batcher."""
+    source = FakeSource()
     with closing(QueryBatcher(source, **options)) as batcher, closing(source):
         yield source, batcher
 
 
-def run(doing: Callable[[], Awaitable[None]]) -> None:
-    """Run a test in an event loop of its own, for a bounded time."""
+def run(scenario: Callable[[], Awaitable[None]]) -> None:
+    """Run a scenario in its own event loop, with a time limit."""
 
     async def bounded() -> None:
         async with asyncio.timeout(SECONDS):
-            await doing()
+            await scenario()
 
     asyncio.run(bounded())
 
 
 def thing(number: int, bound: Bound = THING) -> Question:
-    """Ask for a thing."""
+    """Return the question for a thing."""
     return Question(bound, (number,))
 
 
-def row(answered: Answer) -> Any:
-    """Read an answer."""
-    return orjson.loads(answered.data)
+def row(answer: Answer) -> Any:
+    """Parse an answer."""
+    return orjson.loads(answer.data)
 
 
 def test_questions_that_come_together_become_one_query() -> None:
-    """Each gets its own row; those that find none too."""
+    """Each gets its own row, or none if there is no such row."""
 
-    async def doing() -> None:
+    async def scenario() -> None:
         with batching() as (source, batcher):
             found = await asyncio.gather(*(batcher.ask(thing(n)) for n in (3, 1, 8, 99)))
-            assert source.asked == ["3 1 8 99"]
+            assert source.queries == ["3 1 8 99"]
             assert [row(a) and row(a)["id"] for a in found] == [3, 1, 8, None]
             assert [a.found for a in found] == [True, True, True, False]
 
-    run(doing)
+    run(scenario)
 
 
-def test_a_query_has_so_many_questions_at_most() -> None:
-    """What is left over is asked next, and nothing twice."""
+def test_the_size_of_a_batch_is_limited() -> None:
+    """The remaining questions follow in the next queries, each once."""
 
-    async def doing() -> None:
+    async def scenario() -> None:
         with batching(max_batch=2, threads=1) as (source, batcher):
             found = await asyncio.gather(*(batcher.ask(thing(n)) for n in range(5)))
-            assert source.asked == ["0 1", "2 3", "4"]
+            assert source.queries == ["0 1", "2 3", "4"]
             assert [row(a)["id"] for a in found] == list(range(5))
 
-    run(doing)
+    run(scenario)
 
 
 def test_the_same_question_asked_twice_is_asked_once() -> None:
-    """Together, while it is under way, and afterwards as long as nothing has changed."""
+    """In the same batch, while the query runs, and afterwards until the read models change."""
 
-    async def doing() -> None:
+    async def scenario() -> None:
         with batching() as (source, batcher):
             source.go.clear()
             first = [asyncio.create_task(batcher.ask(thing(1))) for _ in range(3)]
-            await source.until_begun()
+            await source.wait_for_query()
             later = asyncio.create_task(batcher.ask(thing(1)))
             await asyncio.sleep(0)
             source.go.set()
             found = await asyncio.gather(*first, later)
             found.append(await batcher.ask(thing(1)))
-            assert source.asked == ["1"]
+            assert source.queries == ["1"]
             assert len({id(a) for a in found}) == 1
 
-    run(doing)
+    run(scenario)
 
 
-def test_a_kept_answer_is_dropped_when_the_read_models_move() -> None:
+def test_a_cached_answer_is_dropped_when_the_read_models_move() -> None:
     """Forward, and back as after a rollback."""
 
-    async def doing() -> None:
+    async def scenario() -> None:
         with batching() as (source, batcher):
             for position in (1, 2, 1):
                 source.move(position)
                 for _ in range(2):
-                    answered = await batcher.ask(thing(1))
-                    assert (row(answered)["position"], answered.shown.position) == (position, position)
-            assert source.asked == ["1", "1", "1"]
+                    answer = await batcher.ask(thing(1))
+                    assert (row(answer)["position"], answer.shown.position) == (position, position)
+            assert source.queries == ["1", "1", "1"]
 
-    run(doing)
+    run(scenario)
 
 
-def test_an_answer_that_is_ahead_of_what_is_told_is_not_kept() -> None:
-    """A live database has moved, and its reader not been told yet: what is told decides what is kept."""
+def test_an_answer_ahead_of_the_reported_position_is_not_cached() -> None:
+    """A live database has advanced and its reader has not reported it yet: the report decides what is cached."""
 
-    async def doing() -> None:
+    async def scenario() -> None:
         with batching() as (source, batcher):
             source.position = 2
             assert row(await batcher.ask(thing(1)))["position"] == 2
             source.move(2)
             assert row(await batcher.ask(thing(1)))["position"] == 2
-            assert source.asked == ["1", "1"]
+            assert source.queries == ["1", "1"]
 
-    run(doing)
+    run(scenario)
 
 
-def test_who_wants_a_position_gets_no_answer_from_before() -> None:
-    """What is under way when it is asked was begun before that position was shown: it is asked again, once for all."""
+def test_a_minimum_position_excludes_earlier_answers() -> None:
+    """A query that began before the position was shown does not count: one new query serves all waiting callers."""
 
-    async def doing() -> None:
+    async def scenario() -> None:
         with batching() as (source, batcher):
             source.go.clear()
             old = asyncio.create_task(batcher.ask(thing(1)))
-            await source.until_begun()
+            await source.wait_for_query()
             source.move(2)
             new = [asyncio.create_task(batcher.ask(thing(1), min_position=2)) for _ in range(3)]
             patient = asyncio.create_task(batcher.ask(thing(1)))
             await asyncio.sleep(0)
             source.go.set()
             assert [row(a)["position"] for a in await asyncio.gather(old, patient, *new)] == [1, 1, 2, 2, 2]
-            assert source.asked == ["1", "1"]
+            assert source.queries == ["1", "1"]
 
-    run(doing)
+    run(scenario)
 
 
-def test_who_goes_away_takes_nobody_with_him() -> None:
-    """A request that is cancelled leaves those that ask the same, or in the same query, their answers."""
+def test_a_cancelled_request_affects_no_other() -> None:
+    """Requests with the same question, or in the same query, still get their answers."""
 
-    async def doing() -> None:
+    async def scenario() -> None:
         with batching() as (source, batcher):
             source.go.clear()
             gone = asyncio.create_task(batcher.ask(thing(1)))
             same = asyncio.create_task(batcher.ask(thing(1)))
             beside = asyncio.create_task(batcher.ask(thing(2)))
-            await source.until_begun()
+            await source.wait_for_query()
             gone.cancel()
             await asyncio.wait([gone])
             source.go.set()
             assert [row(a)["id"] for a in await asyncio.gather(same, beside)] == [1, 2]
             assert gone.cancelled()
 
-    run(doing)
+    run(scenario)
 
 
-def test_an_error_reaches_all_who_asked_and_no_one_after() -> None:
-    """The next question is asked anew; an error that nobody waits for any more is not a loose end."""
+def test_an_error_reaches_the_callers_of_its_query_only() -> None:
+    """The next question runs a new query; an error without a waiting caller is not reported as unhandled."""
 
-    async def doing() -> None:
-        loose: list[Any] = []
-        asyncio.get_running_loop().set_exception_handler(lambda _, context: loose.append(context))
+    async def scenario() -> None:
+        unhandled: list[Any] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: unhandled.append(context))
         with batching() as (source, batcher):
             source.error = UsageError("no")
             failed = await asyncio.gather(*(batcher.ask(thing(n)) for n in (1, 1, 2)), return_exceptions=True)
             assert [str(error) for error in failed] == ["no"] * 3
             source.go.clear()
             gone = asyncio.create_task(batcher.ask(thing(3)))
-            await source.until_begun()
-            await source.until_begun()
+            await source.wait_for_query()
+            await source.wait_for_query()
             gone.cancel()
             await asyncio.wait([gone])
             source.go.set()
             source.error = None
             assert row(await batcher.ask(thing(1)))["id"] == 1
-        assert loose == []
+        assert unhandled == []
 
-    run(doing)
+    run(scenario)
 
 
 def test_groups_take_turns() -> None:
-    """One that always has more to ask does not keep another from being asked."""
+    """A group with many questions does not block another group."""
 
-    async def doing() -> None:
+    async def scenario() -> None:
         with batching(max_batch=2, threads=1) as (source, batcher):
             many = [asyncio.create_task(batcher.ask(thing(n))) for n in range(6)]
             one = asyncio.create_task(batcher.ask(thing(8, OTHER)))
             await asyncio.gather(*many, one)
-            assert source.asked == ["0 1", "8", "2 3", "4 5"]
+            assert source.queries == ["0 1", "8", "2 3", "4 5"]
 
-    run(doing)
+    run(scenario)
 
 
 def test_reports_leave_a_thread_to_lookups() -> None:
-    """Two that take long are asked one after the other; who looks for a row does not wait for them."""
+    """Slow reports run one after the other; a lookup does not wait for them."""
 
-    async def doing() -> None:
+    async def scenario() -> None:
         with batching(threads=2, report_seconds=SECONDS) as (source, batcher):
             source.go.clear()
             reports = [asyncio.create_task(batcher.ask(Question(REPORT, (n,)))) for n in range(3)]
-            await source.until_begun()
+            await source.wait_for_query()
             looking = asyncio.create_task(batcher.ask(thing(7)))
-            await source.until_begun()
+            await source.wait_for_query()
             source.go.set()
             await looking
             assert [row(a) for a in await asyncio.gather(*reports)] == [[{"n": 0}], [{"n": 1}], [{"n": 2}]]
-            assert sorted(source.asked[:2]) == ["0", "7"]
+            assert sorted(source.queries[:2]) == ["0", "7"]
 
-    run(doing)
+    run(scenario)
 
 
 def test_a_report_alone_has_the_only_thread() -> None:
     """With one thread, reports and lookups share it."""
 
-    async def doing() -> None:
+    async def scenario() -> None:
         with batching(threads=1) as (_, batcher):
             found = await asyncio.gather(batcher.ask(Question(REPORT, (1,))), batcher.ask(thing(2)))
             assert [row(a) for a in found] == [[{"n": 1}], {"id": 2, "position": 1}]
 
-    run(doing)
+    run(scenario)
 
 
 def test_a_report_that_takes_too_long_is_interrupted() -> None:
-    """Only that one; what is asked next is answered."""
+    """Only that query is interrupted; the next question is answered."""
 
-    async def doing() -> None:
+    async def scenario() -> None:
         with batching(report_seconds=0.05) as (_, batcher):
             with pytest.raises(duckdb.InterruptException):
                 await batcher.ask(Question(ENDLESS, (1,)))
             assert row(await batcher.ask(Question(REPORT, (1,)))) == [{"n": 1}]
 
-    run(doing)
+    run(scenario)

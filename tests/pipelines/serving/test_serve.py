@@ -1,4 +1,4 @@
-"""``refold serve``: what is asked and commanded over HTTP, by the process that users run."""
+"""``refold serve``: reads and commands over HTTP, against the process that users run."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ OPTIONS = beam_options(None, ["--direct_num_workers=1"])
 
 
 def shop(folder: Path) -> EventLog:
-    """Make a small shop's history by commands: ``order-0`` to ``order-20``, of ``c-0`` to ``c-2`` in turn."""
+    """Create the history of a small shop by commands: ``order-0`` to ``order-20``, of ``c-0`` to ``c-2`` in turn."""
     log = create_log(str(folder / "log"), domain_name="orders", bucket_count=4)
     commands: list[object] = [ReceiveStock(sku="cup", quantity=100, unit_cost=Decimal("1.5"))]
     for number in range(CUSTOMERS * ORDERS_EACH):
@@ -64,14 +64,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def replica(folder: Path) -> Iterator[Served]:
-    """A server of what is published."""
+    """A server that answers from published generations."""
     with served(folder) as running:
         yield running
 
 
 @pytest.fixture(scope="module")
 def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    """A server that streams, with a shop of its own."""
+    """A server that streams, with its own shop."""
     folder = tmp_path_factory.mktemp("live")
     shop(folder)
     with served(folder, "--stream", "--publish-every", "0.5") as running:
@@ -87,13 +87,13 @@ def client(replica: Served) -> Iterator[httpx.Client]:
 
 @pytest.fixture
 def at_live(live: Served) -> Iterator[httpx.Client]:
-    """A client of the one that streams."""
+    """A client of the server that streams."""
     with live.client() as client:
         yield client
 
 
 def get(client: httpx.Client, path: str, *, status: int = 200, **query: Any) -> Any:
-    """Ask, and give the document."""
+    """Read a document."""
     answer = client.get(path, params=query)
     assert answer.status_code == status, answer.text
     wanted = "application/json" if status < 400 else "application/problem+json"
@@ -102,7 +102,7 @@ def get(client: httpx.Client, path: str, *, status: int = 200, **query: Any) -> 
 
 
 def post(client: httpx.Client, name: str, *, status: int = 201, key: str | None = None, **fields: Any) -> Any:
-    """Command, and give the document."""
+    """Send a command, and return the document of the response."""
     headers = {"idempotency-key": key} if key else {}
     answer = client.post(f"/commands/{name}", json=fields, headers=headers)
     assert answer.status_code == status, answer.text
@@ -110,7 +110,7 @@ def post(client: httpx.Client, name: str, *, status: int = 201, key: str | None 
 
 
 def test_an_order_is_found_with_position_and_lag(client: httpx.Client) -> None:
-    """One row, exact amounts as text, and where it stands."""
+    """One row, exact amounts as text, and its position."""
     found = get(client, "/orders/order-4")
     order = found["data"]
     assert (order["order_id"], order["customer_id"], order["amount"], order["status"]) == (
@@ -171,9 +171,7 @@ def test_reports_and_stock_are_answered(client: httpx.Client) -> None:
         ("/orders/order-1", {"wait": "soon"}, 400),
     ],
 )
-def test_what_cannot_be_answered_is_told_as_a_problem(
-    client: httpx.Client, path: str, query: dict[str, Any], status: int
-) -> None:
+def test_errors_are_problem_documents(client: httpx.Client, path: str, query: dict[str, Any], status: int) -> None:
     """Every error is a problem document with the status in it."""
     assert get(client, path, status=status, **query)["status"] == status
 
@@ -191,7 +189,7 @@ def test_an_etag_saves_the_answer_as_long_as_nothing_changes(at_live: httpx.Clie
 
 
 def test_a_position_that_is_not_shown_yet_is_processing(client: httpx.Client) -> None:
-    """A replica answers with what it has, says so, and gives no ETag for it."""
+    """A replica responds 202 with the rows so far, without an ETag."""
     answer = client.get("/orders/order-1", params={"min_position": 1_000_000, "wait": "10ms"})
     assert (answer.status_code, answer.json()["status"]) == (202, "processing")
     assert answer.json()["data"]["order_id"] == "order-1"
@@ -213,7 +211,7 @@ def test_a_command_is_handled_once_and_refused_with_reasons(at_live: httpx.Clien
     assert post(at_live, "Unheard", status=404)["code"] == "unknown_command"
 
 
-def test_what_was_written_is_read(live: Served) -> None:
+def test_clients_read_their_own_writes(live: Served) -> None:
     """A GET that waits for a command's position shows what the command did, every time, from several clients."""
 
     def write_and_read(number: int) -> list[str]:
@@ -234,7 +232,7 @@ def test_what_was_written_is_read(live: Served) -> None:
 
 
 def test_a_replica_adopts_generations_while_it_answers(folder: Path, replica: Served, client: httpx.Client) -> None:
-    """What another process publishes is answered from then on, and no request fails meanwhile."""
+    """Responses show what another process has published, and no request fails meanwhile."""
     before = get(client, "/status")["read_models"]["generation"]
     done = post(client, "PlaceOrder", order_id="order-adopted", customer_id="c-9", currency="EUR")
     with ThreadPoolExecutor(2) as pool:
@@ -262,8 +260,8 @@ def _ask_until(running: Served, path: str, position: int) -> list[int]:
     return statuses[1:]
 
 
-def test_the_server_tells_how_it_is_doing(client: httpx.Client) -> None:
-    """Alive, ready, where all stands, and metrics by route."""
+def test_the_server_reports_its_status(client: httpx.Client) -> None:
+    """Alive, ready, the positions, and metrics by route."""
     assert get(client, "/healthz") == {"status": "alive"}
     assert get(client, "/readyz") == {"status": "ready"}
     status = get(client, "/status")
@@ -275,7 +273,7 @@ def test_the_server_tells_how_it_is_doing(client: httpx.Client) -> None:
 
 
 def test_a_server_without_read_models_is_alive_and_not_ready(tmp_path: Path) -> None:
-    """Questions get 503 and are told to come again, commands are taken, and what is published later is adopted."""
+    """Reads get 503 with Retry-After, commands are handled, and a later generation is adopted."""
     shop(tmp_path)
     with served(tmp_path, ready=False) as running, running.client() as client:
         assert get(client, "/healthz") == {"status": "alive"}
@@ -286,13 +284,13 @@ def test_a_server_without_read_models_is_alive_and_not_ready(tmp_path: Path) -> 
 
 
 def test_several_workers_serve_one_port(folder: Path) -> None:
-    """All answer from the same generation."""
+    """All of them answer from the same generation."""
     with served(folder, "--workers", "2", "--no-commands") as running, running.client() as client:
         assert {get(client, "/orders/order-3")["data"]["order_id"] for _ in range(20)} == {"order-3"}
         assert client.post("/commands/PlaceOrder", json={}).status_code == 404
 
 
-def test_what_streamed_is_published_when_the_server_ends(tmp_path: Path) -> None:
+def test_a_stream_publishes_when_the_server_stops(tmp_path: Path) -> None:
     """SIGTERM drains: the last command's effect is in a generation."""
     shop(tmp_path)
     with served(tmp_path, "--stream", "--publish-every", "3600") as running, running.client() as client:
@@ -316,8 +314,8 @@ def test_what_streamed_is_published_when_the_server_ends(tmp_path: Path) -> None
         ("", 200),
     ],
 )
-def test_tags_are_compared_as_http_says(client: httpx.Client, written: str, status: int) -> None:
-    """Weak or not, one of many, or any: 304 with the tag; a tag without its quotes is none."""
+def test_etags_are_compared_as_http_defines(client: httpx.Client, written: str, status: int) -> None:
+    """Weak or strong, one of many, or any: 304 with the tag; a tag without quotes is ignored."""
     tag = client.get("/orders/order-5").headers["etag"]
     strong = tag.removeprefix("W/")
     known = written.format(tag=tag, strong=strong, bare=strong.strip('"'))
@@ -326,8 +324,8 @@ def test_tags_are_compared_as_http_says(client: httpx.Client, written: str, stat
     assert bool(answer.content) == (status == 200)
 
 
-def test_what_is_not_there_is_not_unchanged(client: httpx.Client) -> None:
-    """``*`` means whatever there is: there is no such row, and none of another endpoint has its tag."""
+def test_a_missing_row_is_never_304(client: httpx.Client) -> None:
+    """``*`` matches any row, but there is none; and the tag of another endpoint does not match."""
     assert client.get("/orders/none", headers={"if-none-match": "*"}).status_code == 404
     processing = client.get("/orders/order-5?min_position=1000000", headers={"if-none-match": "*"})
     assert processing.status_code == 202
@@ -336,7 +334,7 @@ def test_what_is_not_there_is_not_unchanged(client: httpx.Client) -> None:
 
 
 def _ended(pids: set[int]) -> bool:
-    """Tell whether processes are gone; one that nobody has waited for yet is."""
+    """Check whether processes have ended; a zombie has."""
     states = []
     for pid in pids:
         with suppress(FileNotFoundError, ProcessLookupError):
@@ -344,8 +342,8 @@ def _ended(pids: set[int]) -> bool:
     return set(states) <= {"Z"}
 
 
-def test_workers_end_with_a_supervisor_that_was_killed(folder: Path) -> None:
-    """Otherwise they would hold the port, and answer from it for ever."""
+def test_workers_stop_when_their_supervisor_is_killed(folder: Path) -> None:
+    """Otherwise they would keep the port and answer forever."""
     with served(folder, "--workers", "2", "--no-commands", code=-signal.SIGKILL) as running:
         tasks = Path(f"/proc/{running.process.pid}/task")
         workers = {int(pid) for children in tasks.glob("*/children") for pid in children.read_text().split()}
@@ -360,8 +358,8 @@ def test_workers_end_with_a_supervisor_that_was_killed(folder: Path) -> None:
         httpx.get(f"{running.url}/healthz")
 
 
-def test_what_is_wrong_with_settings_is_said_once_for_all_workers(folder: Path) -> None:
-    """A server for others needs tokens: many workers end with the error as one does, in place of starting for ever."""
+def test_an_invalid_setting_is_reported_once_for_all_workers(folder: Path) -> None:
+    """A public server needs tokens: several workers stop with the error as one does, rather than restart forever."""
     ended = _serve_by_two(folder, "orders", "--host", "0.0.0.0")
     assert ended.returncode not in (0, None)
     assert "token" in ended.stderr
@@ -377,7 +375,7 @@ if multiprocessing.parent_process() is not None:
 
 
 def test_workers_that_cannot_start_are_an_error(tmp_path: Path) -> None:
-    """The log is gone by the time that they open it: the exit code says that nothing was served."""
+    """The log is missing when they open it: the exit code reports the failure."""
     create_log(str(tmp_path / "log"), domain_name="orders")
     (tmp_path / "gone.py").write_text(_GONE_FOR_WORKERS)
     ended = _serve_by_two(tmp_path, "gone:ORDERS")

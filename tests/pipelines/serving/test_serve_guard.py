@@ -1,4 +1,4 @@
-"""The guard before every request, over a small application and, where sockets matter, a real server."""
+"""The guard of every request, tested with a small application and, where sockets matter, a real server."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ TOKENS = load_tokens(
         f" late:read+command:{EXPIRED}:2026-01-01"
     }
 )
-OPEN, USUAL = Tokens(), RequestLimits()
+NO_TOKENS, DEFAULT_LIMITS = Tokens(), RequestLimits()
 JSON = {"content-type": "application/json"}
 
 
 class Command(BaseModel):
-    """What the commands of these tests hold."""
+    """The command of these tests."""
 
     order_id: str
 
@@ -45,11 +45,11 @@ class Shop:
     """A small application behind the guard.
 
     Attributes:
-        done: commands that got through, by order.
-        started: set when somebody waits.
-        ended: how many have waited.
-        go_on: set to let them go on.
-        thread_may_end: set to let those go on that wait in a thread.
+        done: orders of the commands that passed.
+        started: set when a request waits.
+        ended: the number of requests that have waited.
+        go_on: set it to release them.
+        thread_may_end: set it to release requests that wait in a thread.
         app: the application.
     """
 
@@ -61,7 +61,9 @@ class Shop:
     app: FastAPI = field(default_factory=FastAPI)
 
 
-def make_shop(*, tokens: Tokens = OPEN, limits: RequestLimits = USUAL, hosts: frozenset[str] | None = None) -> Shop:
+def make_shop(
+    *, tokens: Tokens = NO_TOKENS, limits: RequestLimits = DEFAULT_LIMITS, hosts: frozenset[str] | None = None
+) -> Shop:
     """Make the application and set the guard before it."""
     shop = Shop()
 
@@ -173,8 +175,8 @@ def port() -> Iterator[int]:
         yield port
 
 
-def test_an_honest_request_passes() -> None:
-    """It reaches its route, which knows who asks; the answer tells browsers to be careful."""
+def test_a_valid_request_passes() -> None:
+    """It reaches its route, which knows the caller; the response has the headers that protect browsers."""
     answer = request(make_shop(tokens=TOKENS), "GET", "/orders/order-1?limit=5", headers=bearer(READER))
     assert answer.json() == {"order_id": "order-1", "asked_by": "reader", "limit": 5}
     assert answer.headers["x-content-type-options"] == "nosniff"
@@ -184,7 +186,7 @@ def test_an_honest_request_passes() -> None:
     "path", ["/orders/caf%C3%A9", "/orders/a%20b", "/orders/a%25b", "/orders/a..b?q=%27%3B--", "/orders/a:b"]
 )
 def test_unusual_names_pass(path: str) -> None:
-    """Names of other alphabets, with spaces, signs and dots in them are nothing bad."""
+    """Names with other alphabets, spaces, signs and dots are valid."""
     assert request(make_shop(), "GET", path).status_code == 200
 
 
@@ -294,10 +296,10 @@ def test_bodies_that_are_no_command(body: bytes) -> None:
 
 
 def test_large_bodies(port: int) -> None:
-    """10 MB are refused: at once where the length is told, and counted where it is not."""
+    """10 MB are refused: at once if the length is declared, else when the count exceeds the limit."""
     head = b"POST /commands/PlaceOrder HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
-    told = ask(port, head + b"Connection: close\r\nContent-Length: 10000000\r\n\r\n")  # no body comes
-    assert told.startswith(b"HTTP/1.1 413 ")
+    declared = ask(port, head + b"Connection: close\r\nContent-Length: 10000000\r\n\r\n")  # no body comes
+    assert declared.startswith(b"HTTP/1.1 413 ")
     many_digits = ask(port, head + b"Content-Length: 10000000000000000\r\n\r\n")
     assert many_digits.startswith(b"HTTP/1.1 413 ")
     assert b"\r\nconnection: close\r\n" in many_digits
@@ -308,7 +310,7 @@ def test_large_bodies(port: int) -> None:
 
 
 def test_a_client_that_sends_10_mb(port: int) -> None:
-    """An ordinary client sends all before it reads; it is told all the same, and its connection goes on."""
+    """An ordinary client sends everything before it reads; it gets the response, and the connection stays open."""
     with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=20) as client:
         for path in ("/commands/PlaceOrder", "/nothing/here"):
             check_problem(client.post(path, content=b"a" * 10_000_000, headers=JSON), 413, "size")
@@ -316,13 +318,13 @@ def test_a_client_that_sends_10_mb(port: int) -> None:
 
 
 def test_a_body_that_does_not_end(port: int) -> None:
-    """It is waited for as long as a request may take, and then refused."""
+    """The server waits for it as long as a request may take, and then refuses it."""
     head = b"POST /commands/PlaceOrder HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
     assert ask(port, head + b'Content-Length: 100\r\n\r\n{"order_id":').startswith(b"HTTP/1.1 408 ")
 
 
 def test_a_request_that_takes_too_long() -> None:
-    """It is answered when its time is up, its handler is stopped, and the server goes on."""
+    """The client gets a response at the deadline, the handler is cancelled, and the server continues."""
     shop = make_shop(limits=RequestLimits(seconds=0.2))
     with serving(shop) as port:
         answer = httpx.get(f"http://127.0.0.1:{port}/wait", timeout=20)
@@ -333,7 +335,7 @@ def test_a_request_that_takes_too_long() -> None:
 
 
 def test_a_thread_that_takes_too_long() -> None:
-    """It cannot be stopped, and its caller is answered all the same."""
+    """It cannot be cancelled; its client still gets a response."""
     shop = make_shop(limits=RequestLimits(seconds=0.2))
     with serving(shop) as port:
         try:
@@ -344,7 +346,7 @@ def test_a_thread_that_takes_too_long() -> None:
 
 
 def test_heads_are_bounded(port: int) -> None:
-    """A few large headers pass; headers without end are cut off, in lines or in one; and heads that come too slowly."""
+    """A few large headers pass; endless headers are cut off, whether in many lines or in one."""
     start = b"GET /orders/a HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
     assert ask(port, start + b"x: " + b"a" * 30_000 + b"\r\n\r\n").startswith(b"HTTP/1.1 200 ")
     line = b"x: " + b"a" * 1_000 + b"\r\n"
@@ -354,7 +356,7 @@ def test_heads_are_bounded(port: int) -> None:
 
 
 def test_heads_that_come_slowly(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A connection that says nothing, or half a head, or half of a second one, is not held open for ever."""
+    """A connection that sends nothing, half a head, or half of a second head is closed."""
     monkeypatch.setattr("refold.pipelines.serving.http.protocol.HEAD_SECONDS", 0.2)
     assert ask(port, b"").startswith(b"HTTP/1.1 408 ")
     assert ask(port, b"GET /orders/a HTTP/1.1\r\nHost: loc").startswith(b"HTTP/1.1 408 ")
@@ -365,7 +367,7 @@ def test_heads_that_come_slowly(port: int, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_half_a_body_is_not_acted_on() -> None:
-    """A client that goes away in the midst of a body commands nothing, even if what came is whole by chance."""
+    """A client that disconnects within a body commands nothing, even if the part that arrived is valid."""
     shop = make_shop()
     came: list[dict[str, Any]] = [
         {"type": "http.request", "body": b'{"order_id": "order-1"}', "more_body": True},
@@ -385,8 +387,8 @@ def test_half_a_body_is_not_acted_on() -> None:
     assert not shop.done
 
 
-def test_requests_under_way_are_bounded() -> None:
-    """One more than allowed is refused with a time to come again; when one ends, the next passes."""
+def test_requests_in_flight_are_limited() -> None:
+    """One request more than allowed gets 503 with Retry-After; when a request ends, the next one passes."""
 
     async def play() -> list[int]:
         shop = make_shop(limits=RequestLimits(in_flight=1))
@@ -403,8 +405,8 @@ def test_requests_under_way_are_bounded() -> None:
     assert asyncio.run(play()) == [200, 200]
 
 
-def test_rates_are_bounded() -> None:
-    """Each token has its own count, those without one count by address, and guessing counts too."""
+def test_rates_are_limited() -> None:
+    """Each token has its own count; requests without a valid token count by address."""
     shop = make_shop(tokens=TOKENS, limits=RequestLimits(rate="2/hour"))
     for secret in (READER, KEEPER):
         statuses = [request(shop, "GET", "/orders/order-1", headers=bearer(secret)).status_code for _ in range(3)]
@@ -418,13 +420,13 @@ def test_rates_are_bounded() -> None:
 
 
 @pytest.mark.parametrize("rate", ["often", "0/second", "1/fortnight"])
-def test_rates_that_cannot_be_meant(rate: str) -> None:
-    """They are usage errors before anything is served."""
+def test_invalid_rates(rate: str) -> None:
+    """They are usage errors when the server starts."""
     with pytest.raises(UsageError, match="100/second"):
         RequestLimits(rate=rate)
 
 
-def test_bounds_that_let_nothing_through() -> None:
+def test_limits_that_allow_nothing() -> None:
     """They are usage errors."""
     for bounds in ({"body_bytes": 0}, {"seconds": -1.0}, {"in_flight": 0}):
         with pytest.raises(UsageError, match="more than 0"):
@@ -447,7 +449,7 @@ def test_errors_are_problem_documents() -> None:
 
 
 def test_web_sockets_are_closed() -> None:
-    """Nothing here speaks them, and they would pass by the guard."""
+    """No route is a web socket, and one would bypass the guard."""
     sent: list[Any] = []
 
     async def send(message: Any) -> None:

@@ -1,4 +1,4 @@
-"""``refold serve`` among people who mean harm: what is hostile gets 4xx, and changes nothing."""
+"""``refold serve`` under attack: hostile requests get 4xx and change nothing."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ORDER = {"order_id": "order-safe", "customer_id": "c-1", "currency": "EUR"}
 
 
 def bearer(secret: str) -> dict[str, str]:
-    """Give the header that a token goes into."""
+    """Return the header of a token."""
     return {"authorization": f"Bearer {secret}"}
 
 
@@ -34,13 +34,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def guarded(folder: Path) -> Iterator[Served]:
-    """A server that knows some tokens."""
+    """A server with tokens."""
     with served(folder, "--query", environment={"REFOLD_TOKENS": TOKENS}) as running:
         yield running
 
 
 def state(folder: Path, running: Served) -> tuple[Any, ...]:
-    """What a request could change: files of log and read models, and where the server says that they stand."""
+    """Return what a request could change: files of log and read models, and the positions that the server reports."""
     kept = ("commits", "segments", "manifests", "generations", "files")
     files = {p: p.stat().st_mtime_ns for p in folder.rglob("*") if p.is_file() and set(p.parts) & set(kept)}
     with running.client(headers=bearer(KEEPER)) as client:
@@ -49,7 +49,7 @@ def state(folder: Path, running: Served) -> tuple[Any, ...]:
 
 
 def test_hostile_requests_get_4xx_and_change_nothing(folder: Path, guarded: Served) -> None:
-    """Each of some hundred; one that gets 200 shows no rows."""
+    """Several hundred of them; a response with 200 shows no rows."""
     port = httpx.URL(guarded.url).port
     assert port is not None
     before = state(folder, guarded)
@@ -64,7 +64,7 @@ def test_hostile_requests_get_4xx_and_change_nothing(folder: Path, guarded: Serv
 
 
 def test_a_token_is_good_for_its_scopes_only(guarded: Served) -> None:
-    """Readers read, writers command, the keeper does both, and anybody may ask whether the server is alive."""
+    """Readers read, writers command, the keeper does both; anybody may check whether the server is alive."""
     with guarded.client() as client:
         assert (
             client.get("/healthz").status_code
@@ -81,8 +81,8 @@ def test_a_token_is_good_for_its_scopes_only(guarded: Served) -> None:
         assert client.post(**post, headers=bearer(KEEPER)).status_code == 422
 
 
-def test_analysts_ask_in_sql_where_that_is_offered(guarded: Served) -> None:
-    """Bound values, exact decimals, and the position that the answer stands at."""
+def test_analysts_query_in_sql_where_it_is_enabled(guarded: Served) -> None:
+    """Bound values, exact decimals, and the position of the answer."""
     asked = {"sql": "SELECT sku, on_hand FROM inventory_status WHERE sku = $sku", "parameters": {"sku": "cup"}}
     with guarded.client(headers=bearer(READER)) as client:
         answer = client.post("/query", json=asked)
@@ -91,14 +91,14 @@ def test_analysts_ask_in_sql_where_that_is_offered(guarded: Served) -> None:
         assert answer.json()["position"] == client.get("/status").json()["read_models"]["position"]
 
 
-def test_sql_is_not_offered_unless_asked_for(folder: Path) -> None:
-    """The route is not there."""
+def test_sql_is_off_by_default(folder: Path) -> None:
+    """The route does not exist."""
     with served(folder) as running, running.client() as client:
         assert client.post("/query", json={"sql": "SELECT 1"}).status_code == 404
 
 
-def test_too_many_requests_are_told_to_come_again(folder: Path) -> None:
-    """429 with Retry-After, for this token alone."""
+def test_requests_above_the_rate_get_429(folder: Path) -> None:
+    """With Retry-After, for this token only."""
     with (
         served(folder, "--rate", "5/minute", environment={"REFOLD_TOKENS": TOKENS}) as running,
         running.client() as client,
@@ -109,8 +109,8 @@ def test_too_many_requests_are_told_to_come_again(folder: Path) -> None:
         assert client.get("/orders/order-1", headers=bearer(KEEPER)).status_code == 200
 
 
-def test_without_tokens_others_are_not_served(folder: Path) -> None:
-    """The command says what to do, and listens to nobody."""
+def test_a_public_server_needs_tokens(folder: Path) -> None:
+    """The command names the next step, and does not listen."""
     command = [sys.executable, "-m", "refold", "serve", "--host", "0.0.0.0", "--port", "0"]
     command += ["--log", str(folder / "log"), "--read-models", str(folder / "read-models")]
     done = run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=60)

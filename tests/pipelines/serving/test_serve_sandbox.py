@@ -1,4 +1,4 @@
-"""SQL of analysts: what is answered, and what does not get out of its process."""
+"""SQL of analysts: what is answered, and what cannot leave the sandbox child."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ LIMITS = QueryLimits(seconds=1, rows=100, answer_bytes=100_000, memory_mib=128, 
 
 
 def open_sandbox(generations: Generations, limits: QueryLimits = LIMITS) -> Sandbox:
-    """Make a sandbox on the newest generation."""
+    """Create a sandbox on the newest generation."""
 
     def newest() -> Any:
         generation = generations.newest()
@@ -58,25 +58,25 @@ def generations(tmp_path_factory: pytest.TempPathFactory) -> Generations:
 
 @pytest.fixture(scope="module")
 def sandbox(generations: Generations) -> Iterator[Sandbox]:
-    """One sandbox for many queries: what one leaves behind would show in the next."""
+    """One sandbox for many queries: side effects of one query would show in the next."""
     with closing(open_sandbox(generations)) as sandbox:
         yield sandbox
 
 
 @pytest.fixture(scope="module")
 def patient(generations: Generations) -> Iterator[Sandbox]:
-    """One that waits for longer, so that nothing but memory ends a query."""
+    """A sandbox with a long time limit, so that only memory ends a query."""
     with closing(open_sandbox(generations, dataclasses.replace(LIMITS, seconds=30))) as sandbox:
         yield sandbox
 
 
 def still_well(sandbox: Sandbox) -> bool:
-    """Ask what is published, as the next analyst would."""
+    """Run a query as the next analyst would."""
     return sandbox.query("SELECT shown FROM t").rows == [[1]]
 
 
 def test_a_query_is_answered(sandbox: Sandbox) -> None:
-    """With names, types, and where in the log the answer stands."""
+    """With names, types and the position of the answer."""
     answer = sandbox.query("SELECT shown, 'a' AS letter FROM t")
     assert (answer.columns, answer.types, answer.rows) == (["shown", "letter"], ["INTEGER", "VARCHAR"], [[1, "a"]])
     assert (answer.truncated, answer.generation, answer.position) == (False, 1, 10)
@@ -86,7 +86,7 @@ def test_a_query_is_answered(sandbox: Sandbox) -> None:
 
 
 def test_parameters_are_bound(sandbox: Sandbox) -> None:
-    """By name and by place; what looks like SQL is text."""
+    """By name and by position; a value that looks like SQL is text."""
     hostile = "1'; DROP TABLE t; --"
     assert sandbox.query("SELECT $a || '!' AS x", {"a": hostile}).rows == [[hostile + "!"]]
     assert sandbox.query("SELECT ?::INTEGER + ?", [1, 2]).rows == [[3]]
@@ -110,8 +110,8 @@ def test_values_as_json_has_them(sandbox: Sandbox) -> None:
     assert sandbox.query("SELECT * FROM test_all_types()").rows
 
 
-def test_answers_are_cut_off(sandbox: Sandbox) -> None:
-    """At so many rows, or so many bytes, and it is told."""
+def test_long_answers_are_truncated(sandbox: Sandbox) -> None:
+    """At the limit of rows or of bytes, and marked as such."""
     few = sandbox.query("FROM range(100)")
     assert (len(few.rows), few.truncated) == (100, False)
     many = sandbox.query("FROM range(100_000_000_000)")
@@ -169,8 +169,8 @@ REFUSED = [
 ]
 
 
-def test_whatever_is_no_query_is_refused(sandbox: Sandbox) -> None:
-    """Writing, settings, files, network, extensions, several statements, nesting without end: nothing happens."""
+def test_anything_but_a_query_is_refused(sandbox: Sandbox) -> None:
+    """Writes, settings, files, network, extensions, several statements, deep nesting: nothing happens."""
     for sql in REFUSED:
         with pytest.raises(QueryRefusedError) as caught:
             pytest.fail(f"{sql} was answered: {sandbox.query(sql)}")
@@ -194,8 +194,8 @@ def test_whatever_is_no_query_is_refused(sandbox: Sandbox) -> None:
     ],
     ids=["nested", "long", "wide", "cases"],
 )
-def test_queries_that_are_monsters(sandbox: Sandbox, sql: str) -> None:
-    """They are refused; whether as such or for the memory they take does not matter."""
+def test_enormous_queries(sandbox: Sandbox, sql: str) -> None:
+    """They are refused, as invalid or for their memory."""
     with pytest.raises((QueryRefusedError, QueryTooLargeError)) as caught:
         sandbox.query(sql)
     assert len(str(caught.value)) < 3_000
@@ -213,8 +213,8 @@ def test_queries_that_are_monsters(sandbox: Sandbox, sql: str) -> None:
         "FROM range(100_000_000) ORDER BY random()",
     ],
 )
-def test_queries_that_want_too_much_memory(patient: Sandbox, sql: str) -> None:
-    """They are ended, also where DuckDB does not count what they take; the next one is answered."""
+def test_queries_that_exceed_their_memory(patient: Sandbox, sql: str) -> None:
+    """They are stopped, even if DuckDB does not count their memory; the next query is answered."""
     with pytest.raises(QueryTooLargeError, match="128 MiB"):
         patient.query(sql)
     assert still_well(patient)
@@ -230,14 +230,14 @@ def test_queries_that_want_too_much_memory(patient: Sandbox, sql: str) -> None:
     ],
 )
 def test_queries_that_do_not_end(sandbox: Sandbox, sql: str) -> None:
-    """They are ended, also those that never look at the clock; the next one is answered."""
+    """They are stopped, even if they never check for interruption; the next query is answered."""
     with pytest.raises(QueryTooSlowError, match="1 second"):
         sandbox.query(sql)
     assert still_well(sandbox)
 
 
 def test_the_process_knows_nothing(monkeypatch: pytest.MonkeyPatch, generations: Generations) -> None:
-    """Its environment is empty, so that it has no token to tell; it can open nothing, and write to no file."""
+    """Its environment is empty, so it has no token to reveal; it can open and write no file."""
     monkeypatch.setenv("REFOLD_TOKENS", "a:admin:wq7JpY2Vt0hZ4nUe8sKd1A")
     with closing(open_sandbox(generations)) as fresh:
         assert still_well(fresh)
@@ -262,7 +262,7 @@ for attempt in (lambda: open("/etc/passwd"), socket.socket, os.pipe):
 """
 
 
-def test_what_is_given_up_is_given_up() -> None:
+def test_rights_are_dropped_permanently() -> None:
     """Even code that ran in the process could open no file, socket or pipe."""
     code = _ESCAPED.format(folder=str(Path(__file__).parents[3]))
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -270,7 +270,7 @@ def test_what_is_given_up_is_given_up() -> None:
 
 
 def test_a_process_that_dies_is_replaced(sandbox: Sandbox) -> None:
-    """Whatever ended it between two queries, or in one."""
+    """Whether it ended between two queries or during one."""
     assert still_well(sandbox)
     [process] = sandbox._idle
     os.kill(process._process.pid, signal.SIGKILL)
@@ -278,8 +278,8 @@ def test_a_process_that_dies_is_replaced(sandbox: Sandbox) -> None:
     assert still_well(sandbox)
 
 
-def test_the_newest_generation_is_asked(tmp_path: Path) -> None:
-    """What was published since the last query is seen by the next, and the older file is let go."""
+def test_the_newest_generation_is_queried(tmp_path: Path) -> None:
+    """The next query sees what was published since the last one, and the older file is closed."""
     generations = open_generations(str(tmp_path / "models"), "shop")
     publish(generations, tmp_path)
     with closing(open_sandbox(generations)) as sandbox:
@@ -292,7 +292,7 @@ def test_the_newest_generation_is_asked(tmp_path: Path) -> None:
 
 
 def test_queries_wait_for_one_another(generations: Generations) -> None:
-    """While one is under way the next waits for a while, and is then refused; later it is answered."""
+    """While one runs, the next waits for a while and is then refused; later it is answered."""
     newest = generations.newest()
     assert newest is not None
     under_way, go_on = threading.Event(), threading.Event()
@@ -315,7 +315,7 @@ def test_queries_wait_for_one_another(generations: Generations) -> None:
 
 
 def test_no_process_stays_behind(generations: Generations) -> None:
-    """Closing ends those that are warm; a server that was killed leaves none, since their input ends."""
+    """Closing stops idle children; a killed server leaves none, since their input ends."""
     sandbox = open_sandbox(generations)
     assert still_well(sandbox)
     [process] = sandbox._idle
@@ -330,7 +330,7 @@ def test_no_process_stays_behind(generations: Generations) -> None:
 
 
 def test_a_process_ends_itself(generations: Generations, monkeypatch: pytest.MonkeyPatch) -> None:
-    """If nobody watches it any more, in the midst of a query that never looks at the clock."""
+    """Even during a query that never checks for interruption, if its server does not stop it."""
     monkeypatch.setattr("refold.pipelines.serving.sandbox.sandbox_process._ALARM_AFTER", 0.1)
     with closing(open_sandbox(generations, QueryLimits(seconds=0.1))) as sandbox:
         assert still_well(sandbox)
@@ -341,7 +341,7 @@ def test_a_process_ends_itself(generations: Generations, monkeypatch: pytest.Mon
         assert process._process.wait(timeout=20) == -signal.SIGALRM
 
 
-def test_limits_that_let_nothing_through() -> None:
+def test_limits_that_allow_nothing() -> None:
     """They are usage errors."""
     for name in ("seconds", "rows", "memory_mib", "processes"):
         with pytest.raises(UsageError, match=f"{name} is 0"):
@@ -349,7 +349,7 @@ def test_limits_that_let_nothing_through() -> None:
 
 
 def post(sandbox: Sandbox, document: Any) -> httpx.Response:
-    """Ask over HTTP, in this process."""
+    """Send a request over HTTP, in this process."""
     app = FastAPI()
     install_handlers(app)
     app.include_router(query_router(sandbox))
@@ -362,7 +362,7 @@ def post(sandbox: Sandbox, document: Any) -> httpx.Response:
 
 
 def test_over_http(sandbox: Sandbox) -> None:
-    """The route answers with rows and their place in the log, and with problem documents."""
+    """The route responds with rows and their position, and with problem documents."""
     answer = post(sandbox, {"sql": "SELECT shown + $more AS x FROM t", "parameters": {"more": 1}})
     assert answer.status_code == 200
     document = answer.json()
@@ -387,8 +387,8 @@ def test_over_http(sandbox: Sandbox) -> None:
         assert post(sandbox, malformed).status_code == 400
 
 
-def test_the_published_file_is_as_it_was(sandbox: Sandbox, generations: Generations) -> None:
-    """After all of this."""
+def test_the_published_file_is_unchanged(sandbox: Sandbox, generations: Generations) -> None:
+    """After all tests of this module."""
     newest = generations.newest()
     assert newest is not None
     path = generations.path(newest)

@@ -1,4 +1,4 @@
-"""Bearer tokens: from the environment and files, what they allow, and on which addresses one does without."""
+"""Bearer tokens: from the environment and files, what they allow, and which addresses need none."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ DIGEST = hashlib.sha256(SECRET.encode()).hexdigest()
 
 
 def from_environment(text: str) -> Tokens:
-    """Load what the environment says."""
+    """Load tokens from the environment."""
     return load_tokens({"REFOLD_TOKENS": text})
 
 
@@ -48,7 +48,7 @@ def test_tokens_from_the_environment() -> None:
 
 
 def test_tokens_from_a_file(tmp_path: Path) -> None:
-    """Beside those of the environment; a TOML time is read as it stands."""
+    """They add to those of the environment; a TOML time is accepted."""
     path = tmp_path / "tokens.toml"
     path.write_text(
         f'[tokens.keeper]\nscopes = ["admin"]\nsecret = "{OTHER}"\n'
@@ -63,8 +63,8 @@ def test_tokens_from_a_file(tmp_path: Path) -> None:
     assert tokens.scopes_of(SECRET, now=datetime(2027, 1, 1, tzinfo=UTC)) is None
 
 
-def test_what_opens_nothing() -> None:
-    """A secret that is not known, the empty one, one in another case, and one that has expired."""
+def test_invalid_secrets() -> None:
+    """An unknown secret, the empty one, one in another case, and an expired one."""
     tokens = from_environment(f"a:read:{SECRET}:2026-01-01 b:read:{OTHER}")
     assert [tokens.scopes_of(s) for s in ("", SECRET.lower(), OTHER + "x", OTHER[:-1], SECRET, "ä", b"\xff")] == [
         None
@@ -73,7 +73,7 @@ def test_what_opens_nothing() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         (f"shop:{SECRET}", "name:scopes:secret"),
         (SECRET, "name:scopes:secret"),
@@ -91,17 +91,17 @@ def test_what_opens_nothing() -> None:
         (f"a:read:{SECRET} b:read:{SECRET}", "secret of another"),
     ],
 )
-def test_what_cannot_be_meant(text: str, told: str) -> None:
-    """It is a usage error, which never shows the secret."""
+def test_invalid_entries(text: str, message: str) -> None:
+    """Each is a usage error, which never shows the secret."""
     with pytest.raises(UsageError) as caught:
         from_environment(text)
-    assert told.lower() in str(caught.value).lower()
+    assert message.lower() in str(caught.value).lower()
     assert SECRET not in str(caught.value)
     assert DIGEST[1:] not in str(caught.value)
 
 
 @pytest.mark.parametrize(
-    ("text", "mode", "told"),
+    ("text", "mode", "message"),
     [
         (f'[tokens.a]\nscopes = ["read"]\nsecret = "{SECRET}"', 0o644, "chmod 600"),
         (f'[tokens.a]\nscopes = ["read"]\nsecret = "{SECRET}"', 0o640, "chmod 600"),
@@ -115,27 +115,27 @@ def test_what_cannot_be_meant(text: str, told: str) -> None:
         (f"{SECRET}", 0o600, "not TOML"),
     ],
 )
-def test_what_cannot_be_meant_in_a_file(tmp_path: Path, text: str, mode: int, told: str) -> None:
-    """Likewise; and a file whose secrets others can read, or whose tokens they can write, is refused."""
+def test_invalid_files(tmp_path: Path, text: str, mode: int, message: str) -> None:
+    """Likewise; a file whose secrets other users can read, or whose tokens they can change, is refused."""
     with pytest.raises(UsageError) as caught:
         from_file(tmp_path, text, mode)
-    assert told in str(caught.value)
+    assert message in str(caught.value)
     assert SECRET not in str(caught.value)
 
 
 def test_hashes_may_be_read_by_others(tmp_path: Path) -> None:
-    """A file that has no secret needs no secrecy."""
+    """A file without secrets needs no protection from readers."""
     assert from_file(tmp_path, f'[tokens.a]\nscopes = ["read"]\nsha256 = "{DIGEST}"', 0o644).scopes_of(SECRET)
 
 
-def test_a_file_that_is_not_there(tmp_path: Path) -> None:
-    """It is a usage error: a server that was to have tokens does not start without."""
+def test_a_missing_file(tmp_path: Path) -> None:
+    """It is a usage error: a server that is configured with tokens does not start without them."""
     with pytest.raises(UsageError, match="cannot be read"):
         load_tokens({}, tmp_path / "tokens.toml")
 
 
 def test_tokens_do_not_show_in_what_is_printed() -> None:
-    """Neither secret nor hash stands in a traceback that shows values."""
+    """Neither secret nor hash appears in a traceback that shows values."""
     shown = repr(from_environment(f"a:read:{SECRET}"))
     assert "a" in shown
     assert SECRET not in shown
@@ -152,14 +152,14 @@ def test_loopback_needs_no_tokens(host: str) -> None:
     "host", ["0.0.0.0", "::", "", "10.0.0.1", "shop.example", "localhost.shop.example", "2130706433"]
 )
 def test_other_addresses_need_tokens(host: str) -> None:
-    """Without them it is a usage error that says what to do; with them all is well."""
+    """Without tokens it is a usage error that says what to do next."""
     with pytest.raises(UsageError, match="REFOLD_TOKENS"):
         check_exposure(host, Tokens())
     check_exposure(host, from_environment(f"a:read:{SECRET}"))
 
 
 def test_hosts_that_a_request_may_name() -> None:
-    """Without tokens those of this machine; with tokens any, unless some are named."""
+    """Without tokens: those of this machine. With tokens: any, unless some are named."""
     tokens = from_environment(f"a:read:{SECRET}")
     assert allowed_hosts("127.0.0.1", tokens) is None
     assert allowed_hosts("0.0.0.0", tokens, ["Shop.example"]) == {
@@ -179,10 +179,10 @@ def test_hosts_that_a_request_may_name() -> None:
 
 
 def test_origins_of_its_own() -> None:
-    """The very host that was asked, port included, or a host that was named; not another port of this machine."""
+    """The host of the request including its port, or a named host; not another port of this machine."""
     hosts = allowed_hosts("127.0.0.1", Tokens(), ["shop.example"])
-    asked = b"localhost:8080"
-    assert is_own_origin(b"http://localhost:8080", asked, hosts)
-    assert is_own_origin(b"https://shop.example", asked, hosts)
+    host = b"localhost:8080"
+    assert is_own_origin(b"http://localhost:8080", host, hosts)
+    assert is_own_origin(b"https://shop.example", host, hosts)
     for origin in (b"http://localhost:3000", b"https://evil.example", b"null", b"", b"http://[", b"localhost:8080"):
-        assert not is_own_origin(origin, asked, hosts)
+        assert not is_own_origin(origin, host, hosts)

@@ -1,16 +1,16 @@
-// Talks to the server that this page came from, and to no other. Every failure is a Problem, told in words.
+// Sends requests to the server of this page, and to no other. Every failure becomes a Problem.
 
 const TOKEN = "refold-token";
-const PATIENCE_MS = 20_000;
+const TIMEOUT_MS = 20_000;
 
-/** What went wrong: an answer of the server (RFC 9457), or none at all, which has the status 0. */
+/** A failed request: the problem document of the response (RFC 9457), or status 0 if there was no response. */
 export class Problem extends Error {
   constructor({ status, title, detail, code, ...rest }) {
     super(detail || title);
     Object.assign(this, { status, title, detail: detail || "", code: code || "", rest });
   }
 
-  /** Whether the command may have been done all the same, so that only the same key can be sent again. */
+  /** Whether the command may have been carried out, so that it must be sent again with the same key. */
   get isUncertain() {
     return this.status === 0 || this.status >= 500;
   }
@@ -18,7 +18,7 @@ export class Problem extends Error {
 
 export const keepToken = (token) => sessionStorage.setItem(TOKEN, token);
 
-/** A random identity. By hand, since crypto.randomUUID is missing on pages that came over plain HTTP. */
+/** Returns a random UUID; crypto.randomUUID is missing on pages that were loaded over plain HTTP. */
 export const uuid = () => {
   const bytes = crypto.getRandomValues(new Uint8Array(16));
   bytes[6] = (bytes[6] & 0x0f) | 0x40;
@@ -30,16 +30,16 @@ export const uuid = () => {
 export const pause = (milliseconds) => new Promise((done) => setTimeout(done, milliseconds));
 
 /**
- * Sends one request and reads the JSON of its answer.
+ * Sends one request and reads the JSON of the response.
  *
- * A 401 also raises "token-wanted" on the document, where the field for a token listens.
+ * A 401 also dispatches "token-needed" on the document, which shows the token field.
  */
 export const request = async (path, { method = "GET", body, headers = {}, signal } = {}) => {
   const token = sessionStorage.getItem(TOKEN);
-  const patience = AbortSignal.timeout(PATIENCE_MS);
-  let answer;
+  const timeout = AbortSignal.timeout(TIMEOUT_MS);
+  let response;
   try {
-    answer = await fetch(path, {
+    response = await fetch(path, {
       method,
       cache: "no-store",
       headers: {
@@ -49,24 +49,25 @@ export const request = async (path, { method = "GET", body, headers = {}, signal
         ...headers,
       },
       body: body && JSON.stringify(body),
-      signal: signal ? AbortSignal.any([signal, patience]) : patience,
+      signal: signal ? AbortSignal.any([signal, timeout]) : timeout,
     });
   } catch (error) {
     if (signal?.aborted) throw error;
-    throw new Problem({ status: 0, title: "The server did not answer", detail: "It can't be reached from here." });
+    throw new Problem({ status: 0, title: "No response", detail: "The server cannot be reached." });
   }
-  const document_ = await answer.json().catch(() => null);
-  if (answer.ok) return { status: answer.status, document: document_ ?? {} };
-  if (answer.status === 401 && token === sessionStorage.getItem(TOKEN)) { // else another was given in the meantime
-    document.dispatchEvent(new CustomEvent("token-wanted", { detail: { refused: Boolean(token) } }));
+  const content = await response.json().catch(() => null);
+  if (response.ok) return { status: response.status, document: content ?? {} };
+  // A token that the user entered meanwhile has not been tried yet.
+  if (response.status === 401 && token === sessionStorage.getItem(TOKEN)) {
+    document.dispatchEvent(new CustomEvent("token-needed", { detail: { rejected: Boolean(token) } }));
   }
-  throw new Problem({ title: answer.statusText || "Refused", ...document_, status: answer.status });
+  throw new Problem({ title: response.statusText || "Request failed", ...content, status: response.status });
 };
 
-/** Sends a command under an idempotency key: sent again under the same key, it is done once. */
+/** Sends a command with an idempotency key: repeated with the same key, it is carried out once. */
 export const command = (name, body, { key, correlationId, expectedVersion }) =>
   request(`/commands/${name}${expectedVersion === undefined ? "" : `?expected_version=${expectedVersion}`}`, {
     method: "POST",
     body,
     headers: { "Idempotency-Key": key, "Correlation-Id": correlationId },
-  }).then((answer) => answer.document);
+  }).then((response) => response.document);

@@ -1,4 +1,4 @@
-// Builds and finds nodes. Text goes in as text nodes only, so that nothing a server says can become markup.
+// Creates and finds nodes. Text becomes text nodes only, so that no data of the server can become markup.
 
 const SVG = "http://www.w3.org/2000/svg";
 
@@ -12,20 +12,20 @@ const filled = (node, attributes, children) => {
   return node;
 };
 
-/** Makes an HTML element with attributes and children; a child that is text becomes a text node. */
+/** Creates an HTML element with attributes and children; text becomes a text node. */
 export const element = (name, attributes = {}, ...children) =>
   filled(document.createElement(name), attributes, children);
 
-/** Makes an SVG element. */
-export const shape = (name, attributes = {}, ...children) =>
+/** Creates an SVG element. */
+export const svgElement = (name, attributes = {}, ...children) =>
   filled(document.createElementNS(SVG, name), attributes, children);
 
-/** Sets a node's text only if it changed, so that a live region speaks once for each change. */
+/** Sets a node's text only if it changed, so that a screen reader announces each change once. */
 export const setText = (node, text) => {
   if (node.textContent !== text) node.textContent = text;
 };
 
-/** Says what is wrong in a node that is hidden while nothing is. */
+/** Shows a problem in a node, and hides the node if there is none. */
 export const setProblem = (node, text) => {
   setText(node, text);
   node.hidden = !text;

@@ -1,54 +1,54 @@
-// The card of the order placed last: at once as this page expects it, then as the read model has it.
+// The card of the last order: first the expected result, then the row of the read model.
 
 import { pause, request } from "/static/api.js";
 import { byId, element, setText } from "/static/dom.js";
-import { NOTHING, count, fromCents, moment, money, span, toCents } from "/static/format.js";
+import { NOTHING, count, dateTime, fromCents, money, span, toCents } from "/static/format.js";
 
-const LEAST_PAUSE_MS = 250;
-const PATIENCE_MS = 10_000;
+const MIN_PAUSE_MS = 250;
+const EXPECTED_MS = 10_000; // a stream that runs shows an order long before
 
-let watching = new AbortController();
+let current = new AbortController();
 
-/** Shows an order that the log has, while more of it may be under way. */
+/** Shows an order that is in the log; further commands may follow. */
 export const showAccepted = (order) => {
-  watching.abort();
+  current.abort();
   draw(order, { state: "processing", row: expected(order), note: "" });
 };
 
-/** Waits for the order's position, and shows the order as the read model has it; false if another order came first. */
+/** Waits for the order's position and shows the row of the read model; returns false if another order replaced it. */
 export const showOrder = async (order) => {
-  watching.abort();
-  const mine = (watching = new AbortController());
+  current.abort();
+  const own = (current = new AbortController());
   const path = `/orders/${encodeURIComponent(order.id)}?min_position=${order.position}&wait=2s`;
   let note = "";
-  while (!mine.signal.aborted) {
+  while (!own.signal.aborted) {
     draw(order, { state: "processing", row: expected(order), note });
-    const asked = performance.now();
+    const started = performance.now();
     try {
-      const { status, document } = await request(path, { signal: mine.signal });
+      const { status, document } = await request(path, { signal: own.signal });
       if (status === 200) {
         const row = Array.isArray(document.data) ? document.data[0] : document.data;
         draw(order, { state: "current", row, at: document.position, after: performance.now() - order.answeredAt });
         return true;
       }
-      note = lateness(order, document.position);
+      note = delayNote(order, document.position);
     } catch (problem) {
-      if (mine.signal.aborted) return false;
-      note = `${problem.title}. ${problem.detail} Asking again.`;
+      if (own.signal.aborted) return false;
+      note = `${problem.title}. ${problem.detail} Retrying.`;
       await pause(1000);
     }
-    await pause(Math.max(0, LEAST_PAUSE_MS - (performance.now() - asked)));
+    await pause(Math.max(0, MIN_PAUSE_MS - (performance.now() - started)));
   }
   return false;
 };
 
-const lateness = (order, position) =>
-  performance.now() - order.answeredAt < PATIENCE_MS
+const delayNote = (order, position) =>
+  performance.now() - order.answeredAt < EXPECTED_MS
     ? ""
-    : `The read models stand at ${count(position)}. If that does not move, nothing follows the log here: ` +
+    : `The read models are at position ${count(position)}. If it does not advance, no stream follows the log: ` +
       "start the server with --stream.";
 
-/** What the order will be when the read model is there, from the commands that were accepted. */
+/** Returns the row that the read model will show, from the accepted commands. */
 const expected = ({ id, customer, currency, steps }) => {
   const items = steps.filter((step) => step.name === "AddItem").map((step) => step.body);
   const paid = steps.find((step) => step.name === "PayOrder")?.body.amount;
@@ -76,13 +76,13 @@ const draw = (order, { state, row, note, at, after }) => {
       element("span", { class: "at" }, `position ${count(order.position)}`),
     ),
     facts(row ?? {}),
-    journey(order, state, after),
+    timeline(order, state, after),
     element(
       "p",
       { class: "aside" },
       ...(state === "current"
-        ? [`As the read model has it, at position ${count(at)}. Any client reads it at `, link(order.id), "."]
-        : [note || "As this page expects it; the read model is not there yet."]),
+        ? [`From the read model, at position ${count(at)}. Any client can read it at `, link(order.id), "."]
+        : [note || "Expected result: the read model has not reached this position yet."]),
     ),
   );
   setText(byId("order-announcement"), `${order.id}: ${state}, position ${count(order.position)}`);
@@ -94,35 +94,35 @@ const link = (id) => {
 };
 
 const facts = (row) => {
-  const told = [
+  const fields = [
     ["Status", row.status ?? NOTHING],
     ["Customer", row.customer_id ?? NOTHING],
-    ["Pieces", count(row.item_count)],
+    ["Quantity", count(row.item_count)],
     ["Amount", money(row.amount, row.currency)],
     ["Paid", money(row.paid, row.currency)],
-    ["Placed", moment(row.placed_at)],
+    ["Placed", dateTime(row.placed_at)],
   ];
   return element(
     "dl",
     { class: "facts" },
-    ...told.map(([name, text]) => element("div", {}, element("dt", {}, name), element("dd", {}, text))),
+    ...fields.map(([name, text]) => element("div", {}, element("dt", {}, name), element("dd", {}, text))),
   );
 };
 
-const journey = ({ steps, position }, state, after) => {
+const timeline = ({ steps, position }, state, after) => {
   const lines = steps.map(({ name, body, position: at, repeated, milliseconds }) =>
     element(
       "li",
       { class: "done" },
       element("b", {}, name),
       name === "AddItem" ? ` ${count(body.quantity)} × ${body.sku} at ${money(body.unit_price)}` : null,
-      element("span", {}, `at ${count(at)} · ${repeated ? "done before" : span(milliseconds / 1000)}`),
+      element("span", {}, `at ${count(at)} · ${repeated ? "already done" : span(milliseconds / 1000)}`),
     ),
   );
-  const shown = () => [element("b", {}, "Shown"), element("span", {}, `${span(after / 1000)} after the answer`)];
+  const shown = () => [element("b", {}, "Shown"), element("span", {}, `${span(after / 1000)} after the response`)];
   const last =
     state === "current"
       ? element("li", { class: "done" }, ...shown())
-      : element("li", { class: "waiting" }, `Waiting until position ${count(position)} is shown`);
+      : element("li", { class: "waiting" }, `Waiting for position ${count(position)}`);
   return element("ol", { class: "journey" }, ...lines, last);
 };

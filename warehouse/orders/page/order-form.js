@@ -1,7 +1,7 @@
-// The form that places an order: a PlaceOrder, an AddItem for each item, a PayOrder if wished, each under its own key.
+// The form that places an order: PlaceOrder, an AddItem for each item, and an optional PayOrder, each with its own key.
 //
-// What was accepted is not sent again: after a refusal the rest can be corrected and sent, and after a lost answer the
-// same keys go out again, so that nothing is done twice.
+// An accepted command is not sent again. After a rejection the user corrects and sends the rest; after a lost response
+// the form sends the same keys again, so that no command is carried out twice.
 
 import { Problem, command, pause, uuid } from "/static/api.js";
 import { byId, element, setText } from "/static/dom.js";
@@ -16,26 +16,26 @@ const value = (id) => byId(id).value.trim();
 const rows = () => Array.from(byId("items").children);
 const fieldOf = (row, name) => row.querySelector(`[data-field="${name}"]`);
 
-/** Wires the form, and calls `onArticles` with the articles of each order that the read model shows. */
-export const wireOrderForm = (onArticles) => {
+/** Wires the form; calls `onProducts` with the products of each order that the read model shows. */
+export const wireOrderForm = (onProducts) => {
   byId("add-row").addEventListener("click", () => fieldOf(addRow(), "sku").focus());
   byId("pay").addEventListener("change", () => (byId("method").disabled = !byId("pay").checked));
   byId("order-form").addEventListener("input", showTotal);
-  byId("start-anew").addEventListener("click", startAnew);
+  byId("start-over").addEventListener("click", startOver);
   byId("order-form").addEventListener("submit", async (event) => {
     event.preventDefault();
     if (busy) return;
-    byId("order-form").ariaBusy = busy = true; // the button stays enabled, since one that is disabled loses the focus
+    byId("order-form").ariaBusy = busy = true; // the button stays enabled: a disabled one loses the focus
     try {
-      await place(onArticles);
+      await place(onProducts);
     } finally {
       byId("order-form").ariaBusy = busy = false;
     }
   });
-  startAnew();
+  startOver();
 };
 
-const startAnew = () => {
+const startOver = () => {
   order = null;
   byId("order-id").value = `order-${uuid().slice(0, 8)}`;
   byId("pay").checked = false;
@@ -59,12 +59,12 @@ const addRow = () => {
   return row;
 };
 
-/** Puts out of reach what is done already. */
+/** Disables the fields of accepted commands. */
 const lock = () => {
   for (const id of Object.values(inputs)) byId(id).disabled = Boolean(order?.version);
   for (const row of rows()) for (const input of row.querySelectorAll("input, button")) input.disabled = isDone(row);
-  byId("start-anew").hidden = !order?.version;
-  setText(byId("submit"), order?.version ? "Go on with this order" : "Place the order");
+  byId("start-over").hidden = !order?.version;
+  setText(byId("submit"), order?.version ? "Continue this order" : "Place the order");
 };
 
 const isDone = (row) => Boolean(order?.done.has(row));
@@ -81,8 +81,8 @@ const showTotal = () => {
   setText(byId("total"), total === null ? "the total" : `${fromCents(total)} ${value("currency")}`);
 };
 
-/** Sends whatever of the order was not accepted yet, in order, and shows what became of it. */
-const place = async (onArticles) => {
+/** Sends the commands that are not accepted yet, in order, and shows the result. */
+const place = async (onProducts) => {
   if (!order?.version && order?.id !== value("order-id")) {
     const [correlationId, paymentId] = [uuid(), uuid()];
     order = { id: value("order-id"), correlationId, paymentId, keys: new Map(), done: new Set(), steps: [] };
@@ -91,22 +91,22 @@ const place = async (onArticles) => {
   const sent = order;
   try {
     for (const step of stepsOf(sent)) {
-      await take(sent, step);
+      await send(sent, step);
     }
-    startAnew();
+    startOver();
   } catch (problem) {
     if (problem.status === 409) sent.version = problem.rest.actual_version ?? sent.version;
-    tell(problem);
+    showProblem(problem);
   } finally {
     lock();
-    if (sent.version) settle(sent, onArticles);
+    if (sent.version) settle(sent, onProducts);
   }
 };
 
-/** Shows the order when the read model has it, and its articles only then: before, a new one would not be found. */
-const settle = async (sent, onArticles) => {
-  const articles = sent.steps.filter((step) => step.name === "AddItem").map((step) => step.body.sku);
-  if ((await showOrder(sent)) && articles.length) onArticles(articles);
+/** Shows the order and its products when the read model has them: a new product is not found earlier. */
+const settle = async (sent, onProducts) => {
+  const products = sent.steps.filter((step) => step.name === "AddItem").map((step) => step.body.sku);
+  if ((await showOrder(sent)) && products.length) onProducts(products);
 };
 
 const isFilled = (row, name) => Boolean(fieldOf(row, name).value.trim());
@@ -114,7 +114,7 @@ const isFilled = (row, name) => Boolean(fieldOf(row, name).value.trim());
 const stepsOf = (sent) => {
   const items = rows().filter((row) => !isDone(row) && (isFilled(row, "sku") || isFilled(row, "unit_price")));
   if (!items.every((row) => isFilled(row, "sku"))) {
-    const [title, detail] = ["An item has no article", "Name its article, or remove the item."];
+    const [title, detail] = ["An item has no product", "Enter a product, or remove the item."];
     throw new Problem({ status: 400, title, detail });
   }
   const steps = [];
@@ -125,7 +125,7 @@ const stepsOf = (sent) => {
   }
   for (const row of items) {
     const [sku, quantity, price] = ["sku", "quantity", "unit_price"].map((name) => fieldOf(row, name).value.trim());
-    // What is no number goes out as it is: to say so is the server's part.
+    // Text that is not a number is sent unchanged: the server reports it.
     const pieces = /^-?\d+$/.test(quantity) ? Number(quantity) : quantity;
     const body = { order_id: sent.id, sku, quantity: pieces, unit_price: price };
     steps.push({ name: "AddItem", body, part: row });
@@ -139,31 +139,31 @@ const stepsOf = (sent) => {
   return steps;
 };
 
-/** Sends one command; a body that changed gets another key, the same body the same key again. */
-const take = async (sent, { name, body, part }) => {
+/** Sends one command; a changed body gets a new key, an unchanged body keeps its key. */
+const send = async (sent, { name, body, part }) => {
   const text = JSON.stringify(body);
   if (sent.keys.get(part)?.text !== text) sent.keys.set(part, { text, key: uuid() });
-  const began = performance.now();
-  const answer = await command(name, body, {
+  const started = performance.now();
+  const response = await command(name, body, {
     key: sent.keys.get(part).key,
     correlationId: sent.correlationId,
     expectedVersion: part === "placed" ? undefined : sent.version,
   });
   sent.done.add(part);
-  sent.version = answer.stream_version;
-  sent.position = Math.max(sent.position ?? 0, answer.position);
+  sent.version = response.stream_version;
+  sent.position = Math.max(sent.position ?? 0, response.position);
   sent.answeredAt = performance.now();
-  const { position, repeated } = answer;
-  sent.steps.push({ name, body, position, repeated, milliseconds: sent.answeredAt - began });
+  const { position, repeated } = response;
+  sent.steps.push({ name, body, position, repeated, milliseconds: sent.answeredAt - started });
   showAccepted(sent);
-  await pause(0); // lets the card be drawn before the next command goes out
+  await pause(0); // draws the card before the next command is sent
 };
 
-const tell = (problem) => {
-  const words = problem.isUncertain
-    ? "Whether it was done is not known. Sending it again is safe: the same key goes with it, and it is done once."
+const showProblem = (problem) => {
+  const advice = problem.isUncertain
+    ? "The command may have been carried out. You can send it again: with the same key it is carried out once."
     : problem.status === 409
-      ? "Somebody else, or a command whose answer got lost, changed this order. Sending it again goes on from there."
+      ? "Somebody else, or a command whose response was lost, changed this order. Send it again to continue from there."
       : "";
   byId("order-problem").replaceChildren(
     element(
@@ -171,7 +171,7 @@ const tell = (problem) => {
       { class: "problem" },
       element("p", {}, element("b", {}, problem.title), problem.code ? element("code", {}, problem.code) : null),
       problem.detail ? element("p", {}, problem.detail) : null,
-      words ? element("p", { class: "aside" }, words) : null,
+      advice ? element("p", { class: "aside" }, advice) : null,
     ),
   );
 };

@@ -1,43 +1,43 @@
-// Wires the page: the standing drives it, and whenever the position moves, the plots follow.
+// Wires the page: it polls the status, and reloads the plots when the position advances.
 
 import { keepToken, pause, request } from "/static/api.js";
 import { byId, setText } from "/static/dom.js";
 import { wireOrderForm } from "/static/order-form.js";
 import { loadRevenue, wireRevenue } from "/static/revenue.js";
-import { followStanding } from "/static/standing.js";
-import { loadStock, showArticles, wireStock } from "/static/stock.js";
+import { pollStatus } from "/static/status.js";
+import { loadStock, showProducts, wireStock } from "/static/stock.js";
 
-const LEAST_PAUSE_MS = 2000;
+const MIN_PAUSE_MS = 2000;
 
-const isThere = (name) => !byId(`${name}-title`).parentElement.hidden;
+const isShown = (name) => !byId(`${name}-title`).parentElement.hidden;
 
-let [resting, due] = [false, false];
+let [paused, due] = [false, false];
 
-/** Leaves out what this server does not do: another domain's has no orders, and one with --no-commands takes none. */
+/** Hides what this server does not offer: a server with --no-commands takes no orders. */
 const adapt = async () => {
   const api = await request("/openapi.json").catch(() => null);
-  if (!api) return; // all of it stays
+  if (!api) return; // show everything
   for (const section of document.querySelectorAll("[data-needs]")) {
     section.hidden = !(section.dataset.needs in api.document.paths);
   }
 };
 
-/** Loads the plots, at most once in a while, however fast the log grows. */
+/** Loads the plots, at most once per pause, however fast the log grows. */
 const reload = async () => {
   due = true;
-  if (resting) return;
-  [resting, due] = [true, false];
-  await Promise.all([isThere("revenue") && loadRevenue(), isThere("stock") && loadStock()]);
-  await pause(LEAST_PAUSE_MS);
-  resting = false;
+  if (paused) return;
+  [paused, due] = [true, false];
+  await Promise.all([isShown("revenue") && loadRevenue(), isShown("stock") && loadStock()]);
+  await pause(MIN_PAUSE_MS);
+  paused = false;
   if (due) reload();
 };
 
 const wireToken = () => {
-  document.addEventListener("token-wanted", ({ detail }) => {
+  document.addEventListener("token-needed", ({ detail }) => {
     byId("token-panel").hidden = false;
     setText(byId("state"), "Waiting for a token");
-    if (detail.refused) setText(byId("token-note"), "The token that was given is not accepted here.");
+    if (detail.rejected) setText(byId("token-note"), "The server did not accept this token.");
   });
   byId("token-form").addEventListener("submit", (event) => {
     event.preventDefault();
@@ -51,7 +51,7 @@ const wireToken = () => {
 wireToken();
 wireRevenue();
 wireStock();
-wireOrderForm(showArticles);
+wireOrderForm(showProducts);
 document.addEventListener("token-given", adapt);
 await adapt();
-followStanding(reload);
+pollStatus(reload);

@@ -1,7 +1,7 @@
-// The plot of revenue: a bar up for what was paid in a period, a bar down for what was refunded.
+// The revenue plot: a bar up for the payments of a period, a bar down for its refunds.
 
 import { request } from "/static/api.js";
-import { byId, element, setProblem, shape } from "/static/dom.js";
+import { byId, element, setProblem, svgElement } from "/static/dom.js";
 import { count, fromCents, money, period, plural, short, toCents } from "/static/format.js";
 
 const MONTHS_SHOWN = 24;
@@ -16,7 +16,7 @@ let chosen = null;
 const iso = (moment) => moment.toISOString().slice(0, 10);
 const by = () => byId("revenue-by").value;
 
-/** Wires the controls, and draws anew when the plot gets another width. */
+/** Wires the controls, and redraws the plot when its width changes. */
 export const wireRevenue = () => {
   const now = new Date();
   byId("revenue-from").value = iso(new Date(Date.UTC(now.getUTCFullYear(), now.getUTCMonth() + 1 - MONTHS_SHOWN, 1)));
@@ -29,16 +29,16 @@ export const wireRevenue = () => {
   new ResizeObserver(draw).observe(byId("revenue-plot"));
 };
 
-/** Asks for the report, and draws it. */
+/** Loads the report and draws it. */
 export const loadRevenue = async () => {
-  const asked = by();
+  const step = by();
   const range = { from: byId("revenue-from").value, to: byId("revenue-to").value };
   const given = Object.entries(range).filter(([, day]) => day); // an empty end is open
   try {
-    const { document } = await request(`/reports/revenue?${new URLSearchParams([...given, ["by", asked]])}`);
-    if (asked !== by()) return; // chosen anew in the meantime, which has asked again
+    const { document } = await request(`/reports/revenue?${new URLSearchParams([...given, ["by", step]])}`);
+    if (step !== by()) return; // the user chose another step, which has its own request
     rows = document.data ?? [];
-    offerCurrencies();
+    suggestCurrencies();
     draw();
     setProblem(byId("revenue-problem"), "");
   } catch (problem) {
@@ -46,7 +46,7 @@ export const loadRevenue = async () => {
   }
 };
 
-const offerCurrencies = () => {
+const suggestCurrencies = () => {
   const select = byId("revenue-currency");
   const orders = new Map();
   for (const row of rows) orders.set(row.currency, (orders.get(row.currency) ?? 0) + row.orders_paid);
@@ -65,7 +65,7 @@ const nextPeriod = (text) => {
   return iso(day);
 };
 
-/** The chosen currency's periods without a gap: one in which nothing was paid has no row, yet takes its place. */
+/** Returns the periods of the chosen currency without gaps: a period without payments has no row. */
 const periods = () => {
   const mine = rows.filter((row) => row.currency === byId("revenue-currency").value);
   const known = new Map(mine.map((row) => [row.period, row]));
@@ -78,7 +78,7 @@ const periods = () => {
   return all;
 };
 
-/** A round step that cuts a span into about three. */
+/** Returns a round step that divides a range into about three. */
 const roundStep = (span) => {
   const rough = span / 3 || 1;
   const power = 10 ** Math.floor(Math.log10(rough));
@@ -91,17 +91,17 @@ const draw = () => {
   if (!width || !rows) return;
   const all = periods();
   if (!all.length) {
-    plot.replaceChildren(element("p", { class: "empty" }, "Nothing was paid in this time."));
+    plot.replaceChildren(element("p", { class: "empty" }, "No payments in this period."));
     byId("revenue-table").replaceChildren();
     readOut(all);
     return;
   }
   if (chosen !== null && chosen >= all.length) chosen = null;
-  // Lengths on a screen are the only place where an amount becomes a float.
-  const most = Math.max(...all.map((row) => Number(row.revenue)));
-  const least = Math.max(...all.map((row) => Number(row.refunds)));
-  const step = roundStep(most + least);
-  const [top, bottom] = [Math.ceil(most / step) * step || step, least * 1.1];
+  // Only lengths on the screen turn an amount into a float.
+  const maxRevenue = Math.max(...all.map((row) => Number(row.revenue)));
+  const maxRefunds = Math.max(...all.map((row) => Number(row.refunds)));
+  const step = roundStep(maxRevenue + maxRefunds);
+  const [top, bottom] = [Math.ceil(maxRevenue / step) * step || step, maxRefunds * 1.1];
   const inner = { width: width - EDGE.left - EDGE.right, height: HEIGHT - EDGE.top - EDGE.bottom };
   const y = (amount) => EDGE.top + ((top - amount) / (top + bottom)) * inner.height;
   const slot = inner.width / all.length;
@@ -110,21 +110,21 @@ const draw = () => {
 
   const lines = [];
   for (let amount = 0; amount <= top; amount += step) {
-    lines.push(shape("path", { d: `M${EDGE.left},${y(amount)}H${width}`, class: amount ? "grid" : "axis" }));
-    lines.push(shape("text", { x: EDGE.left - 8, y: y(amount) + 4, class: "tick end" }, short(amount)));
+    lines.push(svgElement("path", { d: `M${EDGE.left},${y(amount)}H${width}`, class: amount ? "grid" : "axis" }));
+    lines.push(svgElement("text", { x: EDGE.left - 8, y: y(amount) + 4, class: "tick end" }, short(amount)));
   }
   const bars = all.map((row, i) => {
     const [paid, refunded] = [y(0) - y(Number(row.revenue)), y(-Number(row.refunds)) - y(0)];
     const box = { x: x(i) + gap / 2, width: Math.max(slot - gap, 0.75) };
-    return shape(
+    return svgElement(
       "g",
       { class: i === chosen ? "bar chosen" : "bar" },
-      shape("rect", { x: x(i), y: EDGE.top, width: slot, height: inner.height, class: "catch" }),
-      shape("rect", { ...box, y: y(0) - paid, height: paid, class: "revenue" }),
-      shape("rect", { ...box, y: y(0) + 1, height: Math.max(refunded - 1, 0), class: "refunds" }),
+      svgElement("rect", { x: x(i), y: EDGE.top, width: slot, height: inner.height, class: "catch" }),
+      svgElement("rect", { ...box, y: y(0) - paid, height: paid, class: "revenue" }),
+      svgElement("rect", { ...box, y: y(0) + 1, height: Math.max(refunded - 1, 0), class: "refunds" }),
     );
   });
-  const svg = shape(
+  const svg = svgElement(
     "svg",
     {
       width,
@@ -157,7 +157,7 @@ const draw = () => {
   fillTable(all);
 };
 
-/** Names of months under the bars where there is room, and the year where it begins. */
+/** Draws the names of months below the bars where there is room, and each year where it begins. */
 const ticks = (all, x, slot, bottom) => {
   const isMonthly = by() === "month";
   const months = all
@@ -170,8 +170,8 @@ const ticks = (all, x, slot, bottom) => {
     if (at < free) continue;
     const [y, m] = name.split("-");
     const anchor = isMonthly ? "tick middle" : "tick";
-    marks.push(shape("text", { x: at, y: bottom + 15, class: anchor }, MONTHS[m - 1]));
-    if (y !== year) marks.push(shape("text", { x: at, y: bottom + 30, class: `${anchor} year` }, (year = y)));
+    marks.push(svgElement("text", { x: at, y: bottom + 15, class: anchor }, MONTHS[m - 1]));
+    if (y !== year) marks.push(svgElement("text", { x: at, y: bottom + 30, class: `${anchor} year` }, (year = y)));
     free = at + LABEL;
   }
   return marks;
@@ -188,16 +188,16 @@ const readOut = (all) => {
   const currency = byId("revenue-currency").value;
   const one = chosen === null ? null : all[chosen];
   const sum = (name) => fromCents(all.reduce((total, row) => total + (toCents(row[name]) ?? 0n), 0n));
-  const told = one ?? {
+  const totals = one ?? {
     orders_paid: all.reduce((total, row) => total + row.orders_paid, 0),
     refunds: sum("refunds"),
     net_revenue: sum("net_revenue"),
   };
   const [first, last] = [all.at(0), all.at(-1)].map((row) => row && period(row.period, by()));
   const title = one ? period(one.period, by()) : `${first} to ${last?.replace("Week", "week")}`;
-  const rest = `${title} · ${plural(told.orders_paid, "order")} paid · ${money(told.refunds)} refunded`;
+  const rest = `${title} · ${plural(totals.orders_paid, "order")} paid · ${money(totals.refunds)} refunded`;
   byId("revenue-readout").replaceChildren(
-    element("b", {}, all.length ? `${money(told.net_revenue, currency)} net` : "\u00a0"),
+    element("b", {}, all.length ? `${money(totals.net_revenue, currency)} net` : "\u00a0"),
     element("span", {}, all.length ? rest : ""),
   );
 };
