@@ -16,7 +16,7 @@ import refold
 import refold.testing
 from refold import RefoldError
 from refold.event_schemas import errors
-from refold.pipelines.cli.config import KEYS
+from refold.pipelines.cli.config import SETTINGS
 from refold.pipelines.cli.main import cli
 from refold.pipelines.metrics import Metrics
 
@@ -28,8 +28,12 @@ SUFFIX = {"counter": "_total"}
 def walk(command: click.Command, path: str) -> Iterator[tuple[str, click.Command]]:
     """Name a command and all commands below it."""
     yield path, command
-    for name, sub in getattr(command, "commands", {}).items():
-        yield from walk(sub, f"{path} {name}")
+    if isinstance(command, click.Group):
+        context = click.Context(command)
+        for name in command.list_commands(context):
+            sub = command.get_command(context, name)
+            assert sub is not None
+            yield from walk(sub, f"{path} {name}")
 
 
 def all_errors(cls: type[RefoldError] = RefoldError) -> Iterator[type[RefoldError]]:
@@ -80,7 +84,7 @@ def test_the_site_loads_nothing_from_elsewhere(site: Path) -> None:
         assert not re.search(r"""(?:@import|url\()\s*["']?https?:""", sheet.read_text()), sheet
 
 
-@pytest.mark.parametrize("key", KEYS)
+@pytest.mark.parametrize("key", SETTINGS)
 def test_every_setting_is_in_the_reference(key: str) -> None:
     """A setting is documented with its variable and its option."""
     text = (REFERENCE / "settings.md").read_text()

@@ -1,5 +1,7 @@
-"""The subcommands of ``refold``, one module a command or group of commands.
+"""The subcommands of ``refold``: a module for each command or group of commands.
 
-Their modules import nothing but click at the top, and what a command needs inside its function: so ``refold --help``
-answers at once, and only the commands that run Beam wait for its import.
+At the top these modules import only click and ``support``; what a command needs, its function imports. So ``refold
+--help`` answers at once, and only commands that run Beam wait for its import.
+
+A new command is a module here and its name in ``main.COMMANDS``.
 """

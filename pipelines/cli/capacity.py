@@ -1,4 +1,4 @@
-"""``refold capacity``: what a system needs, by the standard formulas, or forecast from the user's own log."""
+"""``refold capacity``: what a system needs, by the standard formulas, or forecast from an existing log."""
 
 from __future__ import annotations
 
@@ -24,43 +24,52 @@ refold capacity --log s3://my-shop/log --times 10"""
 
 
 @click.command(cls=Command, example=_EXAMPLE)
-@click.option("--entities", type=click.IntRange(min=1), metavar="N", help="How many, such as orders. [10000000]")
-@click.option("--events-per-entity", type=click.FloatRange(min=0, min_open=True), metavar="N", help="On average. [20]")
-@click.option("--payload-bytes", type=click.IntRange(min=1), metavar="N", help="Of one event's payload. [500]")
-@click.option("--envelope-bytes", type=click.IntRange(min=1), metavar="N", help="Of one event's metadata. [100]")
+@click.option(
+    "--entities", type=click.IntRange(min=1), metavar="N", help="How many entities, such as orders. [10000000]"
+)
+@click.option(
+    "--events-per-entity",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="N",
+    help="Average events of an entity. [20]",
+)
+@click.option("--payload-bytes", type=click.IntRange(min=1), metavar="N", help="Size of one event's payload. [500]")
+@click.option("--envelope-bytes", type=click.IntRange(min=1), metavar="N", help="Size of one event's metadata. [100]")
 @click.option(
     "--duplication-factor",
     type=click.FloatRange(min=0, min_open=True),
     metavar="X",
-    help="What the store takes above the raw events, for snapshots and copies. [1.3]",
+    help="Stored bytes per raw byte, with snapshots and copies. [1.3]",
 )
 @click.option(
     "--seconds-per-event",
     type=click.FloatRange(min=0, min_open=True),
     metavar="X",
-    help="What one worker needs to replay an event. [0.001]",
+    help="Time in which one worker replays an event. [0.001]",
 )
-@click.option("--row-bytes", type=click.IntRange(min=1), metavar="N", help="Of one entity in the read models. [2000]")
+@click.option(
+    "--row-bytes", type=click.IntRange(min=1), metavar="N", help="Size of one entity in the read models. [2000]"
+)
 @click.option(
     "--workers",
     type=click.IntRange(min=1),
     metavar="N",
-    help="How many replay side by side. [10; for a forecast up to 8 or this machine's]",
+    help="Workers that replay in parallel. [10; a forecast shows up to 8 or all CPUs]",
 )
 @click.option(
     "--times",
     type=click.FloatRange(min=0, min_open=True),
     default=1.0,
     metavar="X",
-    help="For a history so many times as long.",
+    help="Scale the history by this factor.",
 )
 @common_options("domain", "log", "read_models")
 @pass_invocation
 def capacity(call: Invocation, /, workers: int | None, times: float, **sizes: Any) -> None:
-    """Estimate what a system needs, or forecast it from the log that is there.
+    """Estimate what a system needs, or forecast it.
 
-    With any size given, the standard formulas are worked out, and sizes that are not given are those of the textbook's
-    order system. With none, events, bytes and speed are those of your own log and its last rebuild.
+    With any size given, the standard formulas apply; sizes that are not given have the defaults in brackets. Without
+    sizes, the forecast takes events, bytes and speed from your log and its last rebuild.
     """
     given = {name: value for name, value in sizes.items() if value is not None}
     if given:
@@ -81,7 +90,7 @@ def capacity(call: Invocation, /, workers: int | None, times: float, **sizes: An
 def _estimate(call: Invocation, given: dict[str, Any], times: float) -> None:
     import dataclasses
 
-    from refold.pipelines.cli.support.output import duration, print_json, print_table
+    from refold.pipelines.cli.support.output import format_duration, print_json, print_table
     from refold.warehouse.capacity.formulas import Sizing, estimate
 
     sizing = Sizing(**given)
@@ -97,7 +106,7 @@ def _estimate(call: Invocation, given: dict[str, Any], times: float) -> None:
         ("event store", _decimal(found.stored_bytes), f"raw * {factor:g} for snapshots and copies"),
         (
             "rebuild",
-            duration(found.rebuild_seconds),
+            format_duration(found.rebuild_seconds),
             f"events * {sizing.seconds_per_event:g} s / {sizing.workers:,} workers "
             f"= {found.rebuild_seconds / 3600:.1f} hours",
         ),
@@ -107,7 +116,7 @@ def _estimate(call: Invocation, given: dict[str, Any], times: float) -> None:
 
 
 def _print_forecast(observed: Observed, foreseen: Forecast) -> None:
-    from refold.pipelines.cli.support.output import duration, print_table, say
+    from refold.pipelines.cli.support.output import format_duration, print_table, print_text
 
     per_event, smaller = observed.stored_bytes / observed.events, observed.raw_bytes / max(observed.stored_bytes, 1)
     rows = [
@@ -117,16 +126,16 @@ def _print_forecast(observed: Observed, foreseen: Forecast) -> None:
         ("read models", _decimal(observed.read_model_bytes), _decimal(foreseen.read_model_bytes)),
     ]
     print_table(("what", "now", f"{foreseen.times:g} times"), rows)
-    row = f"; {observed.read_model_bytes / observed.rows:,.0f} bytes a row of the read models" if observed.rows else ""
-    say(f"{per_event:,.1f} bytes stored an event, {smaller:.1f} times less than as JSON lines{row}.")
-    say()
-    print_table(("workers", "rebuild of all"), [(n, duration(s)) for n, s in foreseen.rebuild_seconds.items()])
+    row = f"; {observed.read_model_bytes / observed.rows:,.0f} bytes per read-model row" if observed.rows else ""
+    print_text(f"{per_event:,.1f} bytes stored per event, {smaller:.1f} times less than as JSON lines{row}.")
+    print_text()
+    print_table(("workers", "rebuild of all"), [(n, format_duration(s)) for n, s in foreseen.rebuild_seconds.items()])
     for assumption in foreseen.assumptions:
-        say(f"Assumed: {assumption}.")
+        print_text(f"Assumed: {assumption}.")
 
 
 def _decimal(count: int) -> str:
-    """Write bytes in the units of capacity planning, powers of ten.
+    """Format bytes in the units of capacity planning, powers of ten.
 
     Example:
         >>> _decimal(156_000_000_000), _decimal(812)

@@ -65,7 +65,7 @@ class Settings:
     domain: str | None = _setting(
         None,
         metavar="NAME",
-        help="An installed domain, or a dotted path such as my_shop.domain:SHOP; by default the log's own domain.",
+        help="An installed domain, or a path such as my_shop.domain:SHOP; by default the log's.",
         example="my_shop.domain:SHOP",
     )
     log: str = _setting(

@@ -1,4 +1,4 @@
-"""``refold dead-letters``: events that read models go without, and what to do about them."""
+"""``refold dead-letters``: events that could not be applied to read models: list, show, retry, discard."""
 
 from __future__ import annotations
 
@@ -28,20 +28,20 @@ _NO_CONTRACT = "(fits no contract)"
 
 @click.group(name="dead-letters", epilog=as_epilog("refold dead-letters list"))
 def dead_letters() -> None:
-    """Look at events that could not be applied, retry them, or decide to go without."""
+    """Show, retry and discard events that could not be applied."""
 
 
 @dead_letters.command(name="list", cls=Command, example="refold dead-letters list --read-model order_summary")
 @click.option("--read-model", metavar="NAME", help="Only the dead letters of this read model.")
 @click.option(
-    "--limit", type=click.IntRange(min=0), default=20, show_default=True, help="How many reasons; 0 for all of them."
+    "--limit", type=click.IntRange(min=0), default=20, show_default=True, help="How many reasons to show; 0 for all."
 )
 @common_options("domain", "read_models")
 @pass_invocation
 def list_letters(call: Invocation, read_model: str | None, limit: int) -> None:
     """List the dead letters of the newest generation, by read model and reason.
 
-    Each with how many events are open and how many are discarded, and the positions of the first few.
+    Each row counts open and discarded events, and has the positions of the first few.
     """
     from refold.pipelines.cli.support import output
     from refold.pipelines.cli.support.published import newest_generation, open_generation
@@ -56,16 +56,17 @@ def list_letters(call: Invocation, read_model: str | None, limit: int) -> None:
     shown = groups[:limit] if limit else groups
     undecided, discarded = sum(g.events for g in groups), sum(g.discarded for g in groups)
     if call.json:
-        told = {"generation": newest.number, "position": newest.position, "open": undecided}
-        output.print_json({**told, "discarded": discarded, "groups": [asdict(g) for g in shown]})
+        counts = {"open": undecided, "discarded": discarded}
+        source = {"generation": newest.number, "position": newest.position}
+        output.print_json({**source, **counts, "groups": [asdict(g) for g in shown]})
         return
     if not groups:
-        whose = f" of {read_model}" if read_model else ""
-        output.say(f"No dead letters{whose} in generation {newest.number}, at position {newest.position:,}.")
+        of_model = f" of {read_model}" if read_model else ""
+        output.print_text(f"No dead letters{of_model} in generation {newest.number}, at position {newest.position:,}.")
         return
     _print_groups(shown)
     if len(shown) < len(groups):
-        output.aside(f"The first {len(shown):,} of {len(groups):,} reasons; --limit 0 shows all.")
+        output.print_note(f"The first {len(shown):,} of {len(groups):,} reasons; --limit 0 shows all.")
 
 
 def _print_groups(groups: list[DeadLetterGroup]) -> None:
@@ -89,7 +90,10 @@ def _print_groups(groups: list[DeadLetterGroup]) -> None:
 @common_options("domain", "log", "read_models")
 @pass_invocation
 def show(call: Invocation, position: int) -> None:
-    """Show the dead letters of one event: the reasons, its whole envelope and its payload as it was stored."""
+    """Show one event's dead letters.
+
+    The reasons, the envelope, and the payload as stored.
+    """
     from refold.event_schemas import UsageError
     from refold.pipelines.cli.support.published import newest_generation
     from refold.warehouse.event_log.reads.read import read_positions
@@ -101,7 +105,7 @@ def show(call: Invocation, position: int) -> None:
     if not found:
         raise UsageError(
             f"Generation {newest.number} has no dead letter at position {position:,}. `refold dead-letters list` shows "
-            "those there are."
+            "all."
         )
     event = None
     if newest.log_id == log.log_id:  # positions of another log are other events
@@ -130,22 +134,22 @@ def _show(call: Invocation, letters: list[DeadLetter], event: RecordedEvent | No
         output.print_json({**envelope, "payload": letter.payload, "letters": reasons})
         return
     for name, value in envelope.items():
-        told = output.moment(value) if hasattr(value, "tzinfo") else value
-        output.say(f"{name:<15} {'' if told is None else told}".rstrip())
+        text = output.format_time(value) if hasattr(value, "tzinfo") else value
+        output.print_text(f"{name:<15} {'' if text is None else text}".rstrip())
     for reason in reasons:
-        discarded = f" (discarded at {output.moment(reason['discarded_at'])})" if reason["discarded_at"] else ""
-        output.say(f"{reason['read_model'] or _NO_CONTRACT}: {reason['reason']}{discarded}")
-    output.say(letter.payload)
+        discarded = f" (discarded at {output.format_time(reason['discarded_at'])})" if reason["discarded_at"] else ""
+        output.print_text(f"{reason['read_model'] or _NO_CONTRACT}: {reason['reason']}{discarded}")
+    output.print_text(letter.payload)
 
 
 @dead_letters.command(cls=BeamCommand, example="refold dead-letters retry\nrefold dead-letters retry --json")
 @common_options("domain", "log", "read_models", "runner")
 @pass_invocation
 def retry(call: Invocation) -> None:
-    """Try the open dead letters again, after the upcaster, the handler or the contract was mended.
+    """Retry open dead letters after a fix.
 
-    The read models that have some are rebuilt from the log and published, so what comes out is what a rebuild gives.
-    Exits with code 1 if dead letters remain.
+    Once the upcaster, handler or contract is fixed, this rebuilds the read models with open dead letters and publishes
+    them. Exits with code 1 if dead letters remain.
     """
     from refold.pipelines.cli.support import output
     from refold.pipelines.cli.support.published import newest_generation
@@ -158,18 +162,18 @@ def retry(call: Invocation) -> None:
     planned = plan_retry(log, call.domain, newest, before)
     published, after = newest, before
     if planned.read_models:
-        output.aside(
-            f"Retrying {output.plural(len(planned.letters), 'dead letter')} rebuilds {', '.join(planned.read_models)}: "
-            f"{output.plural(planned.events, 'event')} to replay."
+        output.print_note(
+            f"Retrying {output.counted(len(planned.letters), 'dead letter')}: this replays "
+            f"{output.counted(planned.events, 'event')} to rebuild {', '.join(planned.read_models)}."
         )
         published = _rebuild(call, log, planned.read_models)
         after = published_dead_letters(generations, published)
     elif planned.letters:
-        output.aside("No read model could take any of these events: mend the contract first. Nothing was rebuilt.")
+        output.print_note("No read model can apply any of these events: fix the contract first. Nothing was rebuilt.")
     retried = compare_dead_letters(before, after)
     if call.json:
-        told = {"generation": published.number, "read_models": planned.read_models, "events": planned.events}
-        output.print_json({**told, **{name: _documents(found) for name, found in asdict(retried).items()}})
+        rebuilt = {"generation": published.number, "read_models": planned.read_models, "events": planned.events}
+        output.print_json({**rebuilt, **{name: _documents(found) for name, found in asdict(retried).items()}})
     else:
         _print_retried(retried)
     if retried.remaining or retried.new:
@@ -179,11 +183,11 @@ def retry(call: Invocation) -> None:
 def _rebuild(call: Invocation, log: EventLog, names: tuple[str, ...]) -> Generation:
     options = call.beam_options()
 
-    from refold.pipelines.cli.progress import rebuild_bars
+    from refold.pipelines.cli.progress import rebuild_progress
     from refold.pipelines.rebuild.rebuild import rebuild
 
     domain, url = call.domain_ref, call.settings.read_models
-    with rebuild_bars() as report:
+    with rebuild_progress(quiet=call.quiet) as report:
         return rebuild(log, domain, url, options, only=names, dead_letter=True, report=report).generation
 
 
@@ -196,10 +200,10 @@ def _print_retried(retried: Retried) -> None:
     from refold.pipelines.cli.support import output
 
     if not (retried.gone or retried.remaining or retried.new):
-        output.say("No open dead letters: there is nothing to retry.")
+        output.print_text("Nothing to retry: no dead letters are open.")
         return
-    told = output.plural(len(retried.gone), "dead letter")
-    output.say(f"{told} gone, {len(retried.remaining):,} remaining, {len(retried.new):,} new.")
+    gone = output.counted(len(retried.gone), "dead letter")
+    output.print_text(f"{gone} gone, {len(retried.remaining):,} remaining, {len(retried.new):,} new.")
     rows = [
         (state, n.position, n.read_model or _NO_CONTRACT, f"{n.event_type} v{n.schema_version}", n.reason)
         for state, found in (("gone", retried.gone), ("remains", retried.remaining), ("new", retried.new))
@@ -213,15 +217,15 @@ _DISCARD = "refold dead-letters discard 1042 1043\nrefold dead-letters discard -
 
 @dead_letters.command(cls=Command, example=_DISCARD)
 @click.argument("positions", type=click.IntRange(min=1), nargs=-1, required=True, metavar="POSITION...")
-@click.option("--read-model", metavar="NAME", help="Only its dead letters at these positions.")
-@click.option("--undo", is_flag=True, help="Open them again.")
+@click.option("--read-model", metavar="NAME", help="Only the dead letters of this read model.")
+@click.option("--undo", is_flag=True, help="Reopen discarded dead letters.")
 @common_options("domain", "read_models")
 @pass_invocation
 def discard(call: Invocation, positions: tuple[int, ...], read_model: str | None, undo: bool) -> None:
-    """Decide to go without some events.
+    """Discard dead letters for good.
 
-    It is published as the next generation, whose tables are those of the one before, and remembered: a rebuild, also
-    without --dead-letter, no longer stops at these events. The log keeps them.
+    The decision is published as the next generation, with unchanged tables. Later rebuilds, even without --dead-letter,
+    skip these events. The log keeps them.
     """
     from refold.pipelines.cli.support import output
     from refold.warehouse.read_models.dead_letters.dead_letters import discard as discard_letters
@@ -232,11 +236,11 @@ def discard(call: Invocation, positions: tuple[int, ...], read_model: str | None
         letters = [{"read_model": n.read_model, "position": n.position} for n in changed]
         output.print_json({"generation": published.number, "changed": letters})
         return
-    done = "opened again" if undo else "discarded"
+    done = "reopened" if undo else "discarded"
     if not changed:
-        output.say(f"They are {'open' if undo else 'discarded'} already: nothing was published.")
+        output.print_text(f"Nothing was published: all of them are already {'open' if undo else 'discarded'}.")
         return
-    output.say(
-        f"Published generation {published.number}: {output.plural(len(changed), 'dead letter')} {done}. "
-        + ("" if undo else "Take it back with --undo.")
+    output.print_text(
+        f"Published generation {published.number}: {output.counted(len(changed), 'dead letter')} {done}. "
+        + ("" if undo else "To reopen them, add --undo.")
     )

@@ -1,4 +1,4 @@
-"""``refold demo``: shows the whole of refold in one command."""
+"""``refold demo``: shows refold from the first event to a query, in one command."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ _TITLES = {
 }
 _NEXT = """\
 Try next:
-  cd {folder}                 # its refold.toml points every command to the demo
+  cd {folder}                 # its refold.toml points all commands to the demo
   refold status
   refold query "FROM revenue_dashboard ORDER BY day DESC LIMIT 14"
   refold events stream order-000042
@@ -58,29 +58,31 @@ Try next:
     type=click.Path(file_okay=False, path_type=Path),
     default=Path("demo-data"),
     show_default=True,
-    help="Where the demo's log and read models go.",
+    help="Folder for the demo's log and read models.",
 )
-@click.option("--events", type=click.IntRange(min=100), metavar="N", help="How many events; 100,000 by default.")
+@click.option(
+    "--events", type=click.IntRange(min=100), metavar="N", help="How many events to make; 100,000 by default."
+)
 @click.option("--seed", type=click.IntRange(min=0), metavar="N", help="The same seed makes the same history.")
 @common_options("runner")
 @pass_invocation
 def demo(call: Invocation, folder: Path, events: int | None, seed: int | None) -> None:
-    """Make an order history, seal it, rebuild its read models, and show them.
+    """Make an order history and show its read models.
 
-    A shop's year, with every schema version that its events ever had, goes through ordinary appends into a log in its
-    own folder. Run again on the same folder, it goes on where it was stopped; a finished history is kept, and read
-    models are rebuilt from it.
+    A year of a shop, with every schema version that its events ever had, is appended to a log in a separate folder,
+    sealed, and replayed into read models. A demo that was stopped resumes in the same folder; a complete history is
+    kept, and the read models are rebuilt from it.
     """
-    from refold.pipelines.cli.progress import bar
+    from refold.pipelines.cli.progress import count_progress
     from refold.pipelines.demo.demo import make_history, prepare
 
     started = time.perf_counter()
     prepared = prepare(folder, events=events, seed=seed)
-    with bar("append", "events") as report:
+    with count_progress("append", "events", quiet=call.quiet) as report:
         made = make_history(prepared, report=lambda there: report(there, max(there, prepared.events)))
         report(made.made, made.made)
     appended = time.perf_counter() - started
-    rebuilt = _rebuild(made, call.beam_options())
+    rebuilt = _rebuild(call, made, call.beam_options())
     shown = _read(made, rebuilt)
     seconds = {"append": appended, "rebuild": rebuilt.seconds, "all": time.perf_counter() - started}
     if call.json:
@@ -89,22 +91,22 @@ def demo(call: Invocation, folder: Path, events: int | None, seed: int | None) -
         _print(made, rebuilt, shown, seconds)
 
 
-def _rebuild(made: Demo, options: PipelineOptions) -> Rebuilt:
-    from refold.pipelines.cli.progress import bar, rebuild_bars
+def _rebuild(call: Invocation, made: Demo, options: PipelineOptions) -> Rebuilt:
+    from refold.pipelines.cli.progress import count_progress, rebuild_progress
     from refold.pipelines.demo.demo import DOMAIN
     from refold.pipelines.rebuild.rebuild import rebuild
     from refold.pipelines.seal import seal
     from refold.warehouse.event_log.log import open_log
 
     log: EventLog = open_log(made.log_url, domain_name=DOMAIN)
-    with bar("seal", "events") as report:
+    with count_progress("seal", "events", quiet=call.quiet) as report:
         report(seal(log, DOMAIN, options).events, None)
-    with rebuild_bars(without="seal") as report_phase:
+    with rebuild_progress(without="seal", quiet=call.quiet) as report_phase:
         return rebuild(log, DOMAIN, made.read_models_url, options, report=report_phase)
 
 
 def _read(made: Demo, rebuilt: Rebuilt) -> dict[str, Any]:
-    """Read what is shown from the published generation, as an analyst would."""
+    """Query the published generation, as an analyst would."""
     from refold.pipelines.cli.support.published import open_generation, read_last_updated
     from refold.pipelines.demo.demo import DOMAIN
     from refold.warehouse.read_models.generations.generations import open_generations
@@ -137,21 +139,21 @@ def _print_json(made: Demo, rebuilt: Rebuilt, shown: dict[str, Any], seconds: di
 
 def _print(made: Demo, rebuilt: Rebuilt, shown: dict[str, Any], seconds: dict[str, float]) -> None:
     from refold.pipelines.cli.support.output import (
-        duration,
-        moment,
+        format_duration,
+        format_time,
         print_table,
-        say,
+        print_text,
     )
 
-    position, updated = rebuilt.generation.position, moment(shown["last_updated"] or "")
-    say(
+    position, updated = rebuilt.generation.position, format_time(shown["last_updated"] or "")
+    print_text(
         f"{made.made:,} events are in {made.log_url}; all read models were rebuilt from them in "
-        f"{duration(rebuilt.seconds)}. Generation {rebuilt.generation.number} is published in {made.read_models_url}. "
-        f"All this took {duration(seconds['all'])}."
+        f"{format_duration(rebuilt.seconds)}. Generation {rebuilt.generation.number} is published in "
+        f"{made.read_models_url}. The demo took {format_duration(seconds['all'])}."
     )
     for name, title in _TITLES.items():
-        say()
-        say(f"{title} — position {position:,}, last updated {updated}")
+        print_text()
+        print_text(f"{title} — position {position:,}, last updated {updated}")
         print_table(*shown[name])
-    say()
-    say(_NEXT.format(folder=made.folder))
+    print_text()
+    print_text(_NEXT.format(folder=made.folder))

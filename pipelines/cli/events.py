@@ -1,4 +1,4 @@
-"""``refold events``: looks at the log."""
+"""``refold events``: reads the event log."""
 
 from __future__ import annotations
 
@@ -23,22 +23,25 @@ if TYPE_CHECKING:
     from refold.warehouse.event_log.log import EventLog, Head
 
 _POLL_SECONDS = 0.2
+"""Time between two looks for the next commit: unnoticed by a reader, and five cheap requests a second."""
 
 
 @click.group(epilog=as_epilog("refold events tail\nrefold events stream order-1001"))
 def events() -> None:
-    """Look at the event log."""
+    """Read, count and verify the events of the log."""
 
 
 @events.command(cls=Command, example="refold events tail --count 5\nrefold events tail --follow")
-@click.option("--count", "-n", type=click.IntRange(min=0), default=10, show_default=True, help="How many events.")
-@click.option("--follow", "-f", is_flag=True, help="Go on with new events as they come, until Ctrl-C.")
+@click.option(
+    "--count", "-n", type=click.IntRange(min=0), default=10, show_default=True, help="How many events to show."
+)
+@click.option("--follow", "-f", is_flag=True, help="Also show new events as they arrive, until Ctrl-C.")
 @common_options("domain", "log")
 @pass_invocation
 def tail(call: Invocation, count: int, follow: bool) -> None:
     """Show the last events of the log.
 
-    With --follow and --json together, each event is a JSON document on a line of its own.
+    With --follow and --json, each line is one event as a JSON document.
     """
     from refold.warehouse.event_log.reads.read import tail as read_tail
 
@@ -51,7 +54,7 @@ def tail(call: Invocation, count: int, follow: bool) -> None:
     try:
         for event in itertools.chain(last, _following(log, registry, head)):
             _print_now(call, event)
-    except KeyboardInterrupt:  # how one stops following
+    except KeyboardInterrupt:  # the way to end it
         return
 
 
@@ -62,7 +65,7 @@ def tail(call: Invocation, count: int, follow: bool) -> None:
 @common_options("domain", "log")
 @pass_invocation
 def stream(call: Invocation, stream_id: str, first: int, last: int | None) -> None:
-    """Show the events of one stream, in order."""
+    """Show the events of one stream."""
     from refold.warehouse.event_log.reads.read import read_stream
 
     found = read_stream(call.open_log(), call.domain.registry, stream_id, from_version=first, to_version=last)
@@ -74,7 +77,7 @@ def stream(call: Invocation, stream_id: str, first: int, last: int | None) -> No
 @common_options("domain", "log")
 @pass_invocation
 def trace(call: Invocation, correlation_id: str) -> None:
-    """Show all events of one correlation id, across streams."""
+    """Show the events of one correlation id."""
     from refold.warehouse.event_log.reads.read import read_correlation
 
     found = read_correlation(call.open_log(), call.domain.registry, correlation_id)
@@ -85,63 +88,71 @@ def trace(call: Invocation, correlation_id: str) -> None:
 @common_options("domain", "log")
 @pass_invocation
 def show_stats(call: Invocation) -> None:
-    """Count events and bytes of every event type and schema version."""
+    """Count events and bytes by schema."""
     from refold.pipelines.cli.support import output
-    from refold.pipelines.cli.support.output import plural
+    from refold.pipelines.cli.support.output import counted
     from refold.warehouse.event_log.reads.stats import stats
 
     found = stats(call.open_log())
     if call.json:
         output.print_json(dataclasses.asdict(found))
         return
-    output.say(
-        f"{plural(found.events, 'event')} ({output.size(found.bytes)}) in {plural(found.streams, 'stream')}, "
-        f"{plural(found.commits, 'commit')} and {plural(found.segments, 'segment')}; "
+    output.print_text(
+        f"{counted(found.events, 'event')} ({output.format_size(found.bytes)}) in {counted(found.streams, 'stream')}, "
+        f"{counted(found.commits, 'commit')} and {counted(found.segments, 'segment')}; "
         f"{found.unsealed_events:,} not sealed yet."
     )
     rows = [
-        (f"{s.event_type} v{s.schema_version}", s.events, output.size(s.bytes), s.unsealed, s.untyped, s.last_position)
+        (
+            f"{s.event_type} v{s.schema_version}",
+            s.events,
+            output.format_size(s.bytes),
+            s.unsealed,
+            s.untyped,
+            s.last_position,
+        )
         for s in found.schemas
     ]
-    output.print_table(("event", "events", "size", "not sealed", "raw", "last position"), rows)
+    output.print_table(("schema", "events", "size", "not sealed", "untyped", "last position"), rows)
 
 
 @events.command(name="verify", cls=Command, example="refold events verify")
 @common_options("domain", "log")
 @pass_invocation
 def verify_log(call: Invocation) -> None:
-    """Check every object of the log, and that no event is missing, double or out of place.
+    """Check every object and event of the log.
 
-    Exits with code 1 if something is wrong, and tells what, where, and what to do.
+    No object may be damaged, and no event missing, repeated or out of order. Exits with code 1 if something is wrong,
+    and prints what, where, and what to do.
     """
-    from refold.pipelines.cli.progress import bar
+    from refold.pipelines.cli.progress import count_progress
     from refold.pipelines.cli.support import output
-    from refold.pipelines.cli.support.output import plural
+    from refold.pipelines.cli.support.output import counted
     from refold.warehouse.event_log.verification.verify import verify
 
     log = call.open_log()
-    with bar("verify", "steps") as report:
+    with count_progress("verify", "steps", quiet=call.quiet) as report:
         seen = verify(log, call.domain.registry, report=report)
     if call.json:
         output.print_json({"sound": seen.sound, **dataclasses.asdict(seen)})
     else:
-        output.say(
-            f"Checked {plural(seen.events, 'event')} in {plural(seen.streams, 'stream')}, "
-            f"{plural(seen.commits, 'commit')} and {plural(seen.segments, 'segment')}: "
-            f"{'all is sound' if seen.sound else 'something is wrong'}."
+        output.print_text(
+            f"Checked {counted(seen.events, 'event')} in {counted(seen.streams, 'stream')}, "
+            f"{counted(seen.commits, 'commit')} and {counted(seen.segments, 'segment')}: "
+            f"{'no problem found' if seen.sound else 'problems found'}."
         )
         for finding in seen.findings:
-            output.say(str(finding))
+            output.print_text(str(finding))
         if seen.more:
-            output.say(f"… and {plural(seen.more, 'further finding')} of the same kinds.")
+            output.print_text(f"… and {counted(seen.more, 'more finding')} of the same kinds.")
         for part in seen.unchecked:
-            output.say(f"Not checked: {part}.")
+            output.print_text(f"Not checked: {part}.")
     if not seen.sound:
         raise click.exceptions.Exit(1)
 
 
 def _following(log: EventLog, registry: Registry, head: Head) -> Iterator[RecordedEvent]:
-    """Wait for commits after the head, by asking for the next number: nothing is ever listed."""
+    """Yield the events of commits after the head, polling for the next number; the log is never listed."""
     from refold.warehouse.event_log.log import Head
     from refold.warehouse.event_log.manifest import Manifest
     from refold.warehouse.event_log.reads.read import read_positions
@@ -163,12 +174,12 @@ def _print(call: Invocation, found: Iterable[RecordedEvent], head: dict[str, Any
     if call.json:
         output.print_json_stream(head, "events", map(as_document, found))
         return
-    none = True
+    empty = True
     for event in found:
         _print_line(event, causes=causes)
-        none = False
-    if none:
-        output.aside("No events.")
+        empty = False
+    if empty:
+        output.print_note("No events.")
 
 
 def _print_now(call: Invocation, event: RecordedEvent) -> None:
@@ -181,16 +192,16 @@ def _print_now(call: Invocation, event: RecordedEvent) -> None:
 
 
 def _print_line(event: RecordedEvent, *, causes: bool = False) -> None:
-    """Print one event on one line; a terminal cuts it off at its edge."""
-    from refold.pipelines.cli.support.output import moment, say_line, to_json
+    """Print one event on one line; a terminal truncates it."""
+    from refold.pipelines.cli.support.output import format_time, print_line, to_json
 
     cause = f"  (caused by {event.causation_id})" if causes and event.causation_id else ""
-    say_line(
-        f"{event.position:>9,}  {moment(event.occurred_at)}  {event.stream_id:<18} {event.stream_version:>3}  "
+    print_line(
+        f"{event.position:>9,}  {format_time(event.occurred_at)}  {event.stream_id:<18} {event.stream_version:>3}  "
         f"{event.event_type} v{event.schema_version}{cause}  {to_json(event.payload).decode()}"
     )
 
 
 def as_document(event: RecordedEvent) -> dict[str, Any]:
-    """Give an event as JSON shows it, every column under its name in the log."""
+    """Return an event as JSON values, each under its column's name in the log."""
     return {field.name: getattr(event, field.name) for field in dataclasses.fields(event)}

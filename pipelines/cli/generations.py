@@ -17,6 +17,7 @@ from refold.pipelines.cli.support.invocation import (
     common_options,
     pass_invocation,
 )
+from refold.pipelines.cli.support.options import examples_option
 
 if TYPE_CHECKING:
     from refold.warehouse.event_log.leftovers import Leftover
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
 @click.group(epilog=as_epilog("refold generations list\nrefold generations rollback"))
 def generations() -> None:
-    """Look at published versions of the read models, go back to one, remove old ones."""
+    """List, compare, roll back and remove published generations."""
 
 
 @generations.command(name="list", cls=Command, example="refold generations list --json")
@@ -40,41 +41,68 @@ def list_generations(call: Invocation) -> None:
 
     found = call.open_generations().all()
     if call.json:
-        documents = [
-            {
-                "number": g.number,
-                "kind": g.kind,
-                "parent": g.parent or None,
-                "position": g.position,
-                "published_at": g.published_at,
-                "bytes": g.bytes,
-                "tables": {name: table.rows for name, table in sorted(g.tables.items())},
-            }
-            for g in found
-        ]
-        output.print_json({"generations": documents})
+        output.print_json({"generations": [_document(g) for g in found]})
         return
     if not found:
-        output.say("Nothing is published yet; `refold rebuild` builds and publishes the read models.")
+        output.print_text("Nothing is published yet; `refold rebuild` builds and publishes the read models.")
         return
     rows = [
         (
             g.number,
-            f"rollback to {g.parent}" if g.kind == "rollback" else g.kind,
+            _kind(g),
             g.position,
-            output.moment(g.published_at),
-            output.size(g.bytes),
-            ", ".join(f"{name} {table.rows:,}" for name, table in sorted(g.tables.items())),
+            output.format_time(g.published_at),
+            output.format_size(g.bytes),
+            len(g.tables),
+            sum(table.rows for table in g.tables.values()),
         )
         for g in found
     ]
-    output.print_table(("generation", "kind", "position", "published at", "size", "rows"), rows, wrap_last=True)
+    output.print_table(("generation", "kind", "position", "published at", "size", "read models", "rows"), rows)
+
+
+@generations.command(cls=Command, example="refold generations show\nrefold generations show 3 --json")
+@click.argument("number", type=click.IntRange(min=1), required=False)
+@common_options("domain", "read_models")
+@pass_invocation
+def show(call: Invocation, number: int | None) -> None:
+    """Show one generation, with the rows of each read model; by default the newest."""
+    from refold.pipelines.cli.support import output
+    from refold.pipelines.cli.support.published import newest_generation
+
+    published = call.open_generations()
+    found = published.get(number) if number else newest_generation(published)
+    if call.json:
+        output.print_json(_document(found))
+        return
+    output.print_text(
+        f"Generation {found.number} ({_kind(found)}) at position {found.position:,}, published at "
+        f"{output.format_time(found.published_at)}, {output.format_size(found.bytes)}: "
+        f"{published.store.url}/{found.file}"
+    )
+    output.print_table(("read model", "rows"), [(name, table.rows) for name, table in sorted(found.tables.items())])
+
+
+def _kind(generation: Generation) -> str:
+    return f"rollback to {generation.parent}" if generation.kind == "rollback" else generation.kind
+
+
+def _document(generation: Generation) -> dict[str, Any]:
+    return {
+        "number": generation.number,
+        "kind": generation.kind,
+        "parent": generation.parent or None,
+        "position": generation.position,
+        "published_at": generation.published_at,
+        "bytes": generation.bytes,
+        "tables": {name: table.rows for name, table in sorted(generation.tables.items())},
+    }
 
 
 @generations.command(cls=Command, example="refold generations diff 3 4\nrefold generations diff 3 4 --json")
 @click.argument("a", type=click.IntRange(min=1))
 @click.argument("b", type=click.IntRange(min=1))
-@click.option("--examples", type=click.IntRange(min=1), default=5, show_default=True, help="Keys to show of a table.")
+@examples_option
 @common_options("domain", "read_models")
 @pass_invocation
 def diff(call: Invocation, a: int, b: int, examples: int) -> None:
@@ -87,10 +115,10 @@ def diff(call: Invocation, a: int, b: int, examples: int) -> None:
     with tempfile.TemporaryDirectory(prefix="refold-") as spill:
         paths = published.path(first), published.path(second)
         found = compare_files(*paths, tables, spill=Path(spill), examples=examples)
-    _tell_diff(call, first, second, found)
+    _print_diff(call, first, second, found)
 
 
-def _tell_diff(call: Invocation, a: Generation, b: Generation, found: list[TableDifference]) -> None:
+def _print_diff(call: Invocation, a: Generation, b: Generation, found: list[TableDifference]) -> None:
     from refold.pipelines.cli.support import output
     from refold.pipelines.cli.support.difference_tables import as_documents, print_differences
 
@@ -99,11 +127,13 @@ def _tell_diff(call: Invocation, a: Generation, b: Generation, found: list[Table
         differences = as_documents(found, here="a", there="b")
         output.print_json({**sides, "equal": not found, "differences": differences})
         return
-    output.say(f"a is generation {a.number} at position {a.position:,}, b generation {b.number} at {b.position:,}.")
+    output.print_text(
+        f"a: generation {a.number} at position {a.position:,}; b: generation {b.number} at position {b.position:,}."
+    )
     if found:
         print_differences(found, here="a", there="b")
     else:
-        output.say("They hold the same rows.")
+        output.print_text("Both hold the same rows.")
 
 
 @generations.command(cls=Command, example="refold generations rollback\nrefold generations rollback 3")
@@ -113,7 +143,7 @@ def _tell_diff(call: Invocation, a: Generation, b: Generation, found: list[Table
 def rollback(call: Invocation, number: int | None) -> None:
     """Publish generation NUMBER again as the newest; by default the one before the newest.
 
-    It names the same file, so nothing is copied, and whoever has a generation open reads on.
+    The new generation names the same file: nothing is copied, and open readers are not disturbed.
     """
     from refold.pipelines.cli.support import output
     from refold.warehouse.read_models.generations.rollback import roll_back
@@ -124,7 +154,7 @@ def rollback(call: Invocation, number: int | None) -> None:
             {"generation": made.number, "shows": made.parent, "position": made.position, "file": made.file}
         )
         return
-    output.say(
+    output.print_text(
         f"Published generation {made.number}, which is generation {made.parent} again, at position "
         f"{made.position:,}. `refold rebuild` brings the read models to the end of the log."
     )
@@ -135,22 +165,27 @@ def rollback(call: Invocation, number: int | None) -> None:
     "--keep", type=click.IntRange(min=1), default=3, show_default=True, help="How many of the newest to keep."
 )
 @click.option(
-    "--min-age", type=DURATION, default="1h", show_default=True, help="Keep what was superseded no longer ago."
+    "--min-age",
+    type=DURATION,
+    default="1h",
+    show_default=True,
+    help="Keep a generation that was superseded more recently.",
 )
 @click.option(
     "--leftover-age",
     type=DURATION,
     default="24h",
     show_default=True,
-    help="Keep what dead rebuilds, seals and imports left, if something touched it no longer ago.",
+    help="Keep leftovers of dead rebuilds, seals and imports that changed more recently.",
 )
-@click.option("--yes", is_flag=True, help="Remove; without this, only tell what would be removed.")
+@click.option("--yes", is_flag=True, help="Remove; without it, only list what would be removed.")
 @common_options("domain", "log", "read_models")
 @pass_invocation
 def gc(call: Invocation, keep: int, min_age: float, leftover_age: float, yes: bool) -> None:
-    """Remove old generations, and what dead rebuilds, seals and imports left behind.
+    """Remove old generations and the leftovers of dead runs.
 
-    A file that a reader has open is kept, and so is its generation. Only tells what it would do, unless --yes is given.
+    A file that a reader has open is kept, and so is its generation. Leftovers are files of rebuilds, seals and imports
+    that died. Without --yes nothing is removed.
     """
     from datetime import UTC, datetime
 
@@ -165,22 +200,22 @@ def gc(call: Invocation, keep: int, min_age: float, leftover_age: float, yes: bo
     freed = sum(f.bytes for f in (*planned.files, *planned.leftovers, *left))
     if yes:
         freed = collect(published, planned) + (delete_leftovers(log.store, left) if log else 0)
-    _tell_collected(call, planned, left, freed, done=yes)
+    _print_collected(call, planned, left, freed, done=yes)
 
 
 def _log_if_there(call: Invocation) -> EventLog | None:
-    """Open the log, if there is one; read models may lie where their log does not."""
+    """Open the log, if there is one; read models may be where their log is not."""
     from refold.pipelines.cli.support import output
     from refold.warehouse.event_log.layout import CONFIG_KEY
     from refold.warehouse.object_store import open_store
 
     if open_store(call.settings.log).exists(CONFIG_KEY):
         return call.open_log()
-    output.aside(f"There is no log at {call.settings.log}, so only the read models were looked at.")
+    output.print_note(f"There is no log at {call.settings.log}, so only the read models are examined.")
     return None
 
 
-def _tell_collected(call: Invocation, planned: Collected, left: list[Leftover], freed: int, *, done: bool) -> None:
+def _print_collected(call: Invocation, planned: Collected, left: list[Leftover], freed: int, *, done: bool) -> None:
     from refold.pipelines.cli.support import output
 
     everything = [*planned.files, *planned.leftovers, *left]
@@ -196,17 +231,17 @@ def _tell_collected(call: Invocation, planned: Collected, left: list[Leftover], 
         )
         return
     for number in planned.held:
-        output.say(f"Generation {number} is kept: a reader has its file open.")
+        output.print_text(f"Generation {number} is kept: a reader has its file open.")
     if not planned.generations and not everything:
-        output.say("There is nothing to remove.")
+        output.print_text("There is nothing to remove.")
         return
     numbers = ", ".join(map(str, planned.generations)) or "none"
     output.print_table(
-        ("object", "size", "why"), [(f"{o.store_url}/{o.key}", output.size(o.bytes), o.why) for o in everything]
+        ("object", "size", "why"), [(f"{o.store_url}/{o.key}", output.format_size(o.bytes), o.why) for o in everything]
     )
-    output.say(
-        f"{'Removed' if done else 'Would remove'} generations: {numbers}; {output.plural(len(everything), 'object')}, "
-        f"{output.size(freed)}.{'' if done else ' Nothing was removed; --yes does it.'}"
+    output.print_text(
+        f"{'Removed' if done else 'Would remove'} generations: {numbers}; {output.counted(len(everything), 'object')}, "
+        f"{output.format_size(freed)}.{'' if done else ' Nothing is removed without --yes.'}"
     )
 
 

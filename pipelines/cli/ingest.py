@@ -1,4 +1,4 @@
-"""``refold ingest``: files of events into the log."""
+"""``refold ingest``: imports files of events into the log."""
 
 from __future__ import annotations
 
@@ -29,24 +29,24 @@ refold ingest --format cloudevents --strict events.json --json"""
 @click.option(
     "--mapping",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="A TOML file that says which columns of the files make an event.",
+    help="A TOML file that maps columns of the files to events.",
 )
 @click.option(
     "--format",
     metavar="NAME",
-    help="jsonl, json, cloudevents, csv or parquet; by the files' suffixes by default.",
+    help="jsonl, json, cloudevents, csv or parquet; by default from the suffix.",
 )
-@click.option("--strict", is_flag=True, help="Stop at the first row that cannot become an event; nothing is imported.")
+@click.option("--strict", is_flag=True, help="Stop at the first invalid row and import nothing.")
 @click.option(
     "--rejects",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="Where rows go that cannot become events, as JSON lines; beside the first file by default.",
+    help="File for invalid rows, as JSON lines; by default beside the first file.",
 )
 @click.option(
     "--buckets",
     type=click.IntRange(1, 1024),
     metavar="N",
-    help="Into how many buckets a new log hashes its streams, for ever; 64 by default.",
+    help="Bucket count of a new log, fixed for ever; 64 by default.",
 )
 @common_options("domain", "log", "runner")
 @pass_invocation
@@ -59,22 +59,23 @@ def ingest(
     rejects: Path | None,
     buckets: int | None,
 ) -> None:
-    """Bring the events of files into the log, which is created if there is none.
+    """Import files of events into the log.
 
-    FILE is a path, a pattern or a URL, of JSON lines, JSON, CloudEvents, CSV or Parquet, compressed or not. An import
-    is whole or not at all; one that was killed goes on where it was, and one that is done changes nothing again.
+    FILE is a path, a pattern or a URL, of JSON lines, JSON, CloudEvents, CSV or Parquet, compressed or not. The import
+    is atomic: it resumes after a crash, and changes nothing when repeated. If there is no log, it creates one for the
+    domain that is named.
     """
     options = call.beam_options()
 
-    from refold.pipelines.cli.progress import ingest_bars
+    from refold.pipelines.cli.progress import import_progress
     from refold.pipelines.cli.support import output
     from refold.pipelines.ingest.ingest import ingest as ingest_files
     from refold.pipelines.ingest.ingest import read_mapping
 
     columns = read_mapping(mapping) if mapping else None
-    _check_there(files)
+    _check_existence(files)
     log = call.open_or_create_log(buckets)
-    with ingest_bars() as report:
+    with import_progress(quiet=call.quiet) as report:
         done = ingest_files(
             log,
             call.domain_ref,
@@ -92,8 +93,8 @@ def ingest(
         _print(done)
 
 
-def _check_there(files: tuple[str, ...]) -> None:
-    """Find a misspelt name before a log is created for it."""
+def _check_existence(files: tuple[str, ...]) -> None:
+    """Refuse a misspelt name before a log is created for it."""
     from refold.event_schemas import UsageError
     from refold.pipelines.ingest.sources import expanded
 
@@ -103,16 +104,16 @@ def _check_there(files: tuple[str, ...]) -> None:
 
 
 def _print(done: Ingested) -> None:
-    from refold.pipelines.cli.support.output import aside, plural, say
+    from refold.pipelines.cli.support.output import counted, print_note, print_text
 
     if done.already:
-        say("Nothing to do: these files are in the log already.")
+        print_text("Nothing to do: these files are already in the log.")
     else:
-        how = "as segments, in one commit" if done.mode == "segments" else f"in {plural(done.commits, 'commit')}"
-        say(f"Imported {plural(done.events, 'event')} {how}.")
+        how = "as segments, in one commit" if done.mode == "segments" else f"in {counted(done.commits, 'commit')}"
+        print_text(f"Imported {counted(done.events, 'event')} {how}.")
     if done.duplicates:
-        say(f"Left out {plural(done.duplicates, 'event')} whose event_id their streams have already.")
+        print_text(f"Skipped {counted(done.duplicates, 'event')} whose event_id is already in their streams.")
     if done.unused_columns:
-        aside(f"No event was given anything of these columns: {', '.join(done.unused_columns)}.")
+        print_note(f"Columns that no event uses: {', '.join(done.unused_columns)}.")
     if done.rejects:
-        aside(f"{plural(done.rejected, 'row')} could not be imported: see {done.rejects} for each, with its reason.")
+        print_note(f"{counted(done.rejected, 'row')} could not be imported; {done.rejects} has each with its reason.")

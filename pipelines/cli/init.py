@@ -20,10 +20,10 @@ Made {name}. Try next, in an environment with refold and pytest:
 @common_options()
 @pass_invocation
 def init(call: Invocation, name: str) -> None:
-    """Make a project of your own, in a new folder NAME that works at once.
+    """Make a project of your own.
 
-    It has a domain (two event types, an upcaster, a decider, a read model and a view), tests, sample events, and a
-    workflow for CI.
+    The new folder NAME works at once. It has a domain (two event types, an upcaster, a decider, a read model and a
+    view), tests, sample events, and a workflow for CI.
     """
     from refold.pipelines.cli.support import output
     from refold.pipelines.init.project import make_project
@@ -32,4 +32,4 @@ def init(call: Invocation, name: str) -> None:
     if call.json:
         output.print_json({"folder": str(folder)})
     else:
-        output.say(_NEXT.format(name=name))
+        output.print_text(_NEXT.format(name=name))

@@ -7,8 +7,10 @@ from typing import Any
 
 import click
 
+from refold.pipelines.cli.support.error_text import explain
+from refold.pipelines.cli.support.exit_codes import STOPPED
 from refold.pipelines.cli.support.invocation import Invocation, as_epilog, common_options
-from refold.pipelines.cli.support.signals import STOPPED, end_at_once, is_interrupt, say_stopped
+from refold.pipelines.cli.support.signals import end_at_once, is_interrupt, report_stopped
 
 COMMANDS = (
     "demo",
@@ -55,32 +57,25 @@ class Root(click.Group):
         except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
             raise
         except KeyboardInterrupt as stop:
-            say_stopped()
+            report_stopped()
             raise click.exceptions.Exit(STOPPED) from stop
         except Exception as error:
             if is_interrupt(error):
-                say_stopped()
+                report_stopped()
                 raise click.exceptions.Exit(STOPPED) from error
-            if ctx.ensure_object(Invocation).debug:
+            invocation = ctx.ensure_object(Invocation)
+            if invocation.debug:
                 import traceback
 
                 traceback.print_exc()
-            message, exit_code = _explain(error)
+            paragraph, exit_code = explain(error, invocation.command)
             click.secho("Error: ", fg="red", bold=True, nl=False, err=True)
-            click.echo(" ".join(message.split()), err=True)
+            click.echo(paragraph, err=True)
             raise click.exceptions.Exit(exit_code) from error
 
 
-def _explain(error: Exception) -> tuple[str, int]:
-    """Give an error as one paragraph, and its exit code."""
-    from refold.event_schemas import RefoldError
-
-    if isinstance(error, RefoldError):
-        return str(error), error.exit_code
-    return f"Unexpected {type(error).__name__}: {error}. Run the command again with --debug to see where.", 1
-
-
 @click.group(
+    name="refold",
     cls=Root,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog=as_epilog("refold demo\nrefold --domain my_shop.domain:SHOP --log s3://my-shop/log rebuild"),
@@ -96,7 +91,7 @@ def cli() -> None:
 
 
 def main() -> None:
-    """Run the command line, and exit with its code: 0, or as ``refold.event_schemas.errors`` says."""
+    """Run the command line, and exit with its code: see ``refold.event_schemas.errors`` and ``support.exit_codes``."""
     try:
         cli.main(prog_name="refold")
     except SystemExit as exit_:

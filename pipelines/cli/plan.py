@@ -1,4 +1,4 @@
-"""``refold plan``: what a rebuild would do, why, and how long it would take."""
+"""``refold plan``: what a rebuild would do, why, and how long it takes."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from refold.pipelines.cli.support.exit_codes import WORK_TO_DO
 from refold.pipelines.cli.support.invocation import (
     Command,
     Invocation,
@@ -17,18 +18,16 @@ from refold.pipelines.cli.support.invocation import (
 if TYPE_CHECKING:
     from refold.warehouse.read_models.planning.plan import RebuildPlan
 
-WORK_TO_DO = 5
-
 
 @click.command(cls=Command, example="refold plan\nrefold plan --json\nrefold plan --all")
-@click.option("--all", "everything", is_flag=True, help="Plan to rebuild all, whether they have changed or not.")
+@click.option("--all", "everything", is_flag=True, help="Plan a rebuild of all, changed or not.")
 @common_options("domain", "log", "read_models")
 @pass_invocation
 def plan(call: Invocation, everything: bool) -> None:
-    """Show which read models a rebuild would make anew, why, and what that takes.
+    """Show what a rebuild would do, why, and its cost.
 
-    Compared are the domain as it is declared and the newest generation. Layout, comments and docstrings are no change.
-    No event is read. Exits with 5 if there is anything to rebuild, drop or publish, and with 0 if not.
+    The plan compares the declared domain with the newest generation; layout, comments and docstrings do not count. It
+    reads no event. Exits with 5 if there is anything to rebuild, drop or publish, otherwise with 0.
     """
     from refold.pipelines.cli.support.output import print_json
     from refold.warehouse.read_models.planning.plan import plan_rebuild
@@ -43,7 +42,7 @@ def plan(call: Invocation, everything: bool) -> None:
 
 
 def document_of(made: RebuildPlan) -> dict[str, Any]:
-    """Write a plan as plain JSON values."""
+    """Return a plan as JSON values."""
     return {
         "work": made.work,
         "generation": made.generation,
@@ -63,28 +62,28 @@ def document_of(made: RebuildPlan) -> dict[str, Any]:
 
 
 def print_plan(made: RebuildPlan) -> None:
-    """Show a plan to people."""
-    from refold.pipelines.cli.support.output import print_table, say, size
+    """Print a plan."""
+    from refold.pipelines.cli.support.output import format_size, print_table, print_text
 
     if made.generation is None:
-        say("Nothing is published yet: all read models are new.")
+        print_text("Nothing is published yet: all read models are new.")
     elif made.other_log:
-        say(f"Generation {made.generation} was built from another log, so all read models must be rebuilt.")
+        print_text(f"Generation {made.generation} was built from another log, so all read models must be rebuilt.")
     rows = [
         (
             m.name,
             m.verdict.value,
             m.events if m.to_rebuild else None,
-            size(m.bytes_read) if m.to_rebuild else "",
+            format_size(m.bytes_read) if m.to_rebuild else "",
             _why(m.reasons, m.seed_position),
         )
         for m in made.read_models
     ]
     rows += [(v.name, f"{v.verdict.value} view", None, "", _why(v.reasons, None)) for v in made.views]
     print_table(("read model", "verdict", "events", "to read", "why"), rows, wrap_last=True)
-    say(_total(made))
-    if lag := lag_told(made):
-        say(lag)
+    print_text(_total(made))
+    if lag := lag_text(made):
+        print_text(lag)
 
 
 def _why(reasons: tuple[str, ...], seed_position: int | None) -> str:
@@ -93,29 +92,29 @@ def _why(reasons: tuple[str, ...], seed_position: int | None) -> str:
 
 
 def _total(made: RebuildPlan) -> str:
-    from refold.pipelines.cli.support.output import duration, plural, size
+    from refold.pipelines.cli.support.output import counted, format_duration, format_size
 
     if not made.work:
-        return "Nothing to rebuild: every read model is published as it is declared."
+        return "Nothing to rebuild: every read model is published as declared."
     if not made.to_rebuild:
-        return "Nothing to replay: `refold rebuild` only publishes anew what is there."
+        return "Nothing to replay: `refold rebuild` only publishes a new generation."
     rate = made.rate
-    basis = "measured" if rate.measured else "assumed, since no long rebuild was measured yet"
-    basis += f", with {plural(rate.workers, 'worker')}"
+    basis = "measured" if rate.measured else "assumed, as no long rebuild is measured yet"
+    basis += f", with {counted(rate.workers, 'worker')}"
     return (
-        f"To rebuild: {plural(len(made.to_rebuild), 'read model')}, {plural(made.events, 'event')} to replay, "
-        f"{size(made.bytes_read)} to read, about {duration(made.seconds)} ({round(rate.events_per_second):,} events a "
-        f"second, {basis}), {size(made.disk_bytes)} of disk."
+        f"To rebuild: {counted(len(made.to_rebuild), 'read model')}, {counted(made.events, 'event')} to replay, "
+        f"{format_size(made.bytes_read)} to read, about {format_duration(made.seconds)} "
+        f"({round(rate.events_per_second):,} events/s, {basis}), {format_size(made.disk_bytes)} of disk."
     )
 
 
-def lag_told(made: RebuildPlan) -> str:
-    """Tell how far the newest generation is behind, and what brings it forward; empty if it is not."""
-    from refold.pipelines.cli.support.output import plural
+def lag_text(made: RebuildPlan) -> str:
+    """Return how far the newest generation is behind, and what catches it up; empty if it is not behind."""
+    from refold.pipelines.cli.support.output import counted
 
     if made.generation is None or made.other_log or not made.behind:
         return ""
     return (
-        f"Generation {made.generation} is {plural(made.behind, 'event')} behind the log; `refold refresh` brings it "
-        "forward without a rebuild."
+        f"Generation {made.generation} is {counted(made.behind, 'event')} behind the log; `refold refresh` catches it "
+        "up without a rebuild."
     )

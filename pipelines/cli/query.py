@@ -1,4 +1,4 @@
-"""``refold query``: read-only SQL on the newest generation, and where in the log its answer stands."""
+"""``refold query``: read-only SQL on the newest generation, with the log position of the answer."""
 
 from __future__ import annotations
 
@@ -23,7 +23,10 @@ if TYPE_CHECKING:
     import duckdb
 
 _CHUNK = 1_000
+"""Rows fetched at a time: few enough that a long answer starts at once and stays out of memory."""
+
 _SCREENFUL = 100
+"""Rows shown on a terminal by default; `--limit` changes it."""
 
 _EXAMPLE = """\
 refold query "SELECT month, net_revenue FROM revenue_by_month ORDER BY month"
@@ -32,7 +35,7 @@ refold query --csv "FROM inventory_status" > inventory.csv"""
 
 @dataclass
 class Answer:
-    """Rows that come as they are read.
+    """A result whose rows are read as they are taken.
 
     Attributes:
         columns: their names, each once.
@@ -45,20 +48,20 @@ class Answer:
 
 @click.command(cls=Command, example=_EXAMPLE)
 @click.argument("sql")
-@click.option("--csv", "as_csv", is_flag=True, help="Answer with CSV.")
+@click.option("--csv", "as_csv", is_flag=True, help="Print CSV.")
 @click.option(
     "--limit",
     type=click.IntRange(min=0),
     metavar="ROWS",
-    help=f"Show at most so many rows; 0 for all. On a terminal {_SCREENFUL} by default, else all.",
+    help=f"Show at most this many rows; 0 for all. By default {_SCREENFUL} on a terminal, otherwise all.",
 )
 @common_options("domain", "read_models")
 @pass_invocation
 def query(call: Invocation, sql: str, as_csv: bool, limit: int | None) -> None:
-    """Answer SQL from the newest generation of the read models.
+    """Run SQL on the newest generation.
 
-    Tables are the domain's read models and views; `SHOW ALL TABLES` lists them. The log position that the answer stands
-    at, and when it was brought there, are told on stderr, or with --json beside the rows: decimals are text there.
+    Tables are the domain's read models and views; `SHOW ALL TABLES` lists them. The log position of the answer, and
+    when it was last updated, are printed to stderr, with --json beside the rows. JSON has decimals as text.
     """
     from refold.pipelines.cli.support import output
     from refold.pipelines.cli.support.published import newest_generation, open_generation, read_last_updated
@@ -68,24 +71,24 @@ def query(call: Invocation, sql: str, as_csv: bool, limit: int | None) -> None:
     generations = call.open_generations()
     newest = newest_generation(generations)
     with open_generation(generations, newest) as connection:
-        told: dict[str, Any] = {"generation": newest.number, "position": newest.position}
-        told["last_updated"] = read_last_updated(connection) or newest.published_at
+        source: dict[str, Any] = {"generation": newest.number, "position": newest.position}
+        source["last_updated"] = read_last_updated(connection) or newest.published_at
         answer = _ask(connection, sql)
         on_screen = not (call.json or as_csv) and sys.stdout.isatty()
         most = (_SCREENFUL if on_screen else 0) if limit is None else limit
         taken = islice(answer.rows, most) if most else answer.rows
         if call.json:
             rows = (dict(zip(answer.columns, row, strict=True)) for row in taken)
-            output.print_json_stream({**told, "columns": answer.columns}, "rows", rows)
+            output.print_json_stream({**source, "columns": answer.columns}, "rows", rows)
         elif as_csv:
             _print_csv(answer.columns, taken)
         else:
             output.print_table(answer.columns, taken)
         if most and next(answer.rows, None) is not None:
-            output.aside(f"The first {most:,} rows; --limit 0 shows all.")
+            output.print_note(f"The first {most:,} rows; --limit 0 shows all.")
         if not call.json:
-            updated = output.moment(told["last_updated"])
-            output.aside(f"position {newest.position:,}, last updated {updated}, generation {newest.number}")
+            updated = output.format_time(source["last_updated"])
+            output.print_note(f"position {newest.position:,}, last updated {updated}, generation {newest.number}")
 
 
 def _ask(connection: duckdb.DuckDBPyConnection, sql: str) -> Answer:
@@ -106,31 +109,27 @@ def _fetch(connection: duckdb.DuckDBPyConnection) -> Iterator[Sequence[Any]]:
 
 @contextmanager
 def _translate_errors() -> Iterator[None]:
-    """Tell a query that cannot be meant from one that fails on its way."""
+    """Translate DuckDB's errors: an invalid query is a usage error, any other a failure."""
     import duckdb
 
     from refold.event_schemas import RefoldError, UsageError
+    from refold.warehouse.engine.sql import first_line
 
     try:
         yield
     except (duckdb.ParserException, duckdb.BinderException, duckdb.CatalogException) as error:
-        raise UsageError(f"The query cannot be meant: {_cause(error)}") from error
+        raise UsageError(f"The query is invalid: {first_line(error)}") from error
     except duckdb.Error as error:
         if "read-only" in str(error):
             raise UsageError(
-                "A published generation never changes: append events to the log and rebuild. DuckDB says: "
-                f"{_cause(error)}"
+                "The query would change a published generation, which is read-only: append events to the log instead. "
+                f"DuckDB reports: {first_line(error)}"
             ) from error
-        raise RefoldError(f"The query failed: {_cause(error)}") from error
-
-
-def _cause(error: Exception) -> str:
-    """Take DuckDB's message without its picture of the query."""
-    return " ".join(str(error).split("\n\nLINE ")[0].split())
+        raise RefoldError(f"The query failed: {first_line(error)}") from error
 
 
 def _unique(names: list[str]) -> list[str]:
-    """Number names that come twice, since a JSON object can hold each once."""
+    """Number repeated names, since the keys of a JSON object are unique."""
     seen: dict[str, int] = {}
     unique = []
     for name in names:

@@ -1,4 +1,4 @@
-"""``refold rebuild``: read models anew from the whole log, published at once."""
+"""``refold rebuild``: builds read models from the whole log, and publishes them together."""
 
 from __future__ import annotations
 
@@ -13,12 +13,8 @@ from refold.pipelines.cli.support.invocation import (
     common_options,
     pass_invocation,
 )
-from refold.pipelines.cli.support.metered import (
-    metered,
-    metrics_option,
-    tell_generation,
-    tell_log,
-)
+from refold.pipelines.cli.support.metrics import measure_generation, measure_log, metered
+from refold.pipelines.cli.support.options import dead_letter_option, metrics_port_option
 
 if TYPE_CHECKING:
     from refold.event_schemas import DisagreementError
@@ -41,30 +37,26 @@ _HERE, _THERE = "rebuilt", "published"
 @click.command(cls=BeamCommand, example=_EXAMPLE)
 @click.argument("names", nargs=-1, metavar="[NAME]...")
 @click.option("--only", multiple=True, metavar="NAME", help="Rebuild this read model; repeatable. The same as NAME.")
-@click.option("--all", "everything", is_flag=True, help="Rebuild all read models, whether they have changed or not.")
-@click.option(
-    "--dead-letter",
-    is_flag=True,
-    help="Keep events that cannot be applied in refold.dead_letters, in place of stopping.",
-)
+@click.option("--all", "everything", is_flag=True, help="Rebuild all read models, changed or not.")
+@dead_letter_option
 @click.option(
     "--verify",
     is_flag=True,
-    help="Publish only if it agrees with what was published, brought to the same position by increments; else exit "
-    "with code 4. Without NAME all are rebuilt.",
+    help="Publish only if the rebuilt rows equal those published, caught up to the same position; otherwise exit with "
+    "code 4. Without NAME all are rebuilt.",
 )
 @click.option(
     "--as-of",
     metavar="POSITION|TIME",
-    help="Build them as they were after this position, or after the last commit recorded by this time; with --to.",
+    help="Build them as they were at this position, or at the last commit recorded by this time; needs --to.",
 )
 @click.option(
     "--to",
     type=click.Path(path_type=Path),
     metavar="PATH",
-    help="The file to build with --as-of; nothing is published.",
+    help="With --as-of: the file to build; nothing is published.",
 )
-@metrics_option
+@metrics_port_option
 @common_options("domain", "log", "read_models", "runner")
 @pass_invocation
 def rebuild(
@@ -78,17 +70,18 @@ def rebuild(
     to: Path | None,
     metrics_port: int | None,
 ) -> None:
-    """Rebuild read models from the log, and publish them as the next generation.
+    """Rebuild read models and publish the next generation.
 
-    By default those that are new or changed, as `refold plan` tells; what is no longer declared is dropped. With NAME
-    only those, with --all all of them. The others are taken from the newest generation and caught up. Readers are
-    served the old generation until the new one is complete. A rebuild that was killed goes on where it was.
+    By default the rebuild covers read models that are new or changed, as `refold plan` shows; with NAME only those,
+    with --all all of them. The others are copied from the newest generation and caught up; those that are no longer
+    declared are dropped. Readers see the old generation until the new one is complete. A rebuild that was killed
+    resumes.
     """
     chosen = tuple(dict.fromkeys((*names, *only)))
     for name in chosen:
         call.domain.read_model(name)
     if chosen and everything:
-        raise click.UsageError("--all and names of read models exclude each other.")
+        raise click.UsageError("--all and NAME exclude each other.")
     if as_of is not None or to is not None:
         _rebuild_as_of(call, chosen, as_of, to, dead_letter=dead_letter, verify=verify)
         return
@@ -107,14 +100,14 @@ def rebuild(
     options = call.beam_options()
 
     from refold.event_schemas import DisagreementError
-    from refold.pipelines.cli.progress import rebuild_bars
+    from refold.pipelines.cli.progress import rebuild_progress
     from refold.pipelines.cli.support import output
     from refold.pipelines.rebuild.rebuild import rebuild as rebuild_read_models
 
     url, domain = call.settings.read_models, call.domain_ref
     try:
-        with metered(metrics_port) as metrics, rebuild_bars() as show:
-            tell_log(metrics, log)
+        with metered(metrics_port) as metrics, rebuild_progress(quiet=call.quiet) as show:
+            measure_log(metrics, log)
 
             def report(progress: RebuildProgress) -> None:
                 show(progress)
@@ -124,9 +117,9 @@ def rebuild(
                 log, domain, url, options, only=chosen, dead_letter=dead_letter, verify=verify, report=report
             )
             metrics.published(rebuilt.generation.number, rebuilt.seconds)
-            tell_generation(metrics, log, call.open_generations(), rebuilt.generation)
+            measure_generation(metrics, log, call.open_generations(), rebuilt.generation)
     except DisagreementError as error:
-        _tell_differences(call, error)
+        _print_differences(call, error)
         raise
     if call.json:
         output.print_json(_document(rebuilt))
@@ -135,62 +128,62 @@ def rebuild(
 
 
 def _say_nothing_to_do(call: Invocation, plan: RebuildPlan) -> None:
-    from refold.pipelines.cli.plan import lag_told
-    from refold.pipelines.cli.support.output import print_json, say
+    from refold.pipelines.cli.plan import lag_text
+    from refold.pipelines.cli.support.output import print_json, print_text
 
     if call.json:
         print_json({"generation": plan.generation, "published": False, "rebuilt": [], "behind": plan.behind})
         return
     if plan.generation is None:
-        say(f"Nothing to rebuild: domain {call.domain.name} declares no read models.")
+        print_text(f"Nothing to rebuild: domain {call.domain.name} declares no read models.")
         return
-    say(
-        f"Nothing to rebuild: generation {plan.generation} has every read model as it is declared. `--all` rebuilds "
-        "them nevertheless."
+    print_text(
+        f"Nothing to rebuild: generation {plan.generation} has every read model as declared. `refold rebuild --all` "
+        "rebuilds them nevertheless."
     )
-    if lag := lag_told(plan):
-        say(lag)
+    if lag := lag_text(plan):
+        print_text(lag)
 
 
 def _republish(call: Invocation, log: EventLog, plan: RebuildPlan, dead_letter: bool) -> None:
-    """Publish what is there anew: views have changed, or read models are no longer declared."""
+    """Publish again without a replay: only views changed, or read models are no longer declared."""
     options = call.beam_options()
 
-    from refold.pipelines.cli.progress import rebuild_bars
-    from refold.pipelines.cli.support.output import print_json, say
+    from refold.pipelines.cli.progress import rebuild_progress
+    from refold.pipelines.cli.support.output import print_json, print_text
     from refold.pipelines.rebuild.publish import republish
 
     url, domain = call.settings.read_models, call.domain_ref
-    with rebuild_bars() as report:
+    with rebuild_progress(quiet=call.quiet) as report:
         generation = republish(log, domain, url, options, dead_letter=dead_letter, report=report)
     changed = [*plan.removed, *(v.name for v in plan.views)]
     if call.json:
-        told = {"generation": generation.number, "position": generation.position, "published": True}
-        print_json({**told, "rebuilt": [], "removed": list(plan.removed), "views": [v.name for v in plan.views]})
+        document = {"generation": generation.number, "position": generation.position, "published": True}
+        print_json({**document, "rebuilt": [], "removed": list(plan.removed), "views": [v.name for v in plan.views]})
         return
-    say(
-        f"Published generation {generation.number} at position {generation.position:,}, with nothing replayed: "
-        f"{', '.join(changed)} changed or went."
+    print_text(
+        f"Published generation {generation.number} at position {generation.position:,} without a replay; changed or "
+        f"dropped: {', '.join(changed)}."
     )
 
 
 def _rebuild_as_of(
     call: Invocation, names: tuple[str, ...], as_of: str | None, to: Path | None, *, dead_letter: bool, verify: bool
 ) -> None:
-    """Build a file of its own, and publish nothing."""
+    """Build a private file, and publish nothing."""
     if as_of is None or to is None:
-        raise click.UsageError("--as-of and --to belong together: what to build, and the file to put it in.")
+        raise click.UsageError("--as-of and --to need each other: what to build, and in which file.")
     if verify:
-        raise click.UsageError("--verify is for what is published; with --as-of nothing is.")
+        raise click.UsageError("--verify needs a publish, and --as-of publishes nothing.")
     log, options, generations = call.open_log(), call.beam_options(), call.open_generations()
 
-    from refold.pipelines.cli.progress import rebuild_bars
+    from refold.pipelines.cli.progress import rebuild_progress
     from refold.pipelines.cli.support import output
     from refold.pipelines.rebuild.as_of import rebuild_as_of, refuse_existing
     from refold.warehouse.event_log.reads.seek import find_place
 
     refuse_existing(to)
-    with rebuild_bars() as report:
+    with rebuild_progress(quiet=call.quiet) as report:
         built = rebuild_as_of(
             log,
             call.domain_ref,
@@ -205,9 +198,9 @@ def _rebuild_as_of(
     if call.json:
         output.print_json(_as_of_document(built))
         return
-    output.say(
+    output.print_text(
         f"Built {built.path} as of position {built.at.position:,}, recorded at "
-        f"{output.moment(built.at.recorded_at)} ({output.duration(built.seconds)}). Nothing was published."
+        f"{output.format_time(built.at.recorded_at)} ({output.format_duration(built.seconds)}). Nothing was published."
     )
     output.print_table(("read model", "rows"), sorted(built.rows.items()))
 
@@ -225,7 +218,7 @@ def _as_of_document(built: AsOf) -> dict[str, Any]:
     }
 
 
-def _tell_differences(call: Invocation, error: DisagreementError) -> None:
+def _print_differences(call: Invocation, error: DisagreementError) -> None:
     from refold.pipelines.cli.support import output
     from refold.pipelines.cli.support.difference_tables import as_documents, print_differences
 
@@ -263,43 +256,45 @@ def _document(rebuilt: Rebuilt) -> dict[str, object]:
 
 
 def print_rebuilt(rebuilt: Rebuilt) -> None:
-    """Tell what a rebuild did."""
+    """Print what a rebuild did."""
     from refold.pipelines.cli.support.output import (
-        aside,
-        duration,
-        plural,
+        counted,
+        format_duration,
+        print_note,
         print_table,
-        say,
+        print_text,
     )
 
     generation = rebuilt.generation
     speed = round(rebuilt.events / rebuilt.seconds)
-    say(
+    print_text(
         f"Published generation {generation.number} at position {generation.position:,}: "
-        f"{plural(rebuilt.events, 'event')} replayed in {duration(rebuilt.seconds)} ({speed:,} a second)."
+        f"{counted(rebuilt.events, 'event')} replayed in {format_duration(rebuilt.seconds)} ({speed:,} a second)."
     )
     if rebuilt.seeded:
-        say(f"Started from an earlier generation: {', '.join(rebuilt.seeded)}.")
+        print_text(f"Started from an earlier generation: {', '.join(rebuilt.seeded)}.")
     if rebuilt.resumed:
-        say(f"An earlier run had left {plural(rebuilt.resumed, 'staged object')}, not made again.")
+        print_text(f"Resumed: {counted(rebuilt.resumed, 'staged object')} of an earlier run used again.")
     print_table(("read model", "rows"), [(name, t.rows) for name, t in sorted(generation.tables.items())])
     if rebuilt.verified:
         _print_verified(rebuilt.verified)
     if rebuilt.dead_letters:
-        aside(
-            f"{plural(rebuilt.dead_letters, 'event')} could not be applied: "
-            "see `refold dead-letters list`, and `refold dead-letters retry` when they can be."
+        print_note(
+            f"{counted(rebuilt.dead_letters, 'event')} could not be applied: "
+            "see `refold dead-letters list`; once the cause is fixed, run `refold dead-letters retry`."
         )
 
 
 def _print_verified(verified: Verified) -> None:
     from refold.pipelines.cli.support.difference_tables import print_differences
-    from refold.pipelines.cli.support.output import say
+    from refold.pipelines.cli.support.output import print_text
 
     if not verified.parent:
-        say("There was nothing to verify it against.")
+        print_text("Not verified: nothing was published before.")
     elif verified.agreed:
-        say(f"Verified against generation {verified.parent}: {', '.join(verified.agreed)} agree in every row.")
+        print_text(
+            f"Verified against generation {verified.parent}: every row of {', '.join(verified.agreed)} is equal."
+        )
     if verified.changed:
-        say(f"Declared otherwise than in generation {verified.parent}, hence not gated:")
+        print_text(f"Not verified, since the declaration changed after generation {verified.parent}:")
         print_differences(verified.changed, here=_HERE, there=_THERE)

@@ -1,4 +1,4 @@
-"""``refold refresh``: plan, rebuild or catch up, publish, reconcile; the one command for a scheduler."""
+"""``refold refresh``: plan, rebuild or catch up, publish, verify; the one command for a scheduler."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from refold.pipelines.cli.support.exit_codes import OBJECTIVE_MISSED
 from refold.pipelines.cli.support.invocation import (
     BeamCommand,
     Invocation,
     common_options,
     pass_invocation,
 )
+from refold.pipelines.cli.support.options import dead_letter_option
 
 if TYPE_CHECKING:
     from refold.pipelines.rebuild.refresh import Refreshed
     from refold.warehouse.read_models.generations.generations import Generation
-
-DIFFERS = 4
 
 _EXAMPLE = """\
 refold refresh
@@ -26,30 +26,26 @@ refold refresh --json -- --direct_num_workers=8"""
 
 
 @click.command(cls=BeamCommand, example=_EXAMPLE)
-@click.option("--verify", is_flag=True, help="Compare with a rebuild in the end; exit with code 4 if any row differs.")
-@click.option(
-    "--dead-letter",
-    is_flag=True,
-    help="Keep events that cannot be applied in refold.dead_letters, in place of stopping.",
-)
+@click.option("--verify", is_flag=True, help="Afterwards compare with a rebuild; exit with code 4 if any row differs.")
+@dead_letter_option
 @common_options("domain", "log", "read_models", "runner")
 @pass_invocation
 def refresh(call: Invocation, verify: bool, dead_letter: bool) -> None:
-    """Bring the read models to their declarations and to the end of the log, for a scheduler to run.
+    """Bring the read models up to date, for a scheduler to run.
 
-    What `refold plan` finds new or changed is rebuilt, the others are caught up, and one generation is published; if
-    there is nothing to do, nothing is. Run twice, or by two schedulers at once, it does no harm; killed, it left the
-    old generation, and the next run goes on where it was. Exits with 0 when the read models are fresh, 4 when --verify
-    finds a difference, and 1 when it failed.
+    Read models that `refold plan` finds new or changed are rebuilt, the others are caught up to the end of the log, and
+    one generation is published; without work to do, none is. It is safe to run twice, or by two schedulers at once. If
+    it is killed, the old generation stays and the next run resumes. Exits with 0 when the read models are current, 4
+    when --verify finds a difference, and 1 when it failed.
     """
     log, options = call.open_log(), call.beam_options()
 
-    from refold.pipelines.cli.progress import rebuild_bars
+    from refold.pipelines.cli.progress import rebuild_progress
     from refold.pipelines.cli.support.output import print_json
     from refold.pipelines.rebuild.refresh import refresh as refresh_read_models
 
     url, domain = call.settings.read_models, call.domain_ref
-    with rebuild_bars() as report:
+    with rebuild_progress(quiet=call.quiet) as report:
         done = refresh_read_models(log, domain, url, options, dead_letter=dead_letter, verify=verify, report=report)
     newest = done.published or call.open_generations().newest()
     if call.json:
@@ -57,7 +53,7 @@ def refresh(call: Invocation, verify: bool, dead_letter: bool) -> None:
     else:
         _print(done, newest)
     if done.reconciliation and done.reconciliation.differences:
-        raise click.exceptions.Exit(DIFFERS)
+        raise click.exceptions.Exit(OBJECTIVE_MISSED)
 
 
 def _document(done: Refreshed, newest: Generation | None) -> dict[str, Any]:
@@ -92,36 +88,34 @@ def _document(done: Refreshed, newest: Generation | None) -> dict[str, Any]:
 def _print(done: Refreshed, newest: Generation | None) -> None:
     from refold.pipelines.cli.support.difference_tables import print_differences
     from refold.pipelines.cli.support.output import (
-        duration,
-        plural,
+        counted,
+        format_duration,
         print_table,
-        say,
+        print_text,
     )
 
     if newest is None:
         return
     if done.published is None:
-        say(f"Nothing to do: generation {newest.number} shows every event, as it is declared.")
+        print_text(f"Nothing to do: generation {newest.number} is current.")
     else:
-        told = []
+        done_parts = []
         if done.rebuilt:
-            told.append(f"rebuilt {', '.join(done.rebuilt)}")
+            done_parts.append(f"rebuilt {', '.join(done.rebuilt)}")
         if done.plan.removed:
-            told.append(f"dropped {', '.join(done.plan.removed)}")
+            done_parts.append(f"dropped {', '.join(done.plan.removed)}")
         if done.caught_up:
-            told.append(f"caught up with {plural(done.caught_up, 'event')}")
-        say(
-            f"Published generation {newest.number} at position {newest.position:,} in {duration(done.seconds)}: "
-            f"{'; '.join(told) or 'views made anew'}."
+            done_parts.append(f"caught up with {counted(done.caught_up, 'event')}")
+        print_text(
+            f"Published generation {newest.number} at position {newest.position:,} in {format_duration(done.seconds)}: "
+            f"{'; '.join(done_parts) or 'updated views'}."
         )
         print_table(("read model", "rows"), [(name, t.rows) for name, t in sorted(newest.tables.items())])
     if done.dead_letters:
-        say(
-            f'{plural(done.dead_letters, "event")} could not be applied: see `refold query "FROM refold.dead_letters"`.'
-        )
+        print_text(f"{counted(done.dead_letters, 'event')} could not be applied: see `refold dead-letters list`.")
     found = done.reconciliation
     if found and found.differences:
-        say(f"A rebuild and generation {found.generation} differ:")
+        print_text(f"A rebuild and generation {found.generation} differ:")
         print_differences(found.differences, here="published", there="rebuilt")
     elif found:
-        say(f"A rebuild of generation {found.generation} agrees in every row of {', '.join(found.tables)}.")
+        print_text(f"A rebuild equals generation {found.generation} in every row of {', '.join(found.tables)}.")

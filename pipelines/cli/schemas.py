@@ -1,4 +1,4 @@
-"""``refold schemas``: the contracts of a domain, and what carries old events to them."""
+"""``refold schemas``: a domain's event contracts and upcasters."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ if TYPE_CHECKING:
 
 @click.group(epilog=as_epilog("refold schemas list"))
 def schemas() -> None:
-    """Look at event contracts and upcasters."""
+    """List, lock, check and try event contracts and upcasters."""
 
 
 @schemas.command(name="list", cls=Command, example="refold schemas list\nrefold schemas list --domain trading --json")
 @common_options("domain")
 @pass_invocation
 def list_schemas(call: Invocation) -> None:
-    """List every event type in every schema version, and what each becomes.
+    """List all schemas and their upcasters.
 
-    The types of fields are told with --json.
+    Each row is an event type in a schema version, and what its upcaster makes of it. --json adds the types of fields.
     """
     from refold.pipelines.cli.support import output
 
@@ -51,7 +51,7 @@ def list_schemas(call: Invocation) -> None:
         )
         for d in described
     ]
-    output.print_table(("event", "becomes", "by upcaster", "fields"), rows, wrap_last=True)
+    output.print_table(("schema", "becomes", "by upcaster", "fields"), rows, wrap_last=True)
 
 
 _FILE = click.option(
@@ -66,15 +66,14 @@ _FILE = click.option(
 
 @schemas.command(name="lock", cls=Command, example="refold schemas lock\nrefold schemas lock --verify")
 @_FILE
-@click.option(
-    "--verify", is_flag=True, help="Write nothing; exit with code 1 if the file is not what would be written."
-)
+@click.option("--verify", is_flag=True, help="Write nothing; exit with code 1 if the file is out of date.")
 @common_options("domain")
 @pass_invocation
 def lock_schemas(call: Invocation, file: Path, verify: bool) -> None:
-    """Write every event type in every schema version to a lock file, which belongs into git.
+    """Write all schemas to a lock file.
 
-    Types, optional fields, and which upcaster leads where: what `refold schemas check` compares later.
+    The file has the types, optional fields and upcasters of every schema. Commit it: `refold schemas check` compares
+    with it later.
     """
     from refold.event_schemas import UsageError
     from refold.event_schemas.lock import lock_of, write_lock
@@ -91,10 +90,10 @@ def lock_schemas(call: Invocation, file: Path, verify: bool) -> None:
     if call.json:
         output.print_json({"file": str(file), "schemas": len(lock.schemas), "changed": not same})
     elif verify and not same:
-        output.say(f"{file} is not up to date: run `refold schemas lock`, and commit it.")
+        output.print_text(f"{file} is out of date: run `refold schemas lock` and commit it.")
     else:
-        said = "is up to date" if same else "was written"
-        output.say(f"{file} {said}: {output.plural(len(lock.schemas), 'schema')} of domain {lock.domain}.")
+        state = "is up to date" if same else "was written"
+        output.print_text(f"{file} {state}: {output.counted(len(lock.schemas), 'schema')} of domain {lock.domain}.")
     if verify and not same:
         raise click.exceptions.Exit(1)
 
@@ -108,23 +107,23 @@ refold schemas check --against v1.4.0 --mode full --json"""
 @click.option(
     "--against",
     metavar="REV|FILE",
-    help="A git revision that has the lock file at the same path, or a lock file; the --file itself by default.",
+    help="A git revision that has the lock file, or a lock file; by default --file itself.",
 )
 @click.option(
     "--mode",
     type=click.Choice(["backward", "forward", "full"]),
     default="backward",
     show_default=True,
-    help="What is demanded: that new code reads old data, that old code can read new data, or both.",
+    help="Required compatibility: new code reads old data, old code reads new data, or both.",
 )
 @_FILE
 @common_options("domain")
 @pass_invocation
 def check_schemas(call: Invocation, against: str | None, mode: str, file: Path) -> None:
-    """Judge how the contracts have changed, with a reason for each field.
+    """Check the compatibility of changed contracts.
 
-    Exits with code 1 if the change is not what --mode demands, or if a stored schema was changed without a new
-    schema_version, lost its upcaster, or an event type vanished with its events.
+    Each change has a verdict and a reason. Exits with code 1 if a change breaks what --mode requires, or if a stored
+    schema changed without a new schema_version, lost its upcaster, or disappeared while its events remain.
     """
     from refold.event_schemas.compatibility import Mode, compare
     from refold.event_schemas.lock import lock_of
@@ -135,8 +134,8 @@ def check_schemas(call: Invocation, against: str | None, mode: str, file: Path) 
     kept = found.meets(Mode(mode))
     if call.json:
         judged = [{"event_type": t.event_type, **_judgement(t)} for t in found.event_types]
-        told = {"against": against or str(file), "mode": mode, "verdict": found.verdict.value}
-        output.print_json({**told, "compatible": kept, "errors": len(found.errors), "event_types": judged})
+        checked = {"against": against or str(file), "mode": mode, "verdict": found.verdict.value}
+        output.print_json({**checked, "compatible": kept, "errors": len(found.errors), "event_types": judged})
     else:
         _print_judgement(found, mode, kept)
     if not kept:
@@ -167,10 +166,10 @@ def _print_judgement(found: Compatibility, mode: str, kept: bool) -> None:
     if rows:
         output.print_table(("event", "before", "now", "verdict", "what", "why"), rows, wrap_last=True)
     same = len(found.event_types) - len(changed)
-    output.say(
-        f"{output.plural(len(changed), 'event type')} changed, {same:,} as before. Verdict: {found.verdict.value}"
-        + (f", {output.plural(len(found.errors), 'error')}" if found.errors else "")
-        + f"; {mode} was demanded: {'kept' if kept else 'broken'}."
+    output.print_text(
+        f"{output.counted(len(changed), 'event type')} changed, {same:,} as before. Verdict: {found.verdict.value}"
+        + (f", {output.counted(len(found.errors), 'error')}" if found.errors else "")
+        + f"; required: {mode} ({'met' if kept else 'not met'})."
     )
 
 
@@ -182,23 +181,23 @@ def _version(number: int | None) -> str:
 @common_options("domain", "log")
 @pass_invocation
 def dry_run(call: Invocation) -> None:
-    """Run every stored event through its upcasters, and write nothing.
+    """Run all stored events through their upcasters.
 
-    Exits with code 1 if some events fail, and tells which and why: run it before new code goes to work on the log.
+    Writes nothing. Exits with code 1 if events fail, and shows which and why. Run it before you deploy new code.
     """
-    from refold.pipelines.cli.progress import bar
+    from refold.pipelines.cli.progress import count_progress
     from refold.pipelines.cli.support import output
     from refold.warehouse.replay.dry_run import dry_run as run_dry
 
     log = call.open_log()
-    with bar("dry run", "steps") as report:
+    with count_progress("dry run", "steps", quiet=call.quiet) as report:
         results = run_dry(log, call.domain, report=report)
-    broken = sum(result.broken for result in results)
+    invalid = sum(result.broken for result in results)
     if call.json:
-        output.print_json({"broken": broken, "schemas": [asdict(result) for result in results]})
+        output.print_json({"broken": invalid, "schemas": [asdict(result) for result in results]})
     else:
         _print_results(results)
-    if broken:
+    if invalid:
         raise click.exceptions.Exit(1)
 
 
@@ -214,13 +213,13 @@ def _print_results(results: list[DryRunResult]) -> None:
         )
         for r in results
     ]
-    output.print_table(("stored event", "becomes", "events", "broken"), rows)
+    output.print_table(("stored schema", "becomes", "events", "invalid"), rows)
     for result in results:
         for reason in result.reasons:
             more = ", …" if reason.events > len(reason.positions) else ""
             at = ", ".join(f"{position:,}" for position in reason.positions)
-            output.say(
-                f"{result.event_type} v{result.schema_version}: {output.plural(reason.events, 'event')} at "
+            output.print_text(
+                f"{result.event_type} v{result.schema_version}: {output.counted(reason.events, 'event')} at "
                 f"{at}{more}: {reason.text}"
             )
 

@@ -14,6 +14,7 @@ from refold.pipelines.cli.support.invocation import (
     common_options,
     pass_invocation,
 )
+from refold.pipelines.cli.support.options import publish_every_option
 from refold.pipelines.serving.settings import ServeSettings
 
 _EXAMPLE = """\
@@ -35,14 +36,7 @@ refold serve --workers 4 --host 0.0.0.0"""
     default=ServeSettings.stream,
     help="Follow the log in this process, as `refold stream` does, and answer from its live database.",
 )
-@click.option(
-    "--publish-every",
-    type=click.FloatRange(min=0),
-    default=ServeSettings.publish_every,
-    show_default=True,
-    metavar="SECONDS",
-    help="With --stream: how often a generation is published, if anything changed.",
-)
+@publish_every_option
 @click.option(
     "--no-commands",
     "commands",
@@ -82,11 +76,12 @@ refold serve --workers 4 --host 0.0.0.0"""
 @common_options("domain", "log", "read_models", "runner")
 @pass_invocation
 def serve(call: Invocation, /, port: int, workers: int, **options: Any) -> None:
-    """Serve commands and read models over HTTP; every response reports its position and lag.
+    """Serve commands and read models over HTTP.
 
-    By default, responses come from the newest published generation, and the server adopts a newer one without dropping
-    a request: any number of processes and machines can serve. With --stream, responses come from the live database of
-    this process, a fraction of a second behind the log. Ctrl-C and SIGTERM stop the server in order.
+    Every response reports its position and lag. By default, responses come from the newest published generation, and
+    the server adopts a newer one without dropping a request: any number of processes and machines can serve. With
+    --stream, responses come from the live database of this process, a fraction of a second behind the log. Ctrl-C and
+    SIGTERM stop the server gracefully.
     """
     if options["stream"] and workers > 1:
         raise click.UsageError("--stream takes one process. Start further servers without it, as replicas.")
@@ -95,10 +90,10 @@ def serve(call: Invocation, /, port: int, workers: int, **options: Any) -> None:
         from refold.pipelines.serving.server import bind, run
     except ModuleNotFoundError as error:
         from refold.event_schemas import UsageError
+        from refold.pipelines.cli.support.extras import install_command
 
         raise UsageError(
-            f"`refold serve` needs the package {error.name}, which is not installed. Install what it needs: "
-            "`pip install fastapi uvicorn httptools uvloop limits`."
+            f"`refold serve` needs the package {error.name}, which is not installed. Run {install_command('serve')}"
         ) from error
     from refold.pipelines.cli.support import output
 
@@ -115,5 +110,5 @@ def serve(call: Invocation, /, port: int, workers: int, **options: Any) -> None:
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     with bind(settings.host, port) as listening:
         address = f"http://{host}:{listening.getsockname()[1]}"
-        begin = partial(output.aside, f"Serving {call.domain.name} at {address}")
+        begin = partial(output.print_note, f"Serving {call.domain.name} at {address}")
         run(settings, listening, workers=workers, begin=begin)

@@ -1,4 +1,4 @@
-"""``refold status``: how far the log is, what is published, and how far that lags behind."""
+"""``refold status``: the end of the log, the newest generation, the live stream, and the lag."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from refold.pipelines.cli.support.durations import DURATION
+from refold.pipelines.cli.support.exit_codes import OBJECTIVE_MISSED
 from refold.pipelines.cli.support.invocation import (
     Command,
     Invocation,
@@ -16,8 +17,6 @@ from refold.pipelines.cli.support.invocation import (
 
 if TYPE_CHECKING:
     from refold.pipelines.cli.support.status_report import StatusReport
-
-OBJECTIVE_MISSED = 4
 
 _EXAMPLE = """\
 refold status
@@ -30,17 +29,23 @@ refold status --watch --interval 1s"""
     "--max-lag",
     type=DURATION,
     metavar="DURATION",
-    help="Exit with code 4 if the read models lag further behind: 5s, 2m, 1h, or a number of seconds.",
+    help="Exit with code 4 if the lag is longer: 5s, 2m, 1h, or a number of seconds.",
 )
 @click.option(
     "--max-idle",
     type=DURATION,
     metavar="DURATION",
-    help="Exit with code 4 if nothing was appended to the log for longer.",
+    help="Exit with code 4 if the last append is longer ago.",
 )
-@click.option("--watch", is_flag=True, help="Look again and again, until Ctrl-C.")
-@click.option("--interval", type=DURATION, default=2.0, metavar="DURATION", help="Time between looks; 2s by default.")
-@click.option("--count", type=click.IntRange(min=1), metavar="N", help="With --watch: end after so many looks.")
+@click.option("--watch", is_flag=True, help="Repeat until Ctrl-C.")
+@click.option(
+    "--interval",
+    type=DURATION,
+    default=2.0,
+    metavar="DURATION",
+    help="With --watch: time between two reads; 2s by default.",
+)
+@click.option("--count", type=click.IntRange(min=1), metavar="N", help="With --watch: end after N reads.")
 @common_options("domain", "log", "read_models")
 @pass_invocation
 def status(
@@ -51,57 +56,57 @@ def status(
     interval: float,
     count: int | None,
 ) -> None:
-    """Show the log's end, the newest generation, the live stream, and the lag between them.
+    """Show how far the read models lag behind the log.
 
-    The lag in seconds is the age of the oldest event that the read models do not show yet, and 0 when they show all.
-    With --watch it is shown anew in place on a terminal, on a further line elsewhere, as a document a line with --json.
+    The lag in seconds is the age of the oldest event that the read models do not show yet; 0 if they show all. With
+    --watch the status is updated in place on a terminal; elsewhere each read is a line, with --json a JSON document.
     """
-    from refold.pipelines.cli.support.status_report import look
+    from refold.pipelines.cli.support.status_report import read_status
 
     if count is not None and not watch:
-        raise click.UsageError("--count is for --watch.")
+        raise click.UsageError("--count needs --watch.")
     if watch:
-        from refold.pipelines.cli.support.watch import watch_standing
+        from refold.pipelines.cli.support.watch import watch_status
 
-        seen = watch_standing(call, interval=interval, count=count)
+        seen = watch_status(call, interval=interval, count=count)
         if seen is None:
             return
     else:
-        seen = look(call)
+        seen = read_status(call)
         _print(call, seen)
     if _missed(seen, max_lag, max_idle):
         raise click.exceptions.Exit(OBJECTIVE_MISSED)
 
 
 def _print(call: Invocation, seen: StatusReport) -> None:
-    from refold.pipelines.cli.support import output
-    from refold.pipelines.cli.support import status_report as standing
+    from refold.pipelines.cli.support import output, status_report
 
     if call.json:
-        output.print_json(standing.document(seen))
+        output.print_json(status_report.document(seen))
     else:
-        for line in standing.lines(seen):
-            output.say(line)
-        if table := standing.rows(seen):
-            output.print_table(standing.COLUMNS, table)
+        for line in status_report.lines(seen):
+            output.print_text(line)
+        if table := status_report.rows(seen):
+            output.print_table(status_report.COLUMNS, table)
     if seen.newest and seen.foreign:
-        output.aside(
-            f"Generation {seen.newest.number} was made from another log than this one, so their positions cannot be "
-            "compared. Give the --log it was made from, or run `refold rebuild`."
+        output.print_note(
+            f"Generation {seen.newest.number} was built from another log, so its position cannot be compared with this "
+            "one's. Give the --log that it was built from, or run `refold rebuild`."
         )
 
 
 def _missed(seen: StatusReport, max_lag: float | None, max_idle: float | None) -> bool:
-    """Tell of every objective that was missed."""
+    """Report every objective that was missed."""
     from refold.pipelines.cli.support import output
 
     late = max_lag is not None and (seen.lag.seconds is None or seen.lag.seconds > max_lag)
     if late:
-        output.aside(f"The lag is beyond --max-lag {_seconds(max_lag)}.")
+        output.print_note(f"The lag is above --max-lag {_seconds(max_lag)}.")
     idle = max_idle is not None and (seen.idle is None or seen.idle > max_idle)
     if idle:
-        since = f"since {output.moment(seen.end.recorded_at)}" if seen.end.recorded_at else "ever"
-        output.aside(f"The log is idle beyond --max-idle {_seconds(max_idle)}: nothing was appended {since}.")
+        at = output.format_time(seen.end.recorded_at)
+        last = f"the last append was at {at}" if at else "nothing was appended yet"
+        output.print_note(f"The log is idle for longer than --max-idle {_seconds(max_idle)}: {last}.")
     return late or idle
 
 

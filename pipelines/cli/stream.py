@@ -1,4 +1,4 @@
-"""``refold stream``: read models follow the log."""
+"""``refold stream``: follows the log and keeps the read models current."""
 
 from __future__ import annotations
 
@@ -15,9 +15,11 @@ from refold.pipelines.cli.support.invocation import (
     common_options,
     pass_invocation,
 )
-from refold.pipelines.cli.support.metered import metered, metrics_option, tell_generation
+from refold.pipelines.cli.support.metrics import measure_generation, metered
+from refold.pipelines.cli.support.options import metrics_port_option, publish_every_option
 
 if TYPE_CHECKING:
+    from refold.pipelines.cli.progress import Display
     from refold.pipelines.metrics import Metrics
     from refold.pipelines.stream.stream import ProgressReport, Streamed
     from refold.warehouse.event_log.log import EventLog
@@ -29,38 +31,35 @@ refold stream --publish-every 60 --json"""
 
 
 @click.command(cls=BeamCommand, example=_EXAMPLE)
-@click.option("--once", is_flag=True, help="Stop when the end of the log is reached.")
-@click.option("--until", type=click.IntRange(min=1), metavar="POSITION", help="Stop when this position is shown.")
+@click.option("--once", is_flag=True, help="Stop at the end of the log.")
 @click.option(
-    "--publish-every",
-    type=click.FloatRange(min=0),
-    default=10.0,
-    show_default=True,
-    metavar="SECONDS",
-    help="How often a generation is published, if anything changed.",
+    "--until", type=click.IntRange(min=1), metavar="POSITION", help="Stop when the read models show this position."
 )
+@publish_every_option
 @click.option(
     "--no-rebuild",
     is_flag=True,
-    help="Catch up by increments, however large the backlog; by default a rebuild comes first when it is cheaper.",
+    help="Never rebuild first; by default a rebuild does if it is faster than increments.",
 )
-@metrics_option
+@metrics_port_option
 @common_options("domain", "log", "read_models", "runner")
 @pass_invocation
 def stream(
     call: Invocation, once: bool, until: int | None, publish_every: float, no_rebuild: bool, metrics_port: int | None
 ) -> None:
-    """Follow the log: apply new events within a fraction of a second, and publish them now and then.
+    """Follow the log and keep the read models current.
 
-    An event that cannot be applied goes to refold.dead_letters, and the rest goes on. Ctrl-C and SIGTERM drain: what is
-    applied is published, then the stream ends. One that was killed goes on where the newest generation stands.
+    New events are applied within a fraction of a second, and published as generations at intervals. An event that
+    cannot be applied goes to refold.dead_letters. Ctrl-C and SIGTERM drain: the stream publishes what it has applied,
+    then ends. After a crash, it resumes from the newest generation.
     """
     log, options = call.open_log(), call.beam_options()
 
+    from refold.pipelines.cli.progress import display
     from refold.pipelines.cli.support import output
     from refold.pipelines.stream.stream import stream as follow
 
-    with metered(metrics_port) as metrics:
+    with metered(metrics_port) as metrics, display(quiet=call.quiet, bars=False) as shown:
         done = follow(
             log,
             call.domain_ref,
@@ -70,73 +69,82 @@ def stream(
             until=until,
             publish_every=publish_every,
             rebuild_if_cheaper=not no_rebuild,
-            stop=_told_to_stop(),
-            report=_Telling(call, log, metrics),
+            stop=_stop_signal(),
+            report=_Reporter(call, log, metrics, shown),
         )
     if call.json:
         output.print_json(_document(done))
     else:
-        batches = f"{done.micro_batches:,} micro-batch{'' if done.micro_batches == 1 else 'es'}"
-        output.say(
-            f"The read models are at position {done.position:,}, generation {done.generation}: applied "
-            f"{output.plural(done.events, 'event')} in {batches}."
+        batches = output.counted(done.micro_batches, "micro-batch", "micro-batches")
+        output.print_text(
+            f"Stopped at position {done.position:,}, generation {done.generation}: applied "
+            f"{output.counted(done.events, 'event')} in {batches}."
         )
     if done.dead_letters:
-        output.aside(
-            f"{output.plural(done.dead_letters, 'event')} could not be applied: see `refold dead-letters list`."
+        output.print_note(
+            f"{output.counted(done.dead_letters, 'event')} could not be applied: see `refold dead-letters list`."
         )
 
 
-def _told_to_stop() -> Callable[[], bool]:
-    """Give a function that says whether Ctrl-C or SIGTERM came; a second one stops at once.
+def _stop_signal() -> Callable[[], bool]:
+    """Return a function that reports whether Ctrl-C or SIGTERM came; a second one stops at once.
 
-    A handler runs in the middle of anything, so it takes no lock: it leaves a note.
+    A signal handler can interrupt any code, so it takes no lock: it only appends to a list.
     """
-    told: list[int] = []
+    received: list[int] = []
 
     def drain(number: int, _frame: object) -> None:
-        told.append(number)
+        received.append(number)
         signal.signal(number, signal.default_int_handler)
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, drain)
-    return lambda: bool(told)
+    return lambda: bool(received)
 
 
-class _Telling:
-    """Tells people on stderr, and whoever scrapes metrics, what happens.
+class _Reporter:
+    """Reports a stream's progress on stderr and in the metrics.
 
     Args:
-        call: of the command.
+        call: the invocation.
         log: the log.
-        metrics: where to tell it.
+        metrics: the metrics to update.
+        shown: shows a line now and then where there is no terminal.
     """
 
-    def __init__(self, call: Invocation, log: EventLog, metrics: Metrics) -> None:
+    def __init__(self, call: Invocation, log: EventLog, metrics: Metrics, shown: Display) -> None:
         self._call = call
         self._log = log
         self._metrics = metrics
+        self._shown = shown
+        shown.enter("stream")
         self._names = [model.name for model in call.domain.read_models]
 
-    def __call__(self, moment: ProgressReport) -> None:
-        """Take what the stream reports."""
+    def __call__(self, progress: ProgressReport) -> None:
+        """Take a report of the stream."""
         from refold.pipelines.cli.support import output
+        from refold.pipelines.cli.support.status_report import lag_text
 
-        if moment.text and not self._call.json:
-            output.aside(moment.text)
-        if moment.what == "micro_batch":
-            self._metrics.micro_batch(moment.events, moment.seconds)
-        elif moment.what == "publish" and moment.seconds:
-            self._metrics.published(moment.generation, moment.seconds)
-            self._tell_dead_letters(moment.generation)
-        elif moment.end and moment.lag:
-            self._metrics.log_moved(moment.end.position, moment.end.recorded_at, moment.end.unsealed)
-            self._metrics.read_models_at(moment.position, moment.lag.events, moment.lag.seconds, self._names)
+        if progress.text and not self._call.json:
+            output.print_note(progress.text)
+        if progress.what == "micro_batch":
+            self._metrics.micro_batch(progress.events, progress.seconds)
+        elif progress.what == "publish" and progress.seconds:
+            self._metrics.published(progress.generation, progress.seconds)
+            self._measure_dead_letters(progress.generation)
+        elif progress.end and progress.lag:
+            self._metrics.log_moved(progress.end.position, progress.end.recorded_at, progress.end.unsealed)
+            self._metrics.read_models_at(progress.position, progress.lag.events, progress.lag.seconds, self._names)
+            self._shown.update(
+                progress.position,
+                progress.end.position,
+                f"position {progress.position:,} of {progress.end.position:,}, lag {lag_text(progress.lag)}",
+            )
 
-    def _tell_dead_letters(self, number: int) -> None:
+    def _measure_dead_letters(self, number: int) -> None:
         if self._metrics.port is not None:
             generations = self._call.open_generations()
-            tell_generation(self._metrics, self._log, generations, generations.get(number))
+            measure_generation(self._metrics, self._log, generations, generations.get(number))
 
 
 def _document(done: Streamed) -> dict[str, object]:

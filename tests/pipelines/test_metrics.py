@@ -16,7 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from refold.event_schemas import UsageError
 from refold.pipelines.beam.runners import beam_options
-from refold.pipelines.cli.support.metered import metered, tell_generation
+from refold.pipelines.cli.support.metrics import measure_generation, metered
 from refold.pipelines.metrics import Metrics, serve_metrics
 from refold.pipelines.rebuild.rebuild import RebuildProgress, rebuild
 from refold.warehouse.event_log import Appender, EventLog, create_log
@@ -163,7 +163,7 @@ def test_the_metrics_of_a_generation(log: EventLog, tmp_path: Path) -> None:
     generation = rebuild(log, broken, url, options, dead_letter=True).generation
     Appender(log, WRITER).append("parcel-2", [Weighed(parcel="b", printed="7")])
     metrics = Metrics()
-    tell_generation(metrics, log, open_generations(url, "letters"), generation)
+    measure_generation(metrics, log, open_generations(url, "letters"), generation)
     value = metrics.registry.get_sample_value
     assert (value("refold_log_position"), value("refold_log_unsealed_events")) == (5, 1)
     assert value("refold_read_model_position", {"read_model": "seen"}) == 4

@@ -59,7 +59,7 @@ def _checked(domain: Domain, event: RecordedEvent) -> dict[str, Any]:
 def _broken(stream_id: str, position: int, reason: str) -> InvalidEventsError:
     return InvalidEventsError(
         f"Stream {stream_id!r} cannot be loaded: the event at position {position} is broken ({reason}). Nothing was "
-        "appended. Look at it with `refold events get`, and mend the upcaster or contract."
+        f"appended. Look at it with `refold events stream {stream_id}`, and fix the upcaster or contract."
     )
 
 

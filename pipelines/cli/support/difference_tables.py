@@ -1,4 +1,4 @@
-"""How commands tell what differs between two databases."""
+"""Differences between two databases, as tables and as JSON."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 def as_documents(differences: Sequence[TableDifference], *, here: str, there: str) -> list[dict[str, Any]]:
-    """Write differences as JSON values.
+    """Return differences as JSON values.
 
     Args:
         differences: of tables.
@@ -35,8 +35,8 @@ def _document(difference: TableDifference, here: str, there: str) -> dict[str, A
 
 
 def print_differences(differences: Sequence[TableDifference], *, here: str, there: str) -> None:
-    """Print differences for people: a table of counts, then the first keys and columns with both values."""
-    from refold.pipelines.cli.support.output import print_table, say
+    """Print a table of counts, then the first keys and columns with both values."""
+    from refold.pipelines.cli.support.output import print_table, print_text
 
     rows = [
         (
@@ -49,10 +49,10 @@ def print_differences(differences: Sequence[TableDifference], *, here: str, ther
         )
         for d in differences
     ]
-    print_table(("table", f"rows {here}", f"rows {there}", f"only {here}", f"only {there}", "other values"), rows)
+    print_table(("table", f"rows {here}", f"rows {there}", f"only {here}", f"only {there}", "changed"), rows)
     for d in differences:
         for column, (a, b) in d.schema.items():
-            say(f"{d.name}: column {column} is {a or 'missing'} ({here}), {b or 'missing'} ({there}).")
+            print_text(f"{d.name}: column {column} is {a or 'missing'} ({here}), {b or 'missing'} ({there}).")
     examples = [(d.name, *line) for d in differences for e in d.examples for line in _lines(e)]
     if examples:
         print_table(("table", "key", "column", here, there), examples, wrap_last=True)
@@ -69,7 +69,7 @@ def _lines(example: RowDifference) -> list[tuple[str, str, str, str]]:
 
 
 def _value(value: Any) -> str:
-    """Write a value so that what differs shows: NULL is not empty, and no digit of a float is cut off."""
+    """Format a value so that differences show: NULL is not empty, and a float keeps all digits."""
     from refold.pipelines.cli.support.output import as_text
 
     if value is None:

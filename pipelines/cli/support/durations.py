@@ -1,4 +1,4 @@
-"""Lengths of time on the command line: ``5s``, ``2m``, ``1h30m``; a plain number is seconds."""
+"""Durations on the command line: ``5s``, ``2m``, ``1h30m``; a plain number is seconds."""
 
 from __future__ import annotations
 
@@ -11,30 +11,30 @@ _PART = r"(\d+(?:\.\d+)?)(ms|s|m|h|d)"
 
 
 def parse_duration(text: str) -> float:
-    """Read a length of time, in seconds.
+    """Parse a duration into seconds.
 
     Raises:
-        ValueError: it is none.
+        ValueError: the text is no duration.
 
     Example:
         >>> parse_duration("1h30m"), parse_duration("2.5"), parse_duration("250ms")
         (5400.0, 2.5, 0.25)
     """
-    told = text.strip().lower()
-    if re.fullmatch(r"\d+(\.\d+)?", told):
-        return float(told)
-    if not re.fullmatch(f"(?:{_PART})+", told):
-        raise ValueError(f"{text!r} is no length of time; write 5s, 2m, 1h30m, or a number of seconds.")
-    return sum(float(number) * _SECONDS[unit] for number, unit in re.findall(_PART, told))
+    lowered = text.strip().lower()
+    if re.fullmatch(r"\d+(\.\d+)?", lowered):
+        return float(lowered)
+    if not re.fullmatch(f"(?:{_PART})+", lowered):
+        raise ValueError(f"{text!r} is no duration; write 5s, 2m, 1h30m, or a number of seconds.")
+    return sum(float(number) * _SECONDS[unit] for number, unit in re.findall(_PART, lowered))
 
 
 class Duration(click.ParamType):  # type: ignore[type-arg]
-    """An option's value that is a length of time; the command gets seconds."""
+    """A duration as an option's value; the command gets seconds."""
 
     name = "duration"
 
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """Read it, or refuse the command line."""
+        """Parse the value, or end with a usage error."""
         if isinstance(value, int | float):
             return float(value)
         try:

@@ -27,7 +27,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 _FLAGS = {
     "json": "Print one JSON document.",
-    "quiet": "Show no progress.",
+    "quiet": "Print no progress; without a terminal that is a line every 30 s.",
     "debug": "Show the traceback of an error, and Beam's warnings.",
 }
 
@@ -38,6 +38,7 @@ class Invocation:
 
     Attributes:
         options: setting to what the command line says.
+        command: the command, as in ``refold events tail``.
         takes: the settings that the command has options for.
         json: whether to print one JSON document.
         quiet: whether to show no progress.
@@ -46,6 +47,7 @@ class Invocation:
     """
 
     options: dict[str, str | None] = field(default_factory=dict)
+    command: str = "refold"
     takes: set[str] = field(default_factory=set)
     json: bool = False
     quiet: bool = False
@@ -165,6 +167,7 @@ def _keep(context: click.Context, option: click.Parameter, value: str | None) ->
     invocation, name = context.ensure_object(Invocation), str(option.name)
     if not isinstance(context.command, click.Group):
         invocation.takes.add(name)
+        invocation.command = context.command_path
     if value is not None:
         invocation.options[name] = value
 

@@ -1,4 +1,4 @@
-"""How commands answer: tables for people, one JSON document for machines."""
+"""Output of commands: tables for people, JSON for programs."""
 
 from __future__ import annotations
 
@@ -19,12 +19,13 @@ from rich.table import Table
 from rich.text import Text
 
 _NO_END = 100_000
-"""Width of what is no terminal: nothing is cut or wrapped there."""
+"""Width of a pipe or file: nothing is truncated or wrapped there."""
 
 _WRAPPED_WIDTH = 20
+"""Narrowest a wrapped column may become; where even this does not fit, rows are printed as records."""
 
 _WIDTHS_FROM = 1_000
-"""In a pipe, so many rows are held to decide the widths of columns."""
+"""In a pipe, the first rows decide the widths of columns; longer values further down only lose the alignment."""
 
 
 @lru_cache(maxsize=2)
@@ -33,51 +34,51 @@ def _console(*, to_stderr: bool, file: Any) -> Console:
 
 
 def stdout() -> Console:
-    """Give the console of the answer."""
+    """Return the console of the answer."""
     return _console(to_stderr=False, file=sys.stdout)
 
 
 def stderr() -> Console:
-    """Give the console of what is said beside the answer."""
+    """Return the console of everything beside the answer."""
     return _console(to_stderr=True, file=sys.stderr)
 
 
-def say(text: str = "") -> None:
+def print_text(text: str = "") -> None:
     """Print a paragraph of an answer."""
     stdout().print(Text(text))
 
 
-def say_line(text: str) -> None:
-    """Print one line of an answer, cut off at the edge of a terminal, and let it be seen at once."""
+def print_line(text: str) -> None:
+    """Print one line of an answer, truncated to the terminal, and flush it."""
     stdout().print(Text(text), no_wrap=True, overflow="ellipsis")
     sys.stdout.flush()
 
 
-def aside(text: str) -> None:
-    """Print a paragraph beside the answer, on stderr."""
+def print_note(text: str) -> None:
+    """Print a paragraph on stderr, beside the answer."""
     stderr().print(Text(text, style="dim"))
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, wrap_last: bool = False) -> None:
-    """Print rows under their columns; in a pipe nothing is cut, and rows pass through as they come.
+    """Print rows under their columns; in a pipe nothing is truncated, and rows pass through as they come.
 
     Args:
         columns: their names.
         rows: any number of them.
-        wrap_last: whether the last column may be wrapped on a terminal that is too narrow for it. Where that does not
-            help, each row becomes a record of lines.
+        wrap_last: whether the last column may wrap on a narrow terminal. Where that does not help, each row becomes a
+            record of lines.
     """
     if not sys.stdout.isatty():
         _print_plain(columns, iter(rows))
         return
-    whole = list(rows)
-    table = make_table(columns, whole, wrap_last=wrap_last)
+    kept = list(rows)
+    table = make_table(columns, kept, wrap_last=wrap_last)
     console = stdout()
     needed = Measurement.get(console, console.options.update(width=_NO_END), table).minimum
     if needed <= console.width:
         console.print(table)
     else:
-        _print_records(columns, whole)
+        _print_records(columns, kept)
 
 
 def make_table(columns: Sequence[str], rows: Sequence[Sequence[Any]], *, wrap_last: bool = False) -> Table:
@@ -98,7 +99,7 @@ def _print_records(columns: Sequence[str], rows: list[Sequence[Any]]) -> None:
     for number, row in enumerate(rows, 1):
         stdout().print(Text(f"row {number}", style="bold"))
         for name, value in zip(columns, row, strict=True):
-            say_line(f"  {name:<{width}}  {as_text(value)}")
+            print_line(f"  {name:<{width}}  {as_text(value)}")
 
 
 def _print_plain(columns: Sequence[str], rows: Iterator[Sequence[Any]]) -> None:
@@ -114,7 +115,7 @@ def print_json(document: Any) -> None:
 
 
 def print_json_stream(head: Mapping[str, Any], name: str, rows: Iterable[Any]) -> None:
-    """Print one JSON object whose last value is a list that may be long, without holding it.
+    """Print one JSON object whose last value is a long list, without holding the list in memory.
 
     Args:
         head: keys before the list.
@@ -131,7 +132,7 @@ def print_json_stream(head: Mapping[str, Any], name: str, rows: Iterable[Any]) -
 
 
 def to_json(document: Any) -> bytes:
-    """Write JSON; decimals as text, as payloads in the log have them, and times as RFC 3339 in UTC.
+    """Serialize as JSON; decimals are text, as in payloads of the log, and times RFC 3339 in UTC.
 
     Example:
         >>> to_json({"amount": Decimal("2.50")})
@@ -141,17 +142,17 @@ def to_json(document: Any) -> bytes:
     try:
         return orjson.dumps(document, default=_plain, option=options)
     except TypeError:
-        return orjson.dumps(_whole(document), default=_plain, option=options)
+        return orjson.dumps(_without_big_integers(document), default=_plain, option=options)
 
 
-def _whole(value: Any) -> Any:
-    """Make text of integers beyond 64 bits, which orjson refuses."""
+def _without_big_integers(value: Any) -> Any:
+    """Replace integers beyond 64 bits, which orjson refuses, by text."""
     if isinstance(value, int) and not -(2**63) <= value < 2**64:
         return str(value)
     if isinstance(value, Mapping):
-        return {key: _whole(v) for key, v in value.items()}
+        return {key: _without_big_integers(v) for key, v in value.items()}
     if isinstance(value, list | tuple):
-        return [_whole(v) for v in value]
+        return [_without_big_integers(v) for v in value]
     return value
 
 
@@ -166,7 +167,7 @@ def _plain(value: Any) -> Any:
 
 
 def as_text(value: Any) -> str:
-    """Write a value for people.
+    """Format a value for people.
 
     Example:
         >>> as_text(1234567), as_text(None), as_text(Decimal("1234.50"))
@@ -181,27 +182,27 @@ def as_text(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:,.6g}"
     if isinstance(value, datetime):
-        return moment(value)
+        return format_time(value)
     if isinstance(value, dict | list | tuple):
         return to_json(value).decode()
     return str(value)
 
 
-def plural(number: int, noun: str) -> str:
-    """Write a number of things.
+def counted(number: int, noun: str, plural_noun: str = "") -> str:
+    """Format a number of things.
 
     Example:
-        >>> plural(1, "event"), plural(2500, "event")
-        ('1 event', '2,500 events')
+        >>> counted(1, "event"), counted(2500, "event"), counted(2, "batch", "batches")
+        ('1 event', '2,500 events', '2 batches')
     """
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+    return f"{number:,} {noun if number == 1 else plural_noun or f'{noun}s'}"
 
 
-def moment(at: datetime | str) -> str:
-    """Write a time to the second, in UTC; empty for the empty text.
+def format_time(at: datetime | str) -> str:
+    """Format a time to the second, in UTC; empty for the empty text.
 
     Example:
-        >>> moment("2025-03-01T12:00:00.123456+01:00")
+        >>> format_time("2025-03-01T12:00:00.123456+01:00")
         '2025-03-01 11:00:00Z'
     """
     if isinstance(at, str):
@@ -213,27 +214,27 @@ def moment(at: datetime | str) -> str:
     return at.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%SZ")
 
 
-def duration(seconds: float) -> str:
-    """Write a length of time.
+def format_duration(seconds: float) -> str:
+    """Format a duration.
 
     Example:
-        >>> duration(0.42), duration(75), duration(90061)
+        >>> format_duration(0.42), format_duration(75), format_duration(90061)
         ('0.4 s', '1 min 15 s', '1 d 1 h')
     """
     if seconds < 60:
         return f"{seconds:.1f} s"
-    whole = int(seconds)
+    full = int(seconds)
     for name, size, part_name, part in (("d", 86400, "h", 3600), ("h", 3600, "min", 60), ("min", 60, "s", 1)):
-        if whole >= size:
-            return f"{whole // size} {name} {whole % size // part} {part_name}"
-    return f"{whole} s"
+        if full >= size:
+            return f"{full // size} {name} {full % size // part} {part_name}"
+    return f"{full} s"
 
 
-def size(count: int) -> str:
-    """Write a number of bytes.
+def format_size(count: int) -> str:
+    """Format a number of bytes.
 
     Example:
-        >>> size(812), size(3_682_304)
+        >>> format_size(812), format_size(3_682_304)
         ('812 B', '3.5 MiB')
     """
     amount = float(count)

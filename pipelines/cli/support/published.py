@@ -1,4 +1,4 @@
-"""What is published: the newest generation, opened for reading, and when it was brought to where it stands."""
+"""The newest generation, opened for reading, and what its file holds beside the tables."""
 
 from __future__ import annotations
 
@@ -43,18 +43,18 @@ def open_generation(generations: Generations, generation: Generation) -> Iterato
 
 
 def read_last_updated(connection: duckdb.DuckDBPyConnection) -> str | None:
-    """Read when a generation's tables were brought to its position, RFC 3339 in UTC."""
+    """Read when a generation's tables reached its position, RFC 3339 in UTC."""
     rows = connection.execute("SELECT last_updated FROM refold.checkpoint").fetchall()
     return rows[0][0].isoformat() if rows and rows[0][0] else None
 
 
 @dataclass(frozen=True, slots=True)
-class Inside:
-    """What only the file of a generation tells.
+class FileStatus:
+    """What only the file of a generation records.
 
     Attributes:
-        last_updated: when its tables were brought to its position, RFC 3339.
-        undecided: how many dead letters are open; None if the file is remote, and so was not looked into.
+        last_updated: when its tables reached its position, RFC 3339.
+        undecided: how many dead letters are open; None if the file is remote and so was not read.
         discarded: how many dead letters are discarded; None likewise.
     """
 
@@ -63,17 +63,16 @@ class Inside:
     discarded: int | None = None
 
 
-def look_inside(generations: Generations, generation: Generation) -> Inside:
-    """Look into a generation's file.
+def read_file_status(generations: Generations, generation: Generation) -> FileStatus:
+    """Read what a generation's file records.
 
-    A remote file would have to be fetched for that: there the tables were updated when the generation was published,
-    just after.
+    A remote file would have to be fetched: there the time of the publish, which follows the update at once, stands in.
     """
     if not generations.store.is_local:
-        return Inside(generation.published_at)
+        return FileStatus(generation.published_at)
     from refold.warehouse.read_models.dead_letters.dead_letters import count_dead_letters
 
     with open_generation(generations, generation) as connection:
         counts = count_dead_letters(connection).values()
         updated = read_last_updated(connection) or generation.published_at
-        return Inside(updated, sum(n for n, _ in counts), sum(n for _, n in counts))
+        return FileStatus(updated, sum(n for n, _ in counts), sum(n for _, n in counts))

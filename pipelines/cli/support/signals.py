@@ -1,7 +1,7 @@
-"""Stopping: Ctrl-C and SIGTERM unwind what runs, so that nothing half-done stays; but not for ever.
+"""Ctrl-C and SIGTERM: the command unwinds, so that nothing half-done stays, but not for ever.
 
-Beam's local runner may wait without end for worker processes, which in turn outlive it for minutes. So what cannot
-unwind within some seconds, or is told to stop a second time, is ended together with every process it started.
+Beam's local runner may wait without end for worker processes, which in turn outlive it for minutes. A command that has
+not unwound after some seconds, or gets a second signal, is killed together with every process it started.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from collections import defaultdict
 from contextlib import suppress
 from typing import NoReturn
 
-STOPPED = 130
-"""Exit code after Ctrl-C, as shells give it."""
+from refold.pipelines.cli.support.exit_codes import STOPPED
 
 _GRACE_SECONDS = 5.0
+"""Time to unwind: enough to cancel DuckDB queries and delete scratch files, short enough for a waiting user."""
 
 
 def unwind_when_stopped() -> None:
-    """From now on let SIGTERM do what Ctrl-C does: raise KeyboardInterrupt, with some seconds for what follows."""
+    """Make SIGTERM do what Ctrl-C does: raise KeyboardInterrupt, and kill the process if it has not unwound in time."""
     signal.signal(signal.SIGTERM, _interrupt)
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, _interrupt)
@@ -37,22 +37,22 @@ def _interrupt(*_: object) -> None:
 
 
 def _end(*_: object) -> NoReturn:
-    say_stopped()
+    report_stopped()
     end_at_once()
 
 
-def say_stopped() -> None:
-    """Tell the user."""
+def report_stopped() -> None:
+    """Report on stderr that the command was stopped."""
     print("Stopped.", file=sys.stderr, flush=True)
 
 
 def is_interrupt(error: Exception) -> bool:
-    """Tell whether an error is Ctrl-C as DuckDB passes it on."""
+    """Check whether an error is Ctrl-C as DuckDB reports it."""
     return isinstance(error, RuntimeError) and "Query interrupted" in str(error)
 
 
 def end_at_once() -> NoReturn:
-    """End this process and all that it started, without waiting for threads that are deep inside DuckDB or Beam."""
+    """Kill this process and all that it started, without waiting for threads that are inside DuckDB or Beam."""
     with suppress(OSError, ValueError):
         for process in _descendants(os.getpid()):
             with suppress(OSError):
@@ -64,7 +64,7 @@ def end_at_once() -> NoReturn:
 
 
 def _descendants(process: int) -> list[int]:
-    """Name the processes below one, itself left out."""
+    """List the descendants of a process."""
     import subprocess
 
     listing = subprocess.run(["ps", "-eo", "pid=,ppid="], capture_output=True, text=True, check=False)

@@ -1,4 +1,4 @@
-"""Where everything stands: what ``refold status`` found in one look, as lines, as a table and as JSON."""
+"""The status of log, stream and read models, as ``refold status`` prints it: lines, a table, or JSON."""
 
 from __future__ import annotations
 
@@ -7,43 +7,43 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from refold.pipelines.cli.support.output import (
-    duration,
-    moment,
-    plural,
-    size,
+    counted,
+    format_duration,
+    format_size,
+    format_time,
 )
 
 if TYPE_CHECKING:
     from refold.pipelines.cli.support.invocation import Invocation
-    from refold.pipelines.cli.support.published import Inside
+    from refold.pipelines.cli.support.published import FileStatus
     from refold.warehouse.read_models.generations.generations import Generation
     from refold.warehouse.read_models.lag import Lag, LogEnd
     from refold.warehouse.read_models.live.heartbeat import Heartbeat
 
 SILENT_SECONDS = 5.0
-"""A stream that has said nothing for so long, though it speaks about once a second, is told to be silent."""
+"""A stream writes its heartbeat about once a second; after five without one it hangs or is dead."""
 
 COLUMNS = ("read model", "rows", "position", "lag", "last updated")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StatusReport:
-    """What one look found.
+    """The status at one moment.
 
     Attributes:
         domain: the domain's name.
-        log_url: the log, as the settings have it.
+        log_url: the log, as in the settings.
         end: the end of the log.
         idle: seconds since the last commit; None for an empty log.
         newest: the newest generation.
-        foreign: whether that was made from another log, so that positions cannot be compared.
+        foreign: whether it was made from another log, so that positions cannot be compared.
         lag: how far the generation, and so each of its read models, is behind.
-        inside: what the generation's file tells.
-        unbuilt: names of read models that the domain has and the generation has not.
-        unbuilt_lag: how far those are behind: by the whole log.
-        stream: what the live stream said last.
+        file: what the generation's file records.
+        unbuilt: names of read models that the domain declares and the generation lacks.
+        unbuilt_lag: how far those are behind: the whole log.
+        stream: the live stream's last heartbeat.
         stream_lag: how far the stream itself is behind.
-        silent: seconds since the stream said it.
+        silent: seconds since that heartbeat.
     """
 
     domain: str
@@ -53,7 +53,7 @@ class StatusReport:
     newest: Generation | None
     foreign: bool
     lag: Lag
-    inside: Inside | None
+    file: FileStatus | None
     unbuilt: tuple[str, ...]
     unbuilt_lag: Lag
     stream: Heartbeat | None
@@ -61,9 +61,9 @@ class StatusReport:
     silent: float | None
 
 
-def look(call: Invocation) -> StatusReport:
-    """Look at the log, at what is published, and at what the live stream says."""
-    from refold.pipelines.cli.support.published import look_inside
+def read_status(call: Invocation) -> StatusReport:
+    """Read the status of the log, the newest generation and the live stream."""
+    from refold.pipelines.cli.support.published import read_file_status
     from refold.warehouse.read_models.database import Checkpoint
     from refold.warehouse.read_models.lag import (
         NEVER_BUILT,
@@ -76,7 +76,7 @@ def look(call: Invocation) -> StatusReport:
     from refold.warehouse.read_models.live.heartbeat import read_heartbeat
 
     log, generations = call.open_log(), call.open_generations()
-    # The readers first: the log never ends before what was made from it.
+    # The log last, so that it never ends before what was made from it.
     newest, stream = generations.newest(), read_heartbeat(generations.store)
     end = find_end(log)
     foreign = newest is not None and newest.log_id != log.log_id
@@ -90,7 +90,7 @@ def look(call: Invocation) -> StatusReport:
         newest=newest,
         foreign=foreign,
         lag=Lag(end.position, None) if foreign else lag_of(log, end, checkpoint_of(newest)),
-        inside=look_inside(generations, newest) if newest else None,
+        file=read_file_status(generations, newest) if newest else None,
         unbuilt=tuple(n for n in names if newest is None or n not in newest.tables),
         unbuilt_lag=lag_of(log, end, NEVER_BUILT),
         stream=stream,
@@ -100,26 +100,26 @@ def look(call: Invocation) -> StatusReport:
 
 
 def lines(seen: StatusReport) -> Iterator[str]:
-    """Tell it to people, above the table of read models."""
+    """Yield the lines above the table of read models."""
     end, newest = seen.end, seen.newest
     yield f"Log         {seen.log_url} (domain {seen.domain})"
     if not end.position:
-        yield "            holds no events yet"
+        yield "            no events yet"
     else:
-        recorded = moment(end.recorded_at)
+        recorded = format_time(end.recorded_at)
         yield f"            position {end.position:,}, recorded at {recorded}; {end.unsealed:,} not sealed yet"
     if seen.stream is not None:
         yield f"Stream      {_stream(seen)}"
     if newest is None:
-        yield "Read models nothing published yet; `refold rebuild` builds and publishes them"
+        yield "Read models nothing is published yet; `refold rebuild` builds and publishes them"
         return
-    published = f"at position {newest.position:,}, published at {moment(newest.published_at)}"
-    yield f"Generation  {newest.number} {published}, {size(newest.bytes)}"
+    published = f"at position {newest.position:,}, published at {format_time(newest.published_at)}"
+    yield f"Generation  {newest.number} {published}, {format_size(newest.bytes)}"
     behind = lag_text(seen.lag)
-    yield f"Lag         {behind if seen.lag.events else 'none: the read models show every event'}"
-    if seen.inside and (seen.inside.undecided or seen.inside.discarded):
+    yield f"Lag         {behind if seen.lag.events else 'none, every event is applied'}"
+    if seen.file and (seen.file.undecided or seen.file.discarded):
         yield (
-            f"Dead letters {seen.inside.undecided:,} open, {seen.inside.discarded:,} discarded; "
+            f"Dead letters {seen.file.undecided:,} open, {seen.file.discarded:,} discarded; "
             "see `refold dead-letters list`"
         )
 
@@ -131,12 +131,12 @@ def _stream(seen: StatusReport) -> str:
     where = f"process {stream.pid} on {stream.host}"
     at = f"position {stream.position:,}, lag {lag_text(seen.stream_lag)}"
     if seen.silent > SILENT_SECONDS:
-        return f"no word for {seen.silent:.0f} s from {where}, which hangs or was killed; it was at {at}"
-    return f"{at}; {plural(stream.events, 'event')}, {stream.events_per_second:,.0f} a second ({where})"
+        return f"no heartbeat for {seen.silent:.0f} s from {where}, which hangs or was killed; it was at {at}"
+    return f"{at}; {counted(stream.events, 'event')}, {stream.events_per_second:,.0f} a second ({where})"
 
 
 def lag_text(lag: Lag) -> str:
-    """Write a lag.
+    """Format a lag.
 
     Example:
         >>> from refold.warehouse.read_models.lag import Lag
@@ -145,34 +145,34 @@ def lag_text(lag: Lag) -> str:
     """
     if not lag.events:
         return "none"
-    return plural(lag.events, "event") + ("" if lag.seconds is None else f", {duration(lag.seconds)}")
+    return counted(lag.events, "event") + ("" if lag.seconds is None else f", {format_duration(lag.seconds)}")
 
 
 def rows(seen: StatusReport) -> list[tuple[Any, ...]]:
-    """Give the table of read models: those that are published, and those that were never built."""
+    """Return the rows of the table of read models, published or not built yet."""
     newest = seen.newest
     if newest is None:
         return []
-    updated, behind = moment(seen.inside.last_updated if seen.inside else ""), lag_text(seen.lag)
+    updated, behind = format_time(seen.file.last_updated if seen.file else ""), lag_text(seen.lag)
     built = [(name, table.rows, newest.position, behind, updated) for name, table in sorted(newest.tables.items())]
     return [*built, *((name, None, None, "not built yet", "") for name in seen.unbuilt)]
 
 
 def line(seen: StatusReport) -> str:
-    """Tell the least of it, for a line that is followed by the next look's."""
+    """Return the status in one line, for output that scrolls."""
     newest, stream = seen.newest, seen.stream
-    told = [f"log {seen.end.position:,}"]
+    parts = [f"log {seen.end.position:,}"]
     if stream is not None and seen.silent is not None:
-        silent = f", no word for {seen.silent:.0f} s" if seen.silent > SILENT_SECONDS else ""
-        told.append(f"stream {stream.position:,}{silent}")
-    told.append(f"generation {newest.number} at {newest.position:,}" if newest else "nothing published")
-    return "  ".join([*told, f"lag {lag_text(seen.lag)}"])
+        silent = f", no heartbeat for {seen.silent:.0f} s" if seen.silent > SILENT_SECONDS else ""
+        parts.append(f"stream {stream.position:,}{silent}")
+    parts.append(f"generation {newest.number} at {newest.position:,}" if newest else "nothing published")
+    return "  ".join([*parts, f"lag {lag_text(seen.lag)}"])
 
 
 def document(seen: StatusReport) -> dict[str, Any]:
-    """Tell it to machines."""
-    newest, inside, end = seen.newest, seen.inside, seen.end
-    updated = inside.last_updated if inside else None
+    """Return the status as JSON values."""
+    newest, file, end = seen.newest, seen.file, seen.end
+    updated = file.last_updated if file else None
     generation = newest and {
         "number": newest.number,
         "position": newest.position,
@@ -186,7 +186,7 @@ def document(seen: StatusReport) -> dict[str, Any]:
         "silent_seconds": seen.silent,
         "silent": (seen.silent or 0.0) > SILENT_SECONDS,
     }
-    letters = inside and inside.undecided is not None and {"open": inside.undecided, "discarded": inside.discarded}
+    letters = file and file.undecided is not None and {"open": file.undecided, "discarded": file.discarded}
     return {
         "domain": seen.domain,
         "log": {

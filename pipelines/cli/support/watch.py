@@ -1,4 +1,4 @@
-"""Watching: ``refold status`` again and again, in place on a terminal, line after line elsewhere."""
+"""``refold status --watch``: the status again and again, in place on a terminal, line after line elsewhere."""
 
 from __future__ import annotations
 
@@ -12,33 +12,32 @@ from rich.console import Group
 from rich.live import Live
 from rich.text import Text
 
-from refold.pipelines.cli.support import output
-from refold.pipelines.cli.support import status_report as standing
+from refold.pipelines.cli.support import output, status_report
 from refold.pipelines.cli.support.invocation import Invocation
 from refold.pipelines.cli.support.signals import is_interrupt
-from refold.pipelines.cli.support.status_report import StatusReport, look
+from refold.pipelines.cli.support.status_report import StatusReport, read_status
 
 
-def watch_standing(call: Invocation, *, interval: float, count: int | None) -> StatusReport | None:
-    """Show one look after another.
+def watch_status(call: Invocation, *, interval: float, count: int | None) -> StatusReport | None:
+    """Show the status at intervals.
 
     Args:
         call: the invocation.
-        interval: seconds from one look to the next.
-        count: how many looks; without end by default.
+        interval: seconds between two reads.
+        count: how many reads; without end if None.
 
     Returns:
-        The last look, or None if Ctrl-C ended it.
+        The last status, or None if Ctrl-C ended it.
     """
     try:
         with _shown(call) as show:
             for number in itertools.count(1):
-                seen = look(call)
+                seen = read_status(call)
                 show(seen)
                 if number == count:
                     return seen
                 time.sleep(interval)
-    except KeyboardInterrupt:  # how one stops watching
+    except KeyboardInterrupt:  # the way to end it
         return None
     except RuntimeError as error:
         if not is_interrupt(error):
@@ -48,22 +47,22 @@ def watch_standing(call: Invocation, *, interval: float, count: int | None) -> S
 
 @contextmanager
 def _shown(call: Invocation) -> Iterator[Callable[[StatusReport], None]]:
-    """Give what shows a look."""
+    """Yield a function that shows a status."""
     if call.json:
         yield _print_document
     elif not sys.stdout.isatty():
-        yield lambda seen: output.say_line(standing.line(seen))
+        yield lambda seen: output.print_line(status_report.line(seen))
     else:
         with Live(console=output.stdout(), auto_refresh=False) as live:
             yield lambda seen: live.update(_page(seen), refresh=True)
 
 
 def _print_document(seen: StatusReport) -> None:
-    output.print_json(standing.document(seen))
+    output.print_json(status_report.document(seen))
     sys.stdout.flush()
 
 
 def _page(seen: StatusReport) -> Group:
-    told = [Text(line) for line in standing.lines(seen)]
-    table = standing.rows(seen)
-    return Group(*told, output.make_table(standing.COLUMNS, table)) if table else Group(*told)
+    lines = [Text(line) for line in status_report.lines(seen)]
+    table = status_report.rows(seen)
+    return Group(*lines, output.make_table(status_report.COLUMNS, table)) if table else Group(*lines)

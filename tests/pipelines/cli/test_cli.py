@@ -16,12 +16,14 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
 import click
 import duckdb
+import pyarrow as pa
 import pytest
 from click.testing import CliRunner
 from rich.console import Console
@@ -31,9 +33,9 @@ from refold.event_schemas.orders import StockReceived
 from refold.pipelines.beam.parsed_options import parse_options
 from refold.pipelines.cli.main import cli
 from refold.pipelines.cli.progress import (
-    bar,
-    ingest_bars,
-    rebuild_bars,
+    count_progress,
+    import_progress,
+    rebuild_progress,
     replay_text,
 )
 from refold.pipelines.cli.support.invocation import Invocation
@@ -125,7 +127,7 @@ def test_the_commands_are_those_of_the_design() -> None:
         "serve",
         *("events tail", "events stream", "events trace", "events stats", "events verify"),
         *("schemas list", "schemas lock", "schemas check", "schemas dry-run"),
-        *("generations list", "generations diff", "generations rollback", "generations gc"),
+        *("generations list", "generations show", "generations diff", "generations rollback", "generations gc"),
         *("dead-letters list", "dead-letters show", "dead-letters retry", "dead-letters discard"),
     }
 
@@ -222,16 +224,39 @@ def test_debug_shows_where_it_happened(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("error", "code", "told"),
+    ("error", "code", "message"),
     [
         (ConcurrencyError("order-1", expected_version=1, actual_version=2), 3, "Load the stream again"),
-        (UsageError("Not meant\n   like this."), 2, "Error: Not meant like this."),
-        (ValueError("odd"), 1, "Error: Unexpected ValueError: odd. Run the command again with --debug"),
+        (UsageError("Not valid\n   like this."), 2, "Error: Not valid like this."),
+        (
+            ValueError("odd"),
+            1,
+            "Error: `refold status` failed with an unexpected ValueError: odd. Run it again with --debug",
+        ),
+        (ValueError(), 1, "`refold status` failed with an unexpected ValueError. Run it"),
+        (OSError(28, "No space left on device", "/srv/x"), 1, "failed: No space left on device: /srv/x. Run it again"),
+        (PermissionError(), 1, "failed: PermissionError. Run it again"),
+        (
+            duckdb.IOException("IO Error: no disk\n\nLINE 1: FROM x\n     ^"),
+            1,
+            "failed in DuckDB: IO Error: no disk. Run",
+        ),
+        (duckdb.Error(), 1, "failed in DuckDB: Error. Run"),
+        (
+            pa.ArrowInvalid("Parquet magic bytes\nnot found."),
+            1,
+            "on Arrow or Parquet data: Parquet magic bytes not found. Run",
+        ),
+        (
+            RuntimeError("Traceback (most recent call last):\n  x\nKeyError: 'a'\n    ^^^\n"),
+            1,
+            "RuntimeError: KeyError: 'a'. Run",
+        ),
         (KeyboardInterrupt(), 130, "Stopped."),
     ],
 )
 def test_exit_codes(
-    error: BaseException, code: int, told: str, call: Call, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    error: BaseException, code: int, message: str, call: Call, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """As the error tree says; 1 for what nobody foresaw, 130 for Ctrl-C."""
 
@@ -240,7 +265,8 @@ def test_exit_codes(
 
     monkeypatch.setattr(Invocation, "open_log", fail)
     result = call("status", folder=tmp_path, code=code)
-    assert told in result.stderr
+    assert message in result.stderr
+    assert len(result.stderr.splitlines()) == 1
     assert "Traceback" not in result.stderr
 
 
@@ -325,7 +351,7 @@ def test_status_before_anything_is_published(call: Call, shop: Path) -> None:
     assert document["generation"] is None
     assert document["lag"]["events"] == document["log"]["position"]
     assert document["lag"]["seconds"] > 0
-    assert "nothing published yet" in call("status", "--read-models", "elsewhere", folder=shop).stdout
+    assert "nothing is published yet" in call("status", "--read-models", "elsewhere", folder=shop).stdout
 
 
 def test_the_lag_is_the_age_of_the_oldest_event_that_is_not_shown(shop: Path) -> None:
@@ -362,7 +388,7 @@ def test_a_lag_beyond_the_objective_has_an_exit_code(call: Call, shop: Path) -> 
     call("status", "--max-lag", "0", folder=shop)
     append(shop, RECEIVED)
     call("status", "--max-lag", "3600", folder=shop)
-    assert "beyond --max-lag" in call("status", "--max-lag", "0", "--json", folder=shop, code=4).stderr
+    assert "above --max-lag" in call("status", "--max-lag", "0", "--json", folder=shop, code=4).stderr
 
 
 def test_read_models_of_another_log_are_not_compared(call: Call, shop: Path) -> None:
@@ -559,13 +585,20 @@ def test_dry_run_counts_what_upcasters_make_of_the_log(call: Call, shop: Path) -
     assert "CityChanged is missing" in call("schemas", "dry-run", folder=shop, code=1).stdout
 
 
-def test_generations_list(call: Call, made: Path, tmp_path: Path) -> None:
-    """Number, position, time, size, rows; and none is no error."""
+def test_generations_list_and_show(call: Call, made: Path, tmp_path: Path) -> None:
+    """A row a generation, with all rows together; each read model's rows by themselves; and none is no error."""
     [generation] = answer(call("generations", "list", "--json", folder=made))["generations"]
     assert generation["number"] == 1
     assert generation["bytes"] > 0
     assert generation["tables"].keys() == {m.name for m in ORDERS.read_models}
-    assert "order_summary" in call("generations", "list", folder=made).stdout
+    columns, row = call("generations", "list", folder=made).stdout.splitlines()
+    assert columns.endswith("read models  rows")
+    assert row.split()[-2:] == [str(len(ORDERS.read_models)), f"{sum(generation['tables'].values()):,}"]
+    assert answer(call("generations", "show", "--json", folder=made)) == generation
+    shown = call("generations", "show", "1", folder=made).stdout
+    assert shown.startswith("Generation 1 (rebuild) at position")
+    assert re.search(rf"^order_summary +{generation['tables']['order_summary']:,}$", shown, re.MULTILINE)
+    assert "no generation 7" in call("generations", "show", "7", folder=made, code=1).stderr
     empty = ["generations", "list", "--read-models", str(tmp_path)]
     assert answer(call(*empty, "--json", folder=made)) == {"generations": []}
     assert "Nothing is published" in call(*empty, folder=made).stdout
@@ -600,7 +633,7 @@ def test_generations_are_compared_rolled_back_and_collected(call: Call, shop: Pa
     assert "nothing to remove" in call("generations", "gc", folder=shop).stdout
     planned = answer(call("generations", "gc", *ages, "--json", folder=shop))
     assert (planned["done"], planned["generations"], planned["bytes"]) == (False, [1, 2, 3, 4], size)
-    assert "--yes does it" in call("generations", "gc", *ages, folder=shop).stdout
+    assert "Nothing is removed without --yes" in call("generations", "gc", *ages, folder=shop).stdout
     assert len(published.all()) == 5
     assert "Removed generations: 1, 2, 3, 4; 1 object" in call("generations", "gc", *ages, "--yes", folder=shop).stdout
     assert [g.number for g in published.all()] == [5]
@@ -617,7 +650,7 @@ def test_from_a_file_to_an_answer(tmp_path: Path) -> None:
     adjusted = {"stream_id": "stock-cup", "event_type": "StockAdjusted", "occurred_at": "2025-01-01T00:00:00Z"}
     lines = [{**adjusted, "payload": {"sku": "cup", "quantity": n, "reason": "counted"}} for n in (5, -2)]
     (tmp_path / "history.jsonl").write_text("\n".join(map(json.dumps, lines)))
-    beam = ("--", "--direct_num_workers=1")
+    beam = ("--quiet", "--", "--direct_num_workers=1")
     imported = refold(
         "ingest", "history.jsonl", "--domain", "orders", "--buckets", "2", "--json", *beam, folder=tmp_path
     )
@@ -656,7 +689,7 @@ def test_rebuild_refuses_a_name_that_is_no_read_model_before_it_starts_beam(call
 def test_a_broken_event_stops_a_rebuild_or_becomes_a_dead_letter(shop: Path) -> None:
     """Nothing is published in the first case; in the second all but that event is."""
     append(shop, HALF, stream_id="order-half")
-    stopped = refold("rebuild", "order_summary", folder=shop, code=1)
+    stopped = refold("rebuild", "order_summary", "--quiet", folder=shop, code=1)
     assert "CityChanged is missing" in stopped.stderr
     assert len(stopped.stderr.splitlines()) == 1
     kept = refold("rebuild", "order_summary", "--dead-letter", folder=shop)
@@ -678,14 +711,14 @@ def test_a_rebuild_shows_its_phases_on_a_terminal(shop: Path) -> None:
 
 def test_nothing_of_beam_is_heard_from_worker_processes(shop: Path) -> None:
     """They write to descriptor 2 by themselves, before anybody can set up their logging."""
-    beam = ("--", "--direct_running_mode=multi_processing", "--direct_num_workers=1")
+    beam = ("--quiet", "--", "--direct_running_mode=multi_processing", "--direct_num_workers=1")
     assert refold("rebuild", "inventory_status", "--json", *beam, folder=shop).stderr == ""
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_rebuild_that_is_stopped_leaves_what_was_published(shop: Path, number: signal.Signals) -> None:
     """One word, the exit code of Ctrl-C, and no scratch file; the next run publishes."""
-    command = [sys.executable, "-m", "refold", "rebuild", "inventory_status"]
+    command = [sys.executable, "-m", "refold", "rebuild", "inventory_status", "--quiet"]
     staging = shop / "read-models" / "orders" / "staging"
     with subprocess.Popen(command, cwd=shop, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         while not list(staging.glob("*/plan.json")):
@@ -711,20 +744,75 @@ def shown_on(console: Console) -> str:
     return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", console.file.getvalue())
 
 
-def test_no_bar_is_drawn_in_a_pipe() -> None:
-    """Not a byte."""
-    pipe = Console(file=io.StringIO())
-    with rebuild_bars(console=pipe) as report:
-        report(RebuildProgress("replay", 1, 2, 3))
-    with bar("seal", "events", console=pipe) as report_count:
+class Pipe(io.StringIO):
+    """A pipe that a test waits for until a text has been written to it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._written = threading.Condition()
+
+    def write(self, text: str) -> int:
+        """Write, and wake the test."""
+        with self._written:
+            count = super().write(text)
+            self._written.notify_all()
+            return count
+
+    def wait_for(self, text: str) -> None:
+        """Wait until a text is there."""
+        with self._written:
+            assert self._written.wait_for(lambda: text in self.getvalue(), timeout=60)
+
+
+def test_a_pipe_gets_a_line_at_every_interval(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also when the work reports nothing for long, and no bar; --quiet turns it off."""
+    monkeypatch.setenv("REFOLD_PROGRESS_SECONDS", "0.001")
+    pipe = Pipe()
+    with rebuild_progress(quiet=False, console=Console(file=pipe)) as report:
+        pipe.wait_for("start: working (0.")
+        report(RebuildProgress("replay", 1, 2, 30))
+        pipe.wait_for("replay: 1/2 (0.")
+        report(RebuildProgress("load"))
+        pipe.wait_for("load: working (0.")
+    end = pipe.getvalue()
+    assert re.fullmatch(r"((start|replay|load): (working|1/2.*) \([^)]+ s\)\n)+", end)
+    with count_progress("seal", "events", quiet=True, console=Console(file=pipe)) as report_count:
         report_count(1, 2)
+    assert pipe.getvalue() == end
+
+
+def test_a_short_command_prints_no_line() -> None:
+    """By default the first one comes after half a minute."""
+    pipe = Console(file=io.StringIO())
+    with rebuild_progress(quiet=False, console=pipe) as report:
+        report(RebuildProgress("replay", 1, 2, 3))
     assert shown_on(pipe) == ""
 
 
-def test_bars_tell_how_far_an_import_is() -> None:
+@pytest.mark.parametrize("interval", ["often", "0", "-1"])
+def test_an_invalid_interval_is_refused(interval: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is a mistake in a job's definition, not a reason to print without end."""
+    monkeypatch.setenv("REFOLD_PROGRESS_SECONDS", interval)
+    with (
+        pytest.raises(UsageError, match="REFOLD_PROGRESS_SECONDS is"),
+        rebuild_progress(quiet=False, console=Console(file=io.StringIO())),
+    ):
+        pass
+
+
+def test_a_command_in_a_pipe_shows_its_progress(shop: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On stderr, so that --json stays one document."""
+    monkeypatch.setenv("REFOLD_PROGRESS_SECONDS", "0.01")
+    done = refold("rebuild", "inventory_status", "--json", folder=shop)
+    assert answer(done)["generation"] == 2
+    assert re.search(r"^replay: \S+.* \([^)]+ s\)$", done.stderr, re.MULTILINE)
+    assert refold("rebuild", "inventory_status", "--json", "--quiet", folder=shop).stderr == ""
+
+
+def test_bars_show_how_far_an_import_is() -> None:
     """Events, and rows that were rejected."""
     console = terminal()
-    with ingest_bars(console=console) as report:
+    with import_progress(quiet=False, console=console) as report:
         report(ImportProgress("identify", 10, 10))
         report(ImportProgress("read", 5, 10, 1_000, 2))
     shown = shown_on(console)

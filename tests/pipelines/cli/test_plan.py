@@ -414,7 +414,7 @@ def test_people_are_told_why_and_what_it_takes(folder: Path) -> None:
     assert "To rebuild: 2 read models, 160 events to replay" in shown.stdout
     Appender(the_log(folder), BASE.registry).append("stall-1", [Closed(why="sun")])
     shown = CliRunner().invoke(cli, ["rebuild", "--domain", f"{HERE}:BASE", *where])
-    assert "Nothing to rebuild: generation 1 has every read model as it is declared." in shown.stdout
+    assert "Nothing to rebuild: generation 1 has every read model as declared." in shown.stdout
     assert "Generation 1 is 1 event behind the log; `refold refresh` brings it forward" in shown.stdout
 
 

@@ -1,0 +1,54 @@
+"""What a failed command prints: one paragraph that says what failed, why, and what to do."""
+
+from __future__ import annotations
+
+
+def explain(error: Exception, command: str) -> tuple[str, int]:
+    """Describe an error in one paragraph.
+
+    Args:
+        error: what the command raised.
+        command: the command, as in ``refold events tail``.
+
+    Returns:
+        The paragraph, and the exit code.
+
+    Example:
+        >>> explain(PermissionError(13, "Permission denied", "/srv/log"), "refold seal")[0]
+        '`refold seal` failed: Permission denied: /srv/log. Run it again with --debug to see where.'
+    """
+    from refold.event_schemas import RefoldError
+
+    if isinstance(error, RefoldError):
+        return " ".join(str(error).split()), error.exit_code
+    return f"`{command}` failed{_cause(error)}. Run it again with --debug to see where.", 1
+
+
+def _cause(error: Exception) -> str:
+    """Say where an error comes from, and its reason."""
+    import duckdb
+    import pyarrow as pa
+
+    reason = _reason(str(error))
+    if isinstance(error, duckdb.Error):
+        return f" in DuckDB: {reason or type(error).__name__}"
+    if isinstance(error, pa.ArrowException):  # before OSError, which some of them are as well
+        return f" on Arrow or Parquet data: {reason or type(error).__name__}"
+    if isinstance(error, OSError):
+        named = [str(name) for name in (error.strerror, error.filename) if name]
+        return f": {': '.join(named) or reason or type(error).__name__}"
+    return f" with an unexpected {type(error).__name__}" + (f": {reason}" if reason else "")
+
+
+def _reason(text: str) -> str:
+    r"""Shorten a message to its sentence, without the excerpt of a query or the traceback of a worker.
+
+    Example:
+        >>> _reason("Parser Error: syntax error\n\nLINE 1: SELEC 1\n        ^")
+        'Parser Error: syntax error'
+        >>> _reason("Traceback (most recent call last):\n  File "x.py"\nValueError: odd\n")
+        'ValueError: odd'
+    """
+    if "Traceback (most recent call last)" in text:
+        text = ([line for line in text.splitlines() if any(map(str.isalnum, line))] or [""])[-1]
+    return " ".join(text.split("\n\nLINE ")[0].split()).rstrip(".")
