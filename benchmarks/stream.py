@@ -26,7 +26,6 @@ import click
 
 from benchmarks.sides import Measurement, measured, run_side, tell
 from refold.pipelines.beam.runners import beam_options
-from refold.pipelines.demo.order_history import Append, history
 from refold.pipelines.rebuild.rebuild import rebuild
 from refold.pipelines.stream.stream import ProgressReport, Streamed, stream
 from refold.warehouse.event_log import (
@@ -37,6 +36,7 @@ from refold.warehouse.event_log import (
     open_log,
 )
 from refold.warehouse.orders import ORDERS
+from refold.warehouse.orders.sample_history import sample_history
 from refold.warehouse.read_models.live.live_database import LiveDatabase
 
 DOMAIN = "orders"
@@ -45,13 +45,13 @@ _COMMIT = 500
 _SHOWN = "SELECT position, (SELECT count(*) FROM order_summary WHERE status = 'paid') FROM refold.checkpoint"
 
 
-def appends(seed: int) -> Iterator[Append]:
+def appends(seed: int) -> Iterator[StreamAppend]:
     """Give a shop's history, append by append, without end and without repeating a stream."""
     year = 0
     while True:
-        for round_ in history(50_000, seed=seed + year):
+        for round_ in sample_history(50_000, seed=seed + year):
             for one in round_:
-                yield Append(f"{one.stream_id}-y{year}", one.expected_version, one.events)
+                yield StreamAppend(f"{one.stream_id}-y{year}", one.events, one.expected_version)
         year += 1
 
 
@@ -65,7 +65,7 @@ def make_log(folder: Path, events: int) -> EventLog:
 
 
 def fill(log: EventLog, events: int, *, seed: int) -> int:
-    """Append events, many to a commit, and tell how many."""
+    """Append events, many to a commit, and return how many."""
     appender, source = Appender(log, ORDERS.registry), appends(seed)
     made = 0
     while made < events:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import entry_points
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import duckdb
 
@@ -32,6 +32,9 @@ from refold.warehouse.declarations.upcaster_sql import compile_sql
 from refold.warehouse.engine.scratch import scratch_schema
 from refold.warehouse.engine.sql import first_line, quote, result_schema
 
+if TYPE_CHECKING:
+    from refold.warehouse.event_log.append import StreamAppend
+
 ENTRY_POINT_GROUP = "refold.domains"
 
 
@@ -47,6 +50,8 @@ class Domain:
         views: SQL over the read models, in the order in which they may build on each other.
         deciders: the write side: which commands there are, and which events they lead to.
         endpoints: the query side: what is answered over HTTP.
+        sample_history: takes a number of events and a seed, and yields rounds of appends for ``refold demo``. The
+            appends of a round go to different streams and state their ``expected_version``; they may run concurrently.
 
     Raises:
         ContractError: events and upcasters contradict each other, an upcaster does not bind, or two deciders take the
@@ -70,6 +75,7 @@ class Domain:
     views: tuple[View, ...] = ()
     deciders: tuple[Decider[Any], ...] = ()
     endpoints: tuple[Endpoint, ...] = ()
+    sample_history: Callable[[int, int], Iterator[Sequence[StreamAppend]]] | None = field(default=None, compare=False)
     registry: Registry = field(init=False, repr=False, compare=False)
     upcaster_sql: Mapping[SchemaKey, str] = field(init=False, repr=False, compare=False)
     commands: Mapping[str, tuple[Decider[Any], type]] = field(init=False, repr=False, compare=False)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
 from refold.event_schemas.orders import DECIDERS, EVENTS, UPCASTERS
 from refold.warehouse.declarations.domain import Domain
 from refold.warehouse.declarations.projection import View
@@ -13,6 +16,9 @@ from refold.warehouse.orders.projections import (
     PURCHASE_COST,
     REVENUE_BY_DAY,
 )
+
+if TYPE_CHECKING:
+    from refold.warehouse.event_log.append import StreamAppend
 
 REVENUE_BY_MONTH = View(
     "revenue_by_month",
@@ -49,6 +55,14 @@ REVENUE_DASHBOARD = View(
     """,
 )
 
+
+def _sample_history(events: int, seed: int) -> Iterator[list[StreamAppend]]:
+    """Import the sample history when it is used: nothing else needs the log's writer."""
+    from refold.warehouse.orders.sample_history import sample_history
+
+    return sample_history(events, seed)
+
+
 ORDERS = Domain(
     name="orders",
     events=EVENTS,
@@ -57,5 +71,6 @@ ORDERS = Domain(
     views=(REVENUE_BY_MONTH, REVENUE_DASHBOARD),
     deciders=DECIDERS,
     endpoints=ENDPOINTS,
+    sample_history=_sample_history,
 )
 """Orders, customers, revenue and stock."""
