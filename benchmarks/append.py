@@ -12,7 +12,7 @@ from pathlib import Path
 
 import click
 
-from benchmarks.sides import peak_memory_mib, tell
+from benchmarks.sides import peak_memory_mib, print_result
 from refold import Appender, create_log, load_domain
 from refold.event_schemas.orders import OrderDelivered
 
@@ -40,7 +40,7 @@ def main(events: int, folder: Path | None, as_json: bool) -> None:
         "p99_ms": round(cuts[98] * 1000, 2),
         "peak_memory_mib": peak_memory_mib(),
     }
-    tell(result, as_json=as_json)
+    print_result(result, as_json=as_json)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """A writer beside other work: appends to the million-order log at a steady rate, most of it to orders that are there.
 
-``python -m benchmarks.busy_shop FOLDER`` goes on until its standard input is closed, and prints position and time of
+``python -m benchmarks.busy_shop FOLDER`` runs until its standard input is closed, and prints position and time of
 each append.
 """
 
@@ -32,7 +32,7 @@ from refold.warehouse.event_log.log import EventLog, open_log
 from refold.warehouse.event_log.new_events import StreamAppend
 from refold.warehouse.orders import ORDERS
 
-CUSTOMERS_A_HUNDRED_ORDERS = 20
+CUSTOMERS_PER_HUNDRED_ORDERS = 20
 SKUS = 10_000
 _EVENTS_PER_HUNDRED_ORDERS = 1071
 
@@ -43,14 +43,14 @@ def make_shop(folder: Path, orders: int) -> EventLog:
 
 
 def business(orders: int, seed: int) -> Iterator[StreamAppend]:
-    """Tell what happens in the shop, without end: half of it to old orders, whichever.
+    """Yield what happens in the shop, without end: half of it to random old orders.
 
     Args:
         orders: how many orders and, with that, customers there were.
-        seed: of all that is left to chance.
+        seed: the same seed makes the same events.
     """
     chance = random.Random(seed)
-    customers = max(orders * CUSTOMERS_A_HUNDRED_ORDERS // 100, 1)
+    customers = max(orders * CUSTOMERS_PER_HUNDRED_ORDERS // 100, 1)
     while True:
         old, what = f"order-{chance.randrange(orders)}", chance.random()
         if what < 0.3:
@@ -86,7 +86,7 @@ def _sku(chance: random.Random) -> str:
 
 
 def write(log: EventLog, orders: int, rate: float, seed: int) -> None:
-    """Append single commits at a steady rate, until nobody listens any more."""
+    """Append single commits at a steady rate, until standard input is closed."""
     ended = threading.Event()
 
     def wait_for_the_end() -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import click
 
-from benchmarks.sides import peak_memory_mib, tell
+from benchmarks.sides import peak_memory_mib, print_result
 from refold import create_log, load_domain
 from refold.event_schemas.orders import AddItem, PayOrder, PlaceOrder
 from refold.warehouse.commands.handler import CommandHandler, Handled
@@ -24,7 +24,7 @@ PRICE = Decimal("2.50")
 
 
 def commands_of(client: int, order: int) -> list[object]:
-    """Tell one order: it is placed, filled and paid."""
+    """Return the commands of one order: it is placed, filled and paid."""
     order_id = f"order-{client}-{order}"
     return [
         PlaceOrder(order_id=order_id, customer_id=f"customer-{client}", currency="EUR"),
@@ -35,7 +35,7 @@ def commands_of(client: int, order: int) -> list[object]:
 
 
 def work(handler: CommandHandler, client: int, commands: int, seconds: list[float]) -> None:
-    """Be one client: the next command is sent when the last is answered."""
+    """Be one client: send the next command when the last one is handled."""
     sent = 0
     while sent < commands:
         for command in commands_of(client, sent)[: commands - sent]:
@@ -47,7 +47,7 @@ def work(handler: CommandHandler, client: int, commands: int, seconds: list[floa
 
 
 def measured(clients: int, commands: int, folder: Path | None) -> tuple[float, list[float]]:
-    """Let clients work side by side; give the seconds that it took, and those of each command."""
+    """Let clients work concurrently; return the seconds in all, and those of each command."""
     with tempfile.TemporaryDirectory(dir=folder) as place:
         handler = CommandHandler(create_log(place, domain_name="orders"), load_domain("orders"))
         work(handler, -1, 40, [])
@@ -85,7 +85,7 @@ def main(commands: int, clients: int, single: int, folder: Path | None, as_json:
         "one_client_p99_ms": round(one[98] * 1000, 2),
         "peak_memory_mib": peak_memory_mib(),
     }
-    tell(result, as_json=as_json)
+    print_result(result, as_json=as_json)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,11 @@
 """Load on an HTTP server: as much as it takes, or at a steady rate.
 
 ``closed_loop``
-    every connection asks again when it is answered: by ``wrk`` if that is installed, else by a process of its own.
+    every connection sends its next request after each response: by ``wrk`` if it is installed, else
+    by a process of its own.
 ``open_loop``
-    requests are due at a steady rate, whatever becomes of the ones before; each is timed from the instant it was due
-    at, so that a server that stalls is charged for all that had to wait.
+    requests are due at a steady rate, whether or not earlier ones are answered; each is timed from the instant when it
+    was due, so a server that stalls is charged for all requests that had to wait.
 
 ``python -m benchmarks.http_load closed|open …`` is that process.
 """
@@ -32,7 +33,7 @@ _STEPS = ("day", "week", "month")
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What is asked.
+    """The requests to send.
 
     Attributes:
         port: of the server, on this machine.
@@ -54,12 +55,12 @@ class Load:
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """What a closed loop came to.
+    """The result of a closed loop.
 
     Attributes:
-        per_second: answers 200 a second.
-        refused: other answers.
-        lost: requests without an answer.
+        per_second: responses with status 200 a second.
+        refused: other responses.
+        lost: requests without a response.
     """
 
     per_second: float
@@ -68,7 +69,7 @@ class Rate:
 
 
 def path_of(kind: str, orders: int, chance: random.Random) -> str:
-    """Make up a request, as ``paths.lua`` does."""
+    """Make a random request, as ``paths.lua`` does."""
     if kind == "mixed":
         kind = chance.choice(KINDS)
     if kind == "order":
@@ -87,7 +88,7 @@ def _day(chance: random.Random) -> str:
 
 
 def closed_loop(load: Load) -> Rate:
-    """Ask as much as the server answers, from :data:`CONNECTIONS` connections at once."""
+    """Send as many requests as the server answers, over :data:`CONNECTIONS` connections at once."""
     wrk = shutil.which("wrk")
     if wrk:
         url = f"http://127.0.0.1:{load.port}"
@@ -96,19 +97,19 @@ def closed_loop(load: Load) -> Rate:
     else:
         command = [sys.executable, "-m", "benchmarks.http_load", "closed", *load.arguments]
     done = subprocess.run(command, stdout=subprocess.PIPE, check=True)
-    told = json.loads(done.stdout.splitlines()[-1])
-    return Rate(told["answered"] / told["seconds"], told["refused"], told["lost"])
+    result = json.loads(done.stdout.splitlines()[-1])
+    return Rate(result["answered"] / result["seconds"], result["refused"], result["lost"])
 
 
 def open_loop(load: Load, rate: float) -> dict[str, float]:
-    """Ask at a steady rate, from a process of its own; tell latencies in milliseconds, and lag as answers told it."""
+    """Send requests at a steady rate, from a process of its own; return latencies in milliseconds, and reported lag."""
     command = [sys.executable, "-m", "benchmarks.http_load", "open", *load.arguments, f"--rate={rate}"]
     done = subprocess.run(command, stdout=subprocess.PIPE, check=True)
     return dict(json.loads(done.stdout.splitlines()[-1]))
 
 
 class Connection:
-    """One connection that is kept."""
+    """One keep-alive connection."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader, self._writer = reader, writer
@@ -119,14 +120,14 @@ class Connection:
         return Connection(*await asyncio.open_connection("127.0.0.1", port))
 
     async def get(self, path: str) -> tuple[int, bytes]:
-        """Ask, and give status and body."""
+        """Send a request, and return status and body."""
         self._writer.write(f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode())
         head = (await self._reader.readuntil(b"\r\n\r\n")).lower()
         length = int(head.split(b"content-length:", 1)[1].split(b"\r\n", 1)[0])
         return int(head[9:12]), await self._reader.readexactly(length)
 
     def close(self) -> None:
-        """Hang up."""
+        """Close the connection."""
         self._writer.close()
 
 
@@ -157,7 +158,7 @@ async def _open(load: Load, rate: float) -> dict[str, float]:
 
     async def one(due: float, path: str) -> None:
         nonlocal refused
-        # Opened as they are needed: the server hangs up on a connection that says nothing for ten seconds.
+        # Opened as they are needed: the server closes a connection that is idle for ten seconds.
         connection = await Connection.open(load.port) if free.empty() else free.get_nowait()
         status, body = await connection.get(path)
         milliseconds.append((time.monotonic() - due) * 1000)
@@ -168,16 +169,16 @@ async def _open(load: Load, rate: float) -> dict[str, float]:
             events.append(lag["events"])
             ages.append(lag["seconds"] or 0.0)
 
-    started, asked = time.monotonic() + 0.1, []
+    started, requests = time.monotonic() + 0.1, []
     for number in range(round(load.seconds * rate)):
         due = started + number / rate
         await asyncio.sleep(max(due - time.monotonic(), 0))
-        asked.append(asyncio.create_task(one(due, path_of(load.kind, load.orders, chance))))
-    await asyncio.gather(*asked)
+        requests.append(asyncio.create_task(one(due, path_of(load.kind, load.orders, chance))))
+    await asyncio.gather(*requests)
     while not free.empty():
         free.get_nowait().close()
     return {
-        "asked": len(asked),
+        "requests": len(requests),
         "refused": refused,
         **_percentiles("ms", milliseconds),
         **_percentiles("lag_events", events),
@@ -186,7 +187,7 @@ async def _open(load: Load, rate: float) -> dict[str, float]:
 
 
 def _percentiles(name: str, values: list[float]) -> dict[str, float]:
-    """Give the median, the 99th of a hundred, and the largest."""
+    """Return the median, the 99th percentile and the maximum."""
     ordered = sorted(values) or [0.0]
     shares: Iterator[tuple[str, float]] = iter((("p50", 0.5), ("p99", 0.99), ("max", 1.0)))
     return {f"{share}_{name}": round(ordered[min(int(len(ordered) * at), len(ordered) - 1)], 3) for share, at in shares}
@@ -200,7 +201,7 @@ def _percentiles(name: str, values: list[float]) -> dict[str, float]:
 @click.option("--seconds", type=float, required=True)
 @click.option("--rate", type=float, default=300)
 def main(loop: str, port: int, kind: str, orders: int, seconds: float, rate: float) -> None:
-    """Ask, and print what came of it as JSON."""
+    """Send requests, and print the result as JSON."""
     load = Load(port, kind, orders, seconds)
     print(json.dumps(asyncio.run(_closed(load) if loop == "closed" else _open(load, rate))))
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import click
 
-from benchmarks.sides import Measurement, measured, run_side, tell
+from benchmarks.sides import Measurement, measured, print_result, run_side
 from refold.pipelines.beam.runners import beam_options
 from refold.pipelines.ingest.ingest import ingest
 from refold.warehouse.engine.connections import connect
@@ -159,9 +159,9 @@ def main(events: int, form: str, folder: Path, workers: int, as_json: bool, side
     source = make_source(folder, events, form)
     for made in ("log", "by-hand"):
         shutil.rmtree(folder / made, ignore_errors=True)
-    told = ("--workers", str(workers), "--format", form)
-    ours = run_side("benchmarks.ingest", "refold", folder, *told)
-    theirs = run_side("benchmarks.ingest", "by-hand", folder, *told)
+    options = ("--workers", str(workers), "--format", form)
+    ours = run_side("benchmarks.ingest", "refold", folder, *options)
+    theirs = run_side("benchmarks.ingest", "by-hand", folder, *options)
     mine, other = _summary(folder / "log/segments/**/*.parquet"), _summary(folder / "by-hand/**/*.parquet")
     result = {
         "events": events,
@@ -178,7 +178,7 @@ def main(events: int, form: str, folder: Path, workers: int, as_json: bool, side
         "duckdb_peak_memory_mib": theirs["peak_memory_mib"],
         "agree": mine == other and mine[0] == ours["imported"] == events,
     }
-    tell(result, as_json=as_json)
+    print_result(result, as_json=as_json)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from pathlib import Path
 import click
 
 from benchmarks.order_log import DOMAIN, make_order_log
-from benchmarks.sides import Measurement, comparison, differences, measured, rebuild_side, run_side, tell
+from benchmarks.sides import Measurement, comparison, differences, measured, print_result, rebuild_side, run_side
 from refold.warehouse.orders import ORDERS
 
 
@@ -43,12 +43,12 @@ def main(events: int, folder: Path, workers: int, as_json: bool, side: str | Non
     log = make_order_log(folder, events)
     (folder / "by-hand.duckdb").unlink(missing_ok=True)
     shutil.rmtree(folder / "read-models", ignore_errors=True)
-    told = ("--workers", str(workers))
-    ours = run_side("benchmarks.rebuild", "refold", folder, *told)
-    theirs = run_side("benchmarks.rebuild", "by-hand", folder, *told)
+    options = ("--workers", str(workers))
+    ours = run_side("benchmarks.rebuild", "refold", folder, *options)
+    theirs = run_side("benchmarks.rebuild", "by-hand", folder, *options)
     published = folder / "read-models" / DOMAIN / "current.duckdb"
     found = differences(published, folder / "by-hand.duckdb", ORDERS.read_models)
-    tell(comparison(log.manifest().sealed_position, ours, theirs, found), as_json=as_json)
+    print_result(comparison(log.manifest().sealed_position, ours, theirs, found), as_json=as_json)
 
 
 if __name__ == "__main__":

@@ -5,9 +5,9 @@
 - live: ``refold serve --stream``, one process that follows the log and answers from its live database.
 - replica: ``refold serve`` beside a ``refold stream`` in a process of its own, answering from published generations.
 
-Requests for random orders, customers' orders, stock and revenue take turns with those for a constant document, through
-all that a request goes through but the question: the ratio says what the questions cost. Then the same requests at a
-steady rate, each timed from the instant that it was due. At the end a sample of answers is compared with the published
+Requests for random orders, customers' orders, stock and revenue alternate with those for a constant document, which
+take the same way but run no query: the ratio shows what the queries cost. Then the same requests are sent at a steady
+rate, each timed from the instant when it was due. At the end a sample of responses is compared with the published
 tables.
 """
 
@@ -35,7 +35,7 @@ import duckdb
 
 from benchmarks.busy_shop import make_shop
 from benchmarks.http_load import KINDS, Load, closed_loop, open_loop, path_of
-from benchmarks.sides import Measurement, tell
+from benchmarks.sides import Measurement, print_result
 from refold.pipelines.beam.runners import beam_options
 from refold.pipelines.rebuild.rebuild import rebuild
 
@@ -71,7 +71,7 @@ class Server:
             return json.load(answer)
 
     def wait_until_current(self) -> int:
-        """Wait until answers show the whole log, and tell its position."""
+        """Wait until responses show the whole log, and return its position."""
         while True:
             answer = self.get("/reports/revenue?by=month")
             if answer["lag"]["events"] == 0 and answer["position"] >= self.get("/status")["log"]["position"]:
@@ -137,7 +137,7 @@ def writing(folder: Path, orders: int, rate: float) -> Iterator[None]:
 
 
 def under_load(server: Server, orders: int, seconds: float, rounds: int) -> Measurement:
-    """Measure one server while somebody writes."""
+    """Measure one server beside a writer."""
     constant, mixed, refused = [], [], 0
     for _ in range(rounds):
         for kind, rates in (("constant", constant), ("mixed", mixed)):
@@ -162,7 +162,7 @@ def under_load(server: Server, orders: int, seconds: float, rounds: int) -> Meas
 
 
 def answers(server: Server, orders: int) -> list[tuple[str, list[Any], Any]]:
-    """Ask a sample of questions: SQL and values that ask the same, and what was answered."""
+    """Send a sample of requests; return SQL and values of the same meaning, and the response."""
     chance = random.Random()
     found: list[tuple[str, list[Any], Any]] = []
     for kind, sql in (("order", _ORDER), ("customer", _CUSTOMER), ("inventory", _INVENTORY)):
@@ -174,14 +174,14 @@ def answers(server: Server, orders: int) -> list[tuple[str, list[Any], Any]]:
     return found
 
 
-def agree(published: Path, position: int, asked: list[tuple[str, list[Any], Any]]) -> bool:
-    """Compare answers with what the published tables say at the same position."""
+def agree(published: Path, position: int, sample: list[tuple[str, list[Any], Any]]) -> bool:
+    """Compare responses with the published tables at the same position."""
     with duckdb.connect(str(published), read_only=True) as connection:
         connection.execute("SET TimeZone = 'UTC'")
         [[shown]] = connection.execute("SELECT position FROM refold.checkpoint").fetchall()
         if shown != position:
             return False
-        for sql, values, answered in asked:
+        for sql, values, answered in sample:
             cursor = connection.execute(sql, values)
             names = [column[0] for column in cursor.description]
             rows = [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
@@ -195,7 +195,7 @@ def agree(published: Path, position: int, asked: list[tuple[str, list[Any], Any]
 
 
 def _comparable(value: Any, like: Any) -> Any:
-    """Bring a value of an answer and one of a table to the same form."""
+    """Convert a value of a response to the type of a value of a table."""
     if isinstance(like, datetime):
         return datetime.fromisoformat(value) if isinstance(value, str) else value
     if isinstance(like, date):
@@ -214,9 +214,9 @@ def measure(folder: Path, orders: int, seconds: float, rounds: int, rate: float,
             with streaming(folder), writing(folder, orders, rate):
                 found = under_load(server, orders, seconds, rounds)
         position = server.wait_until_current()
-        asked = answers(server, orders)
+        sample = answers(server, orders)
         found["resident_mib"] = _resident_mib(server.process.pid)
-    return found | {"agree": agree(published, position, asked)}
+    return found | {"agree": agree(published, position, sample)}
 
 
 def _resident_mib(pid: int) -> int:
@@ -243,7 +243,7 @@ def main(orders: int, seconds: float, rounds: int, rate: float, only: str | None
     first = found[ways[0]]
     keys = ("requests_per_second", "constant_requests_per_second", "ratio", "p50_ms", "p99_ms")
     result: Measurement = {"orders": orders, **{key: first[key] for key in keys}}
-    tell(result | {"agree": all(f["agree"] for f in found.values())} | found, as_json=as_json)
+    print_result(result | {"agree": all(f["agree"] for f in found.values())} | found, as_json=as_json)
 
 
 if __name__ == "__main__":

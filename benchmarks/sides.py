@@ -27,13 +27,13 @@ def run_side(module: str, side: str, folder: Path, *arguments: str) -> Measureme
 def measured(work: Callable[[], Measurement | None]) -> Measurement:
     """Run one side's work in this process: its seconds, and the process's peak memory."""
     started = time.perf_counter()
-    told = work() or {}
+    result = work() or {}
     seconds = time.perf_counter() - started
-    return {"seconds": seconds, "peak_memory_mib": peak_memory_mib(), **told}
+    return {"seconds": seconds, "peak_memory_mib": peak_memory_mib(), **result}
 
 
 def peak_memory_mib() -> int:
-    """Tell this process's peak resident memory; ``getrusage`` would count that of the process that forked it too."""
+    """Return this process's peak resident memory; ``getrusage`` would include that of the process that forked it."""
     status = Path("/proc/self/status").read_text()
     return int(next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM"))) // 1024
 
@@ -58,7 +58,7 @@ def rebuild_side(folder: Path, domain_ref: str, workers: int, only: Sequence[str
 
 
 def differences(ours: Path, theirs: Path, models: Iterable[ReadModel]) -> dict[str, int]:
-    """Count, a table, the rows that are not the same in two DuckDB files."""
+    """Count, for each table, the rows that differ between two DuckDB files."""
     found = {}
     with duckdb.connect() as connection:
         connection.execute(f"ATTACH '{ours}' AS ours (READ_ONLY); ATTACH '{theirs}' AS theirs (READ_ONLY)")
@@ -75,7 +75,7 @@ def differences(ours: Path, theirs: Path, models: Iterable[ReadModel]) -> dict[s
 
 
 def comparison(events: int, ours: Measurement, theirs: Measurement, found: dict[str, int]) -> Measurement:
-    """Put both sides into the keys that all benchmarks share."""
+    """Return both sides under the keys that all benchmarks share."""
     return {
         "events": events,
         "rebuild_seconds": round(ours["seconds"], 2),
@@ -90,8 +90,8 @@ def comparison(events: int, ours: Measurement, theirs: Measurement, found: dict[
     }
 
 
-def tell(result: Measurement, *, as_json: bool) -> None:
-    """Print a result: a line a value for people, and one JSON object as the last line."""
+def print_result(result: Measurement, *, as_json: bool) -> None:
+    """Print a result: one line for each value, for people, and one JSON object as the last line."""
     if not as_json:
         for name, value in result.items():
             print(f"{name:24} {value}")

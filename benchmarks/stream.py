@@ -2,11 +2,11 @@
 
 ``python -m benchmarks.stream --json``:
 
-- latency: a writer appends single commits at a steady rate; from the return of each append to the answer of the first
+- latency: a writer appends single commits at a steady rate; from the return of each append to the result of the first
   query of the stream's live database that shows its position, rows and checkpoint being of one transaction.
 - sustained: a backlog of commits that are not sealed, applied by increments to all order read models.
 - idle: the share of a core that a stream takes while nothing happens.
-- memory: resident memory after a tenth of the turns, and at the end.
+- memory: resident memory after a tenth of the micro-batches, and at the end.
 """
 
 from __future__ import annotations
@@ -24,9 +24,8 @@ from pathlib import Path
 
 import click
 
-from benchmarks.sides import Measurement, measured, run_side, tell
+from benchmarks.sides import Measurement, measured, print_result, run_side
 from refold.pipelines.beam.runners import beam_options
-from refold.pipelines.demo.order_history import Append, history
 from refold.pipelines.rebuild.rebuild import rebuild
 from refold.pipelines.stream.stream import ProgressReport, Streamed, stream
 from refold.warehouse.event_log import (
@@ -37,6 +36,7 @@ from refold.warehouse.event_log import (
     open_log,
 )
 from refold.warehouse.orders import ORDERS
+from refold.warehouse.orders.sample_history import sample_history
 from refold.warehouse.read_models.live.live_database import LiveDatabase
 
 DOMAIN = "orders"
@@ -45,18 +45,18 @@ _COMMIT = 500
 _SHOWN = "SELECT position, (SELECT count(*) FROM order_summary WHERE status = 'paid') FROM refold.checkpoint"
 
 
-def appends(seed: int) -> Iterator[Append]:
-    """Give a shop's history, append by append, without end and without repeating a stream."""
+def appends(seed: int) -> Iterator[StreamAppend]:
+    """Yield a shop's history, append by append, without end and without repeating a stream."""
     year = 0
     while True:
-        for round_ in history(50_000, seed=seed + year):
+        for round_ in sample_history(50_000, seed=seed + year):
             for one in round_:
-                yield Append(f"{one.stream_id}-y{year}", one.expected_version, one.events)
+                yield StreamAppend(f"{one.stream_id}-y{year}", one.events, one.expected_version)
         year += 1
 
 
 def make_log(folder: Path, events: int) -> EventLog:
-    """Make a small log with published read models, to go on from."""
+    """Make a small log with published read models, to continue from."""
     shutil.rmtree(folder, ignore_errors=True)
     log = create_log(str(folder / "log"), domain_name=DOMAIN)
     fill(log, events, seed=_SEED)
@@ -65,7 +65,7 @@ def make_log(folder: Path, events: int) -> EventLog:
 
 
 def fill(log: EventLog, events: int, *, seed: int) -> int:
-    """Append events, many to a commit, and tell how many."""
+    """Append events, many to a commit, and return how many."""
     appender, source = Appender(log, ORDERS.registry), appends(seed)
     made = 0
     while made < events:
@@ -90,12 +90,12 @@ def write(folder: Path, commits: int, rate: float) -> None:
 
 
 class _Reader:
-    """Asks the live database from a thread of its own, each time that it hears of a turn."""
+    """Query the live database in a thread of its own, after each micro-batch."""
 
     def __init__(self) -> None:
         self.seen: list[tuple[int, float]] = []
         self._live: LiveDatabase | None = None
-        self._heard = threading.Semaphore(0)
+        self._waiting = threading.Semaphore(0)
         self._ended = False
         self._thread = threading.Thread(target=self._read, daemon=True)
 
@@ -105,20 +105,20 @@ class _Reader:
 
     def __exit__(self, *_: object) -> None:
         self._ended = True
-        self._heard.release()
+        self._waiting.release()
         self._thread.join()
 
     def open(self, live: LiveDatabase) -> None:
-        """Ask this one from now on."""
+        """Query this one from now on."""
         self._live = live
 
-    def hear(self) -> None:
-        """Take the news of a turn."""
-        self._heard.release()
+    def wake(self) -> None:
+        """Take note of a micro-batch."""
+        self._waiting.release()
 
     def _read(self) -> None:
         live, cursor = None, None
-        while self._heard.acquire() and not self._ended:
+        while self._waiting.acquire() and not self._ended:
             if self._live is not live or cursor is None:
                 live = self._live
                 assert live is not None
@@ -132,7 +132,7 @@ def latency_side(folder: Path, commits: int, rate: float) -> Measurement:
     """Stream while another process writes."""
     command = [sys.executable, "-m", "benchmarks.stream", "--side", "write", "--folder", str(folder)]
     command += ["--commits", str(commits), "--rate", str(rate)]
-    stop, turns = threading.Event(), []
+    stop, micro_batches = threading.Event(), []
     appended: list[tuple[int, float]] = []
 
     def watch_writer() -> None:
@@ -144,10 +144,10 @@ def latency_side(folder: Path, commits: int, rate: float) -> Measurement:
         time.sleep(1)
         stop.set()
 
-    def take(moment: ProgressReport) -> None:
-        if moment.what == "micro_batch":
-            turns.append(moment.seconds)
-            reader.hear()
+    def take(progress: ProgressReport) -> None:
+        if progress.what == "micro_batch":
+            micro_batches.append(progress.seconds)
+            reader.wake()
 
     with _Reader() as reader:
         thread = threading.Thread(target=watch_writer)
@@ -161,8 +161,8 @@ def latency_side(folder: Path, commits: int, rate: float) -> Measurement:
         "p50_ms": round(statistics.median(delays) * 1000, 1),
         "p99_ms": round(delays[len(delays) * 99 // 100] * 1000, 1),
         "max_ms": round(delays[-1] * 1000, 1),
-        "turns": len(turns),
-        "turn_p50_ms": round(statistics.median(turns) * 1000, 1),
+        "micro_batches": len(micro_batches),
+        "micro_batch_p50_ms": round(statistics.median(micro_batches) * 1000, 1),
     }
 
 
@@ -182,7 +182,7 @@ def sustained_side(folder: Path) -> Measurement:
     seconds = sum(m.seconds for m in applying)
     return {
         "events": done.events,
-        "turns": done.micro_batches,
+        "micro_batches": done.micro_batches,
         "apply_seconds": round(seconds, 2),
         "events_per_second": round(done.events / seconds),
     }
@@ -193,8 +193,8 @@ def idle_side(folder: Path, seconds: float) -> Measurement:
     stop = threading.Event()
     used: list[float] = []
 
-    def measure(moment: ProgressReport) -> None:
-        if moment.what == "open":
+    def measure(progress: ProgressReport) -> None:
+        if progress.what == "open":
             threading.Thread(target=wait, daemon=True).start()
 
     def wait() -> None:
@@ -208,27 +208,27 @@ def idle_side(folder: Path, seconds: float) -> Measurement:
     return {"idle_cpu_percent": round(used[0] * 100, 2)}
 
 
-def memory_side(folder: Path, turns: int) -> Measurement:
-    """Run many turns of one commit each, and see whether memory stays flat."""
+def memory_side(folder: Path, micro_batches: int) -> Measurement:
+    """Run many micro-batches of one commit each, and see whether memory stays flat."""
     log = open_log(str(folder / "log"))
     appender, source = Appender(log, ORDERS.registry), appends(_SEED + 2000)
     stop, resident = threading.Event(), []
     done = 0
 
-    def next_turn(moment: ProgressReport) -> None:
+    def next_micro_batch(progress: ProgressReport) -> None:
         nonlocal done
-        if moment.what not in ("open", "micro_batch"):
+        if progress.what not in ("open", "micro_batch"):
             return
-        done += moment.what == "micro_batch"
-        if done % max(turns // 10, 1) == 0:
+        done += progress.what == "micro_batch"
+        if done % max(micro_batches // 10, 1) == 0:
             resident.append(_resident_mib())
-        if done >= turns:
+        if done >= micro_batches:
             stop.set()
         one = next(source)
         appender.append(one.stream_id, one.events)
 
-    _follow(folder, stop=stop.is_set, report=next_turn)
-    return {"turns": done, "resident_mib": resident}
+    _follow(folder, stop=stop.is_set, report=next_micro_batch)
+    return {"micro_batches": done, "resident_mib": resident}
 
 
 def _follow(
@@ -261,11 +261,13 @@ def _resident_mib() -> int:
 @click.option("--events", type=int, default=1_000_000, show_default=True, help="Of the backlog.")
 @click.option("--commits", type=int, default=6_000, show_default=True, help="Of the writer.")
 @click.option("--rate", type=float, default=200, show_default=True, help="Commits a second of the writer.")
-@click.option("--turns", type=int, default=0, show_default=True, help="Run as many turns to see memory stay flat.")
+@click.option("--micro-batches", type=int, default=0, show_default=True, help="Run so many to see memory stay flat.")
 @click.option("--folder", type=click.Path(path_type=Path), default=Path("benchmark-data/stream"), show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object only.")
 @click.option("--side", type=click.Choice(["write", "latency", "sustained", "idle", "memory"]), hidden=True)
-def main(events: int, commits: int, rate: float, turns: int, folder: Path, as_json: bool, side: str | None) -> None:
+def main(
+    events: int, commits: int, rate: float, micro_batches: int, folder: Path, as_json: bool, side: str | None
+) -> None:
     """Measure how read models follow the log."""
     if side == "write":
         write(folder, commits, rate)
@@ -275,22 +277,22 @@ def main(events: int, commits: int, rate: float, turns: int, folder: Path, as_js
             "latency": lambda: latency_side(folder, commits, rate),
             "sustained": lambda: sustained_side(folder),
             "idle": lambda: idle_side(folder, 20),
-            "memory": lambda: memory_side(folder, turns),
+            "memory": lambda: memory_side(folder, micro_batches),
         }
         print(json.dumps(measured(work[side])))
         return
-    told = ("--commits", str(commits), "--rate", str(rate), "--turns", str(turns))
+    options = ("--commits", str(commits), "--rate", str(rate), "--micro-batches", str(micro_batches))
     log = make_log(folder, 100_000)
-    result: Measurement = {"idle": run_side("benchmarks.stream", "idle", folder, *told)}
-    result["latency"] = run_side("benchmarks.stream", "latency", folder, *told)
+    result: Measurement = {"idle": run_side("benchmarks.stream", "idle", folder, *options)}
+    result["latency"] = run_side("benchmarks.stream", "latency", folder, *options)
     fill(log, events, seed=_SEED + 3000)
-    result["sustained"] = run_side("benchmarks.stream", "sustained", folder, *told)
-    if turns:
-        result["memory"] = run_side("benchmarks.stream", "memory", folder, *told)
+    result["sustained"] = run_side("benchmarks.stream", "sustained", folder, *options)
+    if micro_batches:
+        result["memory"] = run_side("benchmarks.stream", "memory", folder, *options)
     latency, sustained = result["latency"], result["sustained"]
     result |= {"events": events, "p50_ms": latency["p50_ms"], "p99_ms": latency["p99_ms"]}
     result |= {"events_per_second": sustained["events_per_second"], "peak_memory_mib": sustained["peak_memory_mib"]}
-    tell(result, as_json=as_json)
+    print_result(result, as_json=as_json)
 
 
 if __name__ == "__main__":

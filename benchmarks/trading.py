@@ -1,7 +1,7 @@
 """A new ``trader_performance_summary`` over the whole trading history, against one query in plain DuckDB.
 
 ``python -m benchmarks.trading --events 50000000 --json``. With ``--fold`` the Python fold ``average_cost_positions`` is
-rebuilt instead, and its rate told as events a second and core.
+rebuilt instead, and its rate is reported as events a second and core.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import click
 import duckdb
 import pyarrow as pa
 
-from benchmarks.sides import Measurement, comparison, differences, measured, rebuild_side, run_side, tell
+from benchmarks.sides import Measurement, comparison, differences, measured, print_result, rebuild_side, run_side
 from benchmarks.trading_log import DOMAIN, make_trading_log
 from refold.warehouse.trading import TRADING
 from refold.warehouse.trading.projections import average_cost
@@ -130,15 +130,15 @@ def main(events: int, folder: Path, workers: int, fold: bool, as_json: bool, sid
     log = make_trading_log(folder, events)
     (folder / "by-hand.duckdb").unlink(missing_ok=True)
     shutil.rmtree(folder / "read-models", ignore_errors=True)
-    told = ("--workers", str(workers), *(["--fold"] if fold else []))
-    ours = run_side("benchmarks.trading", "refold", folder, *told)
-    theirs = run_side("benchmarks.trading", "by-hand", folder, *told)
+    options = ("--workers", str(workers), *(["--fold"] if fold else []))
+    ours = run_side("benchmarks.trading", "refold", folder, *options)
+    theirs = run_side("benchmarks.trading", "by-hand", folder, *options)
     published = folder / "read-models" / DOMAIN / "current.duckdb"
     found = differences(published, folder / "by-hand.duckdb", [TRADING.read_model(model)])
     result = comparison(log.manifest().sealed_position, ours, theirs, found)
     result["replayed"] = ours["replayed"]
     result["events_per_second_a_core"] = round(ours["replayed"] / ours["seconds"] / workers)
-    tell(result, as_json=as_json)
+    print_result(result, as_json=as_json)
 
 
 if __name__ == "__main__":

@@ -20,8 +20,8 @@ _SESSIONS_PER_TRADER = 10
 _CHUNK = """
 CREATE OR REPLACE TABLE chunk AS
 SELECT row_number() OVER () + {base} AS position, *, hash(session * 1000 + seq) AS h,
-       'trader-' || session // {sessions_a_trader} AS trader_id,
-       'trader-' || session // {sessions_a_trader} || '-s' || session % {sessions_a_trader} AS stream_id,
+       'trader-' || session // {sessions_per_trader} AS trader_id,
+       'trader-' || session // {sessions_per_trader} || '-s' || session % {sessions_per_trader} AS stream_id,
        TIMESTAMPTZ '2021-01-01' + to_seconds(session * 20 + seq) AS occurred_at
 FROM (SELECT session, unnest(range(200 + (hash(session) % 301)::BIGINT)) AS seq FROM range({first}, {last}) r(session))
 """
@@ -74,8 +74,8 @@ def make_trading_log(folder: Path, events: int, *, bucket_count: int = 64) -> Ev
     payloads = {schema_key: TRADING.registry.schema(*schema_key).names for schema_key in _EVENTS}
     for first in range(0, sessions, _SESSIONS_PER_CHUNK):
         last = min(first + _SESSIONS_PER_CHUNK, sessions)
-        told = {"base": spool.journal.events, "sessions_a_trader": _SESSIONS_PER_TRADER}
-        connection.execute(_CHUNK.format(first=first, last=last, **told))
+        placeholders = {"base": spool.journal.events, "sessions_per_trader": _SESSIONS_PER_TRADER}
+        connection.execute(_CHUNK.format(first=first, last=last, **placeholders))
         relations = {
             schema_key: "(SELECT position, stream_id, 'e' || position AS event_id, occurred_at, "
             "NULL::VARCHAR AS correlation_id, NULL::VARCHAR AS causation_id, "

@@ -1,1 +1,1 @@
-"""The demo: a made-up shop's history, from its first append to published read models."""
+"""The demo: the sample history of a domain, appended to a log."""

@@ -18,9 +18,9 @@ from typing import Any
 import duckdb
 import pytest
 
-from refold.pipelines.demo.order_history import Append, history
-from refold.warehouse.event_log import Appender, create_log, open_log
+from refold.warehouse.event_log import Appender, StreamAppend, create_log, open_log
 from refold.warehouse.orders import ORDERS
+from refold.warehouse.orders.sample_history import sample_history
 from refold.warehouse.read_models import database
 from refold.warehouse.read_models.database import Checkpoint
 from refold.warehouse.read_models.generations.generations import open_generations
@@ -49,7 +49,7 @@ class Shop:
     """A year of a shop in an unsealed log, and its events."""
 
     log_url: str
-    rounds: list[list[Append]]
+    rounds: list[list[StreamAppend]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,11 +63,11 @@ class Published:
 @pytest.fixture(scope="module")
 def shop(tmp_path_factory: pytest.TempPathFactory) -> Shop:
     """A history with every event type and schema version of the order domain, appended."""
-    rounds = list(history(EVENTS, seed=7))
+    rounds = list(sample_history(EVENTS, seed=7))
     log = create_log(str(tmp_path_factory.mktemp("shop") / "log"), domain_name="orders", bucket_count=4)
     appender = Appender(log, ORDERS.registry)
 
-    def append(one: Append) -> None:
+    def append(one: StreamAppend) -> None:
         appender.append(one.stream_id, one.events, expected_version=one.expected_version)
 
     with ThreadPoolExecutor(32) as pool:

@@ -140,10 +140,10 @@ def test_nothing_is_lost_or_applied_twice(folder: Path) -> None:
 
 def append(appender: Appender, first: int, count: int) -> Iterator[int]:
     """Append orders and stock, a commit each."""
-    from refold.pipelines.demo.order_history import history
+    from refold.warehouse.orders.sample_history import sample_history
 
     done = []
-    for round_ in history(10 * count, seed=first):
+    for round_ in sample_history(10 * count, seed=first):
         for one in round_:
             done.append(appender.append(f"{one.stream_id}-{first}", one.events).last_position)
             if len(done) == count:

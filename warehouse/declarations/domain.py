@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import duckdb
 
@@ -33,6 +33,9 @@ from refold.warehouse.declarations.upcaster_sql import compile_sql
 from refold.warehouse.engine.scratch import scratch_schema
 from refold.warehouse.engine.sql import first_line, quote, result_schema
 
+if TYPE_CHECKING:
+    from refold.warehouse.event_log.new_events import StreamAppend
+
 ENTRY_POINT_GROUP = "refold.domains"
 
 
@@ -51,6 +54,8 @@ class Domain:
         page: a folder with ``index.html`` and the static files that it uses. ``refold serve`` serves the index at
             ``/`` and the files at ``/static/NAME``; a domain without a page has no ``/``. The page reads the same
             HTTP API as any client, and may load nothing from another host.
+        sample_history: takes a number of events and a seed, and yields rounds of appends for ``refold demo``. The
+            appends of a round go to different streams and state their ``expected_version``; they may run concurrently.
 
     Raises:
         ContractError: events and upcasters contradict each other, an upcaster does not bind, or two deciders take the
@@ -75,6 +80,7 @@ class Domain:
     deciders: tuple[Decider[Any], ...] = ()
     endpoints: tuple[Endpoint, ...] = ()
     page: Path | None = None
+    sample_history: Callable[[int, int], Iterator[Sequence[StreamAppend]]] | None = field(default=None, compare=False)
     registry: Registry = field(init=False, repr=False, compare=False)
     upcaster_sql: Mapping[SchemaKey, str] = field(init=False, repr=False, compare=False)
     commands: Mapping[str, tuple[Decider[Any], type]] = field(init=False, repr=False, compare=False)

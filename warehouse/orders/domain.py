@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from refold.event_schemas.orders import DECIDERS, EVENTS, UPCASTERS
 from refold.warehouse.declarations.domain import Domain
@@ -15,6 +17,9 @@ from refold.warehouse.orders.projections import (
     PURCHASE_COST,
     REVENUE_BY_DAY,
 )
+
+if TYPE_CHECKING:
+    from refold.warehouse.event_log.new_events import StreamAppend
 
 REVENUE_BY_MONTH = View(
     "revenue_by_month",
@@ -51,6 +56,14 @@ REVENUE_DASHBOARD = View(
     """,
 )
 
+
+def _sample_history(events: int, seed: int) -> Iterator[list[StreamAppend]]:
+    """Import the sample history when it is used: nothing else needs the log's writer."""
+    from refold.warehouse.orders.sample_history import sample_history
+
+    return sample_history(events, seed)
+
+
 ORDERS = Domain(
     name="orders",
     events=EVENTS,
@@ -60,5 +73,6 @@ ORDERS = Domain(
     deciders=DECIDERS,
     endpoints=ENDPOINTS,
     page=Path(__file__).with_name("page"),
+    sample_history=_sample_history,
 )
 """Orders, customers, revenue and stock."""

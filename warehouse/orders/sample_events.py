@@ -1,7 +1,7 @@
-"""The events of the demo's history, each in the shape that it had on its day.
+"""The events of the sample history, each in the schema version of its day.
 
-Old schema versions and retired event types are told as mappings: nothing in the code declares them any more but the
-upcasters that read them.
+Old schema versions and retired event types have no classes any more, only upcasters that read them: so every payload
+here is a mapping.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _CENT = Decimal("0.01")
 _CITIES = ("Berlin", "Lyon", "Porto", "Malmö", "Gdańsk", "Utrecht", "Graz", "Turku", "Bristol", "Boston")
 _STREETS = ("Mill Lane", "Station Road", "Rue de la Paix", "Hafenstraße", "Long Row", "Kirkegata")
 _CARRIERS = ("DHL", "UPS", "GLS")
-_RETIRED_AFTER = {  # share of the year
+_RETIRED_AFTER = {  # part of the year
     "OrderPlaced v1": 0.2,
     "OrderPlaced v2": 0.45,
     "ItemAdded v1": 0.35,
@@ -29,7 +29,7 @@ _RETIRED_AFTER = {  # share of the year
     "StockMoved": 0.4,
 }
 
-Told = tuple[str, int, dict[str, Any]]
+SampleEvent = tuple[str, int, dict[str, Any]]
 """An event type, its schema version, and the payload."""
 
 
@@ -49,7 +49,7 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """What is known of an order when it is placed."""
+    """An order as it is placed."""
 
     number: int
     day: int
@@ -59,17 +59,17 @@ class Order:
 
     @property
     def stream_id(self) -> str:
-        """Its stream."""
+        """The stream of the order."""
         return f"order-{self.number:06d}"
 
     @property
     def items(self) -> list[dict[str, Any]]:
-        """Its lines without their prices."""
+        """The lines without their prices."""
         return [line.item for line in self.lines]
 
     @property
     def amount(self) -> Decimal:
-        """What it costs."""
+        """The total price."""
         return sum(line.quantity * line.cents for line in self.lines) * _CENT
 
     @property
@@ -79,18 +79,18 @@ class Order:
 
 
 def date_of(day: int) -> date:
-    """Give the date of a day of the year, from 0."""
+    """Return the date of a day of the year, from 0."""
     return FIRST_DAY + timedelta(days=day)
 
 
-def moment_of(day: int, second: int) -> datetime:
-    """Give a time of a day."""
+def time_of(day: int, second: int) -> datetime:
+    """Return a time of a day."""
     return datetime.combine(date_of(day), datetime.min.time(), UTC) + timedelta(seconds=second)
 
 
-def in_use(shape: str, day: int) -> bool:
-    """Tell whether an old shape was still recorded on a day."""
-    return day < DAYS * _RETIRED_AFTER[shape]
+def in_use(schema: str, day: int) -> bool:
+    """Check whether an old schema version or event type was still recorded on a day."""
+    return day < DAYS * _RETIRED_AFTER[schema]
 
 
 def uuid_of(chance: random.Random) -> uuid.UUID:
@@ -98,67 +98,70 @@ def uuid_of(chance: random.Random) -> uuid.UUID:
     return uuid.UUID(int=chance.getrandbits(128), version=4)
 
 
-def received(chance: random.Random, day: int, sku: str, quantity: int, cents: int) -> Told:
-    """A delivery of an article that sells for ``cents``."""
+def received(chance: random.Random, day: int, sku: str, quantity: int, cents: int) -> SampleEvent:
+    """Make the delivery of an article that sells for ``cents``."""
     best_before = date_of(day + 700) if sku.startswith("candle") else None
     unit_cost = Decimal(cents * chance.randrange(45, 60)).scaleb(-4)
     payload = {"sku": sku, "quantity": quantity, "unit_cost": unit_cost, "best_before": best_before}
     return ("StockReceived", 1, payload)
 
 
-def moved(sku: str, other: str, quantity: int) -> Told:
-    """Pieces relabelled as another article."""
+def moved(sku: str, other: str, quantity: int) -> SampleEvent:
+    """Relabel pieces as another article."""
     return ("StockMoved", 1, {"from_sku": sku, "to_sku": other, "quantity": quantity})
 
 
-def written_off(chance: random.Random, sku: str, quantity: int) -> Told:
-    """Pieces that a count did not find."""
+def written_off(chance: random.Random, sku: str, quantity: int) -> SampleEvent:
+    """Write off pieces that are missing in a count."""
     reason = chance.choice(("broken", "stocktaking", "sample"))
     return ("StockAdjusted", 1, {"sku": sku, "quantity": -quantity, "reason": reason})
 
 
-def checkout(chance: random.Random, order: Order) -> list[Told]:
-    """An order, its items and where it goes: recorded together."""
+def checkout(chance: random.Random, order: Order) -> list[SampleEvent]:
+    """Place an order with its items and address, all recorded together."""
     items = [_item_added(line, order.day) for line in order.lines]
-    return [_placed(chance, order), *items, *address(chance, order.day)]
+    return [_placed(chance, order), *items, *address_updated(chance, order.day)]
 
 
-def _placed(chance: random.Random, order: Order) -> Told:
+def _placed(chance: random.Random, order: Order) -> SampleEvent:
     wish = date_of(order.day + chance.randint(4, 12)) if chance.random() < 0.3 else None
     if not in_use("OrderPlaced v2", order.day):
         return ("OrderPlaced", 3, {**order.parties, "currency": order.currency, "deliver_on": wish})
-    told = wish.isoformat() if wish else ""
-    old = {"order_id": order.stream_id, "customer": order.customer_id, "deliver_on": told}
+    old = {
+        "order_id": order.stream_id,
+        "customer": order.customer_id,
+        "deliver_on": wish.isoformat() if wish else "",
+    }
     if in_use("OrderPlaced v1", order.day):
         return ("OrderPlaced", 1, {**old, "note": "a present" if chance.random() < 0.1 else None})
     return ("OrderPlaced", 2, {**old, "currency": order.currency})
 
 
-def _item_added(line: Line, day: int) -> Told:
+def _item_added(line: Line, day: int) -> SampleEvent:
     if in_use("ItemAdded v1", day):
         return ("ItemAdded", 1, {**line.item, "price_cents": line.cents})
     return ("ItemAdded", 2, {**line.item, "unit_price": line.cents * _CENT})
 
 
-def address(chance: random.Random, day: int) -> list[Told]:
-    """An address; its two halves were once events of their own, always recorded together."""
+def address_updated(chance: random.Random, day: int) -> list[SampleEvent]:
+    """Set an address; its two halves were once events of their own, always recorded together."""
     street = f"{chance.randint(1, 120)} {chance.choice(_STREETS)}"
     city, postal_code = chance.choice(_CITIES), f"{chance.randrange(10_000, 99_999)}"
     if in_use("StreetChanged", day):
         halves = {"city": city, "postal_code": postal_code}
         return [("StreetChanged", 1, {"street": street}), ("CityChanged", 1, halves)]
-    whole = {"street": street, "city": city, "postal_code": postal_code}
-    return [("ShippingAddressUpdated", 1, {"address": whole})]
+    address = {"street": street, "city": city, "postal_code": postal_code}
+    return [("ShippingAddressUpdated", 1, {"address": address})]
 
 
-def paid(chance: random.Random, order: Order, method: str) -> Told:
-    """The payment of an order in full."""
+def paid(chance: random.Random, order: Order, method: str) -> SampleEvent:
+    """Pay an order in full."""
     payment = {"payment_id": uuid_of(chance), "amount": order.amount, "currency": order.currency, "method": method}
     return ("OrderPaid", 1, {**order.parties, **payment})
 
 
-def parcels(chance: random.Random, order: Order, day: int) -> list[list[Told]]:
-    """What leaves the warehouse, day by day: once a parcel an article, later one parcel or, rarely, two."""
+def parcels(chance: random.Random, order: Order, day: int) -> list[list[SampleEvent]]:
+    """Ship an order, day by day: early on one parcel for each article, later one parcel or, rarely, two."""
     carrier = chance.choice(_CARRIERS)
     if in_use("OrderDispatched", day):
         return [[("OrderDispatched", 1, {"carrier": carrier, **item}) for item in order.items]]
@@ -167,18 +170,18 @@ def parcels(chance: random.Random, order: Order, day: int) -> list[list[Told]]:
     return [[_shipped(chance, carrier, items)] for items in parts]
 
 
-def _shipped(chance: random.Random, carrier: str, items: list[dict[str, Any]]) -> Told:
+def _shipped(chance: random.Random, carrier: str, items: list[dict[str, Any]]) -> SampleEvent:
     code = f"{carrier}{chance.randrange(10**9):09d}"
     return ("OrderShipped", 1, {"carrier": carrier, "tracking_code": code, "items": items})
 
 
-def delivered(chance: random.Random, order: Order) -> Told:
-    """The arrival of the last parcel."""
+def delivered(chance: random.Random, order: Order) -> SampleEvent:
+    """Deliver the last parcel."""
     signed_by = chance.choice((order.customer_id, "neighbour", None))
     return ("OrderDelivered", 1, {"signed_by": signed_by, "left_at_door": signed_by is None})
 
 
-def cancelled(order: Order, reason: str, refund: Decimal | None) -> Told:
-    """The end of an order of which nothing was shipped."""
+def cancelled(order: Order, reason: str, refund: Decimal | None) -> SampleEvent:
+    """Cancel an order of which nothing was shipped."""
     ended = {"reason": reason, "items": order.items, "currency": order.currency, "refund": refund}
     return ("OrderCancelled", 1, {**order.parties, **ended})
