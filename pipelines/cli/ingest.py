@@ -96,9 +96,9 @@ def ingest(
 def _check_existence(files: tuple[str, ...]) -> None:
     """Refuse a misspelt name before a log is created for it."""
     from refold.event_schemas import UsageError
-    from refold.pipelines.ingest.sources import expanded
+    from refold.pipelines.ingest.sources import expand_patterns
 
-    for name in expanded(files):
+    for name in expand_patterns(files):
         if "://" not in name and not Path(name).is_file():
             raise UsageError(f"There is no file {name!r}.")
 

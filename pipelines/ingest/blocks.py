@@ -1,4 +1,4 @@
-"""Blocks of whole lines, so that a file is never held in memory, nor is a line that has no end."""
+"""Blocks of complete lines, so that neither a file nor an endless line is held in memory."""
 
 from __future__ import annotations
 
@@ -6,22 +6,23 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from refold.pipelines.ingest.rows import ImportLimits
-from refold.pipelines.ingest.sources import ByteStream
+from refold.pipelines.ingest.source_file import ByteStream
 
 BOM = b"\xef\xbb\xbf"
-"""What some editors and spreadsheets put before the first line."""
+"""The byte order mark that some editors and spreadsheets write before the first line."""
 
-_SHOWN = 200
+_KEPT_BYTES = 200
+"""What is kept of an overlong line, for the reject file."""
 
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """Whole lines, or the beginning of one overlong line.
+    """Complete lines, or the beginning of one overlong line.
 
     Attributes:
         data: the lines, each with its newline.
-        length: how many bytes of the file they stand for.
-        overlong: it is one overlong line, cut.
+        length: how many bytes of the file they take.
+        overlong: whether it is one overlong line, truncated.
     """
 
     data: bytes
@@ -30,7 +31,7 @@ class Block:
 
 
 def blocks(stream: ByteStream, limits: ImportLimits) -> Iterator[Block]:
-    """Cut a stream into blocks of about ``limits.chunk_bytes``, at newlines."""
+    """Split a stream into blocks of about ``limits.chunk_bytes``, at newlines."""
     rest, dropped = b"", 0
     while data := stream.read(limits.chunk_bytes):
         if len(data) < limits.chunk_bytes and not dropped:  # the end of the file
@@ -44,13 +45,12 @@ def blocks(stream: ByteStream, limits: ImportLimits) -> Iterator[Block]:
             rest, data = b"", data[end:]
         rest += data
         if dropped or len(rest) > limits.row_bytes:
-            dropped += max(len(rest) - _SHOWN, 0)
-            rest = rest[:_SHOWN]
+            dropped += max(len(rest) - _KEPT_BYTES, 0)
+            rest = rest[:_KEPT_BYTES]
     if rest:
-        whole = rest.removesuffix(b"\n")
-        yield Block(whole + b"\n", len(rest) + dropped, overlong=bool(dropped))
+        yield Block(rest.removesuffix(b"\n") + b"\n", len(rest) + dropped, overlong=bool(dropped))
 
 
 def too_long(limits: ImportLimits) -> str:
-    """Say why an overlong line is rejected."""
+    """Return the reason to reject an overlong line."""
     return f"the line is longer than {limits.row_bytes} bytes"

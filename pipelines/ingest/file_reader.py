@@ -1,4 +1,4 @@
-"""Files into a spool: one thread reads, others check; what they made is taken in the order of the file."""
+"""Files into a spool: one thread reads, others check, and their results are taken in the order of the file."""
 
 from __future__ import annotations
 
@@ -13,20 +13,13 @@ from typing import Any
 import duckdb
 
 from refold.event_schemas import PayloadError, Registry
-from refold.pipelines.ingest.checks.check import Checked, Checker
-from refold.pipelines.ingest.chunk import Origin, load_chunk, malformed
-from refold.pipelines.ingest.formats.csv import read_csv, read_header
-from refold.pipelines.ingest.formats.json import read_array, read_lines
-from refold.pipelines.ingest.formats.parquet import read_parquet
+from refold.pipelines.ingest.checks.check import CheckedChunk, Checker
+from refold.pipelines.ingest.checks.chunk import Provenance
+from refold.pipelines.ingest.formats import FORMATS
 from refold.pipelines.ingest.mapping import ColumnMapping
 from refold.pipelines.ingest.rejects import RejectFile
-from refold.pipelines.ingest.rows import (
-    START,
-    ImportLimits,
-    Place,
-    Rows,
-)
-from refold.pipelines.ingest.sources import SourceFile, opened
+from refold.pipelines.ingest.rows import START, ImportLimits, Place, ReadRequest, Rows
+from refold.pipelines.ingest.source_file import SourceFile
 from refold.pipelines.ingest.unused_columns import used_columns
 from refold.warehouse.engine.connections import connect
 from refold.warehouse.engine.sql import literal
@@ -35,16 +28,16 @@ from refold.warehouse.event_log.bulk_import.spool_journal import SpoolFile
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Reading:
-    """All that reading needs to know.
+class ReadPlan:
+    """What an import reads, and how.
 
     Attributes:
         sources: the files, each with its mapping.
         registry: the contracts.
         bucket_count: of the log.
-        workers: how many chunks are checked side by side.
+        workers: how many chunks are checked in parallel.
         limits: how much is held in memory.
-        strict: stop at the first row that cannot become an event.
+        strict: stop at the first invalid row.
     """
 
     sources: Sequence[tuple[SourceFile, ColumnMapping]]
@@ -56,87 +49,80 @@ class Reading:
 
 
 @dataclass(frozen=True, slots=True)
-class _Made:
-    """What a worker made of a chunk."""
+class _SpooledChunk:
+    """A chunk whose events are in the spool, but not yet in its journal."""
 
     rows: Rows
-    checked: Checked
+    checked: CheckedChunk
     files: tuple[SpoolFile, ...]
     rejects: list[tuple[int, str, str]]
 
 
 @dataclass(slots=True)
 class _Workers:
-    """A database a thread and mapping, since a connection is for one thread."""
+    """A database per thread, and a checker per thread and file."""
 
-    reading: Reading
+    plan: ReadPlan
     recorded_at: str
     spool: Spool
     connections: ExitStack = field(default_factory=ExitStack)
     own: threading.local = field(default_factory=threading.local)
 
-    def make(self, index: int, number: int, rows: Rows) -> _Made:
+    def check(self, index: int, number: int, rows: Rows) -> _SpooledChunk:
         """Check one chunk of one file, and write its events into the spool."""
-        source, mapping = self.reading.sources[index]
+        source, mapping = self.plan.sources[index]
         connection = self._connection()
         connection.execute(f"SET TimeZone = {literal(mapping.zone)}")
-        origin = Origin(name=source.name, event_id=f"{source.identity[:16]}-", recorded_at=self.recorded_at)
-        checked = self._checker(index, connection, mapping).check(
-            load_chunk(connection, rows, mapping, origin, form=source.format),
-            count=rows.count,
-            broken=rows.broken,
-            explain=lambda row: malformed(rows.text(row)),
-        )
-        rejects = [(rows.lines[row], reason, rows.text(row)) for row, reason in sorted(checked.wrong.items())]
-        return _Made(rows, checked, self.spool.write(number, checked.parts), rejects)
+        provenance = Provenance(file=source.name, event_id=f"{source.identity[:16]}-", recorded_at=self.recorded_at)
+        checked = self._checker(index, connection, mapping).check(rows, provenance, FORMATS[source.format])
+        rejects = [(rows.lines[row], reason, rows.text(row)) for row, reason in sorted(checked.invalid.items())]
+        return _SpooledChunk(rows, checked, self.spool.write(number, checked.parts), rejects)
 
     def _checker(self, index: int, connection: duckdb.DuckDBPyConnection, mapping: ColumnMapping) -> Checker:
         if getattr(self.own, "index", None) != index:
             self.own.index = index
-            self.own.checker = Checker(
-                connection, self.reading.registry, mapping, bucket_count=self.reading.bucket_count
-            )
-        found: Checker = self.own.checker
-        return found
+            self.own.checker = Checker(connection, self.plan.registry, mapping, bucket_count=self.plan.bucket_count)
+        checker: Checker = self.own.checker
+        return checker
 
     def _connection(self) -> duckdb.DuckDBPyConnection:
         if not hasattr(self.own, "connection"):
             self.own.connection = connect(threads=1)
             self.connections.callback(self.own.connection.close)
-        found: duckdb.DuckDBPyConnection = self.own.connection
-        return found
+        connection: duckdb.DuckDBPyConnection = self.own.connection
+        return connection
 
 
-def read_into(spool: Spool, rejects: RejectFile, reading: Reading, report: Callable[[int, int, int], None]) -> None:
-    """Read all files behind what the journal says was read, check their rows, and spool their events.
+def read_into(spool: Spool, rejects: RejectFile, plan: ReadPlan, report: Callable[[int, int, int], None]) -> None:
+    """Read all files from where the journal ends, check their rows, and spool their events.
 
     Args:
         spool: of the import.
-        rejects: where rows go that could not become an event.
-        reading: what to read, and how.
-        report: called with bytes read, events and rejects so far.
+        rejects: where invalid rows go.
+        plan: what to read, and how.
+        report: called with bytes read, events and rejected rows so far.
 
     Raises:
-        PayloadError: a row is bad, and ``strict`` was asked for.
+        PayloadError: a row is invalid, and the plan is strict.
         UsageError: a file cannot be read.
     """
-    if reading.strict and rejects.count:
-        found = rejects.first()
-        raise _strict(str(found["file"]), int(str(found["line"])), str(found["reason"]))
-    workers = _Workers(reading, spool.journal.recorded_at, spool)
-    waiting: deque[tuple[int, Future[_Made]]] = deque()
+    if plan.strict and rejects.count:
+        first = rejects.first()
+        raise _strict_error(str(first["file"]), int(str(first["line"])), str(first["reason"]))
+    workers = _Workers(plan, spool.journal.recorded_at, spool)
+    waiting: deque[tuple[int, Future[_SpooledChunk]]] = deque()
 
     def take() -> None:
         index, future = waiting.popleft()
-        _take(spool, rejects, reading, index, future.result())
-        before = sum(source.size for source, _ in reading.sources[:index])
+        _commit(spool, rejects, plan, index, future.result())
+        before = sum(source.size for source, _ in plan.sources[:index])
         report(before + future.result().rows.consumed, spool.journal.events, rejects.count)
 
-    with workers.connections, ThreadPoolExecutor(reading.workers) as pool:
+    with workers.connections, ThreadPoolExecutor(plan.workers) as pool:
         try:
-            for number, (index, rows) in enumerate(_chunks(reading, spool.journal.source), len(spool.journal.chunks)):
-                waiting.append((index, pool.submit(workers.make, index, number, rows)))
-                if len(waiting) > reading.workers:
+            for number, (index, rows) in enumerate(_chunks(plan, spool.journal.source), len(spool.journal.chunks)):
+                waiting.append((index, pool.submit(workers.check, index, number, rows)))
+                if len(waiting) > plan.workers:
                     take()
             while waiting:
                 take()
@@ -145,42 +131,33 @@ def read_into(spool: Spool, rejects: RejectFile, reading: Reading, report: Calla
             raise
 
 
-def _take(spool: Spool, rejects: RejectFile, reading: Reading, index: int, made: _Made) -> None:
-    """Make a chunk count: its rejects first, then its line in the journal."""
-    name = reading.sources[index][0].name
-    for line, reason, text in made.rejects:
-        if reading.strict:
-            raise _strict(name, line, reason)
+def _commit(spool: Spool, rejects: RejectFile, plan: ReadPlan, index: int, chunk: _SpooledChunk) -> None:
+    """Commit a chunk to the spool: first its rejected rows, then its line in the journal, which makes it count."""
+    name = plan.sources[index][0].name
+    for line, reason, text in chunk.rejects:
+        if plan.strict:
+            raise _strict_error(name, line, reason)
         rejects.add(file=name, line=line, reason=reason, text=text)
-    source = {"file": index, "place": made.rows.after, "rejected": rejects.count, "rejects_size": rejects.size}
-    spool.commit(made.files, base=spool.journal.events, events=made.checked.events, source=source)
+    source = {"file": index, "place": chunk.rows.after, "rejected": rejects.count, "rejects_size": rejects.size}
+    spool.commit(chunk.files, base=spool.journal.events, events=chunk.checked.events, source=source)
 
 
-def _strict(name: str, line: int, reason: str) -> PayloadError:
-    return PayloadError(f"{name}, line {line}: {reason}. Nothing was published, as --strict was given: mend the row.")
+def _strict_error(name: str, line: int, reason: str) -> PayloadError:
+    return PayloadError(
+        f"{name}, line {line}: {reason}. Nothing was published, since --strict was given: correct the row."
+    )
 
 
-def _chunks(reading: Reading, done: dict[str, Any]) -> Iterator[tuple[int, Rows]]:
+def _chunks(plan: ReadPlan, done: dict[str, Any]) -> Iterator[tuple[int, Rows]]:
     start = int(done.get("file", 0))
-    for index, (source, mapping) in enumerate(reading.sources):
+    for index, (source, mapping) in enumerate(plan.sources):
         if index >= start:
-            place = Place(done["place"]) if index == start and done else dict(START)
-            for rows in _rows(reading, source, mapping, place):
+            request = ReadRequest(
+                file=source,
+                mapping=mapping,
+                place=Place(done["place"]) if index == start and done else dict(START),
+                limits=plan.limits,
+                needed=used_columns(mapping, plan.registry),
+            )
+            for rows in FORMATS[source.format].read(request):
                 yield index, rows
-
-
-def _rows(reading: Reading, source: SourceFile, mapping: ColumnMapping, place: Place) -> Iterator[Rows]:
-    limits = reading.limits
-    if source.format == "parquet":
-        yield from read_parquet(source, place, limits, used_columns(mapping, reading.registry))
-        return
-    if source.format == "csv":
-        with opened(source) as stream:
-            header, begin = read_header(stream, delimiter=mapping.delimiter, limits=limits)
-        place = place if place["offset"] else begin
-        with opened(source, offset=place["offset"]) as stream:
-            yield from read_csv(stream, place, header=header, delimiter=mapping.delimiter, limits=limits)
-        return
-    read = read_array if source.format == "json" else read_lines
-    with opened(source, offset=place["offset"]) as stream:
-        yield from read(stream, place, limits)

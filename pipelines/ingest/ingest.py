@@ -1,11 +1,11 @@
-"""``refold ingest``: files of events into the log, checked, resumable, without doubles.
+"""``refold ingest``: files of events into the log, checked, resumable, without duplicates.
 
-identify the files -> read them in chunks -> map and check each row -> spool events by bucket, collect rejects -> write
-segments through Beam, publish them with one commit (or go through ordinary commits, if a stream is in the log
-already).
+identify the files -> read them in chunks -> map and check each row -> spool events by bucket, collect rejected rows ->
+write segments through Beam and publish them with one commit, or append ordinary commits if the log has a stream
+already.
 
-Nothing is part of the log before the last row is through. A killed import goes on behind the last chunk that was
-spooled; one that was published is found by its identity, and not done again.
+An import is atomic: nothing is part of the log before the last row is checked. A killed import resumes after the last
+chunk in the spool. One that was published is found by its identity, and is not repeated.
 """
 
 from __future__ import annotations
@@ -13,34 +13,24 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import os
-import shutil
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import orjson
 from apache_beam.options.pipeline_options import PipelineOptions
-from filelock import FileLock, Timeout
 
 from refold.event_schemas import Registry, UsageError
 from refold.pipelines.beam.runners import beam_options, workers_of
-from refold.pipelines.ingest.file_reader import Reading, read_into
-from refold.pipelines.ingest.mapping import (
-    CLOUDEVENTS,
-    OWN,
-    ColumnMapping,
-    read_mapping,
-)
+from refold.pipelines.ingest.file_reader import ReadPlan, read_into
+from refold.pipelines.ingest.import_folder import delete_outdated, import_folder, record_files
+from refold.pipelines.ingest.mapping import CLOUDEVENTS, OWN, ColumnMapping
+from refold.pipelines.ingest.mapping_file import read_mapping
 from refold.pipelines.ingest.rejects import RejectFile
 from refold.pipelines.ingest.rows import ImportLimits
-from refold.pipelines.ingest.sources import (
-    SourceFile,
-    expanded,
-    inspect,
-    unchanged,
-)
+from refold.pipelines.ingest.source_file import SourceFile
+from refold.pipelines.ingest.sources import check_unchanged, expand_patterns, inspect
 from refold.pipelines.ingest.spooled_commits import commit_spooled
 from refold.pipelines.ingest.spooled_segments import finish_import
 from refold.pipelines.ingest.unused_columns import unused_columns
@@ -54,7 +44,6 @@ from refold.warehouse.event_log.bulk_import.bulk_segments import (
 )
 from refold.warehouse.event_log.bulk_import.spool import Spool, read_spool
 from refold.warehouse.event_log.log import EventLog
-from refold.warehouse.object_store.mirror import default_cache_dir
 
 __all__ = ["ColumnMapping", "ImportLimits", "ImportProgress", "Ingested", "ingest", "read_mapping"]
 
@@ -68,10 +57,10 @@ class ImportProgress:
 
     Attributes:
         phase: ``identify``, ``read``, ``build`` or ``commit``.
-        done: bytes of the files (``identify``, ``read``), buckets (``build``) or events (``commit``) that are through.
+        done: finished bytes of the files (``identify``, ``read``), buckets (``build``) or events (``commit``).
         total: what ``done`` will be at the end of the phase.
-        events: events accepted so far.
-        rejected: rows rejected so far.
+        events: valid events so far.
+        rejected: rejected rows so far.
     """
 
     phase: str
@@ -83,17 +72,17 @@ class ImportProgress:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ingested:
-    """What an import did.
+    """The result of an import.
 
     Attributes:
         events: events that it added to the log.
         rejected: rows that could not become events.
         commits: commits that it added to the log.
         mode: ``segments``: one commit that names typed segments; ``commits``: ordinary commits.
-        already: this very import was done before; nothing was changed.
-        duplicates: events left out, since their stream had an event of the same ``event_id`` before.
+        already: the same import was published before, so nothing was changed.
+        duplicates: events that were left out, since their stream had an event with the same ``event_id`` before.
         rejects: the file with the rejected rows; None if there are none.
-        unused_columns: columns of a table (Parquet, CSV) that no event was given anything of.
+        unused_columns: columns of a table (Parquet, CSV) that no event uses.
     """
 
     events: int = 0
@@ -119,38 +108,43 @@ def ingest(
     report: Callable[[ImportProgress], None] = lambda _: None,
     limits: ImportLimits | None = None,
 ) -> Ingested:
-    """Bring the events of files into a log, in the order of files and rows.
+    """Import the events of files into a log, in the order of files and rows.
 
-    The same content with the same mapping is the same import, wherever it lies: once published, it changes nothing
-    again; killed, it goes on where it was.
+    The same content with the same mapping is the same import, wherever the files are: once published, it changes
+    nothing again; after a crash, it resumes where it was. An import is atomic: if it fails, the log is as it was.
 
     Args:
         log: the log.
         domain_ref: the domain, by entry-point name or dotted path.
         files: paths, patterns, or URLs that fsspec knows; gzip, Zstandard, bzip2 and xz are decompressed.
-        mapping: of the files' columns. By default CloudEvents are taken as such, and all else by the envelope's names.
-        format: one of ``refold.pipelines.ingest.sources.FORMATS``; by the files' suffixes if it is not given.
-        strict: stop at the first row that cannot become an event; nothing is published then.
+        mapping: of the files' columns. By default CloudEvents keep their attributes, and all other files have the
+            columns of the envelope.
+        format: one of ``refold.pipelines.ingest.formats.FORMATS``; by default the files' suffixes decide.
+        strict: stop at the first invalid row; nothing is published then.
         rejects: where rejected rows go, as JSON lines; by default beside the first file.
-        options: Beam's options; by default a local runner.
+        options: Beam's options, which also set how many chunks are checked in parallel; by default a local runner.
         report: called with the progress, a few times a second.
         limits: how much is held in memory at a time.
+
+    Returns:
+        What was added to the log, and what was left out.
 
     Raises:
         UsageError: a file is missing, damaged, of no known format, or lacks a column, or the log belongs to another
             domain; nothing was published.
-        PayloadError: a row is bad, and ``strict`` was asked for; nothing was published.
+        PayloadError: a row is invalid, and ``strict`` was set; nothing was published.
 
     Example:
         >>> import tempfile
-        >>> from refold.warehouse.event_log import create_log
+        >>> from refold import beam_options, create_log, ingest
         >>> row = '{"stream_id": "stock-cup", "event_type": "StockAdjusted", "occurred_at": "2024-05-01T12:00:00Z",'
         >>> row += ' "payload": {"sku": "cup", "quantity": -1, "reason": "broken"}}'
+        >>> options = beam_options(None, ["--direct_num_workers=2"])
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     path = Path(folder) / "history.jsonl"
         ...     _ = path.write_text(row)
         ...     log = create_log(f"{folder}/log", domain_name="orders")
-        ...     first, again = (ingest(log, "orders", [str(path)]) for _ in range(2))
+        ...     first, again = (ingest(log, "orders", [str(path)], options=options) for _ in range(2))
         >>> first.events, again.events, again.already
         (1, 0, True)
     """
@@ -159,17 +153,20 @@ def ingest(
     registry = domain.registry
     if domain.name != log.domain_name:
         raise UsageError(f"The log at {log.url} belongs to domain {log.domain_name!r}, not {domain.name!r}.")
-    sources = [(source, mapping or _default_mapping(source)) for source in _inspected(expanded(files), format, report)]
+    sources = [
+        (source, mapping or _default_mapping(source)) for source in _inspected(expand_patterns(files), format, report)
+    ]
     import_id = _identity(log, sources)
     target = rejects or _beside(sources[0][0])
-    with _own_folder(log, import_id) as folder:
+    urls = [source.url for source, _ in sources]
+    with import_folder(log, import_id) as folder:
         if find_import(log, log.head(), import_id) is not None:
-            return _finish_dead(folder, target)
-        _forget_others(folder, sources)
+            return _already_published(folder, target)
+        delete_outdated(folder, urls)
         spool = Spool(folder, bucket_count=log.bucket_count, context=_context(registry))
-        _remember(folder, sources)
-        bad = _reject_file(folder, spool)
-        reading = Reading(
+        record_files(folder, urls)
+        reject_file = _reject_file(folder, spool)
+        plan = ReadPlan(
             sources=sources,
             registry=registry,
             bucket_count=log.bucket_count,
@@ -178,14 +175,19 @@ def ingest(
             strict=strict,
         )
         size = sum(source.size for source, _ in sources)
-        read_into(spool, bad, reading, lambda *told: report(ImportProgress("read", told[0], size, told[1], told[2])))
+        read_into(
+            spool,
+            reject_file,
+            plan,
+            lambda done, events, rejected: report(ImportProgress("read", done, size, events, rejected)),
+        )
         for source, _ in sources:
-            unchanged(source)
-        done = _publish(log, domain_ref, import_id, spool, reading, options, report)
+            check_unchanged(source)
+        published = _publish(log, domain_ref, import_id, spool, plan, options, report)
         return dataclasses.replace(
-            done,
-            rejected=bad.count,
-            rejects=bad.deliver(target),
+            published,
+            rejected=reject_file.count,
+            rejects=reject_file.deliver(target),
             unused_columns=unused_columns(sources, registry, spool.journal),
         )
 
@@ -195,11 +197,11 @@ def _publish(
     domain_ref: str,
     import_id: str,
     spool: Spool,
-    reading: Reading,
+    plan: ReadPlan,
     options: PipelineOptions,
     report: Callable[[ImportProgress], None],
 ) -> Ingested:
-    """Make the spooled events part of the log: all at once, if their streams are new to it."""
+    """Add the spooled events to the log: with one commit, if their streams are new to it."""
     folder, events = spool.folder, spool.journal.events
     if not events:
         return Ingested()
@@ -219,10 +221,10 @@ def _publish(
             pass
     done = commit_spooled(
         log,
-        reading.registry,
+        plan.registry,
         import_id,
         spooled,
-        commit_events=reading.limits.commit_events,
+        commit_events=plan.limits.commit_events,
         seal=lambda: seal(log, domain_ref, options),
         report=lambda through: report(ImportProgress("commit", through, events, events)),
     )
@@ -242,53 +244,15 @@ def _default_mapping(source: SourceFile) -> ColumnMapping:
 
 
 def _identity(log: EventLog, sources: _Sources) -> str:
-    """Name an import by what it brings into which log, so that it is the same import wherever the files lie."""
-    told = [log.log_id, *([source.identity, source.format, mapping.digest()] for source, mapping in sources)]
-    return hashlib.sha256(orjson.dumps(told)).hexdigest()[:32]
+    """Name an import by its content and its log, so that it is the same import wherever the files are."""
+    parts = [log.log_id, *([source.identity, source.format, mapping.digest()] for source, mapping in sources)]
+    return hashlib.sha256(orjson.dumps(parts)).hexdigest()[:32]
 
 
 def _context(registry: Registry) -> str:
-    """Write the contracts that rows are checked against: a changed one means that they must be checked anew."""
-    told = "\n".join(f"{schema_key} {registry.schema(*schema_key)}" for schema_key in registry.schema_keys)
-    return hashlib.sha256(told.encode()).hexdigest()
-
-
-@contextmanager
-def _own_folder(log: EventLog, import_id: str) -> Iterator[Path]:
-    """Give the import's folder, to this process alone; it is deleted when the import is done."""
-    parent = Path(log.url) / "staging" if log.store.is_local else default_cache_dir() / "ingest"
-    folder = parent / f"ingest-{import_id}"
-    parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(f"{folder}.lock", timeout=0)
-    try:
-        lock.acquire()
-    except Timeout as error:
-        raise UsageError("Another process is importing the same files into this log: wait until it is done.") from error
-    try:
-        yield folder
-        shutil.rmtree(folder, ignore_errors=True)
-        Path(lock.lock_file).unlink(missing_ok=True)
-    finally:
-        lock.release()
-
-
-def _remember(folder: Path, sources: _Sources) -> None:
-    (folder / "files.json").write_bytes(orjson.dumps([source.url for source, _ in sources]))
-
-
-def _forget_others(folder: Path, sources: _Sources) -> None:
-    """Delete what killed imports of the same files left, when the files were others inside."""
-    mine = [source.url for source, _ in sources]
-    for path in folder.parent.glob("ingest-*/files.json"):
-        other = path.parent
-        if other == folder or orjson.loads(path.read_bytes()) != mine:
-            continue
-        try:
-            with FileLock(f"{other}.lock", timeout=0):
-                shutil.rmtree(other)
-                Path(f"{other}.lock").unlink(missing_ok=True)
-        except Timeout:
-            continue
+    """Return a digest of the contracts that rows are checked against: if one changes, rows must be checked again."""
+    schemas = "\n".join(f"{schema_key} {registry.schema(*schema_key)}" for schema_key in registry.schema_keys)
+    return hashlib.sha256(schemas.encode()).hexdigest()
 
 
 def _reject_file(folder: Path, spool: Spool) -> RejectFile:
@@ -298,14 +262,14 @@ def _reject_file(folder: Path, spool: Spool) -> RejectFile:
     )
 
 
-def _finish_dead(folder: Path, target: Path) -> Ingested:
-    """Do what is left of an import that was published: hand over its rejects, if it was killed before that."""
-    left = folder / "rejects.jsonl"
-    if not left.exists():
+def _already_published(folder: Path, target: Path) -> Ingested:
+    """Deliver the rejected rows of a published import, if it was killed before it did so itself."""
+    path = folder / "rejects.jsonl"
+    if not path.exists():
         return Ingested(already=True)
-    count = left.read_bytes().count(b"\n")
-    bad = RejectFile(left, size=left.stat().st_size, count=count)
-    return Ingested(already=True, rejected=count, rejects=bad.deliver(target))
+    count = path.read_bytes().count(b"\n")
+    reject_file = RejectFile(path, size=path.stat().st_size, count=count)
+    return Ingested(already=True, rejected=count, rejects=reject_file.deliver(target))
 
 
 def _beside(source: SourceFile) -> Path:

@@ -8,16 +8,17 @@ from pathlib import Path
 
 import orjson
 
-_SHOWN = 1 << 16
+_MAX_TEXT = 1 << 16
+"""A longer row is truncated in the reject file, so that one endless row does not fill the disk twice."""
 
 
 class RejectFile:
-    """Collects rejects beside the spool; what is behind the last chunk in the journal is cut off.
+    """Collects rejected rows beside the spool; those after the last chunk in the journal are dropped at the start.
 
     Args:
         path: where they are collected.
-        size: how long the file was at the last chunk in the journal.
-        count: how many rejects it held then.
+        size: of the file at the last chunk in the journal.
+        count: of its rows then.
     """
 
     def __init__(self, path: Path, *, size: int, count: int) -> None:
@@ -28,21 +29,21 @@ class RejectFile:
             os.truncate(path, size)
 
     def add(self, *, file: str, line: int, reason: str, text: str) -> None:
-        """Write one reject; an endless text is cut."""
-        told = {"file": file, "line": line, "reason": reason, "text": text[:_SHOWN]}
-        if len(text) > _SHOWN:
-            told["text_length"] = len(text)
+        """Write one rejected row."""
+        reject = {"file": file, "line": line, "reason": reason, "text": text[:_MAX_TEXT]}
+        if len(text) > _MAX_TEXT:
+            reject["text_length"] = len(text)
         with self._path.open("ab") as sink:
-            self.size += sink.write(orjson.dumps(told) + b"\n")
+            self.size += sink.write(orjson.dumps(reject) + b"\n")
         self.count += 1
 
     def first(self) -> dict[str, object]:
-        """Give the first reject."""
+        """Return the first rejected row."""
         with self._path.open("rb") as source:
             return dict(orjson.loads(source.readline()))
 
     def deliver(self, target: Path) -> Path | None:
-        """Copy the file to where the user wants it; None if there is no reject."""
+        """Copy the file to where the user wants it; return None if no row was rejected."""
         if not self.count:
             return None
         target.parent.mkdir(parents=True, exist_ok=True)

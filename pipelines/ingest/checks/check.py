@@ -1,11 +1,10 @@
-"""One chunk of foreign rows becomes typed events, sorted by bucket, and the rows that could not.
+"""One chunk of rows becomes typed events, sorted by bucket, and invalid rows, each with its reason.
 
 Every worker has a checker of its own, with a database in memory.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import duckdb
@@ -15,31 +14,40 @@ import pyarrow.types as pt
 
 from refold.event_schemas import ENVELOPE, RefoldError, Registry
 from refold.event_schemas.registry import SchemaKey
-from refold.pipelines.ingest.checks.context import BROUGHT, CheckContext, Found
-from refold.pipelines.ingest.checks.documents import DocumentReader
-from refold.pipelines.ingest.checks.typed_columns import read_typed
-from refold.pipelines.ingest.chunk import Columns, Documents
+from refold.pipelines.ingest.checks.chunk import CHUNK, Chunk, Provenance, load_chunk
+from refold.pipelines.ingest.checks.context import CheckContext, Indices
+from refold.pipelines.ingest.checks.document_payload import StructureCache
+from refold.pipelines.ingest.checks.json_documents import explain_malformed
+from refold.pipelines.ingest.formats import Format
 from refold.pipelines.ingest.mapping import ColumnMapping
-from refold.warehouse.event_log.bulk_import.spool import Partitioned
+from refold.pipelines.ingest.rows import Rows
+from refold.warehouse.event_log.bulk_import.spool import SPOOLED, Partitioned
+
+_FROM_ROWS = SPOOLED[1:]
+"""Envelope columns that the rows give; positions are given once the invalid rows are known."""
+
+_REQUIRED = ("stream_id", "_type", "_version", "occurred_at")
+_MAX_CODES = 1 << 20
+"""Pairs of type and version up to which counting them costs less than sorting them; 8 MB of counters."""
 
 
 @dataclass(frozen=True, slots=True)
-class Checked:
-    """What came of a chunk.
+class CheckedChunk:
+    """The events and the invalid rows of a chunk.
 
     Attributes:
-        parts: shape to its events; positions count from 1 within the chunk.
+        parts: schema to its events; positions count from 1 within the chunk.
         events: how many events.
-        wrong: row to why it could not become an event.
+        invalid: row to the reason why it cannot become an event.
     """
 
     parts: dict[SchemaKey, Partitioned]
     events: int
-    wrong: dict[int, str]
+    invalid: dict[int, str]
 
 
 class Checker:
-    """Checks chunks, one after the other.
+    """Checks chunks of one file, one after the other.
 
     Args:
         connection: a database for its own use.
@@ -51,54 +59,109 @@ class Checker:
     def __init__(
         self, connection: duckdb.DuckDBPyConnection, registry: Registry, mapping: ColumnMapping, *, bucket_count: int
     ) -> None:
-        self._desk = CheckContext(connection, registry, mapping, bucket_count)
-        self._documents = DocumentReader(self._desk)
+        self._context = CheckContext(connection, registry, mapping, bucket_count)
+        self._structures: StructureCache = {}
 
-    def check(
-        self, chunk: Documents | Columns, *, count: int, broken: Mapping[int, str], explain: Callable[[int], str]
-    ) -> Checked:
-        """Make events of a chunk.
+    def check(self, rows: Rows, provenance: Provenance, format: Format) -> CheckedChunk:
+        """Turn the rows of a chunk into events.
 
-        Args:
-            chunk: as :func:`~refold.pipelines.ingest.chunk.load_chunk` made it on the same connection.
-            count: how many rows it has, good and bad.
-            broken: rows that could not be read, and why.
-            explain: why a document that cannot be read is no event; empty for a blank line.
+        Raises:
+            UsageError: the file lacks a column, or has one of a type that no field can be taken from.
         """
-        wrong = dict(broken)
-        if isinstance(chunk, Documents):
-            found = self._documents.read(chunk, explain, wrong)
-        else:
-            found = read_typed(self._desk, chunk, wrong)
-        return self._checked(found, count, wrong)
+        invalid = dict(rows.invalid)
+        chunk = load_chunk(self._context, rows, provenance, format, self._structures)
+        valid = self._check_envelope(chunk, rows, invalid)
+        schema_keys, number = self._schema_keys(chunk.envelope, valid, invalid)
+        buckets = self._context.buckets(chunk.envelope["stream_id"].combine_chunks().fill_null(""))
+        tables: dict[SchemaKey, pa.Table] = {}
+        for i, schema_key in enumerate(schema_keys):
+            picked = np.flatnonzero(number == i)
+            picked = picked[np.argsort(buckets[picked], kind="stable")]
+            tables[schema_key] = self._events(chunk, schema_key, picked, buckets, invalid)
+        return self._numbered(tables, rows.count, invalid)
 
-    def _checked(self, found: Found, count: int, wrong: dict[int, str]) -> Checked:
-        """Number the events of a chunk in the order of its rows, without gaps for those that are wrong."""
-        gone = np.sort(np.fromiter(wrong, np.int64, len(wrong)))
+    def _check_envelope(self, chunk: Chunk, rows: Rows, invalid: dict[int, str]) -> Indices:
+        """Return whether each row has a valid envelope; note the reasons of those that have none."""
+        valid = np.ones(len(chunk.envelope), bool)
+        for name in _REQUIRED:
+            if chunk.envelope[name].null_count:
+                valid &= chunk.envelope[name].is_valid().to_numpy()
+        suspects = np.flatnonzero(~valid)
+        if len(suspects):
+            self._context.register(CHUNK, chunk.table.take(pa.array(suspects)))
+            reasons = self._context.select(chunk.relation, {"_row": "_row", "_reason": chunk.reason})
+            for row, reason in zip(reasons["_row"].to_pylist(), reasons["_reason"].to_pylist(), strict=True):
+                invalid[row] = reason or explain_malformed(rows.text(row))
+        return valid
+
+    def _schema_keys(
+        self, envelope: pa.Table, valid: Indices, invalid: dict[int, str]
+    ) -> tuple[list[SchemaKey], Indices]:
+        """Return the schemas of the rows, and the index of each row's schema in them; -1 for an invalid row."""
+        types = envelope["_type"].combine_chunks().fill_null("").dictionary_encode()
+        version = envelope["_version"].combine_chunks().fill_null(0).to_numpy().astype(np.int64)
+        span = int(version.max(initial=0)) + 1
+        code = types.indices.to_numpy().astype(np.int64) * span + version
+        if len(types.dictionary) * span <= _MAX_CODES:
+            present = np.flatnonzero(np.bincount(code[valid]))
+        else:
+            present = np.unique(code[valid])
+        schema_keys: dict[SchemaKey, int] = {}
+        number = np.full(len(code), -1)
+        for one in present.tolist():
+            schema_key, unknown = self._context.resolve(types.dictionary[one // span].as_py(), one % span)
+            same = (code == one) & valid
+            if unknown:
+                invalid |= dict.fromkeys(envelope["_row"].to_numpy()[same].tolist(), unknown)
+            else:
+                number[same] = schema_keys.setdefault(schema_key, len(schema_keys))
+        return list(schema_keys), number
+
+    def _events(
+        self, chunk: Chunk, schema_key: SchemaKey, picked: Indices, buckets: Indices, invalid: dict[int, str]
+    ) -> pa.Table:
+        """Return the events of some rows, which all have one schema; note the reasons of those that are invalid."""
+        events = chunk.envelope.select(["_row", *_FROM_ROWS]).take(pa.array(picked))
+        payload = chunk.payload.read(self._context, schema_key, picked)
+        columns = [*events.columns, pa.array(buckets[picked]), *payload.columns.values()]
+        events = pa.table(columns, names=[*events.column_names, "_bucket", *payload.columns])
+        reasons = payload.reasons
+        if reasons.null_count == len(reasons):
+            return events
+        noted = zip(events["_row"].to_pylist(), reasons.to_pylist(), strict=True)
+        invalid |= {row: reason for row, reason in noted if reason is not None}
+        return events.filter(reasons.is_null())
+
+    def _numbered(self, tables: dict[SchemaKey, pa.Table], count: int, invalid: dict[int, str]) -> CheckedChunk:
+        """Number the events of a chunk in the order of its rows, without gaps for the invalid ones."""
+        gone = np.sort(np.fromiter(invalid, np.int64, len(invalid)))
         parts = {}
-        for schema_key, table in found.items():
+        for schema_key, table in tables.items():
             row = table["_row"].to_numpy()
             position = pa.array(row + 1 - np.searchsorted(gone, row), pa.int64())
-            payload = self._desk.registry.schema(*schema_key)
-            rows = table.select([*BROUGHT, *payload.names]).cast(_spooled(payload)).add_column(0, "position", position)
-            parts[schema_key] = Partitioned(rows, table["_bucket"].to_numpy())
-        events = sum(len(p.buckets) for p in parts.values())
-        if events + len(wrong) != count:
-            raise RefoldError(f"Of {count} rows {events} became events, {len(wrong)} were wrong. This must not be.")
-        return Checked(parts, events, {row: reason for row, reason in wrong.items() if reason})
+            payload = self._context.registry.schema(*schema_key)
+            columns = table.select([*_FROM_ROWS, *payload.names])
+            events = columns.cast(_spooled_schema(payload)).add_column(0, "position", position)
+            parts[schema_key] = Partitioned(events, table["_bucket"].to_numpy())
+        events_count = sum(len(p.buckets) for p in parts.values())
+        if events_count + len(invalid) != count:
+            raise RefoldError(
+                f"Of {count} rows {events_count} became events and {len(invalid)} were invalid, which does not add up. "
+                "This is an error in refold: please report it."
+            )
+        return CheckedChunk(parts, events_count, {row: reason for row, reason in invalid.items() if reason})
 
 
-def _spooled(payload: pa.Schema) -> pa.Schema:
-    """Give the schema that all parts of a shape have, wherever their columns are from."""
-    fields = [*(ENVELOPE.field(name) for name in BROUGHT), *payload]
+def _spooled_schema(payload: pa.Schema) -> pa.Schema:
+    """Return the schema that all parts of a payload schema have, whatever their columns are taken from."""
+    fields = [*(ENVELOPE.field(name) for name in _FROM_ROWS), *payload]
     return pa.schema([pa.field(f.name, _nullable(f.type)) for f in fields])
 
 
 def _nullable(dtype: pa.DataType) -> pa.DataType:
-    """Let elements and fields be NULL: that they are not was checked, and a cast would check it again, or refuse."""
+    """Let elements and fields be NULL: they were checked, and a cast would check them again, or refuse."""
     if pt.is_list(dtype):
         return pa.list_(dtype.value_field.with_type(_nullable(dtype.value_type)).with_nullable(True))
     if pt.is_struct(dtype):
-        inner = (dtype.field(i) for i in range(dtype.num_fields))
-        return pa.struct([f.with_type(_nullable(f.type)).with_nullable(True) for f in inner])
+        return pa.struct([f.with_type(_nullable(f.type)).with_nullable(True) for f in dtype.fields])
     return dtype

@@ -1,4 +1,4 @@
-"""CSV files with a header as chunks of rows of text. Memory does not grow with the file."""
+"""CSV files with a header as chunks of rows of text, in bounded memory."""
 
 from __future__ import annotations
 
@@ -11,75 +11,80 @@ import pyarrow as pa
 
 from refold.event_schemas import UsageError
 from refold.pipelines.ingest.blocks import BOM, blocks, too_long
-from refold.pipelines.ingest.rows import ImportLimits, Place, Rows
-from refold.pipelines.ingest.sources import ByteStream
+from refold.pipelines.ingest.mapping import ColumnMapping
+from refold.pipelines.ingest.rows import START, ImportLimits, Place, ReadRequest, Rows
+from refold.pipelines.ingest.source_file import ByteStream, SourceFile, open_bytes
 
 
-def read_header(stream: ByteStream, *, delimiter: str, limits: ImportLimits) -> tuple[list[str], Place]:
-    """Read the names of the columns, and the place behind them.
+def column_names(file: SourceFile, mapping: ColumnMapping) -> list[str]:
+    """Return the columns that the header names.
 
     Raises:
-        UsageError: there is no header, or it names a column twice.
+        UsageError: it names one twice.
     """
-    lines = _Lines(stream, {"row": 0, "line": 0, "offset": 0}, limits)
-    names = next(csv.reader(lines, delimiter=delimiter), [])
-    if double := sorted({n for n in names if names.count(n) > 1}):
-        raise UsageError(f"{stream.name}: its header names the column {double[0]!r} twice.")
-    return names, lines.place
+    return _read_header(file, mapping, ImportLimits())[0]
 
 
-def read_csv(
-    stream: ByteStream, place: Place, *, header: list[str], delimiter: str, limits: ImportLimits
-) -> Iterator[Rows]:
-    """Read rows.
+def read_rows(request: ReadRequest) -> Iterator[Rows]:
+    """Read rows of text.
 
-    Args:
-        stream: the file's bytes from ``place["offset"]`` on.
-        place: how far it was read before; the header counts as read.
-        header: names of the columns.
-        delimiter: between cells.
-        limits: of a chunk, and of a row.
+    Raises:
+        UsageError: the header names a column twice.
     """
-    csv.field_size_limit(limits.row_bytes)  # of the process; the module knows no other
-    lines = _Lines(stream, place, limits)
-    reader = csv.reader(lines, delimiter=delimiter, strict=True)
-    chunk = _Chunk(len(header))
-    while True:
-        first_line = lines.place["line"] + 1
-        wrong = ""
-        try:
-            cells = next(reader)
-        except StopIteration:
-            break
-        except csv.Error as error:
-            cells, wrong = [], f"this is no CSV: {error}"
-            lines.one_line_only()
-        text, broken = lines.taken()
-        broken = broken or wrong or _wrong_width(cells, header)
-        if cells or broken:
-            chunk.add(cells, broken, first_line, text)
-            lines.place["row"] += 1
-        if len(chunk.lines) >= limits.chunk_rows or chunk.size >= limits.chunk_bytes:
+    limits = request.limits
+    csv.field_size_limit(limits.row_bytes)  # of the process: the csv module has no narrower scope
+    header, begin = _read_header(request.file, request.mapping, limits)
+    place = request.place if request.place["offset"] else begin
+    with open_bytes(request.file, offset=place["offset"]) as stream:
+        lines = _Lines(stream, place, limits)
+        reader = csv.reader(lines, delimiter=request.mapping.delimiter, strict=True)
+        chunk = _Chunk(len(header))
+        while True:
+            first_line = lines.place["line"] + 1
+            malformed = ""
+            try:
+                cells = next(reader)
+            except StopIteration:
+                break
+            except csv.Error as error:
+                cells, malformed = [], f"this is no CSV: {error}"
+                lines.keep_one_line()
+            text, unreadable = lines.take_row()
+            reason = unreadable or malformed or _wrong_width(cells, header)
+            if cells or reason:
+                chunk.add(cells, reason, first_line, text)
+                lines.place["row"] += 1
+            if len(chunk.lines) >= limits.chunk_rows or chunk.size >= limits.chunk_bytes:
+                yield chunk.rows(header, lines.place, stream.consumed())
+                chunk = _Chunk(len(header))
+        if chunk.lines:
             yield chunk.rows(header, lines.place, stream.consumed())
-            chunk = _Chunk(len(header))
-    if chunk.lines:
-        yield chunk.rows(header, lines.place, stream.consumed())
+
+
+def _read_header(file: SourceFile, mapping: ColumnMapping, limits: ImportLimits) -> tuple[list[str], Place]:
+    """Return the names of the columns, and the place after them."""
+    with open_bytes(file) as stream:
+        lines = _Lines(stream, START, limits)
+        names = next(csv.reader(lines, delimiter=mapping.delimiter), [])
+    if double := sorted({n for n in names if names.count(n) > 1}):
+        raise UsageError(f"{file.name}: its header names the column {double[0]!r} twice. Rename one of them.")
+    return names, lines.place
 
 
 @dataclass(slots=True)
 class _Chunk:
-    """Rows that were read so far."""
+    """Rows of a chunk that were read so far."""
 
     width: int
     cells: list[list[str]] = field(default_factory=list)
     lines: list[int] = field(default_factory=list)
     texts: list[str] = field(default_factory=list)
-    broken: dict[int, str] = field(default_factory=dict)
+    invalid: dict[int, str] = field(default_factory=dict)
     size: int = 0
 
-    def add(self, cells: list[str], broken: str, line: int, text: str) -> None:
-        if broken:
-            self.broken[len(self.lines)] = broken
+    def add(self, cells: list[str], reason: str, line: int, text: str) -> None:
+        if reason:
+            self.invalid[len(self.lines)] = reason
             cells = [""] * self.width
         self.cells.append(cells)
         self.lines.append(line)
@@ -92,14 +97,14 @@ class _Chunk:
             columns=pa.table([pa.array(c, pa.string()) for c in columns], names=header),
             lines=self.lines,
             text=lambda row: self.texts[row].strip("\r\n"),
-            broken=self.broken,
+            invalid=self.invalid,
             after=dict(place),
             consumed=consumed,
         )
 
 
 class _Lines:
-    """Lines for the CSV reader, which remembers what the current row was made of."""
+    """Lines for the CSV reader; it keeps those of the current row."""
 
     def __init__(self, stream: ByteStream, place: Place, limits: ImportLimits) -> None:
         self._ahead = _split(stream, limits)
@@ -117,13 +122,13 @@ class _Lines:
         self.place["offset"] += line.length
         return line.text
 
-    def taken(self) -> tuple[str, str]:
-        """Give the row's text, and why it is broken if it is; the next line begins another row."""
+    def take_row(self) -> tuple[str, str]:
+        """Return the row's text, and why it is unreadable if it is; the next line begins another row."""
         row, self._row = self._row, []
-        return "".join(line.text for line in row), next((line.broken for line in row if line.broken), "")
+        return "".join(line.text for line in row), next((line.unreadable for line in row if line.unreadable), "")
 
-    def one_line_only(self) -> None:
-        """Give back all lines of the row but the first: a quote that is never closed must not swallow good rows."""
+    def keep_one_line(self) -> None:
+        """Return all lines of the row but the first: a quote that is never closed must not swallow valid rows."""
         again, self._row = self._row[1:], self._row[:1]
         self._again.extendleft(reversed(again))
         self.place["line"] -= len(again)
@@ -134,7 +139,7 @@ class _Lines:
 class _Line:
     text: str
     length: int
-    broken: str = ""
+    unreadable: str = ""
 
 
 def _split(stream: ByteStream, limits: ImportLimits) -> Iterator[_Line]:

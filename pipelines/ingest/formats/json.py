@@ -1,4 +1,4 @@
-"""JSON files as chunks of rows: a document a line, or the elements of one array. Memory does not grow with the file."""
+"""JSON files as chunks of rows: a document per line, or the elements of one array, in bounded memory."""
 
 from __future__ import annotations
 
@@ -11,55 +11,57 @@ import pyarrow as pa
 
 from refold.event_schemas import UsageError
 from refold.pipelines.ingest.blocks import BOM, blocks, too_long
-from refold.pipelines.ingest.rows import ImportLimits, Place, Rows
-from refold.pipelines.ingest.sources import ByteStream
+from refold.pipelines.ingest.rows import ImportLimits, Place, ReadRequest, Rows
+from refold.pipelines.ingest.source_file import ByteStream, SourceFile, open_bytes
 
 _SPACE = " \t\r\n"
+_DETECTED_BYTES = 1 << 16
+"""A first element longer than this is not known to be a CloudEvent: then the user must name the format."""
 
 
-def read_lines(stream: ByteStream, place: Place, limits: ImportLimits) -> Iterator[Rows]:
-    """Read JSON lines.
-
-    Args:
-        stream: the file's bytes from ``place["offset"]`` on.
-        place: how far it was read before.
-        limits: of a chunk, and of a line.
-    """
-    row, offset = place["row"], place["offset"]
-    for block in blocks(stream, limits):
-        lines = block.data.removesuffix(b"\n").split(b"\n")
-        surplus = block.length - len(block.data)
-        for start in range(0, len(lines), limits.chunk_rows):
-            some = lines[start : start + limits.chunk_rows]
-            last = start + len(some) == len(lines)
-            offset += sum(map(len, some)) + len(some) + (surplus if last else 0)
-            if row == 0:
-                some[0] = some[0].removeprefix(BOM)
-            after = {"row": row + len(some), "line": row + len(some), "offset": offset}
-            broken = {0: too_long(limits)} if block.overlong else {}
-            yield _documents(some, range(row + 1, row + len(some) + 1), broken, after, stream.consumed())
-            row += len(some)
+def detect_format(file: SourceFile) -> tuple[str, bool]:
+    """Check whether a file is one array or has a document per line, and whether its objects are CloudEvents."""
+    with open_bytes(file) as stream:
+        start = stream.read(_DETECTED_BYTES).removeprefix(BOM).lstrip()
+    is_array = start.startswith(b"[")
+    cloudevents = file.format == "cloudevents" or _starts_with_cloudevent(start.removeprefix(b"["))
+    return ("json" if is_array else "jsonl"), cloudevents
 
 
-def read_array(stream: ByteStream, place: Place, limits: ImportLimits) -> Iterator[Rows]:
+def read_lines(request: ReadRequest) -> Iterator[Rows]:
+    """Read JSON lines."""
+    limits, row, offset = request.limits, request.place["row"], request.place["offset"]
+    with open_bytes(request.file, offset=offset) as stream:
+        for block in blocks(stream, limits):
+            lines = block.data.removesuffix(b"\n").split(b"\n")
+            surplus = block.length - len(block.data)
+            for start in range(0, len(lines), limits.chunk_rows):
+                some = lines[start : start + limits.chunk_rows]
+                last = start + len(some) == len(lines)
+                offset += sum(map(len, some)) + len(some) + (surplus if last else 0)
+                if row == 0:
+                    some[0] = some[0].removeprefix(BOM)
+                after = {"row": row + len(some), "line": row + len(some), "offset": offset}
+                invalid = {0: too_long(limits)} if block.overlong else {}
+                yield _documents(some, range(row + 1, row + len(some) + 1), invalid, after, stream.consumed())
+                row += len(some)
+
+
+def read_array(request: ReadRequest) -> Iterator[Rows]:
     """Read the elements of one JSON array, each as its own text.
-
-    Args:
-        stream: the file's bytes from ``place["offset"]`` on.
-        place: how far it was read before.
-        limits: of a chunk, and of an element.
 
     Raises:
         UsageError: the file is not one array; the message names the line.
     """
-    elements = _Elements(stream, place, limits)
-    while some := elements.take():
-        texts = [text.encode("utf-8", "surrogateescape") for text, _ in some]
-        yield _documents(texts, [line for _, line in some], {}, elements.place(), stream.consumed())
+    with open_bytes(request.file, offset=request.place["offset"]) as stream:
+        elements = _Elements(stream, request.place, request.limits)
+        while some := elements.take():
+            texts = [text.encode("utf-8", "surrogateescape") for text, _ in some]
+            yield _documents(texts, [line for _, line in some], {}, elements.place(), stream.consumed())
 
 
 class _Elements:
-    """Cuts an array into its elements, with a buffer of about one chunk."""
+    """Splits an array into its elements, with a buffer of about one chunk."""
 
     def __init__(self, stream: ByteStream, place: Place, limits: ImportLimits) -> None:
         self._stream = stream
@@ -74,27 +76,26 @@ class _Elements:
         self._closed = False
 
     def place(self) -> Place:
-        """Tell how far the array was taken; drops what was taken from the buffer."""
+        """Return how far the array was read, and drop what was read from the buffer."""
         self._line()
-        taken = self._text[: self._at].encode("utf-8", "surrogateescape")
-        self._place["offset"] += len(taken)
+        self._place["offset"] += len(self._text[: self._at].encode("utf-8", "surrogateescape"))
         self._text, self._at, self._line_at = self._text[self._at :], 0, 0
         return dict(self._place)
 
     def take(self) -> list[tuple[str, int]]:
-        """Give the next elements, each with the number of the line on which it begins; none behind the last."""
-        found: list[tuple[str, int]] = []
+        """Return the next elements, each with the number of the line on which it begins; none after the last."""
+        elements: list[tuple[str, int]] = []
         size = 0
-        while len(found) < self._limits.chunk_rows and size < self._limits.chunk_bytes and self._more():
+        while len(elements) < self._limits.chunk_rows and size < self._limits.chunk_bytes and self._more():
             line = self._line() + 1
             text = self._element()
-            found.append((text, line))
+            elements.append((text, line))
             size += len(text)
             self._place["row"] += 1
-        return found
+        return elements
 
     def _more(self) -> bool:
-        """Go to the beginning of the next element, if there is one."""
+        """Move to the beginning of the next element, if there is one."""
         if self._closed:
             return False
         if self._place["offset"] == 0 and self._at == 0:
@@ -106,7 +107,7 @@ class _Elements:
             self._at += 1
             self._closed = True
             if self._peek():
-                raise self._damaged("there is more behind the end of the array")
+                raise self._damaged("there is more after the end of the array")
         return not self._closed
 
     def _element(self) -> str:
@@ -117,7 +118,7 @@ class _Elements:
                 if not self._fill():
                     raise self._damaged(str(error)) from error
                 continue
-            if end < len(self._text) or not self._fill():  # a number may go on behind the buffer
+            if end < len(self._text) or not self._fill():  # a number may continue after the buffer
                 text = self._text[self._at : end]
                 self._at = end
                 return text
@@ -128,7 +129,7 @@ class _Elements:
         self._at += 1
 
     def _peek(self) -> str:
-        """Give the next character that is no white space; empty at the end of the file."""
+        """Return the next character that is no white space; empty at the end of the file."""
         while True:
             while self._at < len(self._text) and self._text[self._at] in _SPACE:
                 self._at += 1
@@ -151,32 +152,40 @@ class _Elements:
 
     def _damaged(self, why: str) -> UsageError:
         return UsageError(
-            f"{self._stream.name}, line {self._line() + 1}, element {self._place['row'] + 1}: this is no JSON array "
-            f"that can be read further ({why}). Nothing was published: mend the file, or write one object a line."
+            f"{self._stream.name}, line {self._line() + 1}, element {self._place['row'] + 1}: the JSON array cannot be "
+            f"read further ({why}). Nothing was published: correct the file, or write one object per line."
         )
 
 
+def _starts_with_cloudevent(start: bytes) -> bool:
+    try:
+        first, _ = json.JSONDecoder().raw_decode(start.decode(errors="replace").lstrip())
+    except ValueError:
+        return False
+    return isinstance(first, dict) and "specversion" in first
+
+
 def _documents(
-    texts: list[bytes], lines: Sequence[int], broken: Mapping[int, str], after: Place, consumed: int
+    texts: list[bytes], lines: Sequence[int], unreadable: Mapping[int, str], after: Place, consumed: int
 ) -> Rows:
-    found = dict(broken)
+    invalid = dict(unreadable)
     column = _strings(texts)
     if column is None:
-        found |= {i: "this is no UTF-8" for i, text in enumerate(texts) if not _is_utf8(text)}
-    if found:
-        column = _strings([b"" if i in found else text for i, text in enumerate(texts)])
+        invalid |= {i: "this is no UTF-8" for i, text in enumerate(texts) if not _is_utf8(text)}
+    if invalid:
+        column = _strings([b"" if i in invalid else text for i, text in enumerate(texts)])
     return Rows(
         columns=pa.table({"_text": column}),
         lines=lines,
         text=lambda row: texts[row].decode("utf-8", "backslashreplace").strip("\r\n"),
-        broken=found,
+        invalid=invalid,
         after=after,
         consumed=consumed,
     )
 
 
 def _strings(texts: list[bytes]) -> pa.Array | None:
-    """Make an Arrow array without a Python object a row; None if some text is no UTF-8."""
+    """Build an Arrow array without a Python object per row; return None if a text is no UTF-8."""
     ends = np.cumsum(np.fromiter(map(len, texts), np.int64, len(texts)))
     offsets = np.concatenate([np.zeros(1, np.int64), ends])
     buffers = [None, pa.py_buffer(offsets), pa.py_buffer(b"".join(texts))]

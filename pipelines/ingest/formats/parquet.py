@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pyarrow as pa
@@ -11,25 +11,21 @@ import pyarrow.parquet as pq
 import pyarrow.types as pt
 
 from refold.event_schemas import UsageError
-from refold.pipelines.ingest.rows import ImportLimits, Place, Rows
-from refold.pipelines.ingest.sources import SourceFile, raw_file
+from refold.pipelines.ingest.mapping import ColumnMapping
+from refold.pipelines.ingest.rows import ReadRequest, Rows
+from refold.pipelines.ingest.source_file import SourceFile, open_stored
 
 
-def read_parquet(source: SourceFile, place: Place, limits: ImportLimits, needed: Collection[str]) -> Iterator[Rows]:
+def read_rows(request: ReadRequest) -> Iterator[Rows]:
     """Read rows.
-
-    Args:
-        source: the file.
-        place: how far it was read before.
-        limits: of a chunk.
-        needed: names of the columns that anything may be taken from; those that the file has are read.
 
     Raises:
         UsageError: it is no Parquet file, or is damaged.
     """
+    source, limits = request.file, request.limits
     with _opened(source) as file:
         metadata = file.metadata
-        done = skip = place["row"]
+        done = skip = request.place["row"]
         groups: list[int] = []
         for i in range(metadata.num_row_groups):
             size = metadata.row_group(i).num_rows
@@ -38,7 +34,7 @@ def read_parquet(source: SourceFile, place: Place, limits: ImportLimits, needed:
             else:
                 skip -= size
         width = max(sum(metadata.row_group(i).total_byte_size for i in groups) // max(metadata.num_rows - done, 1), 1)
-        names = [n for n in file.schema_arrow.names if n in needed] or file.schema_arrow.names[:1]
+        names = [n for n in file.schema_arrow.names if n in request.needed] or file.schema_arrow.names[:1]
         step = max(min(limits.chunk_rows, limits.chunk_bytes // width), 1)
         for batch in file.iter_batches(batch_size=step, row_groups=groups, columns=names, use_threads=False):
             table = pa.Table.from_batches([batch.slice(skip)])
@@ -48,14 +44,14 @@ def read_parquet(source: SourceFile, place: Place, limits: ImportLimits, needed:
                 yield _rows(source, table, done, source.size * done // metadata.num_rows)
 
 
-def column_names(source: SourceFile) -> list[str]:
-    """Name the columns of a file.
+def column_names(file: SourceFile, _mapping: ColumnMapping) -> list[str]:
+    """Return the columns of a file.
 
     Raises:
         UsageError: it is no Parquet file.
     """
-    with _opened(source) as file:
-        return list(file.schema_arrow.names)
+    with _opened(file) as opened:
+        return list(opened.schema_arrow.names)
 
 
 @contextmanager
@@ -64,10 +60,10 @@ def _opened(source: SourceFile) -> Iterator[pq.ParquetFile]:
         if source.path is not None:
             yield pq.ParquetFile(source.path)
         else:
-            with raw_file(source) as remote:
+            with open_stored(source) as remote:
                 yield pq.ParquetFile(remote, pre_buffer=True)
     except (pa.ArrowException, OSError) as error:
-        raise UsageError(f"{source.name} is no readable Parquet file: {error}.") from error
+        raise UsageError(f"{source.name} is no readable Parquet file: {error}. Write it again.") from error
 
 
 def _rows(source: SourceFile, table: pa.Table, done: int, consumed: int) -> Rows:
@@ -85,7 +81,7 @@ def _rows(source: SourceFile, table: pa.Table, done: int, consumed: int) -> Rows
 
 
 def _checked_text(source: SourceFile, table: pa.Table, name: str) -> pa.Table:
-    """Refuse text that is no UTF-8, which no reader checks by itself; take bytes that nobody called text for text."""
+    """Refuse text that is no UTF-8, which no reader checks; read binary columns, which some writers use, as text."""
     column = table[name]
     try:
         if pt.is_binary(column.type) or pt.is_large_binary(column.type):

@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from refold.pipelines.ingest.file_reader import Reading, read_into
+from refold.pipelines.ingest.file_reader import ReadPlan, read_into
 from refold.pipelines.ingest.ingest import ColumnMapping, ImportLimits
 from refold.pipelines.ingest.mapping import CLOUDEVENTS, OWN
 from refold.pipelines.ingest.rejects import RejectFile
@@ -71,7 +71,7 @@ def read(
     spool = Spool(folder / "spool", bucket_count=BUCKETS)
     told = spool.journal.source
     bad = RejectFile(folder / "rejects", size=told.get("rejects_size", 0), count=told.get("rejected", 0))
-    reading = Reading(
+    plan = ReadPlan(
         sources=[(source, mapping or (CLOUDEVENTS if source.cloudevents else OWN))],
         registry=PARCELS.registry,
         bucket_count=BUCKETS,
@@ -79,7 +79,7 @@ def read(
         limits=limits or ImportLimits(),
         strict=strict,
     )
-    read_into(spool, bad, reading, lambda *_: None)
+    read_into(spool, bad, plan, lambda *_: None)
     rejects = (folder / "rejects").read_text().splitlines() if bad.count else []
     return Read(spooled_events(folder / "spool"), [json.loads(r) for r in rejects], len(spool.journal.chunks))
 

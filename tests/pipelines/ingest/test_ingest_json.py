@@ -257,7 +257,7 @@ def test_an_array_is_cut_into_its_elements(tmp_path: Path) -> None:
         ('[{"a": 1},\n{"a": }]', 2, "Expecting value"),
         ('[{"a": 1}\n', 2, "not closed"),
         ('[{"a": 1} {"b": 2}]', 1, "expected ','"),
-        ('[{"a": 1}]\n{"b": 2}', 2, "behind the end"),
+        ('[{"a": 1}]\n{"b": 2}', 2, "after the end"),
         ('[{"a": 1},]', 1, "Expecting value"),
         ('[{"a": "', 1, "Unterminated string"),
     ],

@@ -164,22 +164,22 @@ def test_constants_do_not_make_events_of_garbage(tmp_path: Path) -> None:
 
 REFUSED = [
     ("envelope = 1", "envelope is 1; expected a table"),
-    ("[envelope]\nstream_id = 'a'", "does not say where event_type comes from"),
+    ("[envelope]\nstream_id = 'a'", "does not set event_type"),
     ("[envelope]\nstream = 'a'", "'stream' is not known under [envelope]; known are causation_id"),
     ("paylod = 'x'", "'paylod' is not known at the top"),
     ("[envelope]\nstream_id = true", "envelope.stream_id is True; expected a column"),
     ("[envelope]\noccurred_at = { column = 'a', unit = 'h' }", "unit is 'h'; expected"),
-    ("[envelope]\noccurred_at = { unit = 's' }", "give either column or constant"),
+    ("[envelope]\noccurred_at = { unit = 's' }", "set either column or constant"),
     ("[envelope]\nstream_id = { column = 'a', patern = 'b' }", "'patern' is not known in envelope.stream_id"),
     ("[envelope]\nstream_id = { column = 'a', pattern = 'b' }", "has no group"),
-    ("[envelope]\nstream_id = { column = 'a', pattern = '(' }", "is no regular expression"),
+    ("[envelope]\nstream_id = { column = 'a', pattern = '(' }", "is an invalid regular expression"),
     ("unknown_fields = 'keep'", "unknown_fields is 'keep'"),
     ("delimiter = ';;'", "delimiter is ';;'; expected one character"),
     ("[types]\na = 1", 'types."a": expected an event type'),
     ("[types]\na = { event_type = 'A', schema_version = 0 }", "expected a number from 1"),
     ("[payload_columns.A]\nb = 1", "payload_columns.A.b is 1; expected text"),
     ("zone = 'Mars/Phobos'\n[envelope]\nstream_id='a'\nevent_type='b'\noccurred_at='c'", "zone is 'Mars/Phobos'"),
-    ("= 1", "this is no TOML"),
+    ("= 1", "invalid TOML"),
 ]
 
 
@@ -200,9 +200,9 @@ def test_a_mapping_that_is_not_there_is_refused(tmp_path: Path) -> None:
 
 def test_the_example_in_the_docstring_is_a_mapping(tmp_path: Path) -> None:
     """What the module shows is what it takes."""
-    from refold.pipelines.ingest import mapping
+    from refold.pipelines.ingest import mapping_file
 
-    example = (mapping.__doc__ or "").split("::", 1)[1]
+    example = (mapping_file.__doc__ or "").split("::", 1)[1]
     assert tomllib.loads(example)["payload"] == "data"
     assert mapped(tmp_path, example).types["order.placed"].schema_version == 1
     assert json.loads(mapped(tmp_path, example).digest())["zone"] == "Europe/Berlin"
