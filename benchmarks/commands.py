@@ -18,7 +18,8 @@ import click
 from benchmarks.sides import peak_memory_mib, print_result
 from refold import create_log, load_domain
 from refold.event_schemas.orders import AddItem, PayOrder, PlaceOrder
-from refold.warehouse.commands.handler import CommandHandler, Handled
+from refold.warehouse.commands.decisions import Handled
+from refold.warehouse.commands.handler import CommandHandler
 
 PRICE = Decimal("2.50")
 

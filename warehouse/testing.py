@@ -1,7 +1,7 @@
-"""A language for tests of a domain: given these events, when this command comes, then this happens.
+"""Tests of a domain in given/when/then form: given these events, when this command is handled, then this happens.
 
-It needs no test runner: what does not hold raises ``AssertionError``. Read models are tested with the engine itself, on
-a log in a temporary folder.
+It needs no test runner: a failed check raises ``AssertionError``. Read models are tested with the engine itself, on a
+log in a temporary folder.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from refold.event_schemas import (
 )
 from refold.event_schemas.decider import Decision, Rejected
 from refold.event_schemas.payload import from_json, to_json
+from refold.event_schemas.registry import SchemaKey
 from refold.warehouse.declarations.domain import Domain
 from refold.warehouse.declarations.projection import ReadModel
 from refold.warehouse.engine.sql import columns, quote
@@ -34,22 +35,22 @@ from refold.warehouse.read_models import database
 from refold.warehouse.read_models.increments.catch_up import ModelsAtCheckpoint, catch_up
 from refold.warehouse.replay.newest_version import newest_events
 
-FIRST_MOMENT = datetime(2026, 1, 1, tzinfo=UTC)
-"""When the first given event occurred, unless it says so itself; each later one a second after."""
+FIRST_OCCURRED_AT = datetime(2026, 1, 1, tzinfo=UTC)
+"""The default ``occurred_at`` of the first given event; each later event occurs one second after the one before."""
 
-_SOME_STREAM = "stream-1"
+_DEFAULT_STREAM = "stream-1"
 
 
 def scenarios(domain: Domain) -> Callable[..., Given]:
-    """Make the word ``given`` for a domain.
+    """Return the function ``given`` for the tests of a domain.
 
     Args:
-        domain: its deciders and read models are what is tested.
+        domain: the domain, whose deciders and read models are tested.
 
     Returns:
-        A function of the events that were recorded before, in order, and of ``stream_id``, the stream of those that do
-        not say. Each is an event instance, a :class:`~refold.warehouse.event_log.append.NewEvent`, or a
-        :class:`~refold.warehouse.event_log.append.StreamAppend` for another stream, whose events come in one commit.
+        A function of the events recorded before, in order, and of ``stream_id``, their stream. Each event is an event
+        instance, a :class:`~refold.warehouse.event_log.append.NewEvent`, or a
+        :class:`~refold.warehouse.event_log.append.StreamAppend` for another stream, whose events are one commit.
 
     Example:
         >>> from refold.event_schemas.orders import OrderPlaced, PlaceOrder
@@ -65,19 +66,19 @@ def scenarios(domain: Domain) -> Callable[..., Given]:
     """
 
     def given(events: Iterable[object] = (), *, stream_id: str | None = None) -> Given:
-        return Given(domain, _appends(events, stream_id or _SOME_STREAM), stream_id)
+        return Given(domain, _appends(events, stream_id or _DEFAULT_STREAM), stream_id)
 
     return given
 
 
 @dataclass(frozen=True, slots=True)
 class Given:
-    """What was recorded before; made by the function that :func:`scenarios` gives.
+    """The events that were recorded before; made by the function that :func:`scenarios` returns.
 
     Attributes:
         domain: the domain under test.
         appends: the events, one commit each.
-        stream_id: the stream of events that did not say; None: whichever a command goes to.
+        stream_id: the default stream of the events; None: the stream that a command goes to.
     """
 
     domain: Domain
@@ -95,7 +96,7 @@ class Given:
             known = ", ".join(sorted(self.domain.commands)) or "none"
             raise UsageError(f"Domain {self.domain.name} has no command {name}; it has: {known}.")
         decider, _ = self.domain.commands[name]
-        mine = {decider.stream_id(command), *([_SOME_STREAM] if self.stream_id is None else [])}
+        mine = {decider.stream_id(command), *([_DEFAULT_STREAM] if self.stream_id is None else [])}
         recorded = _recorded(self.domain, [a for a in self.appends if a.stream_id in mine])
         state = decider.initial_state()
         for event in newest_events(self.domain, recorded):
@@ -103,14 +104,14 @@ class Given:
         return Outcome(command, decider.decide(command, state))
 
     def then_rows(self, read_model: str, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Check a read model's rows, after the events came one by one, and again after they came all at once.
+        """Check the rows of a read model, with the events applied one by one and then all at once.
 
         Args:
-            read_model: its name.
-            rows: what it holds, in any order; a row needs to tell its key and those columns that matter.
+            read_model: the name of the read model.
+            rows: the expected rows, in any order; each has its key and the columns to compare.
 
         Raises:
-            AssertionError: the rows are others, or depend on how the events came.
+            AssertionError: the rows differ, or depend on how the events are divided.
             InvalidEventsError: an event cannot be applied.
             UsageError: the domain has no such read model.
         """
@@ -119,7 +120,8 @@ class Given:
         together = _rows(self.domain, model, [list(self.appends)])
         if stepwise != together:
             raise AssertionError(
-                f"Read model {read_model} depends on how the events come.\nOne by one: {stepwise}\nAt once: {together}"
+                f"Read model {read_model} depends on how events are divided into increments.\n"
+                f"One by one: {stepwise}\nAll at once: {together}"
             )
         expected = _by_key(model, rows)
         found = {key: row for key, row in stepwise.items() if key not in expected}
@@ -128,56 +130,56 @@ class Given:
                 found[key] = {name: actual[name] for name in row if name in actual}
         if found != expected:
             raise AssertionError(
-                f"Read model {read_model} holds other rows.\nExpected: {list(expected.values())}\n"
+                f"The rows of read model {read_model} differ.\nExpected: {list(expected.values())}\n"
                 f"Found: {list(found.values())}"
             )
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a command led to.
+    """The decision on a command.
 
     Attributes:
         command: the command.
-        decision: its events, or why it was refused.
+        decision: its events, or why it was rejected.
     """
 
     command: object
     decision: Decision
 
     def then(self, events: Sequence[object]) -> None:
-        """Check that the command leads to these events, in this order; none: that there is nothing to do.
+        """Check that the command leads to these events, in this order; none if it has nothing to do.
 
         Raises:
-            AssertionError: it leads to others, or is refused.
+            AssertionError: it leads to other events, or is rejected.
         """
         if isinstance(self.decision, Rejected) or list(self.decision) != list(events):
             raise AssertionError(f"{self.command}\nExpected: {list(events)}\nFound: {self.decision}")
 
     def then_rejected(self, code: str) -> None:
-        """Check that the command is refused with this code.
+        """Check that the command is rejected with this code.
 
         Raises:
-            AssertionError: it is not, or with another code.
+            AssertionError: it is accepted, or is rejected with another code.
         """
         if not isinstance(self.decision, Rejected) or self.decision.code != code:
             raise AssertionError(f"{self.command}\nExpected: a rejection with code {code}\nFound: {self.decision}")
 
 
 def _appends(events: Iterable[object], stream_id: str) -> tuple[StreamAppend, ...]:
-    """Give each event the stream, identity and moment that it will have however the events come."""
-    made: list[StreamAppend] = []
+    """Return the events as appends, with the stream, event id and time that each has however they are divided."""
+    appends: list[StreamAppend] = []
     count = 0
     for given in events:
         one = given if isinstance(given, StreamAppend) else StreamAppend(stream_id, [given])
-        told = []
+        new_events = []
         for event in one.events:
             count += 1
             new = event if isinstance(event, NewEvent) else NewEvent(payload=event)
-            moment = new.occurred_at or FIRST_MOMENT + timedelta(seconds=count - 1)
-            told.append(dataclasses.replace(new, event_id=new.event_id or f"given-{count}", occurred_at=moment))
-        made.append(StreamAppend(one.stream_id, told))
-    return tuple(made)
+            at = new.occurred_at or FIRST_OCCURRED_AT + timedelta(seconds=count - 1)
+            new_events.append(dataclasses.replace(new, event_id=new.event_id or f"given-{count}", occurred_at=at))
+        appends.append(StreamAppend(one.stream_id, new_events))
+    return tuple(appends)
 
 
 def _recorded(domain: Domain, appends: Sequence[StreamAppend]) -> list[RecordedEvent]:
@@ -185,8 +187,8 @@ def _recorded(domain: Domain, appends: Sequence[StreamAppend]) -> list[RecordedE
     for number, append in enumerate(appends, start=1):
         for new in append.events:
             assert isinstance(new, NewEvent)
-            schema_key = _shape(new)
-            schema = domain.registry.schema(*schema_key)
+            key = _schema_key(new)
+            schema = domain.registry.schema(*key)
             version = len(recorded) + 1
             recorded.append(
                 RecordedEvent(
@@ -195,10 +197,10 @@ def _recorded(domain: Domain, appends: Sequence[StreamAppend]) -> list[RecordedE
                     stream_id=appends[0].stream_id,
                     stream_version=version,
                     event_id=str(new.event_id),
-                    event_type=schema_key[0],
-                    schema_version=schema_key[1],
-                    occurred_at=new.occurred_at or FIRST_MOMENT,
-                    recorded_at=new.occurred_at or FIRST_MOMENT,
+                    event_type=key[0],
+                    schema_version=key[1],
+                    occurred_at=new.occurred_at or FIRST_OCCURRED_AT,
+                    recorded_at=new.occurred_at or FIRST_OCCURRED_AT,
                     correlation_id=new.correlation_id,
                     causation_id=new.causation_id,
                     payload=from_json(orjson.loads(orjson.dumps(to_json(new.payload, schema))), schema),
@@ -207,14 +209,14 @@ def _recorded(domain: Domain, appends: Sequence[StreamAppend]) -> list[RecordedE
     return recorded
 
 
-def _shape(new: NewEvent) -> tuple[str, int]:
+def _schema_key(new: NewEvent) -> SchemaKey:
     if new.event_type is not None and new.schema_version is not None:
         return new.event_type, new.schema_version
     return event_type_of(type(new.payload)), schema_version_of(type(new.payload))
 
 
 def _rows(domain: Domain, model: ReadModel, commits: Sequence[Sequence[StreamAppend]]) -> dict[Any, dict[str, Any]]:
-    """Fold commits one after the other, each as an increment, and read the table."""
+    """Apply commits one after the other, each as an increment, and return the rows of the table by key."""
     alone = dataclasses.replace(domain, read_models=(model,), views=(), endpoints=())
     with tempfile.TemporaryDirectory(prefix="refold-given-") as folder:
         log = create_log(f"{folder}/log", domain_name=domain.name, bucket_count=1)
@@ -236,6 +238,8 @@ def _by_key(model: ReadModel, rows: Iterable[Mapping[str, Any]]) -> dict[Any, di
     found: dict[Any, dict[str, Any]] = {}
     for row in rows:
         if missing := [name for name in model.key if name not in row]:
-            raise UsageError(f"Read model {model.name}: the row {dict(row)} does not tell its key {missing[0]!r}.")
+            raise UsageError(
+                f"Read model {model.name}: the row {dict(row)} has no key column {missing[0]!r}. Add it to the row."
+            )
         found[tuple(row[name] for name in model.key)] = dict(row)
     return dict(sorted(found.items(), key=lambda item: repr(item[0])))

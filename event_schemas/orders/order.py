@@ -144,7 +144,10 @@ def _ship(command: c.ShipOrder, state: OrderState) -> Decision:
         sent[item.sku] += item.quantity
     for sku, quantity in sent.items():
         if quantity > remaining[sku]:
-            return Rejected("not_ordered", f"{remaining[sku]} pieces of {sku} remain to be shipped; found {quantity}.")
+            return Rejected(
+                "not_ordered",
+                f"Of {sku}, {remaining[sku]} can still be shipped; found {quantity}.",
+            )
     shipped = e.OrderShipped(carrier=command.carrier, tracking_code=command.tracking_code, items=list(command.items))
     return [shipped]
 

@@ -51,7 +51,7 @@ def decide_stock(command: Any, state: StockState) -> Decision:
         return []
     if state.on_hand + command.quantity < 0:
         return Rejected(
-            "not_in_stock", f"{state.on_hand} pieces of {command.sku} are in stock; {-command.quantity} cannot leave."
+            "not_in_stock", f"The stock of {command.sku} is {state.on_hand}; it cannot fall by {-command.quantity}."
         )
     return [e.StockAdjusted(sku=command.sku, quantity=command.quantity, reason=command.reason)]
 

@@ -31,10 +31,12 @@ from .pipelines.rebuild.reconcile import Reconciliation, reconcile
 from .pipelines.rebuild.refresh import Refreshed, refresh
 from .pipelines.seal import Sealed, seal
 from .pipelines.stream.stream import ProgressReport, Streamed, stream
-from .warehouse.commands.handler import CommandHandler, CommandRequest, Handled
+from .warehouse.commands.decisions import CommandRequest, Handled
+from .warehouse.commands.handler import CommandHandler
 from .warehouse.declarations.domain import Domain, load_domain
 from .warehouse.declarations.endpoints import Lookup, Parameter, Report
-from .warehouse.declarations.projection import Delete, Fold, Projection, View
+from .warehouse.declarations.handlers import Delete
+from .warehouse.declarations.projection import Fold, Projection, View
 from .warehouse.declarations.reducers import collect, count, count_distinct, first, latest, maximum, minimum, total
 from .warehouse.event_log.append import Appended, Appender
 from .warehouse.event_log.log import EventLog, create_log, open_log

@@ -3,6 +3,6 @@
 It needs no test runner and works in any; see ``docs/how-to/test-a-domain.md``.
 """
 
-from refold.warehouse.testing import FIRST_MOMENT, Given, Outcome, scenarios
+from refold.warehouse.testing import FIRST_OCCURRED_AT, Given, Outcome, scenarios
 
-__all__ = ["FIRST_MOMENT", "Given", "Outcome", "scenarios"]
+__all__ = ["FIRST_OCCURRED_AT", "Given", "Outcome", "scenarios"]

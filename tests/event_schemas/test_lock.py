@@ -92,3 +92,18 @@ def test_the_lock_files_of_this_repository_are_up_to_date(domain: str) -> None:
     text = (ROOT / "event_schemas" / f"{domain}.lock.json").read_text()
     wanted = write_lock(lock_of(found.registry, found.name))
     assert text == wanted, f"run `refold --domain {domain} schemas lock --file event_schemas/{domain}.lock.json`"
+
+
+def test_the_element_of_a_list_has_one_name() -> None:
+    """Arrow calls it ``item`` or ``element``; a lock file must not change with the way a schema was written."""
+
+    def locked(list_type: pa.DataType) -> str:
+        schema = pa.schema([pa.field("sku", pa.string(), nullable=False), pa.field("tags", list_type)])
+
+        @upcaster(Sold, from_version=1, schema=schema)
+        def drop_tags() -> str:
+            return "SELECT sku FROM event"
+
+        return write_lock(lock_of(Registry(events=[Sold], upcasters=[drop_tags]), "shop"))
+
+    assert locked(pa.list_(pa.string())) == locked(pa.list_(pa.field("element", pa.string())))

@@ -235,7 +235,7 @@ def test_a_stored_event_that_today_s_code_does_not_know_stops_a_rebuild(shop: Sh
         "{} v{}".format(*schema_key),
         "Nothing was published",
     )
-    says(error, "Mend the upcaster, the handler or the contract", "--dead-letter")
+    says(error, "Fix the upcaster, the handler or the contract", "--dead-letter")
     assert shop.rebuild(dead_letter=True).dead_letters == 1
     [letter] = shop.query(LETTERS)
     assert letter[:5] == ("", position, "till-9", *schema_key)

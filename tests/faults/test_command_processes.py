@@ -20,7 +20,8 @@ from typing import Any
 
 from refold.event_schemas import RecordedEvent
 from refold.event_schemas.orders import ReceiveStock
-from refold.warehouse.commands.handler import CommandHandler, Handled
+from refold.warehouse.commands.decisions import Handled
+from refold.warehouse.commands.handler import CommandHandler
 from refold.warehouse.event_log import (
     EventLog,
     create_log,

@@ -281,9 +281,9 @@ def test_a_key_may_have_any_name(key: str) -> None:
 @pytest.mark.parametrize(
     ("fold", "why"),
     [
-        (lambda _state, _sold: {"n": 1, "seen": 2}, "the state has seen, which is no column"),
+        (lambda _state, _sold: {"n": 1, "seen": 2}, "the state has seen, which is not a column"),
         (lambda _state, _sold: 7, "the state is 7, not a dict"),
-        (lambda _state, sold: {"n": sold.quantity / 2}, "column n: the state holds a value that is no BIGINT"),
+        (lambda _state, sold: {"n": sold.quantity / 2}, "column n: the state has a value that does not fit BIGINT"),
     ],
 )
 def test_a_state_that_an_increment_would_not_find_again(

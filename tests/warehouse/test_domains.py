@@ -40,8 +40,8 @@ from refold.warehouse.declarations.projection import (
     Fold,
     arrow_type,
     create_table_sql,
+    create_view,
     keyed_by_stream,
-    view_binds,
 )
 from refold.warehouse.declarations.upcaster_sql import event_relation_schema
 from refold.warehouse.engine.connections import connect
@@ -100,7 +100,7 @@ def show(domain: Domain, view: str, table: str, rows: Iterable[tuple[Any, ...]])
         for row in rows:
             connection.execute(f"INSERT INTO {table} VALUES ({', '.join('?' * len(row))})", row)
         [declared] = [v for v in domain.views if v.name == view]
-        view_binds(declared, connection)
+        create_view(declared, connection)
         return list(connection.sql(f"FROM {view} ORDER BY ALL").to_arrow_table().to_pylist())
 
 

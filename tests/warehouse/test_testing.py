@@ -25,7 +25,7 @@ from refold.warehouse.declarations.domain import Domain
 from refold.warehouse.declarations.projection import Fold
 from refold.warehouse.event_log import NewEvent, StreamAppend
 from refold.warehouse.orders.domain import ORDERS
-from refold.warehouse.testing import FIRST_MOMENT, scenarios
+from refold.warehouse.testing import FIRST_OCCURRED_AT, scenarios
 
 given = scenarios(ORDERS)
 
@@ -107,7 +107,7 @@ def test_rows_are_told_by_key_and_the_columns_that_matter() -> None:
         [{"day": date(2026, 2, 3), "currency": "EUR", "orders_paid": 1, "revenue": Decimal("0.30")}],
     )
     given([PLACED], stream_id="order-1").then_rows(
-        "order_summary", [{"order_id": "order-1", "placed_at": FIRST_MOMENT}]
+        "order_summary", [{"order_id": "order-1", "placed_at": FIRST_OCCURRED_AT}]
     )
     given([]).then_rows("order_summary", [])
 
@@ -126,7 +126,7 @@ def test_other_rows_are_told(rows: list[dict[str, object]]) -> None:
     """One too many, one too few, another value, a column that is not there."""
     received = StockReceived(sku="cup", quantity=5, unit_cost=Decimal(1), best_before=None)
     given([received]).then_rows("inventory_status", [{"sku": "cup", "on_hand": 5}])
-    with pytest.raises(AssertionError, match=r"(?s)inventory_status holds other rows.*Expected.*Found"):
+    with pytest.raises(AssertionError, match=r"(?s)rows of read model inventory_status differ.*Expected.*Found"):
         given([received]).then_rows("inventory_status", rows)
 
 
@@ -152,5 +152,5 @@ def test_a_read_model_that_depends_on_how_events_come_is_told() -> None:
     )
     domain = Domain(name="stock", events=(StockReceived,), read_models=(model,))
     received = StockReceived(sku="cup", quantity=5, unit_cost=Decimal(1), best_before=None)
-    with pytest.raises(AssertionError, match="depends on how the events come"):
+    with pytest.raises(AssertionError, match="depends on how events are divided"):
         scenarios(domain)([received, received]).then_rows("forgetful", [])

@@ -1,7 +1,7 @@
-"""A forecast from the user's own log and machine: the figures of ``capacity.py``, measured in place of assumed.
+"""A forecast from the user's own log: the figures of ``formulas.py``, measured instead of assumed.
 
-Events and stored bytes come from manifest and footers, the speed from the newest generation's rebuild. Only how large
-the events were as JSON is sampled: up to a thousand events of each event type and version.
+The numbers of events and bytes come from the manifest and from footers, the speed from the newest generation's rebuild.
+Only the size of the events as JSON is sampled, from up to a thousand events of each event type and schema version.
 """
 
 from __future__ import annotations
@@ -30,17 +30,18 @@ _SAMPLED_COMMITS = 8
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Observed:
-    """What a log and its read models are.
+    """The sizes of a log and of its read models.
 
     Attributes:
-        events: in the log.
-        stored_bytes: of its segments, and of its commits that are not sealed yet.
-        raw_bytes: of the same events as JSON lines, by a sample.
-        replayed_events: what a rebuild of all read models replays, each event counted once a read model that reads it.
-        generation: number of the newest generation of this log; None if there is none.
-        read_model_bytes: of its file.
-        rows: of all its tables.
-        rate: how fast rebuilds are.
+        events: the number of events in the log.
+        stored_bytes: the size of its segments, and of its commits that are not sealed yet.
+        raw_bytes: the size of the same events as JSON lines, estimated from a sample.
+        replayed_events: the events that a rebuild of all read models replays; an event counts once for each read model
+            that reads it.
+        generation: the number of the newest generation of this log; None if there is none.
+        read_model_bytes: the size of that generation's file.
+        rows: the number of rows in all its tables.
+        rate: the speed of rebuilds.
     """
 
     events: int
@@ -55,16 +56,16 @@ class Observed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Forecast:
-    """What the same system needs when its history has grown.
+    """What the same system needs after its history has grown.
 
     Attributes:
-        times: how much longer the history is.
-        events: then.
-        raw_bytes: then, as JSON lines.
-        stored_bytes: then, in segments.
-        read_model_bytes: then, if rows grow as events do.
-        rebuild_seconds: number of workers to the seconds that a rebuild of all read models takes then.
-        assumptions: what is assumed, in words.
+        times: the factor by which the history has grown.
+        events: the number of events.
+        raw_bytes: their size as JSON lines.
+        stored_bytes: their size in segments.
+        read_model_bytes: the size of the read models, if rows grow as events do.
+        rebuild_seconds: number of workers to the seconds that a rebuild of all read models takes.
+        assumptions: the assumptions, in words.
     """
 
     times: float
@@ -77,16 +78,16 @@ class Forecast:
 
 
 def observe(log: EventLog, domain: Domain, generations: Generations) -> Observed:
-    """Look at a log and its newest generation.
+    """Measure a log and its newest generation.
 
     Raises:
-        EmptyLogError: there is nothing to observe.
+        EmptyLogError: the log has no events.
         DamagedLogError: an object of the log is missing or truncated.
     """
     head = log.head()
     if not head.position:
         raise EmptyLogError(
-            f"The log {log.url} holds no events to forecast from. Append some, or give sizes, as in "
+            f"The log {log.url} has no events to forecast from. Append some, or give sizes, as in "
             "`refold capacity --entities 10000000`."
         )
     plan = plan_rebuild(log, domain, generations, everything=True)
@@ -105,15 +106,15 @@ def observe(log: EventLog, domain: Domain, generations: Generations) -> Observed
 
 
 def forecast(observed: Observed, *, workers: int, times: float = 1.0) -> Forecast:
-    """Foresee what the same system needs when its history has grown.
+    """Forecast what the same system needs after its history has grown.
 
     Args:
-        observed: what it is now.
-        workers: forecast for 1, 2, 4, … up to so many.
-        times: how much longer the history will be.
+        observed: the sizes now.
+        workers: the largest number of workers; the forecast has 1, 2, 4, … up to it.
+        times: the factor by which the history grows.
 
     Raises:
-        UsageError: the growth is not above 0, or there is no worker.
+        UsageError: ``times`` is not above 0, or ``workers`` is below 1.
     """
     if not 0 < times < float("inf"):
         raise UsageError(f"times is {times}; expected a number above 0, such as 10 for ten times the history.")
@@ -131,11 +132,11 @@ def forecast(observed: Observed, *, workers: int, times: float = 1.0) -> Forecas
     )
 
 
-def _doubling(most: int) -> list[int]:
+def _doubling(last: int) -> list[int]:
     steps = [1]
-    while steps[-1] * 2 <= most:
+    while steps[-1] * 2 <= last:
         steps.append(steps[-1] * 2)
-    return steps if steps[-1] == most else [*steps, most]
+    return steps if steps[-1] == last else [*steps, last]
 
 
 def _assumptions(rate: Rate) -> tuple[str, ...]:
@@ -150,13 +151,13 @@ def _assumptions(rate: Rate) -> tuple[str, ...]:
 
 
 def _sizes(log: EventLog, head: Head) -> tuple[int, int]:
-    """Give the stored bytes of all events, and what they were as JSON."""
-    by_schema_key: dict[SchemaKey, list[Segment]] = {}
+    """Return the stored bytes of all events, and an estimate of their size as JSON."""
+    by_key: dict[SchemaKey, list[Segment]] = {}
     for segment in live_segments(head):
-        by_schema_key.setdefault(segment.schema_key, []).append(segment)
+        by_key.setdefault(segment.schema_key, []).append(segment)
     stored, raw = 0, 0.0
     with connect(threads=1) as connection:
-        for (event_type, schema_version), segments in by_schema_key.items():
+        for (event_type, schema_version), segments in by_key.items():
             stored += sum(s.bytes for s in segments)
             path = log.segment_path(min(segments, key=lambda s: s.bytes))
             also = f"{literal(event_type)} AS event_type, {schema_version} AS schema_version"

@@ -1,6 +1,6 @@
-"""Capacity estimation with the standard formulas of event sourcing: what a design will need, before there is a log.
+"""Capacity estimates with the standard formulas of event sourcing, for a design that has no log yet.
 
-A forecast from a log that is there is in ``warehouse/capacity/forecast.py``.
+``forecast.py`` makes a forecast from an existing log.
 """
 
 from __future__ import annotations
@@ -13,20 +13,20 @@ from refold.event_schemas import UsageError
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sizing:
-    """What is assumed of a system; the defaults are the textbook's example of an order system.
+    """The assumptions about a system; the defaults are the textbook example of an order system.
 
     Args:
-        entities: how many there will be, such as orders.
-        events_per_entity: on average, over an entity's whole life.
-        payload_bytes: of one event's payload.
-        envelope_bytes: of one event's metadata.
-        duplication_factor: what the store takes above the raw events, for snapshots and copies.
-        seconds_per_event: what one worker needs to replay an event.
-        workers: how many replay side by side.
-        row_bytes: of one entity in the read models.
+        entities: the number of entities, such as orders.
+        events_per_entity: the average number of events over the life of an entity.
+        payload_bytes: the size of one event's payload.
+        envelope_bytes: the size of one event's metadata.
+        duplication_factor: the size of the store relative to the raw events, for snapshots and copies.
+        seconds_per_event: the time in which one worker replays an event.
+        workers: the number of workers that replay in parallel.
+        row_bytes: the size of one entity in the read models.
 
     Raises:
-        UsageError: a value is not above 0, or not a number of workers.
+        UsageError: a value is not a number above 0.
     """
 
     entities: int = 10_000_000
@@ -47,14 +47,14 @@ class Sizing:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Estimate:
-    """What a system of some sizing needs; bytes, with 1 GB being 10^9 of them, and seconds.
+    """What a system needs, in bytes (1 GB is 10^9) and seconds.
 
     Attributes:
-        events: in all.
-        raw_bytes: of the events alone.
-        stored_bytes: of the event store.
-        rebuild_seconds: of replaying all events.
-        read_model_bytes: of the read models.
+        events: the number of events.
+        raw_bytes: the size of the events alone.
+        stored_bytes: the size of the event store.
+        rebuild_seconds: the time to replay all events.
+        read_model_bytes: the size of the read models.
     """
 
     events: int
@@ -65,10 +65,10 @@ class Estimate:
 
 
 def estimate(sizing: Sizing) -> Estimate:
-    """Work out what a system needs.
+    """Return what a system needs.
 
     Args:
-        sizing: what is assumed of it.
+        sizing: the assumptions about it.
 
     Example:
         >>> found = estimate(Sizing(entities=1000))
@@ -87,7 +87,7 @@ def estimate(sizing: Sizing) -> Estimate:
 
 
 def total_events(entities: int, events_per_entity: float) -> int:
-    """Count events: ``entities * events_per_entity``.
+    """Return the number of events: ``entities * events_per_entity``.
 
     Example:
         >>> total_events(10_000_000, 20)
@@ -97,7 +97,7 @@ def total_events(entities: int, events_per_entity: float) -> int:
 
 
 def raw_bytes(events: int, payload_bytes: int, envelope_bytes: int) -> int:
-    """Size the events alone: ``events * (payload_bytes + envelope_bytes)``.
+    """Return the size of the events alone: ``events * (payload_bytes + envelope_bytes)``.
 
     Example:
         >>> raw_bytes(200_000_000, 500, 100)
@@ -107,7 +107,7 @@ def raw_bytes(events: int, payload_bytes: int, envelope_bytes: int) -> int:
 
 
 def stored_bytes(raw: int, duplication_factor: float) -> int:
-    """Size the event store: ``raw_bytes * duplication_factor``, for snapshots and copies.
+    """Return the size of the event store: ``raw_bytes * duplication_factor``, for snapshots and copies.
 
     Example:
         >>> stored_bytes(120_000_000_000, 1.3)
@@ -117,7 +117,7 @@ def stored_bytes(raw: int, duplication_factor: float) -> int:
 
 
 def rebuild_seconds(events: int, seconds_per_event: float, workers: int) -> float:
-    """Time a rebuild: ``events * seconds_per_event / workers``; all of the work is taken to divide evenly.
+    """Return the time of a rebuild: ``events * seconds_per_event / workers``, if all work divides evenly.
 
     Example:
         >>> rebuild_seconds(200_000_000, 0.001, 10) / 3600
@@ -127,7 +127,7 @@ def rebuild_seconds(events: int, seconds_per_event: float, workers: int) -> floa
 
 
 def read_model_bytes(entities: int, row_bytes: int) -> int:
-    """Size the read models: ``entities * row_bytes``, indexes included.
+    """Return the size of the read models: ``entities * row_bytes``, indexes included.
 
     Example:
         >>> read_model_bytes(10_000_000, 2000)

@@ -1,1 +1,1 @@
-"""The command handler and the snapshots of streams that it loads from."""
+"""The write side: the command handler, decisions on a stream, and snapshots of its state."""

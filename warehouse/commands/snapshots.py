@@ -1,7 +1,7 @@
-"""Snapshots: the state of a stream as of one of its versions, so that loading it reads only what came later.
+"""Snapshots: the state of a stream at one of its versions, so that a load reads only the events after it.
 
-They lie beside the log, one object a stream and shape of its state, and are a cache: one that is missing, damaged, or
-of another shape costs reading the stream from its beginning, and no more.
+A snapshot is an object beside the log, one for each stream and schema of its state. Snapshots are a cache: if one is
+missing, damaged or has another schema, the stream is read from its beginning.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Applied:
-    """What a command did that is part of a stream.
+    """The effect of one command on a stream.
 
     Attributes:
-        position: of its last event.
+        position: the position of its last event.
         stream_version: the stream's version after it.
-        events: how many events it made.
+        events: the number of its events.
     """
 
     position: int
@@ -42,13 +42,13 @@ class Applied:
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """A stream as far as it was read.
+    """A stream up to the last event that was read.
 
     Attributes:
-        state: what its events make of the initial state.
-        stream_version: of its last event; 0 for a stream without any.
-        position: of its last event.
-        applied: command id to what it did.
+        state: the state after that event.
+        stream_version: the version of that event; 0 for a stream without events.
+        position: the position of that event.
+        applied: command id to the command's effect.
     """
 
     state: Any
@@ -61,34 +61,30 @@ class Snapshots:
     """The snapshots of one decider's streams.
 
     Args:
-        log: the log beside which they lie.
-        decider: whose state they hold; one whose state has no codec has no snapshots.
+        log: the log that the snapshots are beside.
+        decider: the decider; without a codec of its state it has no snapshots.
     """
 
     def __init__(self, log: EventLog, decider: Decider[Any]) -> None:
         self._log = log
         self._codec: StateCodec[Any] | None = decider.snapshot
         if self._codec is not None:
-            told = [
-                decider.name,
-                self._codec.schema,
-                function_text(decider.initial_state),
-                function_text(decider.evolve),
-            ]
-            self._digest = hashlib.sha256(orjson.dumps(told)).hexdigest()[:16]
+            functions = [function_text(decider.initial_state), function_text(decider.evolve)]
+            parts = [decider.name, self._codec.schema, *functions]
+            self._digest = hashlib.sha256(orjson.dumps(parts)).hexdigest()[:16]
 
     def key(self, stream_id: str) -> str:
-        """Name the object of a stream's snapshot."""
+        """Return the object key of a stream's snapshot."""
         bucket = bucket_of(stream_id, self._log.bucket_count)
         name = hashlib.md5(stream_id.encode(), usedforsecurity=False).hexdigest()
         return f"{SNAPSHOTS}/bucket={bucket:02d}/{name}-{self._digest}.json"
 
     def load(self, stream_id: str, *, up_to: int) -> Loaded | None:
-        """Read a stream's snapshot; None if there is none that can be used.
+        """Return a stream's snapshot; None if there is none that can be used.
 
         Args:
             stream_id: the stream.
-            up_to: its version; a snapshot of a later one was made of events that the log no longer has.
+            up_to: its version; a snapshot of a later version has events that the log no longer has.
         """
         if self._codec is None:
             return None
@@ -104,13 +100,13 @@ class Snapshots:
             found = Loaded(self._codec.load(kept["state"]), int(kept["stream_version"]), int(kept["position"]), applied)
         except ObjectNotFoundError:
             return None
-        except Exception as error:  # whatever is wrong with it, the log has all that it would tell
-            _log.warning("The snapshot of stream %r cannot be read (%s); it is made anew.", stream_id, error)
+        except Exception as error:  # a snapshot may hold anything, and the log has the same state
+            _log.warning("The snapshot of stream %r cannot be read (%s); it will be replaced.", stream_id, error)
             return None
         return found if found.stream_version <= up_to else None
 
     def save(self, stream_id: str, loaded: Loaded) -> None:
-        """Write a stream's snapshot; a failure is logged, since nothing depends on it."""
+        """Write a stream's snapshot. A failure is only logged, because nothing depends on a snapshot."""
         if self._codec is None:
             return
         try:

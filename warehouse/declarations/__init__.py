@@ -1,1 +1,1 @@
-"""Declarations: domains, projections, folds, views, reducers, endpoints. Values, validated when they are made."""
+"""Declarations of a domain: projections, folds, views, reducers, endpoints. Values, checked when they are made."""

@@ -1,4 +1,4 @@
-"""A domain: its events, upcasters, read models, views and deciders as one value, checked as a whole."""
+"""A domain: its events, upcasters, read models, views, deciders and endpoints as one value, checked together."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from refold.warehouse.declarations.projection import (
     View,
     check_seed_columns,
     create_table_sql,
-    view_binds,
+    create_view,
 )
 from refold.warehouse.declarations.upcaster_sql import compile_sql
 from refold.warehouse.engine.scratch import scratch_schema
@@ -41,16 +41,16 @@ ENTRY_POINT_GROUP = "refold.domains"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Domain:
-    """All that the engine needs to know of one field of business.
+    """The declarations of one business domain.
 
     Args:
-        name: its name, which a log and its read models carry.
+        name: its name, which the log and the read models record.
         events: the newest class of every event type.
-        upcasters: what carries older schema versions and retired event types to them.
+        upcasters: the steps from older schema versions and retired event types to these classes.
         read_models: projections and folds.
-        views: SQL over the read models, in the order in which they may build on each other.
-        deciders: the write side: which commands there are, and which events they lead to.
-        endpoints: the query side: what is answered over HTTP.
+        views: SQL over the read models; a view may read the views before it.
+        deciders: the write side: the commands, and the events that they lead to.
+        endpoints: the query side: the lookups and reports that are served over HTTP.
         page: a folder with ``index.html`` and the static files that it uses. ``refold serve`` serves the index at
             ``/`` and the files at ``/static/NAME``; a domain without a page has no ``/``. The page reads the same
             HTTP API as any client, and may load nothing from another host.
@@ -58,8 +58,8 @@ class Domain:
             appends of a round go to different streams and state their ``expected_version``; they may run concurrently.
 
     Raises:
-        ContractError: events and upcasters contradict each other, an upcaster does not bind, or two deciders take the
-            same command.
+        ContractError: events and upcasters contradict each other, an upcaster does not bind, or two deciders accept
+            the same command.
         ProjectionError: two read models share a name, one reads an unknown event, or a view or an endpoint does
             not bind.
 
@@ -88,7 +88,7 @@ class Domain:
 
     def __post_init__(self) -> None:
         if not self.name.isidentifier():
-            raise ContractError(f"Domain {self.name!r}: the name must be an identifier.")
+            raise ContractError(f"Domain {self.name!r}: the name must be an identifier, such as my_shop.")
         registry = Registry(events=self.events, upcasters=self.upcasters)
         object.__setattr__(self, "registry", registry)
         compiled = {u.sources[0].key: compile_sql(u, registry) for u in registry.upcasters if u.form is Form.SQL}
@@ -116,8 +116,8 @@ class Domain:
             for cls in decider.commands:
                 if cls.__name__ in found:
                     raise ContractError(
-                        f"Domain {self.name}: the deciders {found[cls.__name__][0].name} and {decider.name} both take "
-                        f"a command {cls.__name__}. A command goes to one: rename it, or take it out of one of them."
+                        f"Domain {self.name}: the deciders {found[cls.__name__][0].name} and {decider.name} both "
+                        f"accept a command {cls.__name__}. Rename the command, or remove it from one of them."
                     )
                 found[cls.__name__] = (decider, cls)
         return found
@@ -125,7 +125,9 @@ class Domain:
     def _check_read_models(self) -> None:
         names = [m.name for m in self.read_models] + [v.name for v in self.views]
         if double := sorted({n for n in names if names.count(n) > 1}):
-            raise ProjectionError(f"Domain {self.name}: two read models or views are named {double[0]!r}.")
+            raise ProjectionError(
+                f"Domain {self.name}: two read models or views are named {double[0]!r}. Rename one of them."
+            )
         for model in self.read_models:
             for handler in model.handlers:
                 if self.registry.classes.get(handler.event_type) is not handler.event_class:
@@ -141,12 +143,12 @@ class Domain:
             return ()
         paths = [e.path for e in self.endpoints]
         if double := sorted({p for p in paths if paths.count(p) > 1}):
-            raise ProjectionError(f"Domain {self.name}: two endpoints have the path {double[0]!r}.")
+            raise ProjectionError(f"Domain {self.name}: two endpoints have the path {double[0]!r}. Change one of them.")
         with scratch_schema() as connection:
             for model in self.read_models:
                 connection.execute(create_table_sql(model))
             for view in self.views:
-                view_binds(view, connection)
+                create_view(view, connection)
             for model in seeded:
                 _check_seed(model, connection)
             models = {m.name: m for m in self.read_models}
@@ -156,10 +158,11 @@ class Domain:
 def _check_seed(model: ReadModel, connection: duckdb.DuckDBPyConnection) -> None:
     """Bind a seed against the domain's tables.
 
-    One that reads a table which the domain no longer has, or its own as it was, can be checked only when it is used.
+    A seed that reads its own older table, or a table that the domain no longer has, can be checked only when it is
+    used: its own new table is renamed here, so that it does not bind to that one.
     """
     assert model.seed is not None
-    connection.execute(f"ALTER TABLE {quote(model.name)} RENAME TO _itself")
+    connection.execute(f"ALTER TABLE {quote(model.name)} RENAME TO _new")
     try:
         found = result_schema(connection, f"FROM ({model.seed}) LIMIT 0")
     except duckdb.CatalogException:
@@ -167,7 +170,7 @@ def _check_seed(model: ReadModel, connection: duckdb.DuckDBPyConnection) -> None
     except duckdb.Error as error:
         raise ProjectionError(f"Projection {model.name}, seed: {first_line(error)}") from error
     finally:
-        connection.execute(f"ALTER TABLE _itself RENAME TO {quote(model.name)}")
+        connection.execute(f"ALTER TABLE _new RENAME TO {quote(model.name)}")
     check_seed_columns(model, found)
 
 
@@ -175,7 +178,7 @@ def load_domain(name: str) -> Domain:
     """Find a domain by entry-point name, or by dotted path ``package.module:ATTRIBUTE``.
 
     Raises:
-        UsageError: there is no such entry point, module or attribute, or it is no Domain.
+        UsageError: there is no such entry point, module or attribute, or it is not a Domain.
 
     Example:
         >>> load_domain("refold.warehouse.orders.domain:ORDERS").name
@@ -185,7 +188,7 @@ def load_domain(name: str) -> Domain:
     if name in installed:
         found = installed[name].load()
     elif ":" in name:
-        found = _by_path(name)
+        found = _import(name)
     else:
         known = ", ".join(sorted(installed)) or "none"
         raise UsageError(
@@ -197,7 +200,7 @@ def load_domain(name: str) -> Domain:
     return found
 
 
-def _by_path(path: str) -> object:
+def _import(path: str) -> object:
     module_name, _, attribute = path.partition(":")
     try:
         return getattr(importlib.import_module(module_name), attribute)

@@ -1,7 +1,7 @@
-"""Fingerprints: what a read model's rows depend on, so that a change is seen and a change of layout is not.
+"""Fingerprints: digests of what a read model's rows depend on. They change with the logic, and not with its layout.
 
-SQL is compared in the form DuckDB itself writes it, Python by its syntax tree without docstrings; functions of the same
-package that a function calls, and constants of its module that it reads, count as part of it.
+SQL is compared as DuckDB writes it, Python by its syntax tree without docstrings. A function includes the functions of
+the same package that it calls, and the constants of its module that it reads.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ from typing import Any
 from uuid import UUID
 
 from refold.event_schemas import Upcaster
-from refold.event_schemas.registry import SchemaKey
 from refold.event_schemas.upcasting import Form
 from refold.warehouse.declarations.domain import Domain
 from refold.warehouse.declarations.projection import Fold, ReadModel, View
@@ -32,22 +31,22 @@ Parts = dict[str, str]
 
 
 def fingerprint_parts(model: ReadModel, domain: Domain) -> Parts:
-    """Digest each thing that the rows of a read model depend on."""
+    """Return a digest of each part that the rows of a read model depend on."""
     parts: Parts = {"declaration": _digest(_declaration(model))}
     if model.seed is not None:
         parts["seed"] = _digest(normalised(model.seed))
     for handler in model.handlers:
         parts[f"handler {handler.event_type}"] = _digest([handler.sql.text, handler.deletes])
-    schema_keys = {s for h in model.handlers for s in domain.registry.sources(h.event_type)}
-    for schema_key in sorted(schema_keys):
-        parts[f"schema {_told(schema_key)}"] = _digest(str(domain.registry.schema(*schema_key)))
-        if (step := domain.registry.upcaster(schema_key)) is not None:
-            parts[f"upcaster {_told(schema_key)}"] = _digest(_upcaster(step))
+    keys = {key for h in model.handlers for key in domain.registry.sources(h.event_type)}
+    for event_type, version in sorted(keys):
+        parts[f"schema {event_type} v{version}"] = _digest(str(domain.registry.schema(event_type, version)))
+        if (step := domain.registry.upcaster((event_type, version))) is not None:
+            parts[f"upcaster {event_type} v{version}"] = _digest(_upcaster(step))
     return parts
 
 
 def view_digest(view: View) -> str:
-    """Digest what a view says; one that DuckDB cannot write anew counts letter by letter."""
+    """Return the digest of a view's SQL; if DuckDB cannot serialise it, of its exact text."""
     try:
         return _digest(normalised(view.select))
     except SqlError:
@@ -55,12 +54,8 @@ def view_digest(view: View) -> str:
 
 
 def fingerprint(parts: Parts) -> str:
-    """Digest all parts into one fingerprint."""
+    """Return one digest of all parts."""
     return _digest(parts)
-
-
-def _told(schema_key: SchemaKey) -> str:
-    return f"{schema_key[0]} v{schema_key[1]}"
 
 
 def _declaration(model: ReadModel) -> list[Any]:
@@ -80,7 +75,7 @@ def _digest(value: Any) -> str:
 
 
 def function_text(function: Callable[..., Any]) -> str:
-    """Write a function, and those of its own package that it calls, without layout, comments and docstrings."""
+    """Return a function, and those of its package that it calls, as text without layout, comments and docstrings."""
     seen: dict[str, str] = {}
     _collect(function, seen)
     return json.dumps(seen, sort_keys=True)
@@ -101,7 +96,7 @@ def _collect(function: Callable[..., Any], seen: dict[str, str]) -> None:
 
 
 def _names(code: CodeType | None) -> set[str]:
-    """Name the globals that a function reads, also from within its comprehensions and lambdas."""
+    """Return the globals that a function reads, including those in its comprehensions and lambdas."""
     if code is None:
         return set()
     return set(code.co_names).union(*(_names(c) for c in code.co_consts if isinstance(c, CodeType)))

@@ -1,16 +1,16 @@
 """Reducers: how the contributions of many events to one column become its value.
 
-Each is associative, so the same column comes out whether its events are combined at once, bucket by bucket, or in
-increments. A reducer is four pieces of SQL:
+Each is associative, so the column has the same value whether its events are combined at once, bucket by bucket, or in
+increments. A reducer has four pieces of SQL:
 
 ``partial``
-    contributions -> partial, one row a key. ``_at`` orders contributions; ``latest`` and ``first`` carry it on.
+    contributions -> partial, one row a key. ``_at`` orders contributions; ``latest`` and ``first`` keep it.
 ``combine``
     partials of several buckets -> one partial.
 ``final``
     partial -> the column's value.
 ``merge``
-    value in the table and partial of an increment -> new value. An increment is later than all that the table holds.
+    value in the table and partial of an increment -> new value. An increment is later than everything in the table.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from refold.warehouse.engine.sql import quote
 
 
 class Kind(Enum):
-    """The reducers there are."""
+    """The kinds of reducers."""
 
     TOTAL = "total"
     COUNT = "count"
@@ -51,12 +51,12 @@ class Reducer:
 
     @property
     def ordered(self) -> bool:
-        """Whether the partial carries where in the log its value came from."""
+        """Whether the partial keeps the place in the log that its value came from."""
         return self.kind in (Kind.FIRST, Kind.LATEST)
 
 
 def total(type: str, *, approximate: bool = False) -> Reducer:  # the vocabulary of SQL
-    """Sum the contributions; 0 without any. NULL counts as nothing.
+    """Sum the contributions; 0 if there are none. NULL is ignored.
 
     Args:
         type: DuckDB type of the sum: an integer or a DECIMAL.
@@ -68,7 +68,7 @@ def total(type: str, *, approximate: bool = False) -> Reducer:  # the vocabulary
     if type.upper() in ("FLOAT", "DOUBLE", "REAL") and not approximate:
         raise ProjectionError(
             f"total({type!r}): a sum of floats depends on the order of addition, so a rebuild could differ from the "
-            "stream. Use DECIMAL(p,s), or say approximate=True."
+            "stream. Use DECIMAL(p,s), or set approximate=True."
         )
     return Reducer(Kind.TOTAL, type)
 
@@ -79,22 +79,22 @@ def count() -> Reducer:
 
 
 def minimum(type: str) -> Reducer:
-    """Keep the least contribution; NULL counts as nothing."""
+    """Keep the smallest contribution; NULL is ignored."""
     return Reducer(Kind.MINIMUM, type)
 
 
 def maximum(type: str) -> Reducer:
-    """Keep the greatest contribution; NULL counts as nothing."""
+    """Keep the largest contribution; NULL is ignored."""
     return Reducer(Kind.MAXIMUM, type)
 
 
 def first(type: str) -> Reducer:
-    """Keep the contribution of the lowest position that is not NULL."""
+    """Keep the first contribution, by position, that is not NULL."""
     return Reducer(Kind.FIRST, type)
 
 
 def latest(type: str) -> Reducer:
-    """Keep the contribution of the highest position; a contributed NULL sets NULL."""
+    """Keep the last contribution, by position; a contributed NULL sets NULL."""
     return Reducer(Kind.LATEST, type)
 
 
@@ -108,31 +108,31 @@ def collect(type: str) -> Reducer:
 
 
 def count_distinct() -> Reducer:
-    """Count the different contributions that are not NULL: exactly, so the values seen are kept beside the table."""
+    """Count the distinct contributions that are not NULL. The count is exact: a separate table keeps the values."""
     return Reducer(Kind.COUNT_DISTINCT, None)
 
 
 def at_column(name: str) -> str:
-    """Name the partial's column that says where in the log the value of ``name`` came from."""
+    """Return the partial's column that holds the place in the log which the value of ``name`` came from."""
     return f"_at_{name}"
 
 
 def partial(reducer: Reducer, name: str, *, named_by: str | None, never_null: bool) -> dict[str, str]:
-    """Write the aggregates from contributions to a partial.
+    """Return the aggregates from contributions to a partial.
 
     Args:
         reducer: the column's reducer.
         name: the column.
-        named_by: SQL condition that holds for contributions of handlers that name the column; None if all do.
+        named_by: an SQL condition that selects the contributions of handlers that yield the column; None if all do.
         never_null: whether no handler can contribute NULL to it.
 
     Returns:
         Partial column to SQL aggregate.
     """
-    value, at = quote(name), quote(at_column(name))
+    value = quote(name)
     some = f"FILTER ({value} IS NOT NULL)"
     if reducer.kind is Kind.LATEST:
-        if never_null:  # arg_max passes over the NULLs of handlers that leave the column alone
+        if never_null:  # arg_max ignores the NULLs of handlers that do not yield the column
             return {name: f"arg_max({value}, _at)", at_column(name): f"max(_at) {some}"}
         named = f" FILTER ({named_by})" if named_by else ""
         return {name: f"arg_max_null({value}, _at){named}", at_column(name): f"max(_at){named}"}
@@ -146,12 +146,11 @@ def partial(reducer: Reducer, name: str, *, named_by: str | None, never_null: bo
         Kind.COLLECT: f"list({{'at': _at, 'value': {value}}}) {some}",
         Kind.COUNT_DISTINCT: f"list(DISTINCT {value}) {some}",
     }
-    del at
     return {name: simple[reducer.kind]}
 
 
 def combine(reducer: Reducer, name: str) -> dict[str, str]:
-    """Write the aggregates from partials of several buckets to one partial."""
+    """Return the aggregates from partials of several buckets to one partial."""
     value, at = quote(name), quote(at_column(name))
     if reducer.kind is Kind.LATEST:
         return {name: f"arg_max_null({value}, {at})", at_column(name): f"max({at})"}
@@ -169,7 +168,7 @@ def combine(reducer: Reducer, name: str) -> dict[str, str]:
 
 
 def final(reducer: Reducer, name: str, *, prefix: str = "") -> str:
-    """Write the column's value as an expression over a partial."""
+    """Return the column's value as an expression over a partial."""
     value = prefix + quote(name)
     if reducer.kind in (Kind.TOTAL, Kind.COUNT):
         return f"CAST(coalesce({value}, 0) AS {reducer.column_type})"
@@ -182,16 +181,16 @@ def final(reducer: Reducer, name: str, *, prefix: str = "") -> str:
 
 
 def touches(reducer: Reducer, name: str) -> str:
-    """Write the condition that an increment's partial ``d`` has anything for the column."""
+    """Return the condition that an increment's partial ``d`` changes the column."""
     if reducer.ordered:
         return f"d.{quote(at_column(name))} IS NOT NULL"
     return f"d.{quote(name)} > 0" if reducer.kind is Kind.COUNT else f"d.{quote(name)} IS NOT NULL"
 
 
 def merge(reducer: Reducer, name: str) -> str:
-    """Write the new value over the table's row ``t`` and the increment's partial ``d``.
+    """Return the new value as an expression over the table's row ``t`` and the increment's partial ``d``.
 
-    For ``count_distinct`` the partial must hold only values that the table has not seen yet.
+    For ``count_distinct`` the partial must hold only values that are new to the table.
     """
     old, new = f"t.{quote(name)}", f"d.{quote(name)}"
     if reducer.kind is Kind.LATEST:

@@ -1,7 +1,8 @@
-"""Reports that are asked together: one query, with a row of parameters for each.
+"""Batches of one report: a single query, with a row of parameters for each request.
 
-Most of the millisecond that a small report takes goes into setting up its query: 64 asked together take seven. So a
-report that ends with ORDER BY ALL, and in which DuckDB takes columns where it took parameters, becomes a lateral join.
+A small report takes about a millisecond, most of it to prepare the query; a batch of 64 takes seven milliseconds. A
+report can be batched if it ends with ORDER BY ALL and still binds when its parameters are columns: the batch is then a
+lateral join of the parameter rows with the report.
 """
 
 from __future__ import annotations
@@ -16,48 +17,48 @@ from refold.warehouse.engine.sql import quote
 
 _END = re.compile(r"\bORDER\s+BY\s+ALL\s*$", re.IGNORECASE)
 _PARAMETER = re.compile(r"\$(\w+)")
-_MAX_EXAMPLES = re.compile(r"'[^']*\$[^']*'")
+_DOLLAR_IN_TEXT = re.compile(r"'[^']*\$[^']*'")
 
 Row = tuple[Any, ...]
 
 
 def lateral_sql(sql: str, types: Mapping[str, str], count: int) -> str:
-    """Write the query that asks a report so many times at once; its first column is the number of the one who asks.
+    """Return the query of a batch; its first column is the number of the request.
 
     Args:
-        sql: of the report.
-        types: its parameters, and their DuckDB types.
-        count: how many values of each there are; they are bound in order, asker by asker.
+        sql: the report's SQL.
+        types: parameter to DuckDB type.
+        count: the number of requests. The values of all parameters are bound in order, request by request.
 
     Returns:
-        SQL; empty if the report cannot be asked so.
+        SQL; empty if the report cannot be batched.
 
     Example:
         >>> lateral_sql("SELECT sku FROM stock WHERE left < $less ORDER BY ALL", {"less": "BIGINT"}, 1).splitlines()[0]
-        'SELECT _asked._number, _row.* FROM (VALUES (0, CAST(? AS BIGINT))) _asked (_number, "less"), LATERAL ('
+        'SELECT _request._number, _row.* FROM (VALUES (0, CAST(? AS BIGINT))) _request (_number, "less"), LATERAL ('
     """
-    if not types or not _END.search(sql) or _MAX_EXAMPLES.search(sql):
+    if not types or not _END.search(sql) or _DOLLAR_IN_TEXT.search(sql):
         return ""
     casts = ", ".join(f"CAST(? AS {dtype})" for dtype in types.values())
     values = ", ".join(f"({number}, {casts})" for number in range(count))
     names = ", ".join(["_number", *map(quote, types)])
-    asked = _PARAMETER.sub(lambda found: f"_asked.{quote(found[1])}", _END.sub("", sql))
+    report = _PARAMETER.sub(lambda found: f"_request.{quote(found[1])}", _END.sub("", sql))
     return (
-        f"SELECT _asked._number, _row.* FROM (VALUES {values}) _asked ({names}), LATERAL (\n{asked}\n) _row "
+        f"SELECT _request._number, _row.* FROM (VALUES {values}) _request ({names}), LATERAL (\n{report}\n) _row "
         "ORDER BY ALL"
     )
 
 
-def can_be_asked_together(
+def can_batch(
     connection: duckdb.DuckDBPyConnection, sql: str, types: Mapping[str, str], columns: Mapping[str, str], sample: Row
 ) -> bool:
-    """Try whether a report's lateral query binds, to the columns that the report has.
+    """Check whether a report's batch query binds, with the report's own columns.
 
     Args:
-        connection: where its tables are.
-        sql: of the report.
-        types: its parameters, and their DuckDB types.
-        columns: of its rows.
+        connection: a connection to its tables.
+        sql: the report's SQL.
+        types: parameter to DuckDB type.
+        columns: column of its rows to DuckDB type.
         sample: a value of each parameter.
     """
     query = lateral_sql(sql, types, 2)
@@ -70,26 +71,26 @@ def can_be_asked_together(
     return {name: str(dtype) for name, dtype, *_ in (connection.description or ())[1:]} == dict(columns)
 
 
-def ask_together(
-    connection: duckdb.DuckDBPyConnection, sql: str, types: Mapping[str, str], asked: Sequence[Row], *, most: int
+def run_batch(
+    connection: duckdb.DuckDBPyConnection, sql: str, types: Mapping[str, str], requests: Sequence[Row], *, max_rows: int
 ) -> list[list[Row]] | None:
-    """Ask a report many times at once.
+    """Run a report for many requests with one query.
 
     Args:
-        connection: where its tables are.
-        sql: of the report, which can be asked together.
-        types: its parameters, and their DuckDB types.
-        asked: a value of each parameter, for each who asks.
-        most: how many rows there may be in all.
+        connection: a connection to its tables.
+        sql: the SQL of a report that can be batched.
+        types: parameter to DuckDB type.
+        requests: the values of all parameters, for each request.
+        max_rows: the largest number of rows in all.
 
     Returns:
-        Rows for each who asks; None if there are more.
+        The rows of each request; None if there are more than ``max_rows``.
     """
-    connection.execute(lateral_sql(sql, types, len(asked)), [value for values in asked for value in values])
-    rows = connection.fetchmany(most + 1)
-    if len(rows) > most:
+    connection.execute(lateral_sql(sql, types, len(requests)), [value for values in requests for value in values])
+    rows = connection.fetchmany(max_rows + 1)
+    if len(rows) > max_rows:
         return None
-    found: list[list[Row]] = [[] for _ in asked]
+    found: list[list[Row]] = [[] for _ in requests]
     for number, *row in rows:
         found[number].append(tuple(row))
     return found

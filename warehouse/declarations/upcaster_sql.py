@@ -1,4 +1,4 @@
-"""SQL upcasters, compiled: bound against empty tables of their declared schemas, the envelope carried along."""
+"""SQL upcasters, compiled: bound against empty tables of their declared schemas, with the envelope's columns added."""
 
 from __future__ import annotations
 
@@ -27,32 +27,33 @@ from refold.warehouse.engine.sql import (
 from refold.warehouse.engine.syntax_tree import rewrite
 
 ORDINAL = pa.field("_ordinal", pa.int64(), nullable=False)
-"""Place among the events that one stored event was split into; 0 for the first."""
+"""The place among the events that one stored event was split into; 0 for the first."""
 
 CARRIED = (*ENVELOPE.names, ORDINAL.name)
-"""The columns that every upcaster hands on unseen."""
+"""The columns that every upcaster passes on; its SQL does not name them."""
 
 
 def event_relation_schema(payload: pa.Schema) -> pa.Schema:
-    """Give the columns of the relation ``event`` that handlers and upcasters read."""
+    """Return the columns of the relation ``event`` that handlers and upcasters read."""
     return pa.schema([*ENVELOPE, ORDINAL, *payload])
 
 
 def target_of(step: Upcaster, registry: Registry) -> SchemaKey:
-    """Name the one shape that an SQL upcaster yields."""
+    """Return the event type and schema version that an SQL upcaster yields."""
     source = step.sources[0]
     newest = registry.newest(step.targets[0]) if step.into else None
     return newest or (source.event_type, source.schema_version + 1)
 
 
 def compile_sql(step: Upcaster, registry: Registry) -> str:
-    """Turn an SQL upcaster into a statement over ``event`` with exactly the target's columns.
+    """Compile an SQL upcaster to a statement over ``event`` with exactly the target's columns.
 
     Raises:
-        ContractError: it does not bind, misses a column, adds one, or yields a type that would change values; the
-            message names event type, schema version and column.
+        ContractError: it does not bind, lacks a column, has one too many, or yields a type whose conversion would
+            change values; the message names event type, schema version and column.
     """
-    where = f"{step.name}, to {' v'.join(map(str, target_of(step, registry)))}"
+    event_type, version = target_of(step, registry)
+    where = f"{step.name}, to {event_type} v{version}"
     try:
         check_one_event(step.sql())
         rewritten = rewrite(step.sql(), append={name: name for name in CARRIED})
@@ -61,14 +62,13 @@ def compile_sql(step: Upcaster, registry: Registry) -> str:
         raise ContractError(f"{where}: {first_line(error)}") from error
     if rewritten.unordered:
         raise ContractError(
-            f"{where}: the events that it makes of one have no order, since DuckDB joins rows by hash. Unnest in the "
-            "select list."
+            f"{where}: the events that it makes of one event have no order, because DuckDB joins rows by hash. Unnest "
+            "in the select list."
         )
-    target = registry.schema(*target_of(step, registry))
+    target = registry.schema(event_type, version)
     _check_columns(where, found, target)
-    schema_key = target_of(step, registry)
-    told = {"event_type": literal(schema_key[0]), "schema_version": f"{schema_key[1]}::INTEGER"}
-    carried = ", ".join(f"{told[name]} AS {name}" if name in told else name for name in CARRIED)
+    new = {"event_type": literal(event_type), "schema_version": f"{version}::INTEGER"}
+    carried = ", ".join(f"{new[name]} AS {name}" if name in new else name for name in CARRIED)
     source_required = {f.name for f in step.sources[0].schema if not f.nullable}
     safe = rewritten.nonnull | {o for o, source in rewritten.plain.items() if source in source_required}
     fields = "".join(f", {_field(f, checked=f.name not in safe, where=where)}" for f in target)
@@ -76,7 +76,7 @@ def compile_sql(step: Upcaster, registry: Registry) -> str:
 
 
 def _field(field: pa.Field, *, checked: bool, where: str) -> str:
-    """Write one field of the target; a NULL in a required one is an error of that event, not a silent gap."""
+    """Return the expression of one field of the target; NULL in a required field is an error of that event."""
     name = quote(field.name)
     value = f"CAST({name} AS {duckdb_type(field.type)})"
     if checked and not field.nullable:
@@ -94,11 +94,15 @@ def _check_columns(where: str, found: pa.Schema, target: pa.Schema) -> None:
     given = {f.name: f.type for f in found if f.name not in CARRIED}
     for field in target:
         if field.name not in given:
-            raise ContractError(f"{where}: column {field.name!r} is missing; the SELECT yields {list(given)}.")
+            raise ContractError(
+                f"{where}: column {field.name!r} is missing. The SELECT yields {list(given)}; add the column."
+            )
         if not same_value(given[field.name], field.type):
             raise ContractError(
                 f"{where}, column {field.name!r}: the SELECT yields {given[field.name]}, the schema says {field.type}. "
                 "Cast it in the SELECT."
             )
     if extra := [name for name in given if name not in target.names]:
-        raise ContractError(f"{where}: column {extra[0]!r} is not in the target's schema {target.names}.")
+        raise ContractError(
+            f"{where}: column {extra[0]!r} is not in the target's schema {target.names}. Exclude it from the SELECT."
+        )

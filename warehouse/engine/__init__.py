@@ -1,1 +1,1 @@
-"""DuckDB as refold uses it: SQL text, connections, and values on their way to and from Arrow."""
+"""DuckDB as refold uses it: SQL text and syntax trees, connections, and values on their way to and from Arrow."""

@@ -1,4 +1,4 @@
-"""Python values into Arrow, UUIDs included: Arrow takes those only where they are not inside a list or struct."""
+"""Arrow arrays from Python values, with UUIDs at any depth: Arrow itself fails on those inside a list or a struct."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ _UUID_BYTES = pa.binary(16)
 
 
 def array_of(values: Sequence[Any], dtype: pa.DataType) -> pa.Array:
-    """Build an array.
+    """Return an array of Python values.
 
     Args:
         values: Python values, None for NULL.
-        dtype: its type.
+        dtype: the type of the array.
 
     Raises:
-        pa.ArrowException: a value does not fit.
+        pa.ArrowException: a value does not fit the type.
 
     Example:
         >>> array_of([[UUID(int=1)], None], pa.list_(pa.uuid())).null_count
@@ -33,7 +33,7 @@ def array_of(values: Sequence[Any], dtype: pa.DataType) -> pa.Array:
 
 
 def _stored(dtype: pa.DataType) -> pa.DataType:
-    """Put bytes for UUIDs, at any depth."""
+    """Return the type with bytes in place of UUIDs, at any depth."""
     if dtype == pa.uuid():
         return _UUID_BYTES
     if pt.is_list(dtype):

@@ -1,4 +1,4 @@
-"""DuckDB connections, all set up alike."""
+"""DuckDB connections, all with the same settings."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ def connect(
 
     Args:
         database: a file, or ``:memory:``.
-        threads: how many threads a query may use; DuckDB's choice by default.
-        memory_limit: such as ``"2GB"``; beyond it DuckDB spills to ``temp_directory``.
-        temp_directory: where to spill.
-        read_only: open the file beside other readers.
+        threads: the number of threads of a query; DuckDB's choice by default.
+        memory_limit: such as ``"2GB"``; beyond it, DuckDB spills to ``temp_directory``.
+        temp_directory: the folder to spill to.
+        read_only: open the file for reading, as other processes may at the same time.
 
     Example:
         >>> connect().execute("SELECT current_setting('TimeZone')").fetchone()
@@ -50,7 +50,7 @@ SELECT false, view_name FROM duckdb_views() WHERE temporary AND starts_with(view
 
 
 def forget_temporaries(connection: duckdb.DuckDBPyConnection) -> None:
-    """Drop refold's own temporary tables and registered Arrow tables, for a connection that is used again and again.
+    """Drop the temporary tables and registered Arrow tables of refold from a connection that is used again.
 
     Their names start with an underscore.
     """

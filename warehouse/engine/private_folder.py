@@ -1,4 +1,4 @@
-"""Folders for private copies of large files, which do not outlive their process for long, however that ends."""
+"""Folders for private copies of large files, which are removed soon after their process ends, even if it was killed."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from pathlib import Path
 import filelock
 
 _LOCK = ".lock"
-_YOUNG_SECONDS = 60.0
+_MIN_AGE_SECONDS = 60.0  # a younger folder may be about to be locked
 
 
 class PrivateFolder:
-    """A temporary folder that is locked while it is in use; those of the same prefix that nobody locks are removed.
+    """A temporary folder that is locked while it is in use. A new one removes unlocked folders with the same prefix.
 
-    A process that was killed removes nothing. Its locks end with it, and so the next that needs such a folder tells
-    what is left over, also if their process ids are of different containers.
+    A killed process removes nothing, but its locks end with it. So the next process that needs such a folder finds the
+    leftovers, even if the two ran in different containers with their own process ids.
 
     Args:
-        prefix: what its name begins with.
+        prefix: the start of its name.
 
     Attributes:
-        path: where it is.
+        path: its path.
 
     Example:
         >>> folder = PrivateFolder("refold-example-")
@@ -41,20 +41,20 @@ class PrivateFolder:
         self._lock.acquire(timeout=0)
 
     def remove(self) -> None:
-        """Remove it with all that is in it."""
+        """Remove the folder and its contents."""
         shutil.rmtree(self.path, ignore_errors=True)
         self._lock.release()
 
 
 def remove_left_over(prefix: str) -> None:
-    """Remove folders of processes that have ended.
+    """Remove the folders of processes that have ended.
 
     Args:
-        prefix: of their names.
+        prefix: the start of their names.
     """
     for path in Path(tempfile.gettempdir()).glob(f"{prefix}*"):
         try:
-            if time.time() - path.stat().st_mtime < _YOUNG_SECONDS:  # it may be about to be locked
+            if time.time() - path.stat().st_mtime < _MIN_AGE_SECONDS:
                 continue
             with _lock_of(path).acquire(timeout=0):
                 shutil.rmtree(path, ignore_errors=True)

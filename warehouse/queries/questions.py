@@ -1,7 +1,7 @@
-"""Questions: what is asked of endpoints, and how many of one kind become one query.
+"""Questions: requests to endpoints, many of which one query can answer.
 
-Planning a query takes longer than finding a row by an index: 32 orders found by one query take 1.5 ms, by 32 queries
-17 ms. So questions of one group, which differ in nothing but the values that are looked up, are asked together.
+To plan a query takes longer than to find a row by an index: one query finds 32 orders in 1.5 ms, 32 queries in 17 ms.
+So one query answers a group of questions, which differ only in the values that they look up.
 """
 
 from __future__ import annotations
@@ -17,29 +17,29 @@ import orjson
 
 from refold.event_schemas import UsageError
 from refold.warehouse.declarations.endpoints import Bound, Lookup, Report
-from refold.warehouse.declarations.reports import ask_together
+from refold.warehouse.declarations.reports import run_batch
 from refold.warehouse.engine.sql import columns, quote
 
 MAX_ROWS = 10_000
-"""A report that has more rows is refused."""
+"""The largest number of rows of a report, so that a response fits in memory; a report with more is an error."""
 
 WIDE = ("HUGEINT", "UHUGEINT")
-"""Integers of 128 bits, which are answered as text."""
+"""Integers of 128 bits, which become text."""
 
-_SPARE_ROWS = 1_000
+_SPARE_ROWS = 1_000  # what one question of a group may have beyond its share, before each is answered by its own query
 
 Row = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What is asked of one endpoint.
+    """A request to one endpoint.
 
     Attributes:
         bound: the endpoint.
-        values: of the columns that a lookup's path names, or of a report's parameters, in their order.
-        limit: how many rows a page has.
-        after: the cursor that the page before gave; empty for the first page.
+        values: the values of the columns in a lookup's path, or of a report's parameters, in their order.
+        limit: the number of rows of a page.
+        after: the cursor of the page before; empty for the first page.
     """
 
     bound: Bound
@@ -49,14 +49,14 @@ class Question:
 
     @property
     def group(self) -> tuple[Any, ...]:
-        """What questions must have in common to be asked together."""
-        alone = () if self.bound.together else self.values
-        return (self.bound.endpoint.path, self.limit, self.after, alone)
+        """The key of its group: one query answers questions with equal keys."""
+        separate = () if self.bound.together else self.values
+        return (self.bound.endpoint.path, self.limit, self.after, separate)
 
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """Rows that answer a question.
+    """The rows that answer a question.
 
     Attributes:
         rows: column to value.
@@ -68,15 +68,15 @@ class Page:
 
 
 def answer(connection: duckdb.DuckDBPyConnection, questions: Sequence[Question]) -> list[Page]:
-    """Answer questions of one group by one query.
+    """Answer the questions of one group with one query.
 
     Args:
-        connection: its default schema has the read models.
-        questions: at least one; each has another value.
+        connection: a connection whose default schema has the read models.
+        questions: one or more questions with different values.
 
     Raises:
-        UsageError: a cursor is none that a page gave, or a report has more rows than :data:`MAX_ROWS`; which of many
-            does is not told.
+        UsageError: a cursor is invalid, or a report has more rows than :data:`MAX_ROWS`. The error does not say which
+            question it is about.
 
     Example:
         >>> from refold.warehouse.declarations.endpoints import Lookup
@@ -96,8 +96,8 @@ def answer(connection: duckdb.DuckDBPyConnection, questions: Sequence[Question])
 
 def _reports(connection: duckdb.DuckDBPyConnection, report: Report, questions: Sequence[Question]) -> list[Page]:
     if len(questions) > 1:
-        asked = [question.values for question in questions]
-        found = ask_together(connection, report.sql, report.types, asked, most=MAX_ROWS)
+        values = [question.values for question in questions]
+        found = run_batch(connection, report.sql, report.types, values, max_rows=MAX_ROWS)
         if found is not None:
             return [Page(_named(q.bound.columns, rows)) for q, rows in zip(questions, found, strict=True)]
     return [_report(connection, report, question) for question in questions]
@@ -107,7 +107,9 @@ def _report(connection: duckdb.DuckDBPyConnection, report: Report, question: Que
     connection.execute(report.sql, dict(zip(report.parameters, question.values, strict=True)))
     rows = connection.fetchmany(MAX_ROWS + 1)
     if len(rows) > MAX_ROWS:
-        raise UsageError(f"The answer has more than {MAX_ROWS:,} rows. Ask for less: a shorter range, a coarser step.")
+        raise UsageError(
+            f"The result has more than {MAX_ROWS:,} rows. Request fewer, with a shorter range or a coarser step."
+        )
     return Page(_named(question.bound.columns, rows))
 
 
@@ -116,9 +118,9 @@ def _lookup(
 ) -> list[Page]:
     limit, after = questions[0].limit, questions[0].after
     values = [question.values for question in questions]
-    most = len(values) * (limit + 1) + _SPARE_ROWS
-    rows = _fetch(connection, lookup, bound, values, after, limit=limit, most=most)
-    if len(values) > 1 and len(rows) >= most:  # somebody has so many rows that others may have been cut off
+    max_rows = len(values) * (limit + 1) + _SPARE_ROWS
+    rows = _fetch(connection, lookup, bound, values, after, limit=limit, max_rows=max_rows)
+    if len(values) > 1 and len(rows) >= max_rows:  # one question has so many rows that those of others may be cut off
         return [page for question in questions for page in _lookup(connection, lookup, bound, [question])]
     names = list(bound.columns)
     given = [names.index(name) for name in lookup.given]
@@ -136,7 +138,7 @@ def _fetch(
     after: str,
     *,
     limit: int,
-    most: int,
+    max_rows: int,
 ) -> list[tuple[Any, ...]]:
     where, bindings = _among(lookup.given, values)
     sql = f"SELECT {columns(bound.columns)} FROM {quote(lookup.table)} WHERE {where}"
@@ -145,16 +147,16 @@ def _fetch(
         bindings = bindings + ends
         order = [f"{quote(lookup.newest_first)} DESC NULLS LAST"] if lookup.newest_first else []
         order += [quote(c) for c in _rest_of_key(lookup, bound)]
-        # Materialized, since DuckDB takes no index for a scan that feeds a Top N, but looks through the whole table.
+        # Materialized, because DuckDB scans the whole table and uses no index for a scan that feeds a Top N.
         sql = (
             f"WITH _found AS MATERIALIZED ({sql}) FROM _found WHERE {beyond} "
-            f"ORDER BY {', '.join(order)} LIMIT {limit + 1 if len(values) == 1 else most}"
+            f"ORDER BY {', '.join(order)} LIMIT {limit + 1 if len(values) == 1 else max_rows}"
         )
     return connection.execute(sql, bindings).fetchall()
 
 
 def _among(given: Sequence[str], values: Sequence[tuple[Any, ...]]) -> tuple[str, list[Any]]:
-    """Write the condition that a row has one of some values; by one column alone, so that an index can serve it."""
+    """Return the condition that a row has one of these values; an index serves the form for a single column."""
     if len(given) == 1:
         marks = ", ".join("?" * len(values))
         return f"{quote(given[0])} IN ({marks})", [value for (value,) in values]
@@ -163,7 +165,7 @@ def _among(given: Sequence[str], values: Sequence[tuple[Any, ...]]) -> tuple[str
 
 
 def _beyond(connection: duckdb.DuckDBPyConnection, lookup: Lookup, bound: Bound, after: str) -> tuple[str, list[Any]]:
-    """Write the condition that a row comes after the one of a cursor."""
+    """Return the condition that a row comes after the row of a cursor."""
     rest = _rest_of_key(lookup, bound)
     by = [lookup.newest_first] if lookup.newest_first else []
     typed = ", ".join(f"CAST(? AS {bound.columns[c]})" for c in (*by, *rest))
@@ -171,7 +173,7 @@ def _beyond(connection: duckdb.DuckDBPyConnection, lookup: Lookup, bound: Bound,
     try:
         [end] = connection.execute(f"SELECT {typed}", parts).fetchall()
     except duckdb.Error as error:
-        raise _no_cursor(after) from error
+        raise _invalid_cursor(after) from error
     key = list(end[len(by) :])
     later_key = f"ROW({columns(rest)}) > ROW({', '.join('?' * len(rest))})"
     if not by:
@@ -203,7 +205,7 @@ def _named(types: Mapping[str, str], rows: Sequence[tuple[Any, ...]]) -> list[Ro
 
 
 def to_json(value: Any) -> bytes:
-    """Write what rows hold: decimals and integers of 128 bits as text, times in UTC as RFC 3339, bytes as base64.
+    """Return values of rows as JSON: decimals and 128-bit integers as text, times as RFC 3339 in UTC, bytes as base64.
 
     Example:
         >>> from decimal import Decimal
@@ -226,11 +228,11 @@ def _decoded(cursor: str, count: int) -> list[Any]:
     try:
         parts = orjson.loads(base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True))
     except (binascii.Error, ValueError) as error:
-        raise _no_cursor(cursor) from error
+        raise _invalid_cursor(cursor) from error
     if not isinstance(parts, list) or len(parts) != count or any(isinstance(p, list | dict) for p in parts):
-        raise _no_cursor(cursor)
+        raise _invalid_cursor(cursor)
     return [part if part is None else str(part) for part in parts]
 
 
-def _no_cursor(cursor: str) -> UsageError:
-    return UsageError(f"The cursor {cursor!r} is none that a page gave: take the link `next` of the answer before.")
+def _invalid_cursor(cursor: str) -> UsageError:
+    return UsageError(f"The cursor {cursor!r} is invalid. Use the `next` link of the page before.")

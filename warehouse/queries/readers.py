@@ -1,12 +1,12 @@
-"""The read-only query side: connections to what is published, or to what a stream in this process has brought forward.
+"""The read-only query side: connections to the newest generation, or to the live database of a stream.
 
 ``Reader``
-    the newest generation; a newer one is adopted while questions go on, and any number of processes can do that.
+    reads the newest generation, and moves to a newer one while queries run; any number of processes may have one.
 ``LiveReader``
-    the live database of a stream in the same process, a fraction of a second behind the log.
+    reads the live database of a stream in the same process, a fraction of a second behind the log.
 
-Both answer in one transaction and say where in the log its rows stand. Rows of large read models are found by indexes
-that are made in a private copy: those who open the published file get it without (docs/adr/0009).
+Both run a query in one transaction, and return the log position of its rows. Rows of large read models are found by
+indexes, which are created in a private copy: the published file has none (docs/adr/0009).
 """
 
 from __future__ import annotations
@@ -32,27 +32,27 @@ from refold.warehouse.read_models.live.live_database import LiveDatabase
 T = TypeVar("T")
 
 INDEXED_ROWS = 100_000
-"""A read model of fewer rows is looked through: one row group of DuckDB holds them."""
+"""A smaller read model has no index: it fits in one row group of DuckDB, which is scanned as fast."""
 
 _MEMORY = "2GB"
-_LIST_EVERY = 10
+_LIST_EVERY = 10  # looks; the others only check for the next number, which takes one request to the store
 _PREFIX = "refold-serve-"
 
-_STANDING = "SELECT position, commit_number, recorded_at, last_updated FROM refold.checkpoint"
+_CHECKPOINT = "SELECT position, commit_number, recorded_at, last_updated FROM refold.checkpoint"
 
 
 @dataclass(frozen=True, slots=True)
 class ReadPosition:
-    """Where the rows of an answer stand.
+    """The log position of the rows of a response.
 
     Attributes:
-        position: of the last event that they show.
-        commit_number: of the commit that brought it.
-        recorded_at: when that was recorded, RFC 3339; empty if there is none.
-        last_updated: when they were brought there, RFC 3339.
-        generation: the one that they are, or that they were brought forward from.
-        digest: of what that generation holds, so that other rows at an equal position can be told apart: made by other
-            code, or with dead letters that were retried.
+        position: the position of the last event that they include.
+        commit_number: the commit of that event.
+        recorded_at: when that event was recorded, RFC 3339; empty if there is none.
+        last_updated: when the rows were updated, RFC 3339.
+        generation: the generation that the rows belong to, or that a stream has updated.
+        digest: the digest of that generation. It differs for other rows at the same position, which other code made or
+            which include retried dead letters.
     """
 
     position: int
@@ -64,20 +64,20 @@ class ReadPosition:
 
 
 class ReadSource(Protocol):
-    """Where questions are asked: a ``Reader`` or a ``LiveReader``."""
+    """A source of rows: a ``Reader`` or a ``LiveReader``."""
 
     def standing(self) -> ReadPosition | None:
-        """Tell what is shown now; None before there is anything. Costs nothing."""
+        """Return the current position, without a query; None if there are no rows yet."""
 
     def ask(self, query: Callable[[duckdb.DuckDBPyConnection], T]) -> tuple[T, ReadPosition]:
-        """Run a short query, and tell where its rows stand."""
+        """Run a short query, and return its result with the position of its rows."""
 
     def close(self) -> None:
-        """Give up what is open."""
+        """Close the connections."""
 
 
 def lookup_indexes(domain: Domain) -> dict[str, tuple[str, ...]]:
-    """Name the columns by which a domain's endpoints look rows up, a read model.
+    """Return the columns that need an index for a domain's lookups, by read model.
 
     Example:
         >>> from refold import load_domain
@@ -92,14 +92,14 @@ def lookup_indexes(domain: Domain) -> dict[str, tuple[str, ...]]:
 
 
 def digest_of(generation: Generation) -> str:
-    """Tell what a generation holds, in eight letters: other declarations or other rows make another digest."""
+    """Return eight hexadecimal digits that identify the declarations and rows of a generation."""
     parts = [f"{name} {table.fingerprint} {table.checksum}" for name, table in sorted(generation.tables.items())]
     parts += [f"{name} {view}" for name, view in sorted((generation.views or {}).items())]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:8]
 
 
 class Cursors:
-    """Connections to one database, each used by one thread at a time; the last user of a retired one closes it."""
+    """Connections to one database, each used by one thread at a time. The last user of a retired database closes it."""
 
     def __init__(self, make: Callable[[], duckdb.DuckDBPyConnection], close: Callable[[], None]) -> None:
         self._make = make
@@ -110,7 +110,7 @@ class Cursors:
         self._retired = False
 
     def take(self) -> duckdb.DuckDBPyConnection | None:
-        """Take one; None if the database was retired."""
+        """Return a connection; None if the database is retired."""
         with self._lock:
             if self._retired:
                 return None
@@ -124,7 +124,7 @@ class Cursors:
             raise
 
     def give(self, cursor: duckdb.DuckDBPyConnection | None) -> None:
-        """Give one back."""
+        """Return a connection to the pool."""
         with self._lock:
             self._used -= 1
             if cursor is not None:
@@ -134,7 +134,7 @@ class Cursors:
             self._end()
 
     def retire(self) -> None:
-        """Give no more, and close the database when nobody uses it."""
+        """Lend no more connections, and close the database once none is in use."""
         with self._lock:
             if self._retired:
                 return
@@ -156,17 +156,17 @@ class _Opened:
     """One generation, open for reading."""
 
     generation: Generation
-    standing: ReadPosition
+    position: ReadPosition
     cursors: Cursors
 
 
 class Reader:
-    """Answers from the newest published generation.
+    """Reads the newest published generation.
 
     Args:
-        generations: where it is published.
-        domain: its endpoints tell which columns rows are looked up by.
-        threads: how many threads a query may use.
+        generations: the published generations.
+        domain: the domain, whose lookups need indexes.
+        threads: the number of threads of a query.
 
     Example:
         >>> import tempfile
@@ -185,16 +185,16 @@ class Reader:
         self._looks = 0
 
     def adopt(self) -> bool:
-        """Look for a newer generation, and answer from it from now on; tell whether there was one.
+        """Look for a newer generation and read from it from now on. Return whether there was one.
 
-        Questions under way end on the one that they began with.
+        Queries that run finish on the generation that they started with.
 
         Raises:
-            GenerationError: it cannot be opened; the one before is still answered from.
+            GenerationError: the newer generation cannot be opened; the reader keeps the one before.
         """
         now = self._opened
         self._looks += 1
-        # Usually the next number tells. But whoever was slow finds that one collected, and has to list what there is.
+        # Usually the next number is enough. A slow reader may find that one collected already, so it lists them too.
         if (
             now is not None
             and self._looks % _LIST_EVERY
@@ -210,9 +210,9 @@ class Reader:
         return True
 
     def standing(self) -> ReadPosition | None:
-        """Tell what is shown now; None if nothing is published yet."""
+        """Return the current position; None if nothing is published yet."""
         opened = self._opened
-        return opened.standing if opened else None
+        return opened.position if opened else None
 
     def ask(self, query: Callable[[duckdb.DuckDBPyConnection], T]) -> tuple[T, ReadPosition]:
         """Run a query on the newest generation.
@@ -225,13 +225,13 @@ class Reader:
             if cursor is None:  # retired a moment ago
                 continue
             try:
-                return query(cursor), opened.standing
+                return query(cursor), opened.position
             finally:
                 opened.cursors.give(cursor)
-        raise GenerationError("Nothing is published yet. Run `refold rebuild` first, or `refold stream`.")
+        raise GenerationError("No read models are published yet. Run `refold rebuild` or `refold stream` first.")
 
     def close(self) -> None:
-        """Close what is open when nobody uses it any more."""
+        """Close the generation once no query uses it."""
         opened, self._opened = self._opened, None
         if opened is not None:
             opened.cursors.retire()
@@ -250,14 +250,14 @@ class Reader:
             else:
                 path = self._generations.path(generation)
                 connection = connect(path, threads=self._threads, memory_limit=_MEMORY, read_only=True)
-            [[_, _, _, updated]] = connection.execute(_STANDING).fetchall()
+            [[_, _, _, updated]] = connection.execute(_CHECKPOINT).fetchall()
         except BaseException:
             if connection is not None:
                 connection.close()
             if folder is not None:
                 folder.remove()
             raise
-        standing = ReadPosition(
+        position = ReadPosition(
             generation.position,
             generation.commit_number,
             generation.recorded_at,
@@ -271,7 +271,7 @@ class Reader:
             if folder is not None:
                 folder.remove()
 
-        return _Opened(generation, standing, Cursors(connection.cursor, end))
+        return _Opened(generation, position, Cursors(connection.cursor, end))
 
 
 @dataclass(frozen=True, slots=True)
@@ -285,19 +285,19 @@ class _Followed:
 
 @dataclass(frozen=True, slots=True)
 class _Seen:
-    """Where a live database stood, and at which count of its changes."""
+    """The position of a live database, and its count of changes at that time."""
 
     followed: _Followed
     changes: int
-    standing: ReadPosition
+    position: ReadPosition
 
 
 @dataclass(slots=True)
 class LiveReader:
-    """Answers from the live database of a stream in this process.
+    """Reads the live database of a stream in this process.
 
     Attributes:
-        updated: called from the stream's thread whenever rows changed.
+        updated: called in the stream's thread after rows changed.
     """
 
     updated: Callable[[], None] = lambda: None
@@ -305,7 +305,7 @@ class LiveReader:
     _seen: _Seen | None = None
 
     def adopt(self, live: LiveDatabase) -> None:
-        """Answer from another live database from now on; give it to a stream as ``on_open``."""
+        """Read from another live database from now on; pass this method to a stream as ``on_open``."""
         followed = _Followed(live, digest_of(live.generation), Cursors(live.cursor, lambda: None))
         before, self._followed = self._followed, followed
         if before is not None:
@@ -313,26 +313,26 @@ class LiveReader:
         self.moved()
 
     def moved(self) -> None:
-        """Take note that the stream applied events; called in its thread, between its turns."""
+        """Record that the stream applied events; called in its thread, between micro-batches."""
         followed = self._followed
         if followed is None or (cursor := followed.cursors.take()) is None:
             return
         try:
-            _, standing = _in_transaction(cursor, lambda _: None, followed)
+            _, position = _in_transaction(cursor, lambda _: None, followed)
         finally:
             followed.cursors.give(cursor)
-        self._seen = _Seen(followed, followed.live.changes, standing)
+        self._seen = _Seen(followed, followed.live.changes, position)
         self.updated()
 
     def standing(self) -> ReadPosition | None:
-        """Tell what is shown now, or a moment ago; None before the stream has opened its database."""
+        """Return the position after the last micro-batch; None before the stream has opened its database."""
         seen = self._seen
-        return seen.standing if seen else None
+        return seen.position if seen else None
 
     def ask(self, query: Callable[[duckdb.DuckDBPyConnection], T]) -> tuple[T, ReadPosition]:
-        """Run a query; its rows and where they stand are of one moment.
+        """Run a query, and return its result with the position of its rows.
 
-        Between two turns that takes no transaction: each statement more would have to wait for Python's lock again.
+        Between two micro-batches this takes no transaction, because each statement waits for Python's lock again.
 
         Raises:
             GenerationError: the stream has not opened its database yet, or has ended.
@@ -346,11 +346,11 @@ class LiveReader:
             except duckdb.InterruptException:
                 raise
             except duckdb.Error:
-                if followed is self._followed:  # else it was closed meanwhile, and another has taken its place
+                if followed is self._followed:  # else it was closed meanwhile; try the one that replaced it
                     raise
             finally:
                 followed.cursors.give(cursor)
-        raise GenerationError("The stream of this server has not opened its database yet, or has ended.")
+        raise GenerationError("The stream of this server has not opened its database yet, or has ended. Try again.")
 
     def _ask(
         self, query: Callable[[duckdb.DuckDBPyConnection], T], followed: _Followed, cursor: duckdb.DuckDBPyConnection
@@ -366,11 +366,11 @@ class LiveReader:
                     raise
             else:
                 if seen.changes == live.changes:
-                    return rows, seen.standing
+                    return rows, seen.position
         return _in_transaction(cursor, query, followed)
 
     def close(self) -> None:
-        """Answer no more."""
+        """Stop reading."""
         followed, self._followed = self._followed, None
         self._seen = None
         if followed is not None:
@@ -382,11 +382,11 @@ def _in_transaction(
 ) -> tuple[T, ReadPosition]:
     cursor.execute("BEGIN TRANSACTION READ ONLY")
     try:
-        [[position, commit_number, recorded, updated]] = cursor.execute(_STANDING).fetchall()
+        [[position, commit_number, recorded, updated]] = cursor.execute(_CHECKPOINT).fetchall()
         rows = query(cursor)
     finally:
         cursor.execute("ROLLBACK")
-    standing = ReadPosition(
+    read_position = ReadPosition(
         position,
         commit_number,
         recorded.isoformat() if recorded else "",
@@ -394,4 +394,4 @@ def _in_transaction(
         followed.live.generation.number,
         followed.digest,
     )
-    return rows, standing
+    return rows, read_position

@@ -17,7 +17,7 @@ from refold.warehouse.declarations.projection import (
     Projection,
     ReadModel,
     create_table_sql,
-    view_binds,
+    create_view,
 )
 from refold.warehouse.engine.connections import connect
 from refold.warehouse.engine.sql import columns, literal, quote
@@ -156,7 +156,7 @@ def create_views(connection: duckdb.DuckDBPyConnection, domain: Domain) -> None:
     absent = {m.name for m in domain.read_models} - set(tables(connection))
     for view in domain.views:
         try:
-            view_binds(view, connection)
+            create_view(view, connection)
         except ProjectionError:
             if not absent:
                 raise

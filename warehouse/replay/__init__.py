@@ -1,1 +1,1 @@
-"""Replay: stored events become events of the newest version, then contributions of read models."""
+"""Replay: stored events are converted to the newest schema versions, and contribute to read models."""

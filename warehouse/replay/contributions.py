@@ -1,6 +1,6 @@
-"""From a declaration to SQL: contributions of events, partials of keys, rows of tables.
+"""SQL from declarations: contributions of events, partials of keys, rows of tables.
 
-The same text serves a unit of a rebuild and an increment of the stream; only the relations of events differ.
+A unit of a rebuild and an increment of the stream run the same SQL, over different relations of events.
 """
 
 from __future__ import annotations
@@ -12,18 +12,14 @@ from enum import Enum
 from refold.event_schemas.upcasting import Form
 from refold.warehouse.declarations import reducers
 from refold.warehouse.declarations.domain import Domain
-from refold.warehouse.declarations.projection import (
-    Fold,
-    Handler,
-    Projection,
-    ReadModel,
-)
+from refold.warehouse.declarations.handlers import Handler
+from refold.warehouse.declarations.projection import Fold, Projection, ReadModel
 from refold.warehouse.declarations.reducers import Kind
 from refold.warehouse.engine.sql import columns, literal, quote
 from refold.warehouse.engine.syntax_tree import rewrite
 
 Events = Callable[[str], str | None]
-"""Event type to an SQL relation of its events in the newest version, or None."""
+"""Event type to an SQL relation of its events in the newest schema version, or None."""
 
 _SPLIT_WEIGHT = 1 << 20
 _ROW_ORDINAL_WEIGHT = 1 << 40
@@ -31,20 +27,20 @@ _ROW_WEIGHT = 1 << 80
 
 
 class Order(Enum):
-    """What it takes to order the contributions to one read model; each is dearer than the one before."""
+    """What orders the contributions to one read model; each kind costs more than the one before."""
 
     POSITION = "position"
-    SPLIT = "position, and place among the events that one stored event became"
-    ROW = "these, and place among the rows that one event yields"
+    SPLIT = "position, and place among the events that one stored event was split into"
+    ROW = "these, and place among the rows of one event"
 
 
 @dataclass(frozen=True, slots=True)
 class Compiled:
-    """One read model made ready to run in one domain.
+    """One read model, compiled for one domain.
 
     Attributes:
         model: the declaration.
-        order: what it takes to order its contributions.
+        order: what orders its contributions.
     """
 
     model: ReadModel
@@ -57,7 +53,7 @@ class Compiled:
 
 
 def compile_model(model: ReadModel, domain: Domain) -> Compiled:
-    """Decide how contributions to a model are ordered in this domain."""
+    """Compile a read model: determine what orders its contributions in this domain."""
     orders = [_order(model, h, domain) for h in model.handlers]
     return Compiled(model, max(orders, key=list(Order).index))
 
@@ -80,11 +76,11 @@ def _ordered_columns(model: ReadModel) -> frozenset[str]:
 
 
 def contributions(compiled: Compiled, events: Events) -> str | None:
-    """Write the relation of all contributions: key, columns, ``_at``, ``_handler``, ``_delete``.
+    """Return the relation of all contributions: key, columns, ``_at``, ``_handler``, ``_delete``.
 
     Args:
         compiled: the read model.
-        events: gives the events of a type.
+        events: returns the relation of an event type.
 
     Returns:
         SQL, or None if no event contributes.
@@ -111,7 +107,7 @@ def _contribution(compiled: Compiled, handler: Handler, index: int, relation: st
 
 
 def _key(model: ReadModel, handler: Handler, name: str, dtype: str) -> str:
-    """Write a key column; NULL in it is an error of that event, since no row could be told by it."""
+    """Return the expression of a key column; NULL in it is an error of that event, because a key identifies a row."""
     value = f"CAST({quote(name)} AS {dtype})"
     if not handler.key_never_null:
         message = literal(f"a key column is NULL (key: {', '.join(model.key)})")
@@ -125,18 +121,18 @@ def _at(compiled: Compiled) -> str:
     if compiled.order is Order.SPLIT:
         return f"_position * {_SPLIT_WEIGHT} + _ordinal"
     huge = f"_position::HUGEINT * {_ROW_WEIGHT} + _ordinal::HUGEINT * {_ROW_ORDINAL_WEIGHT} + _row"
-    return f"CAST({huge} AS DECIMAL(38,0))"  # Parquet has no HUGEINT: DuckDB would write it as a double
+    return f"CAST({huge} AS DECIMAL(38,0))"  # Parquet has no HUGEINT: DuckDB writes it as a double
 
 
 def position_of(compiled: Compiled) -> str:
-    """Write the log position out of ``_at``."""
+    """Return the expression of the log position in ``_at``."""
     if compiled.order is Order.ROW:
         return f"CAST(CAST(_at AS HUGEINT) // {_ROW_WEIGHT} AS BIGINT)"
     return f"_at // {_SPLIT_WEIGHT}" if compiled.order is Order.SPLIT else "_at"
 
 
 def _value_types(model: ReadModel) -> Mapping[str, str | None]:
-    """Columns that contributions carry: a projection's own; for a fold, what its events have."""
+    """Return the columns of contributions: those of a projection, or those of a fold's events."""
     if isinstance(model, Projection):
         return {n: "VARCHAR" if r.kind is Kind.COUNT_DISTINCT else r.type for n, r in model.columns.items()}
     return dict(model.event_columns)
@@ -144,16 +140,16 @@ def _value_types(model: ReadModel) -> Mapping[str, str | None]:
 
 def _value(handler: Handler, name: str, dtype: str | None) -> str:
     source = quote(name) if name in handler.names else "NULL"
-    if dtype is None:  # a count takes any type; that there is a value is all that counts
+    if dtype is None:  # a count takes any type: it needs only whether there is a value
         return f"CASE WHEN {source} IS NOT NULL THEN true END AS {quote(name)}"
     return f"CAST({source} AS {dtype}) AS {quote(name)}"
 
 
 def partials(compiled: Compiled, source: str) -> str:
-    """Write the aggregation of contributions to one partial a key.
+    """Return the aggregation of contributions to one partial a key.
 
     Args:
-        compiled: of a projection.
+        compiled: a compiled projection.
         source: a relation of contributions.
     """
     model = _projection(compiled)
@@ -173,12 +169,12 @@ def partials(compiled: Compiled, source: str) -> str:
 
 
 def deletions(compiled: Compiled, source: str) -> str:
-    """Write the relation of deleted keys and where in the log the last deletion stands."""
+    """Return the relation of deleted keys, each with the place of its last deletion in the log."""
     return f"SELECT {compiled.keys}, max(_at) AS _deleted_at FROM {source} WHERE _delete GROUP BY {compiled.keys}"
 
 
 def same_key(key: Mapping[str, str], left: str, right: str) -> str:
-    """Write the condition that two relations agree on the key."""
+    """Return the condition that two relations have the same key."""
     return " AND ".join(f"{left}.{quote(k)} = {right}.{quote(k)}" for k in key)
 
 
@@ -194,7 +190,7 @@ def _never_null(model: Projection, name: str) -> bool:
 
 
 def combined(compiled: Compiled, source: str) -> str:
-    """Write the aggregation of partials of several buckets to one partial a key."""
+    """Return the aggregation of partials of several buckets to one partial a key."""
     aggregates: dict[str, str] = {}
     for name, reducer in _projection(compiled).columns.items():
         aggregates |= reducers.combine(reducer, name)
@@ -203,12 +199,12 @@ def combined(compiled: Compiled, source: str) -> str:
 
 
 def seen_column(name: str) -> str:
-    """Name the staged column that holds the values which a ``count_distinct`` has seen."""
+    """Return the staged column that holds the distinct values of a ``count_distinct``."""
     return f"_seen_{name}"
 
 
 def rows(compiled: Compiled, source: str) -> str:
-    """Write the rows of the table over partials, and beside them what ``count_distinct`` has seen."""
+    """Return the rows of the table over partials, with the distinct values of each ``count_distinct``."""
     model = _projection(compiled)
     values = [f"{reducers.final(r, name)} AS {quote(name)}" for name, r in model.columns.items()]
     seen = [f"{quote(name)} AS {quote(seen_column(name))}" for name in model.distinct_columns()]
@@ -221,5 +217,5 @@ def _projection(compiled: Compiled) -> Projection:
 
 
 def is_fold(compiled: Compiled) -> bool:
-    """Tell whether the model is a Python fold."""
+    """Check whether the model is a Python fold."""
     return isinstance(compiled.model, Fold)

@@ -1,7 +1,7 @@
-"""Dry run of upcasters: every stored event goes through its chain, and nothing is written.
+"""Dry run of upcasters: every stored event goes through its chain of upcasters, and nothing is written.
 
-A bucket at a time, and within it each stored shape by itself (shapes that a merger joins go together): so a chain that
-fails takes no other shape with it, and each event that fails is told with its reason.
+The dry run takes one bucket at a time and, within it, each stored schema separately (schemas that a merger joins go
+together). A chain that fails affects no other schema, and each event that fails is reported with its reason.
 """
 
 from __future__ import annotations
@@ -30,22 +30,22 @@ from refold.warehouse.replay.event_ranges import typed_range, typed_segments
 from refold.warehouse.replay.history import Replay
 from refold.warehouse.replay.invalid_events import halve, materialise, positions_of
 
-_MAX_PER_BUCKET = 100
+_MAX_PER_BUCKET = 100  # each costs about 20 queries to find; a bucket with more is reported as incomplete
 _POSITIONS = 5
-_EVENTS_PER_UNIT = 500_000
+_EVENTS_PER_UNIT = 500_000  # commits that are not sealed are copied to a temporary table, a unit at a time
 _COMMITS_PER_UNIT = 2_000
 _MEMORY = "2GB"
 
 
 @dataclass(frozen=True, slots=True)
 class Reason:
-    """Why events of a shape fail.
+    """Why events of one schema fail.
 
     Attributes:
-        text: what does not fit, or what failed.
-        events: how many events fail for it.
-        first_position: of the first of them.
-        positions: of the first few; only of the first where events were counted without being read.
+        text: the error.
+        events: the number of events that fail with it.
+        first_position: the position of the first of them.
+        positions: the positions of the first few; only the first one if the events were counted without being read.
     """
 
     text: str
@@ -56,17 +56,17 @@ class Reason:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DryRunResult:
-    """How the stored events of one shape fared.
+    """The result for the stored events of one schema.
 
     Attributes:
-        event_type: their stored event type.
-        schema_version: their stored schema version.
-        becomes: the event types that their chain may yield, in their newest version; none if the domain does not know
-            the shape.
-        events: how many there are.
-        broken: how many fail.
-        complete: whether all that fail were counted; a bucket in which many do is left after the first hundred.
-        reasons: why, the most frequent first.
+        event_type: the stored event type.
+        schema_version: the stored schema version.
+        becomes: the event types that the chain may yield, in their newest version; empty if the domain does not know
+            the schema.
+        events: the number of events.
+        broken: the number of events that fail.
+        complete: whether all that fail were counted; the search stops after the first hundred in a bucket.
+        reasons: why they fail, the most frequent first.
     """
 
     event_type: str
@@ -85,16 +85,17 @@ def dry_run(
     head: Head | None = None,
     report: Callable[[int, int], None] = lambda _done, _planned: None,
 ) -> list[DryRunResult]:
-    """Run every stored shape through its chain of upcasters, over all stored events.
+    """Run all stored events through their chains of upcasters.
 
     Args:
         log: the log.
         domain: contracts and upcasters.
-        head: the end of the log, if the caller has it at hand.
-        report: called with buckets done and planned; the commits that are not sealed count like buckets.
+        head: the end of the log; read if it is not given.
+        report: called with the number of buckets done and planned; groups of commits that are not sealed count as
+            buckets.
 
     Returns:
-        One result a stored shape, sorted.
+        One result for each stored schema, sorted.
 
     Raises:
         DamagedLogError: an object of the log is missing or truncated.
@@ -119,48 +120,48 @@ def dry_run(
     units = [*_sealed_units(log, domain, head, tally), *_tail_units(log, domain, head)]
     for done, unit in enumerate(units):
         report(done, len(units))
-        with _scratch() as connection:
+        with _connection() as connection:
             _run(connection, domain, unit(connection), tally)
     report(len(units), len(units))
-    return [tally.result(schema_key, domain.registry) for schema_key in sorted(tally.events)]
+    return [tally.result(key, domain.registry) for key in sorted(tally.events)]
 
 
 @dataclass(slots=True)
 class _Tally:
-    """What was counted so far."""
+    """The counts so far."""
 
     events: dict[SchemaKey, int] = field(default_factory=dict)
     reasons: dict[SchemaKey, dict[str, Reason]] = field(default_factory=dict)
     incomplete: set[SchemaKey] = field(default_factory=set)
 
-    def count(self, schema_key: SchemaKey, events: int) -> None:
-        self.events[schema_key] = self.events.get(schema_key, 0) + events
+    def count(self, key: SchemaKey, events: int) -> None:
+        self.events[key] = self.events.get(key, 0) + events
 
-    def fail(self, schema_key: SchemaKey, reason: Reason) -> None:
-        reasons = self.reasons.setdefault(schema_key, {})
+    def fail(self, key: SchemaKey, reason: Reason) -> None:
+        reasons = self.reasons.setdefault(key, {})
         before = reasons.get(reason.text, Reason(reason.text, 0, reason.first_position, ()))
         first = tuple(sorted({*before.positions, *reason.positions})[:_POSITIONS])
         reasons[reason.text] = Reason(reason.text, before.events + reason.events, first[0], first)
 
-    def result(self, schema_key: SchemaKey, registry: Registry) -> DryRunResult:
-        reasons = sorted(self.reasons.get(schema_key, {}).values(), key=lambda r: (-r.events, r.first_position))
+    def result(self, key: SchemaKey, registry: Registry) -> DryRunResult:
+        reasons = sorted(self.reasons.get(key, {}).values(), key=lambda r: (-r.events, r.first_position))
         return DryRunResult(
-            event_type=schema_key[0],
-            schema_version=schema_key[1],
-            becomes=_becomes(schema_key, registry),
-            events=self.events[schema_key],
+            event_type=key[0],
+            schema_version=key[1],
+            becomes=_becomes(key, registry),
+            events=self.events[key],
             broken=sum(r.events for r in reasons),
-            complete=schema_key not in self.incomplete,
+            complete=key not in self.incomplete,
             reasons=tuple(reasons),
         )
 
 
-def _becomes(schema_key: SchemaKey, registry: Registry) -> tuple[str, ...]:
-    return tuple(sorted(t for t in registry.classes if schema_key in registry.sources(t)))
+def _becomes(key: SchemaKey, registry: Registry) -> tuple[str, ...]:
+    return tuple(sorted(t for t in registry.classes if key in registry.sources(t)))
 
 
 @contextmanager
-def _scratch() -> Iterator[duckdb.DuckDBPyConnection]:
+def _connection() -> Iterator[duckdb.DuckDBPyConnection]:
     with (
         tempfile.TemporaryDirectory(prefix="refold-") as folder,
         connect(memory_limit=_MEMORY, temp_directory=folder) as connection,
@@ -176,7 +177,7 @@ def _sealed_units(log: EventLog, domain: Domain, head: Head, tally: _Tally) -> I
     for s in live_segments(head):
         if s.untyped or domain.registry.knows(s.schema_key):
             segments.append(s)
-        else:  # typed by code that knew it, which this does not: counted without being read
+        else:  # typed by other code that knew the schema; counted without being read
             tally.count(s.schema_key, s.rows)
             text = f"Unknown to the domain: {s.event_type} v{s.schema_version}"
             first = s.first_position + s.position_base
@@ -211,25 +212,25 @@ def _parts(tail: Iterable[CommitInfo]) -> Iterator[list[CommitInfo]]:
 
 
 def _run(connection: duckdb.DuckDBPyConnection, domain: Domain, typed: Typed, tally: _Tally) -> None:
-    for misfit in typed.invalid_events:
-        schema_key = (misfit.event_type, misfit.schema_version)
-        tally.count(schema_key, 1)
-        tally.fail(schema_key, Reason(misfit.reason, 1, misfit.position, (misfit.position,)))
+    for event in typed.invalid_events:
+        key = (event.event_type, event.schema_version)
+        tally.count(key, 1)
+        tally.fail(key, Reason(event.reason, 1, event.position, (event.position,)))
     groups: dict[SchemaKey | Upcaster, dict[SchemaKey, str]] = {}
-    for schema_key, relation in typed.relations.items():
-        groups.setdefault(_merger_of(schema_key, domain.registry) or schema_key, {})[schema_key] = relation
+    for key, relation in typed.relations.items():
+        groups.setdefault(_merger_of(key, domain.registry) or key, {})[key] = relation
     for stored in groups.values():
         _run_group(connection, domain, stored, tally)
 
 
-def _merger_of(schema_key: SchemaKey, registry: Registry) -> Upcaster | None:
-    """Find the merger that a shape's chain comes to: what it joins must be run together."""
-    while (step := registry.upcaster(schema_key)) is not None:
+def _merger_of(key: SchemaKey, registry: Registry) -> Upcaster | None:
+    """Return the merger in a schema's chain, if any: all schemas that it joins must run together."""
+    while (step := registry.upcaster(key)) is not None:
         if step.form is Form.MERGE:
             return step
         if step.into:
             return None
-        schema_key = (schema_key[0], schema_key[1] + 1)
+        key = (key[0], key[1] + 1)
     return None
 
 
@@ -239,25 +240,25 @@ def _run_group(
     failing: dict[int, str] = {}
     complete = True
     try:
-        failing = _broken_in_python(connection, domain, stored, ())
+        failing = _fail_in_python(connection, domain, stored, ())
     except duckdb.Error as error:
-        failing, complete = _halved(connection, domain, stored, error)
+        failing, complete = _bisect(connection, domain, stored, error)
     _count(connection, stored, failing, tally)
     if not complete:
         tally.incomplete |= set(stored)
 
 
-def _halved(
+def _bisect(
     connection: duckdb.DuckDBPyConnection, domain: Domain, stored: Mapping[SchemaKey, str], error: duckdb.Error
 ) -> tuple[dict[int, str], bool]:
-    """Find the events that fail in SQL, and those that then fail in Python; and tell whether that is all of them."""
+    """Return the reasons of the events that fail in SQL, or then in Python, and whether these are all."""
     tables = materialise(connection, stored)
     positions = positions_of(connection, tables)
 
     def failure(part: Sequence[int]) -> str | None:
         between = f"position BETWEEN {part[0]} AND {part[-1]}"
         try:
-            _broken_in_python(
+            _fail_in_python(
                 connection, domain, {s: f"(SELECT * FROM {t} WHERE {between})" for s, t in tables.items()}, ()
             )
         except duckdb.Error as failed:
@@ -265,18 +266,18 @@ def _halved(
         return None
 
     found = dict(itertools.islice(halve(positions, failure), _MAX_PER_BUCKET))
-    if not found:  # it takes several events to fail, such as a run that a merger joins
-        return {positions[0]: f"{first_line(error)} (no event fails by itself)"}, False
+    if not found:  # only several events together fail, such as a run that a merger joins
+        return {positions[0]: f"{first_line(error)} No event fails alone."}, False
     try:
-        return found | _broken_in_python(connection, domain, tables, found), True
+        return found | _fail_in_python(connection, domain, tables, found), True
     except duckdb.Error:
         return found, False
 
 
-def _broken_in_python(
+def _fail_in_python(
     connection: duckdb.DuckDBPyConnection, domain: Domain, stored: Mapping[SchemaKey, str], skip: Iterable[int]
 ) -> dict[int, str]:
-    """Run events through their chains; those that fail in a Python upcaster are told, one that fails in SQL raises."""
+    """Run events through their chains, and return the reasons of those that fail in Python; a failure in SQL raises."""
     replay = Replay(connection, domain, stored, skip=skip)
     for event_type in domain.registry.classes:
         if (relation := replay.events(event_type)) is not None:
@@ -289,12 +290,12 @@ def _count(
 ) -> None:
     table = {"position": pa.array(failing.keys(), pa.int64()), "reason": pa.array(failing.values(), pa.string())}
     connection.register("_failing", pa.table(table))
-    for schema_key, relation in stored.items():
+    for key, relation in stored.items():
         [(events,)] = connection.execute(f"SELECT count(*) FROM {relation}").fetchall()
-        tally.count(schema_key, events)
+        tally.count(key, events)
         if failing:
             for text, count, first in connection.execute(
                 f"SELECT reason, count(*), min(position, {_POSITIONS}) FROM {relation} JOIN _failing USING (position) "
                 "GROUP BY 1"
             ).fetchall():
-                tally.fail(schema_key, Reason(text, count, first[0], tuple(first)))
+                tally.fail(key, Reason(text, count, first[0], tuple(first)))

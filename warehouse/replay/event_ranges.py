@@ -1,4 +1,4 @@
-"""The events of a range of positions, wherever they lie: in segments, raw segments, or commits not sealed yet."""
+"""The events of a range of positions, from typed segments, untyped segments and commits that are not sealed yet."""
 
 from __future__ import annotations
 
@@ -30,16 +30,17 @@ def typed_segments(
     *,
     up_to: int | None = None,
 ) -> Typed:
-    """Give the events of segments; those of raw ones are parsed again, since a contract may know them by now.
+    """Return the events of segments.
 
-    Events of a shape that no contract knows any more come out as broken ones, never as nothing.
+    Untyped segments are parsed again, because the contracts may know their events now. Events whose schema the
+    contracts no longer know become invalid events, so none is lost silently.
 
     Args:
-        connection: temporary tables are made on it.
+        connection: the connection for temporary tables.
         log: the log.
         registry: the contracts.
         segments: live segments.
-        up_to: the last position to give, broken events included; all by default.
+        up_to: the last position to return, invalid events included; all by default.
 
     Raises:
         DamagedLogError: a segment is missing or truncated.
@@ -69,16 +70,16 @@ def typed_range(
     after: int,
     up_to: int,
 ) -> Typed:
-    """Give the events with ``after < position <= up_to``, which must cut between commits.
+    """Return the events with ``after < position <= up_to``; both positions must be ends of commits.
 
     Args:
-        connection: temporary tables are made on it.
+        connection: the connection for temporary tables.
         log: the log.
         registry: the contracts.
-        head: the end of the log, as a guide to what lies where.
-        schema_keys: the shapes to read; None for all.
-        after: a position.
-        up_to: a position.
+        head: the end of the log, with the segments and commits that hold the events.
+        schema_keys: the event types and schema versions to read; None for all.
+        after: the position before the first event.
+        up_to: the position of the last event.
     """
     segments = [s for s in _all_segments(head) if _touches(s, after, up_to)]
     if schema_keys is not None:
@@ -87,18 +88,18 @@ def typed_range(
     sealed = typed_segments(connection, log, registry, segments)
     within = f"position > {after} AND position <= {up_to}"
     relations = {s: f"(SELECT * FROM {r} WHERE {within})" for s, r in sealed.relations.items()}
-    broken = [b for b in sealed.invalid_events if after < b.position <= up_to]
+    invalid = [b for b in sealed.invalid_events if after < b.position <= up_to]
     tail = [i for i in head.tail if i.import_id is None and i.last_position > after and i.first_position <= up_to]
     if tail:
         rows = f"SELECT * FROM {_rows(log, tail)} WHERE {within}"
         parsed = _parsed(connection, rows, registry, sum(info.events for info in tail))
         relations = _joined(relations, parsed.relations)
-        broken += parsed.invalid_events
-    return Typed(relations, tuple(broken))
+        invalid += parsed.invalid_events
+    return Typed(relations, tuple(invalid))
 
 
 def _parsed(connection: duckdb.DuckDBPyConnection, rows: str, registry: Registry, events: int) -> Typed:
-    """Parse events of commits, each file of which is opened once, and not once a shape or once a plan."""
+    """Parse events of commits. The copy opens each file once, and not once for each schema and query plan."""
     name = f"_committed_{next(_names)}"
     connection.execute(f"CREATE TEMP TABLE {name} AS {rows}")
     if events <= FEW:
@@ -127,8 +128,6 @@ def _rows(log: EventLog, tail: Sequence[CommitInfo]) -> str:
 
 def _joined(left: dict[SchemaKey, str], right: dict[SchemaKey, str]) -> dict[SchemaKey, str]:
     joined = dict(left)
-    for schema_key, relation in right.items():
-        joined[schema_key] = (
-            f"(FROM {left[schema_key]} UNION ALL BY NAME FROM {relation})" if schema_key in left else relation
-        )
+    for key, relation in right.items():
+        joined[key] = f"(FROM {left[key]} UNION ALL BY NAME FROM {relation})" if key in left else relation
     return joined

@@ -1,7 +1,7 @@
-"""Running Python folds over sorted contributions, as fast as Python goes.
+"""Python folds over sorted contributions, tuned for speed.
 
-Columns become Python lists by way of their dictionaries (each distinct value is converted once), rows become named
-tuples of one class an event type, and the loop holds the state in a plain dict.
+Columns become Python lists through their dictionary encoding, so each distinct value is converted once. Rows become
+named tuples, with one class an event type. The state is a plain dict.
 """
 
 from __future__ import annotations
@@ -23,12 +23,8 @@ import pyarrow.compute
 import pyarrow.types as pt
 
 from refold.event_schemas import ProjectionError
-from refold.warehouse.declarations.projection import (
-    Fold,
-    Handler,
-    State,
-    arrow_type,
-)
+from refold.warehouse.declarations.handlers import Handler, arrow_type
+from refold.warehouse.declarations.projection import Fold, State
 from refold.warehouse.engine.arrow_values import array_of
 from refold.warehouse.engine.sql import columns, quote
 from refold.warehouse.replay.contributions import Compiled, position_of
@@ -38,7 +34,7 @@ _DIGITS_IN_64_BITS = 18
 
 
 class FoldFailure(Exception):
-    """A fold function raised; ``position`` says at which event."""
+    """A fold function raised at the event at ``position``."""
 
     def __init__(self, position: int, reason: str) -> None:
         self.position = position
@@ -56,13 +52,13 @@ def fold_rows(
     """Fold contributions, key by key, in position order.
 
     Args:
-        connection: where ``source`` can be queried.
-        compiled: of a fold.
+        connection: a connection on which ``source`` can be queried.
+        compiled: a compiled fold.
         source: a relation of contributions.
-        states: states to go on from; a key that is absent starts at None.
+        states: the states to continue from; a key without a state starts at None.
 
     Returns:
-        Key to last state, for every key that has a contribution; None where the row is to go.
+        Key to last state, for every key that has a contribution; None if the row is to be deleted.
 
     Raises:
         FoldFailure: the function raised.
@@ -75,7 +71,7 @@ def fold_rows(
 
 
 def _run(fold: Fold, table: pa.Table, before: Mapping[Key, State]) -> dict[Key, State]:
-    """Fold rows that are sorted by key: the loop over the events of one key is ``reduce``, which runs in C."""
+    """Fold rows that are sorted by key. The loop over the events of one key is ``reduce``, which runs in C."""
     finished: dict[Key, State] = {}
     if len(table) == 0:
         return finished
@@ -86,7 +82,7 @@ def _run(fold: Fold, table: pa.Table, before: Mapping[Key, State]) -> dict[Key, 
     try:
         for key, start, end in zip(keys, starts, [*starts[1:], len(table)], strict=True):
             finished[key] = reduce(fold.fold, islice(events, end - start), before.get(key))
-    except Exception as error:  # whatever a user's function raises is this event's failure
+    except Exception as error:  # the user's function may raise anything
         failed_at = len(table) - length_hint(tags) - 1
         position = table["_position"][failed_at].as_py()
         raise FoldFailure(position, f"the fold raised {type(error).__name__}: {error}") from error
@@ -94,7 +90,7 @@ def _run(fold: Fold, table: pa.Table, before: Mapping[Key, State]) -> dict[Key, 
 
 
 def _key_starts(table: pa.Table, fold: Fold) -> list[int]:
-    """Find the rows where a new key begins."""
+    """Return the indexes of the rows where a new key begins."""
     changed = np.zeros(len(table) - 1, dtype=bool)
     for name in fold.key:
         column = table[name].combine_chunks()
@@ -105,7 +101,7 @@ def _key_starts(table: pa.Table, fold: Fold) -> list[int]:
 
 
 def _events(table: pa.Table, handlers: tuple[Handler, ...], tags: Iterator[int]) -> Iterator[Any]:
-    """Turn rows into named tuples, one for each tag taken; the class of a tuple is that of its event type."""
+    """Yield rows as named tuples, one for each tag taken; each event type has its own class of tuples."""
     present = pa.compute.unique(table["_handler"]).to_pylist()
     streams = {}
     for tag in present:
@@ -122,8 +118,8 @@ def _events(table: pa.Table, handlers: tuple[Handler, ...], tags: Iterator[int])
 
 
 def _to_list(column: pa.ChunkedArray) -> list[Any]:
-    """Convert a column to Python values, each distinct value once."""
-    if len(column) == 0:  # Arrow cannot make an empty list of UUIDs
+    """Return a column as Python values; each distinct value is converted once."""
+    if len(column) == 0:  # Arrow fails on an empty column of UUIDs
         return []
     array = column.combine_chunks()
     if pt.is_integer(array.type) or pt.is_boolean(array.type) or pt.is_nested(array.type) or pt.is_null(array.type):
@@ -137,7 +133,7 @@ def _to_list(column: pa.ChunkedArray) -> list[Any]:
 
 
 def _scalars(array: pa.Array) -> list[Any]:
-    """Convert values that are all different; decimals by way of their 64-bit integers, twice as fast as Arrow does."""
+    """Return distinct values as Python values; decimals through 64-bit integers, twice as fast as Arrow."""
     if not pt.is_decimal128(array.type) or array.type.precision > _DIGITS_IN_64_BITS or array.type.scale < 0:
         return array.to_pylist()  # type: ignore[no-any-return]
     lower_halves = np.frombuffer(array.buffers()[1], dtype=np.int64)[2 * array.offset :: 2][: len(array)]
@@ -146,7 +142,7 @@ def _scalars(array: pa.Array) -> list[Any]:
 
 
 def states_table(compiled: Compiled, states: Mapping[Key, State]) -> pa.Table:
-    """Write states that are not None as rows of the published table.
+    """Return the states that are not None as rows of the published table.
 
     Raises:
         ProjectionError: a state has a value that its column cannot hold; the message names the column.
@@ -164,15 +160,15 @@ def states_table(compiled: Compiled, states: Mapping[Key, State]) -> pa.Table:
 
 
 def _check_state(fold: Fold, state: Any) -> None:
-    """Refuse what an increment would not find again: it reads states from the published table."""
+    """Check that the published table can hold a state, because an increment reads it back from there."""
     if not isinstance(state, dict):
         raise ProjectionError(
-            f"Fold {fold.name}: the state is {state!r}, not a dict of its columns; return one, or None."
+            f"Fold {fold.name}: the state is {state!r}; expected a dict of its columns, or None to delete the row."
         )
     if not state.keys() <= fold.columns.keys():
-        told = ", ".join(sorted(map(str, state.keys() - fold.columns.keys())))
+        unknown = ", ".join(sorted(map(str, state.keys() - fold.columns.keys())))
         raise ProjectionError(
-            f"Fold {fold.name}: the state has {told}, which is no column and would be lost between increments. "
+            f"Fold {fold.name}: the state has {unknown}, which is not a column and would be lost between increments. "
             "Declare it in columns=."
         )
 
@@ -186,13 +182,13 @@ def _array(fold: Fold, name: str, declared: str, values: list[Any]) -> pa.Array:
         return array_of(values, dtype)
     except (pa.ArrowException, TypeError, ValueError) as error:
         raise ProjectionError(
-            f"Fold {fold.name}, column {name}: the state holds a value that is no {declared} ({error}). Quantize or "
-            "convert it in the fold."
+            f"Fold {fold.name}, column {name}: the state has a value that does not fit {declared} ({error}). Quantize "
+            "or convert it in the fold."
         ) from error
 
 
 def _check_exact(values: list[Any], dtype: pa.DataType) -> None:
-    """Refuse what Arrow would silently cut off: the fraction of a number, the time of a day."""
+    """Check that Arrow would cut nothing off silently: the fraction of a number, the time of a date."""
     wanted = Integral if pt.is_integer(dtype) else date if pt.is_date(dtype) else object
     for kind in set(map(type, values)) - {type(None)}:
         if not issubclass(kind, wanted) or (wanted is date and issubclass(kind, datetime)):
@@ -200,7 +196,7 @@ def _check_exact(values: list[Any], dtype: pa.DataType) -> None:
 
 
 def load_states(connection: duckdb.DuckDBPyConnection, compiled: Compiled, table: str, source: str) -> dict[Key, State]:
-    """Read the states that a published table holds for the keys of some contributions."""
+    """Return the states that a published table has for the keys of contributions."""
     fold = _fold(compiled)
     wanted = f"SELECT DISTINCT {compiled.keys} FROM ({source})"
     found = connection.sql(
@@ -214,5 +210,5 @@ def load_states(connection: duckdb.DuckDBPyConnection, compiled: Compiled, table
 
 
 def _fold(compiled: Compiled) -> Fold:
-    assert isinstance(compiled.model, Fold), "a projection is combined by SQL"
+    assert isinstance(compiled.model, Fold), "only a fold has states"
     return compiled.model

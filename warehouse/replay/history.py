@@ -1,7 +1,7 @@
-"""Replay: stored events of any schema version become events of the newest.
+"""Replay: stored events of any schema version are converted to the newest.
 
-SQL upcasters compose as nested queries, so a column that nobody reads is never read. A Python upcaster or a merger is a
-barrier: what reaches it is fetched, run through it, and its results join the relations of the shapes that they have.
+SQL upcasters are composed as nested queries, so only the columns that are used are read. A Python upcaster or a merger
+is a barrier: its input is fetched, and its results are added to the relations of their schemas.
 """
 
 from __future__ import annotations
@@ -32,21 +32,21 @@ from refold.warehouse.engine.arrow_values import array_of
 from refold.warehouse.engine.sql import columns
 from refold.warehouse.event_log.payload_parsing import InvalidEvent
 
-_SPLIT_LIMIT = 1024
+_SPLIT_LIMIT = 1024  # contributions.py orders split events by 20 bits; a larger split is most likely a mistake
 _names = itertools.count()
 
 
 class Replay:
-    """The newest events out of stored ones, on one connection.
+    """Events of the newest schema versions from stored events, on one connection.
 
     Args:
-        connection: where Python upcasters register their results.
+        connection: the connection on which Python upcasters register their results.
         domain: contracts and upcasters.
-        stored: shape to SQL relation, as segments or ``typed_events`` give them.
-        skip: positions to leave out, since they were found broken before.
+        stored: event type and schema version to SQL relation, as from segments or ``typed_events``.
+        skip: the positions of events to leave out, which are known to be invalid.
 
     Attributes:
-        broken: events on which a Python upcaster failed.
+        broken: the invalid events, on which a Python upcaster failed.
     """
 
     def __init__(
@@ -65,35 +65,33 @@ class Replay:
         self._runs: dict[int, tuple[int, ...]] = {}
         self.broken: list[InvalidEvent] = []
         if skipped := sorted(set(skip)):
-            told = ", ".join(map(str, skipped))
-            self._stored = {s: f"(SELECT * FROM {r} WHERE position NOT IN ({told}))" for s, r in self._stored.items()}
+            listed = ", ".join(map(str, skipped))
+            self._stored = {s: f"(SELECT * FROM {r} WHERE position NOT IN ({listed}))" for s, r in self._stored.items()}
 
     def events(self, event_type: str) -> str | None:
-        """Give a relation of all events of a type in its newest version; None if there are none."""
+        """Return a relation of all events of a type in its newest schema version; None if there are none."""
         newest = self._domain.registry.newest(event_type)
         return self.relation(newest) if newest else None
 
-    def relation(self, schema_key: SchemaKey) -> str | None:
-        """Give a relation of the events that are, or become, of this shape."""
-        if schema_key not in self._relations:
-            self._relations[schema_key] = self._union(schema_key)
-        return self._relations[schema_key]
+    def relation(self, key: SchemaKey) -> str | None:
+        """Return a relation of the events that have a schema, or are converted to it."""
+        if key not in self._relations:
+            self._relations[key] = self._union(key)
+        return self._relations[key]
 
     def together(self, positions: Iterable[int]) -> list[tuple[int, ...]]:
-        """Group positions of stored events by what a merger joined; most stand alone."""
+        """Group the positions of stored events by the runs that a merger joined; most groups have one position."""
         return sorted({self._runs.get(p, (p,)) for p in positions})
 
-    def _union(self, schema_key: SchemaKey) -> str | None:
-        names = columns([*CARRIED, *self._domain.registry.schema(*schema_key).names])
-        parts = [self._stored[schema_key]] if schema_key in self._stored else []
+    def _union(self, key: SchemaKey) -> str | None:
+        names = columns([*CARRIED, *self._domain.registry.schema(*key).names])
+        parts = [self._stored[key]] if key in self._stored else []
         for step in self._domain.registry.upcasters:
             if step.form is Form.SQL:
-                if target_of(step, self._domain.registry) == schema_key and (
-                    given := self.relation(step.sources[0].key)
-                ):
+                if target_of(step, self._domain.registry) == key and (given := self.relation(step.sources[0].key)):
                     parts.append(f"(WITH event AS (FROM {given}) {self._domain.upcaster_sql[step.sources[0].key]})")
-            elif schema_key in _targets(step, self._domain) and schema_key in (made := self._run(step)):
-                parts.append(made[schema_key])
+            elif key in _targets(step, self._domain) and key in (made := self._run(step)):
+                parts.append(made[key])
         if len(parts) <= 1:
             return parts[0] if parts else None
         return "(" + " UNION ALL ".join(f"SELECT {names} FROM {p}" for p in parts) + ")"
@@ -104,7 +102,7 @@ class Replay:
             siblings: Counter[int] = Counter()
             for given in self._inputs(step):
                 self._apply(step, given, made, siblings)
-            self._ran[id(step)] = {schema_key: self._register(schema_key, rows) for schema_key, rows in made.items()}
+            self._ran[id(step)] = {key: self._register(key, rows) for key, rows in made.items()}
         return self._ran[id(step)]
 
     def _inputs(self, step: Upcaster) -> Iterable[list[_Upcastable]]:
@@ -130,18 +128,18 @@ class Replay:
         try:
             results = step.apply(events[0] if step.form is Form.PYTHON else events)
             if len(results) > _SPLIT_LIMIT:
-                raise ContractError(f"{step.name} made {len(results)} events of one; at most {_SPLIT_LIMIT}.")
+                raise ContractError(f"{step.name} returned {len(results)} events for one; the limit is {_SPLIT_LIMIT}.")
             rows = [_result_row(step, self._domain, events[-1], r) for r in results]
-        except Exception as error:  # whatever a user's function raises is this event's failure
+        except Exception as error:  # the user's function may raise anything
             reason = f"{step.name}: {error}" if str(error) else f"{step.name}: {type(error).__name__}"
             self.broken += [invalid_event(e, reason) for e in events]
             return
-        for schema_key, row in rows:
-            made.setdefault(schema_key, []).append({**row, "_ordinal": siblings[positions[-1]]})
+        for key, row in rows:
+            made.setdefault(key, []).append({**row, "_ordinal": siblings[positions[-1]]})
             siblings[positions[-1]] += 1
 
-    def _register(self, schema_key: SchemaKey, rows: list[dict[str, Any]]) -> str:
-        schema = event_relation_schema(self._domain.registry.schema(*schema_key))
+    def _register(self, key: SchemaKey, rows: list[dict[str, Any]]) -> str:
+        schema = event_relation_schema(self._domain.registry.schema(*key))
         name = f"_upcast_{next(_names)}"
         arrays = [array_of([row[f.name] for row in rows], f.type) for f in schema]
         self._connection.register(name, pa.Table.from_arrays(arrays, schema=schema))
@@ -149,7 +147,7 @@ class Replay:
 
 
 class _Upcastable:
-    """A stored event on its way through a Python upcaster."""
+    """A stored event that a Python upcaster is to read."""
 
     __slots__ = ("event", "ordinal")
 
@@ -193,21 +191,21 @@ def _continues(before: RecordedEvent, after: RecordedEvent) -> bool:
 
 def _result_row(step: Upcaster, domain: Domain, source: RecordedEvent, result: Any) -> tuple[SchemaKey, dict[str, Any]]:
     if is_event(type(result)):
-        schema_key = (event_type_of(type(result)), schema_version_of(type(result)))
+        key = (event_type_of(type(result)), schema_version_of(type(result)))
     else:
-        schema_key = (step.sources[0].event_type, step.sources[0].schema_version + 1)
-    if schema_key not in _targets(step, domain):
-        told = ", ".join(step.targets)
-        raise ContractError(f"it returned an event of {schema_key[0]} v{schema_key[1]}; declared with into= is {told}")
-    schema = domain.registry.schema(*schema_key)
+        key = (step.sources[0].event_type, step.sources[0].schema_version + 1)
+    if key not in _targets(step, domain):
+        declared = ", ".join(step.targets)
+        raise ContractError(f"it returned an event of {key[0]} v{key[1]}; into= declares {declared}")
+    schema = domain.registry.schema(*key)
     payload = from_json(to_json(result, schema), schema)
     envelope = {name: getattr(source, name) for name in ENVELOPE.names}
-    envelope |= {"event_type": schema_key[0], "schema_version": schema_key[1]}
-    return schema_key, {**envelope, **payload}
+    envelope |= {"event_type": key[0], "schema_version": key[1]}
+    return key, {**envelope, **payload}
 
 
 def arrow_ready(payload: dict[str, Any], schema: pa.Schema) -> dict[str, Any]:
-    """Turn UUID values into the bytes that Arrow builds its UUID columns from."""
+    """Replace UUID values by the bytes that Arrow builds UUID columns from."""
     return {
         f.name: v.bytes if f.type == pa.uuid() and v is not None else v
         for f, v in zip(schema, payload.values(), strict=True)
@@ -215,11 +213,11 @@ def arrow_ready(payload: dict[str, Any], schema: pa.Schema) -> dict[str, Any]:
 
 
 def invalid_event(event: RecordedEvent, reason: str) -> InvalidEvent:
-    """Make the record of a broken event from the event itself."""
+    """Return the record of an invalid event."""
     payload = orjson.dumps(dict(event.payload), default=str).decode()
     return InvalidEvent(event.position, event.stream_id, event.event_type, event.schema_version, reason, payload)
 
 
 def sources_of(domain: Domain, event_types: Sequence[str]) -> frozenset[SchemaKey]:
-    """Name all stored shapes that can become one of these event types, with what mergers read beside them."""
-    return frozenset(schema_key for t in event_types for schema_key in domain.registry.sources(t))
+    """Return every stored schema that events of these types may come from, with those that mergers read beside them."""
+    return frozenset(key for t in event_types for key in domain.registry.sources(t))

@@ -1,7 +1,7 @@
-"""Finding the events that cannot be applied, so that one of them never takes the others with it.
+"""Invalid events: a search for the events that cannot be applied, so that the valid events still can.
 
-A query over a million events fails as a whole. ``apply_unbroken`` then halves the events until it knows which ones fail
-and why, leaves those out, and runs again; the caller decides whether to stop (strict) or to keep them as dead letters.
+One invalid event fails the query over a million events. ``apply_valid`` then bisects the events until it knows which
+ones fail and why, leaves them out, and runs again. The caller either stops (strict) or keeps them as dead letters.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from refold.warehouse.replay.history import Replay
 T = TypeVar("T")
 P = TypeVar("P", int, tuple[int, ...])
 _EXAMPLES = 5
-_ROUNDS = 1000
+_MAX_ROUNDS = 1000  # a fold finds one failing event a round; beyond this, the fold itself is wrong
 
 
 def apply_valid(
@@ -38,37 +38,37 @@ def apply_valid(
     stored: Mapping[SchemaKey, str],
     apply: Callable[[Replay], T],
 ) -> tuple[T, list[InvalidEvent]]:
-    """Apply stored events to a read model, leaving out those that cannot be applied.
+    """Apply stored events to a read model, except the invalid ones.
 
     Args:
-        connection: where ``stored`` can be queried.
+        connection: a connection on which ``stored`` can be queried.
         domain: contracts and upcasters.
         compiled: the read model.
-        stored: shape to relation.
-        apply: does the work on a replay; run again, from the start, when broken events were left out.
+        stored: event type and schema version to relation.
+        apply: the work on a replay. It runs again from the start whenever invalid events were found.
 
     Returns:
-        What ``apply`` returned, and the events it went without.
+        The result of ``apply``, and the invalid events.
 
     Raises:
         DamagedLogError: a segment cannot be read.
-        ProjectionError: it fails although no single event does (a total that overflows).
+        ProjectionError: the query fails although no single event does, as when a total overflows.
     """
-    broken: dict[int, InvalidEvent] = {}
-    for _ in range(_ROUNDS):
-        replay = Replay(connection, domain, stored, skip=broken)
+    invalid: dict[int, InvalidEvent] = {}
+    for _ in range(_MAX_ROUNDS):
+        replay = Replay(connection, domain, stored, skip=invalid)
         try:
             result = apply(replay)
             found: list[InvalidEvent] = []
         except duckdb.Error as error:
-            found = _find(connection, domain, compiled, stored, broken, error)
+            found = _find(connection, domain, compiled, stored, invalid, error)
         except FoldFailure as failure:
             found = events_at(connection, stored, replay.together([failure.position]), failure.reason)
-        broken.update({b.position: b for b in (*replay.broken, *found)})
+        invalid.update({b.position: b for b in (*replay.broken, *found)})
         if not found:
-            return result, list(broken.values())
+            return result, list(invalid.values())
     raise ProjectionError(
-        f"Fold {compiled.model.name}: more than {_ROUNDS} events fail in one bucket; mend the fold first."
+        f"Fold {compiled.model.name}: more than {_MAX_ROUNDS} events fail in one bucket. Fix the fold function."
     )
 
 
@@ -90,26 +90,26 @@ def _find(
     if found:
         return found
     replay = Replay(connection, domain, tables, skip=known)
-    contributions(compiled, replay.events)  # runs the mergers, so that halving never parts what they join
+    contributions(compiled, replay.events)  # runs the mergers, so that bisecting never splits a run
     for together, reason in halve(replay.together(positions), fails):
         found += events_at(connection, tables, [together], reason)
     if not found:
         raise ProjectionError(
-            f"Projection {compiled.model.name}: {first_line(error)} No single event fails by itself: look at the types "
-            "of its columns (a total may overflow)."
+            f"Projection {compiled.model.name}: {first_line(error)} No single event fails alone. Check the types of "
+            "its columns: a total may overflow."
         ) from error
     return found
 
 
 def halve(positions: Sequence[P], failure: Callable[[Sequence[P]], str | None]) -> Iterator[tuple[P, str]]:
-    """Halve events until each that fails stands alone.
+    """Bisect events until each one that fails is alone.
 
     Args:
-        positions: of the events, in order; or groups of them that stay together.
-        failure: tells why a part of them fails, or None if it does not.
+        positions: the positions of the events in order, or groups of positions that stay together.
+        failure: returns why a part of them fails; None if it does not.
 
     Yields:
-        Position and reason of each event that fails, in order.
+        The position and the reason of each event that fails, in order.
 
     Example:
         >>> list(halve([3, 5, 8], lambda part: "five" if 5 in part else None))
@@ -129,29 +129,29 @@ def halve(positions: Sequence[P], failure: Callable[[Sequence[P]], str | None]) 
 
 
 def materialise(connection: duckdb.DuckDBPyConnection, stored: Mapping[SchemaKey, str]) -> dict[SchemaKey, str]:
-    """Copy relations into temporary tables, which are quick to read many times.
+    """Copy relations into temporary tables, which are fast to read many times.
 
     Raises:
         DamagedLogError: a segment cannot be read.
     """
     tables = {}
-    for index, schema_key in enumerate(sorted(stored)):
+    for index, key in enumerate(sorted(stored)):
         name = f"_stored_{index}"
         try:
-            connection.execute(f"CREATE OR REPLACE TEMP TABLE {name} AS FROM {stored[schema_key]}")
+            connection.execute(f"CREATE OR REPLACE TEMP TABLE {name} AS FROM {stored[key]}")
         except duckdb.Error as error:
             raise DamagedLogError(
-                f"The stored events of {schema_key[0]} v{schema_key[1]} cannot be read: {first_line(error)} Run "
+                f"The stored events of {key[0]} v{key[1]} cannot be read: {first_line(error)} Run "
                 "`refold events verify` and restore the segment that it names."
             ) from error
-        tables[schema_key] = name
+        tables[key] = name
     return tables
 
 
 def positions_of(
     connection: duckdb.DuckDBPyConnection, tables: Mapping[SchemaKey, str], *, without: Collection[int] = ()
 ) -> list[int]:
-    """Give the positions of all events of some relations, in order."""
+    """Return the positions of all events of relations, in order."""
     union = " UNION ALL ".join(f"SELECT position FROM {t}" for t in tables.values())
     rows = connection.execute(f"SELECT position FROM ({union}) ORDER BY 1").fetchall() if tables else []
     return [row[0] for row in rows if row[0] not in without]
@@ -183,9 +183,9 @@ def events_at(
     positions: Iterable[tuple[int, ...]],
     reason: str,
 ) -> list[InvalidEvent]:
-    """Give stored events, by groups of positions, as broken for a reason."""
-    told = ", ".join(map(str, sorted(itertools.chain(*positions))))
-    if not told:
+    """Return the stored events at groups of positions as invalid events with a reason."""
+    listed = ", ".join(map(str, sorted(itertools.chain(*positions))))
+    if not listed:
         return []
     found: list[InvalidEvent] = []
     envelope = columns(["position", "stream_id", "event_type", "schema_version"])
@@ -193,34 +193,34 @@ def events_at(
         names = [name for name in connection.sql(f"FROM {relation}").columns if name not in CARRIED]
         payload = f"to_json(struct_pack({columns(names)}))::VARCHAR" if names else "'{}'"
         rows = connection.execute(
-            f"SELECT {envelope}, {payload} FROM (FROM {relation} WHERE position IN ({told}))"
+            f"SELECT {envelope}, {payload} FROM (FROM {relation} WHERE position IN ({listed}))"
         ).fetchall()
         found += [InvalidEvent(r[0], r[1], r[2], r[3], reason, r[4]) for r in rows]
     return found
 
 
 def not_discarded(
-    broken: Mapping[str, Sequence[InvalidEvent]], discarded: Collection[tuple[str, int]]
+    invalid: Mapping[str, Sequence[InvalidEvent]], discarded: Collection[tuple[str, int]]
 ) -> list[InvalidEvent]:
-    """Give the broken events that stop a strict run: those that nobody decided to go without.
+    """Return the invalid events that stop a strict run: all that were not discarded.
 
     Args:
-        broken: read model to its events.
-        discarded: read model and position of those that were decided over.
+        invalid: read model to its invalid events.
+        discarded: read model and position of each discarded event.
     """
-    return [b for name, found in broken.items() for b in found if (name, b.position) not in discarded]
+    return [b for name, found in invalid.items() for b in found if (name, b.position) not in discarded]
 
 
-def refuse(broken: Sequence[InvalidEvent], *, doing: str) -> InvalidEventsError:
-    """Write the error of a strict run: counts per reason, and the first examples."""
-    counts = Counter(b.reason for b in broken)
+def refuse(invalid: Sequence[InvalidEvent], *, doing: str) -> InvalidEventsError:
+    """Return the error of a strict run, with counts by reason and the first examples."""
+    counts = Counter(b.reason for b in invalid)
     reasons = "; ".join(f"{n} x {reason}" for reason, n in counts.most_common(_EXAMPLES))
-    first = sorted(broken, key=lambda b: b.position)[:_EXAMPLES]
+    first = sorted(invalid, key=lambda b: b.position)[:_EXAMPLES]
     examples = "; ".join(
         f"position {b.position}, stream {b.stream_id}, {b.event_type} v{b.schema_version}: {b.reason}" for b in first
     )
     return InvalidEventsError(
-        f"{doing} met {len({b.position for b in broken})} events that cannot be applied. By reason: {reasons}. First "
-        f"examples: {examples}. Nothing was published. Mend the upcaster, the handler or the contract, or collect such "
-        "events with --dead-letter; `refold dead-letters discard` then decides to go without some."
+        f"{doing} met {len({b.position for b in invalid})} events that cannot be applied. By reason: {reasons}. First "
+        f"examples: {examples}. Nothing was published. Fix the upcaster, the handler or the contract, or collect such "
+        "events with --dead-letter and discard them with `refold dead-letters discard`."
     )

@@ -1,4 +1,4 @@
-"""Recorded events as instances of the newest class of their type, the way deciders see them."""
+"""Recorded events as instances of the newest class of their event type, which deciders read."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ from refold.warehouse.replay.history import Replay
 
 
 def newest_events(domain: Domain, recorded: Sequence[RecordedEvent]) -> list[Any]:
-    """Carry events of a stream to their newest form.
+    """Convert events of a stream to instances of their newest classes.
 
     Args:
         domain: contracts and upcasters.
-        recorded: events of one stream in order; no commit of another writer may be cut in two.
+        recorded: events of one stream in order, in whole commits.
 
     Returns:
-        Instances of the newest classes, in order; an upcaster may have made more or fewer of them.
+        The instances, in order. Upcasters may split, join or drop events.
 
     Raises:
-        InvalidEventsError: one does not fit its contract, or an upcaster fails on it.
-        UnknownEventTypeError: the domain does not know one's type.
-        UnknownSchemaVersionError: the domain does not know one's schema version.
+        InvalidEventsError: an event does not fit its contract, or an upcaster fails on it.
+        UnknownEventTypeError: the domain does not know an event type.
+        UnknownSchemaVersionError: the domain does not know a schema version.
     """
     checked = [_checked(domain, event) for event in recorded]
     classes = domain.registry.classes
@@ -53,13 +53,13 @@ def _checked(domain: Domain, event: RecordedEvent) -> dict[str, Any]:
     try:
         return from_json(to_json(event.payload, schema), schema)
     except PayloadError as error:
-        raise _broken(event.stream_id, event.position, str(error)) from error
+        raise _invalid(event.stream_id, event.position, str(error)) from error
 
 
-def _broken(stream_id: str, position: int, reason: str) -> InvalidEventsError:
+def _invalid(stream_id: str, position: int, reason: str) -> InvalidEventsError:
     return InvalidEventsError(
-        f"Stream {stream_id!r} cannot be loaded: the event at position {position} is broken ({reason}). Nothing was "
-        f"appended. Look at it with `refold events stream {stream_id}`, and fix the upcaster or contract."
+        f"Stream {stream_id!r} cannot be loaded: the event at position {position} is invalid ({reason}). Nothing was "
+        f"appended. Show the event with `refold events stream {stream_id}`, and fix the upcaster or the contract."
     )
 
 
@@ -67,16 +67,16 @@ def _upcast(domain: Domain, recorded: Sequence[RecordedEvent], checked: Sequence
     rows: dict[SchemaKey, list[dict[str, Any]]] = {}
     for event, payload in zip(recorded, checked, strict=True):
         envelope = {name: getattr(event, name) for name in ENVELOPE.names}
-        schema_key = (event.event_type, event.schema_version)
-        rows.setdefault(schema_key, []).append({**envelope, "_ordinal": 0, **payload})
+        key = (event.event_type, event.schema_version)
+        rows.setdefault(key, []).append({**envelope, "_ordinal": 0, **payload})
     found: list[tuple[int, int, Any]] = []
     with connect(threads=1) as connection:
         stored = {}
-        for number, (schema_key, mine) in enumerate(rows.items()):
-            schema = event_relation_schema(domain.registry.schema(*schema_key))
+        for number, (key, mine) in enumerate(rows.items()):
+            schema = event_relation_schema(domain.registry.schema(*key))
             arrays = [array_of([row[f.name] for row in mine], f.type) for f in schema]
             connection.register(name := f"_stored_{number}", pa.Table.from_arrays(arrays, schema=schema))
-            stored[schema_key] = name
+            stored[key] = name
         replay = Replay(connection, domain, stored)
         for event_type, cls in domain.registry.classes.items():
             if (relation := replay.events(event_type)) is None:
@@ -88,5 +88,5 @@ def _upcast(domain: Domain, recorded: Sequence[RecordedEvent], checked: Sequence
                 found.append((row["position"], row["_ordinal"], instance_of(cls, payload)))
         if replay.broken:
             first = replay.broken[0]
-            raise _broken(first.stream_id, first.position, first.reason)
+            raise _invalid(first.stream_id, first.position, first.reason)
     return [made for _, _, made in sorted(found, key=lambda f: f[:2])]

@@ -27,7 +27,8 @@ from refold.event_schemas.orders import (
 )
 from refold.pipelines.beam.runners import beam_options
 from refold.pipelines.rebuild.rebuild import rebuild
-from refold.warehouse.commands.handler import CommandHandler, CommandRequest
+from refold.warehouse.commands.decisions import CommandRequest
+from refold.warehouse.commands.handler import CommandHandler
 from refold.warehouse.event_log import EventLog, create_log
 from refold.warehouse.orders import ORDERS
 from refold.warehouse.read_models.generations.generations import open_generations

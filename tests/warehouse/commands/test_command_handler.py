@@ -32,7 +32,8 @@ from refold.event_schemas.orders import (
     ReceiveStock,
     StockReceived,
 )
-from refold.warehouse.commands.handler import CommandHandler, CommandRequest, Handled
+from refold.warehouse.commands.decisions import CommandRequest, Handled
+from refold.warehouse.commands.handler import CommandHandler
 from refold.warehouse.commands.snapshots import SNAPSHOTS
 from refold.warehouse.event_log import (
     Appender,
@@ -344,7 +345,7 @@ def test_a_snapshot_ahead_of_the_log_is_not_used(long: EventLog, tmp_path: Path)
     shorter.store.put(key, kept.replace(long.log_id.encode(), shorter.log_id.encode()))
     answer = CommandHandler(shorter, ORDERS).handle(AdjustStock(sku="cup", quantity=-2, reason=""), command_id="x")
     assert isinstance(answer, Rejected)
-    assert "there are 1 pieces" in answer.reason
+    assert "The stock of cup is 1" in answer.reason
 
 
 def test_a_snapshot_that_cannot_be_written_is_no_error(log: EventLog, tmp_path: Path) -> None:

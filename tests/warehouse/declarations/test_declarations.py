@@ -16,7 +16,8 @@ from refold.event_schemas import (
     upcaster,
 )
 from refold.warehouse.declarations.domain import Domain
-from refold.warehouse.declarations.projection import Delete, Fold, Projection
+from refold.warehouse.declarations.handlers import Delete
+from refold.warehouse.declarations.projection import Fold, Projection
 from refold.warehouse.declarations.reducers import (
     collect,
     count,
@@ -59,16 +60,16 @@ def forget(_state: Any, _event: Any) -> None:
 @pytest.mark.parametrize(
     ("select", "why"),
     [
-        ("SELECT sku AS k, quantity AS n LIMIT 1", "picks some of many events"),
-        ("SELECT sku AS k, quantity AS n FROM event USING SAMPLE 10%", "picks some of many events"),
-        ("SELECT DISTINCT ON (sku) sku AS k, quantity AS n", "picks one of many events"),
-        ("SELECT sku AS k, row_number() OVER () AS n", "a window goes over many events"),
-        ("SELECT sku AS k, lag(quantity) OVER (PARTITION BY sku ORDER BY position) AS n", "a window goes over many"),
-        ("SELECT sku AS k, quantity AS n QUALIFY row_number() OVER () = 1", "a window goes over many events"),
+        ("SELECT sku AS k, quantity AS n LIMIT 1", "selects among many events"),
+        ("SELECT sku AS k, quantity AS n FROM event USING SAMPLE 10%", "selects among many events"),
+        ("SELECT DISTINCT ON (sku) sku AS k, quantity AS n", "selects among many events"),
+        ("SELECT sku AS k, row_number() OVER () AS n", "a window spans many events"),
+        ("SELECT sku AS k, lag(quantity) OVER (PARTITION BY sku ORDER BY position) AS n", "a window spans many"),
+        ("SELECT sku AS k, quantity AS n QUALIFY row_number() OVER () = 1", "a window spans many events"),
         ("SELECT sku AS k, (SELECT count(*) FROM event) AS n", "event is read twice"),
         ("SELECT a.sku AS k, b.quantity AS n FROM event a JOIN event b USING (sku)", "event is read twice"),
-        ("SELECT sku AS k, epoch_us(now()) AS n", r"now\(\) tells something else each time"),
-        ("SELECT sku || uuid() AS k, quantity AS n", r"uuid\(\) tells something else each time"),
+        ("SELECT sku AS k, epoch_us(now()) AS n", r"now\(\) returns a different value each time"),
+        ("SELECT sku || uuid() AS k, quantity AS n", r"uuid\(\) returns a different value each time"),
     ],
 )
 def test_a_handler_sees_one_event(select: str, why: str) -> None:
@@ -134,7 +135,7 @@ def test_an_upcaster_makes_events_in_order_and_one_by_one(select: str) -> None:
 @pytest.mark.parametrize("dtype", ["VARCHAR", "TIMESTAMPTZ", "UUID", "BIGINT[]"])
 def test_what_cannot_be_added_up(dtype: str) -> None:
     """A total of text is an error of the declaration, not of each event."""
-    with pytest.raises(ProjectionError, match=r"Projection p, column n: a total of .* cannot be added up"):
+    with pytest.raises(ProjectionError, match=r"Projection p, column n: .* has no sum"):
         declared("SELECT sku AS k, NULL AS n", n=total(dtype))
 
 
@@ -144,7 +145,7 @@ def test_the_events_of_a_fold_have_columns_of_one_type() -> None:
     fold = Fold(name="f", key={"k": "VARCHAR"}, columns={}, on=on, fold=forget)
     assert fold.event_columns == {"x": "BIGINT", "y": "DECIMAL(11,1)", "z": "UUID"}
     with pytest.raises(
-        ProjectionError, match=r"Fold f, column quantity: events bring different types \(BIGINT from Pack"
+        ProjectionError, match=r"Fold f, column quantity: events yield different types \(BIGINT from Pack"
     ):
         Fold(
             name="f",
@@ -158,7 +159,7 @@ def test_the_events_of_a_fold_have_columns_of_one_type() -> None:
 def test_the_events_of_a_fold_have_names_that_python_can_write() -> None:
     """A fold reads ``event.name``."""
     for name in ("class", "a b", "1st"):
-        with pytest.raises(ProjectionError, match="the name is none that Python can write"):
+        with pytest.raises(ProjectionError, match="Python cannot write this name"):
             Fold(
                 name="f", key={"k": "VARCHAR"}, columns={}, on={Packed: f'SELECT sku AS k, 1 AS "{name}"'}, fold=forget
             )

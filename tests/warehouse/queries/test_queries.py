@@ -179,7 +179,7 @@ def test_a_query_ends_on_the_generation_that_it_began_with(
 def test_nothing_newer_is_nothing_to_adopt(generations: Generations, reader: Reader) -> None:
     """Before the first publish a question is refused; afterwards a look that finds nothing new changes nothing."""
     assert not reader.adopt()
-    with pytest.raises(GenerationError, match="Nothing is published yet"):
+    with pytest.raises(GenerationError, match="No read models are published yet"):
         reader.ask(shown)
     generation = publish(generations, 1)
     assert [reader.adopt() for _ in range(30)] == [True] + [False] * 29

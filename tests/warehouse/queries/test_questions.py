@@ -164,7 +164,7 @@ def cursor(*parts: Any) -> str:
 def test_a_cursor_that_no_page_gave_is_refused(connection: duckdb.DuckDBPyConnection, after: str) -> None:
     """It is an error of who asks, never one of the database."""
     put(connection, [("ann", 1, "a", 1)])
-    with pytest.raises(UsageError, match="is none that a page gave"):
+    with pytest.raises(UsageError, match="is invalid"):
         answer(connection, [Question(NEWEST, ("ann",), 1, after)])
 
 

@@ -1,0 +1,189 @@
+"""Handlers: what one event type contributes to one read model, compiled from the user's ``SELECT`` and checked."""
+
+from __future__ import annotations
+
+import keyword
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+
+import duckdb
+import pyarrow as pa
+
+from refold.event_schemas import ENVELOPE, ProjectionError, event_type_of, schema_of
+from refold.event_schemas.envelope import ENVELOPE_NAMES
+from refold.warehouse.declarations.determinism import check_one_event
+from refold.warehouse.engine.scratch import scratch
+from refold.warehouse.engine.sql import SqlError, empty_relation, first_line, result_schema, same_value
+from refold.warehouse.engine.syntax_tree import Rewritten, rewrite
+
+_UNTYPED = '"NULL"'
+"""How DuckDB writes the type of a bare NULL."""
+
+
+@dataclass(frozen=True, slots=True)
+class Delete:
+    """A handler that removes the row whose key its ``SELECT`` names. A later event may create the row again.
+
+    Example:
+        >>> Delete("SELECT stream_id AS order_id").select
+        'SELECT stream_id AS order_id'
+    """
+
+    select: str
+
+
+@dataclass(frozen=True, slots=True)
+class Handler:
+    """What one event type does to one read model, compiled.
+
+    Attributes:
+        event_class: the contract that the SQL reads.
+        sql: the user's SELECT with ``_position`` and ``_ordinal`` appended.
+        deletes: whether it removes the row.
+        names: the columns that it contributes to.
+        never_null: those of them that it can never set to NULL.
+        key_never_null: whether no key column can be NULL.
+        same: the columns that have the same value in all rows of one event.
+    """
+
+    event_class: type
+    sql: Rewritten
+    deletes: bool
+    names: frozenset[str]
+    never_null: frozenset[str]
+    key_never_null: bool
+    same: frozenset[str]
+
+    @property
+    def event_type(self) -> str:
+        """The event type's name."""
+        return event_type_of(self.event_class)
+
+
+def compile_handler(
+    model: str, key: Mapping[str, str], columns: Mapping[str, str | None] | None, cls: type, on: str | Delete
+) -> Handler:
+    """Bind one handler against an empty table of its event.
+
+    Args:
+        model: the read model's name.
+        key: key column to DuckDB type.
+        columns: column to DuckDB type, None for any; ``columns`` itself is None if any column is allowed (a fold's).
+        cls: the event class.
+        on: the handler as declared.
+
+    Raises:
+        ProjectionError: naming the read model, the event and the column.
+    """
+    where = f"Projection {model}, event {event_type_of(cls)}"
+    deletes = isinstance(on, Delete)
+    select = on.select if isinstance(on, Delete) else on
+    payload = schema_of(cls)
+    try:
+        check_one_event(select)
+        sql = rewrite(select, append={"_position": "position", "_ordinal": "_ordinal"})
+        found = result_schema(scratch(), _over_empty_events(sql.text, payload))
+    except (SqlError, duckdb.Error) as error:
+        raise ProjectionError(f"{where}: {first_line(error)}") from error
+    outputs = {f.name: f.type for f in found if not f.name.startswith("_")}
+    _check_outputs(where, outputs, key, columns, deletes=deletes)
+    required = {f.name for f in (*payload, *ENVELOPE) if not f.nullable}
+    never_null = sql.nonnull | {o for o, source in sql.plain.items() if source in required}
+    names = frozenset(outputs) - set(key)
+    same = frozenset(o for o, source in sql.plain.items() if source in ENVELOPE_NAMES) | sql.nonnull
+    return Handler(cls, sql, deletes, names, frozenset(never_null) & names, set(key) <= never_null, same & names)
+
+
+def check_order(model: str, handler: Handler, ordered: Collection[str]) -> None:
+    """Check that the rows of one event have an order where a value depends on it.
+
+    Args:
+        model: the read model's name.
+        handler: the handler.
+        ordered: what depends on the order of rows; empty if nothing does.
+
+    Raises:
+        ProjectionError: the rows have no order.
+    """
+    if ordered and handler.sql.unordered:
+        raise ProjectionError(
+            f"Projection {model}, event {handler.event_type}: {min(ordered)} depends on the order of rows, but those "
+            "that this SELECT makes of one event have none, because DuckDB joins them by hash. Unnest in a select "
+            "list: SELECT ... FROM (SELECT *, unnest(...) AS line FROM event)."
+        )
+
+
+def event_columns(fold: str, handlers: Collection[Handler]) -> dict[str, str]:
+    """Return the DuckDB type of each column of a fold's events.
+
+    A column has one type, whichever events a unit or an increment holds.
+
+    Raises:
+        ProjectionError: the handlers yield types that do not convert, or a name that Python cannot write.
+    """
+    found: dict[str, list[tuple[str, str]]] = {}
+    for handler in handlers:
+        for column, dtype in _describe(_over_empty_events(handler.sql.text, schema_of(handler.event_class))).items():
+            if column in handler.names:
+                found.setdefault(column, []).append((handler.event_type, dtype))
+    return {column: _common_type(f"Fold {fold}, column {column}", column, found[column]) for column in sorted(found)}
+
+
+def _common_type(where: str, column: str, found: list[tuple[str, str]]) -> str:
+    if not column.isidentifier() or keyword.iskeyword(column):
+        raise ProjectionError(f"{where}: Python cannot write this name after `event.`; choose another one.")
+    typed = [(event_type, dtype) for event_type, dtype in found if dtype != _UNTYPED] or [("", "INTEGER")]
+    common = _describe(" UNION ALL ".join(f"SELECT NULL::{dtype} AS x" for _, dtype in typed))["x"]
+    for _, dtype in typed:
+        if not same_value(arrow_type(dtype, where=where), arrow_type(common, where=where)):
+            types = ", ".join(f"{t} from {e}" for e, t in typed)
+            raise ProjectionError(f"{where}: events yield different types ({types}). Cast them to one type.")
+    return common
+
+
+def arrow_type(duckdb_type: str, *, where: str) -> pa.DataType:
+    """Return the Arrow type of a DuckDB type.
+
+    Raises:
+        ProjectionError: DuckDB has no such type; the message starts with ``where``.
+    """
+    try:
+        return result_schema(scratch(), f"SELECT NULL::{duckdb_type} AS x").field("x").type
+    except duckdb.Error as error:
+        raise ProjectionError(f"{where}: {duckdb_type!r} is not a DuckDB type: {first_line(error)}") from error
+
+
+def _over_empty_events(text: str, payload: pa.Schema) -> str:
+    relation = empty_relation(pa.schema([*ENVELOPE, pa.field("_ordinal", pa.int64()), *payload]))
+    return f"WITH event AS {relation} SELECT * FROM ({text})"
+
+
+def _describe(select: str) -> dict[str, str]:
+    return {row[0]: row[1] for row in scratch().execute(f"DESCRIBE {select}").fetchall()}
+
+
+def _check_outputs(
+    where: str,
+    outputs: Mapping[str, pa.DataType],
+    key: Mapping[str, str],
+    columns: Mapping[str, str | None] | None,
+    *,
+    deletes: bool,
+) -> None:
+    for column in key:
+        if column not in outputs:
+            raise ProjectionError(
+                f"{where}: the SELECT does not yield key column {column!r}; it yields {list(outputs)}."
+            )
+    allowed: dict[str, str | None] = {**key, **(columns or {})}
+    for column, dtype in outputs.items():
+        if column not in allowed and columns is not None:
+            raise ProjectionError(f"{where}: column {column!r} is not declared; declared are {list(allowed)}.")
+        if deletes and column not in key:
+            raise ProjectionError(f"{where}: a Delete yields key columns only, not {column!r}.")
+        declared = allowed.get(column)
+        if declared is not None and not same_value(dtype, arrow_type(declared, where=f"{where}, column {column}")):
+            raise ProjectionError(
+                f"{where}, column {column}: the SELECT yields {dtype}, declared is {declared}. The conversion would "
+                "change values: cast it in the SELECT, or declare another type."
+            )
