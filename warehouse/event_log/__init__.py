@@ -1,17 +1,17 @@
 """The event log: an append-only history as numbered commits, sealed into typed segments.
 
-=============== ====================================================================================================
-module          holds
-=============== ====================================================================================================
-``log``         the log itself: its identity, its commits, its end
-``commit``      one atomic append as one Parquet object
-``append``      appending with optimistic concurrency and group commit; ``new_events``, ``stream_index`` belong to it
-``seal``        commits become segments; ``segments``, ``columns``, ``heads``, ``manifest`` are what it writes
-``reads``       one stream, a category, a correlation, positions; statistics; places by position or time
-``bulk_import`` a history written as segments directly
+================ ======================================================================================================
+module           holds
+================ ======================================================================================================
+``log``          the log itself: its identity, its commits, its end
+``commit``       one atomic append as one Parquet object
+``append``       appending with optimistic concurrency and group commit, with ``new_events`` and ``stream_index``
+``seal``         commits become segments: ``segments``, ``columns``, ``heads`` and ``manifest`` are what it writes
+``reads``        one stream, a category, a correlation, positions; statistics; places by position or time
+``bulk_import``  a history written as segments directly
 ``verification`` checks of a whole log
-``leftovers``   objects that writers left when they died
-=============== ====================================================================================================
+``leftovers``    objects that writers left when they died
+================ ======================================================================================================
 """
 
 from refold.warehouse.event_log.append import Appended, Appender

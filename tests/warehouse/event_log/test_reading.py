@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import random
 import shutil
+import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -262,6 +266,26 @@ def test_a_result_that_memory_cannot_sort_at_once(
         monkeypatch.setattr(scanning, "_database", lambda _process: small)
         assert positions(read_positions(log, REGISTRY, 0)) == list(range(1, 2001))
         assert [e.stream_version for e in read_stream(log, REGISTRY, "order-1")] == list(range(1, 2001))
+
+
+_SPILLS_PRIVATELY = """
+import os, sys, tempfile
+from refold.warehouse.event_log import open_log, tail
+from tests.warehouse.event_log.shop import REGISTRY
+assert len(list(tail(open_log(sys.argv[1]), REGISTRY, 3))) == 3
+[folder] = os.listdir(tempfile.gettempdir())
+assert os.stat(os.path.join(tempfile.gettempdir(), folder)).st_mode & 0o077 == 0
+"""
+
+
+def test_a_reader_spills_into_a_private_folder(mixed: EventLog, tmp_path: Path) -> None:
+    """Nobody else can read it or know its name, and it is removed when the process ends."""
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    environment = {**os.environ, "TMPDIR": str(temporary)}
+    command = [sys.executable, "-c", _SPILLS_PRIVATELY, mixed.url]
+    subprocess.run(command, check=True, cwd=Path(__file__).parents[3], env=environment)
+    assert list(temporary.iterdir()) == []
 
 
 def test_a_gap_in_a_stream_is_an_error(log: EventLog, appender: Appender) -> None:

@@ -17,35 +17,28 @@ from pathlib import Path
 from typing import Any, Literal
 
 import duckdb
-import orjson
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pyarrow.types as pt
 
 from refold.event_schemas import (
     ENVELOPE,
     DamagedLogError,
-    PayloadError,
     RecordedEvent,
     Registry,
     StoreError,
 )
-from refold.event_schemas.payload import from_json, to_json
 from refold.event_schemas.registry import SchemaKey
 from refold.warehouse.engine.connections import connect
 from refold.warehouse.engine.private_folder import PrivateFolder
 from refold.warehouse.engine.sql import (
-    duckdb_type,
     first_line,
     literal,
-    quote,
 )
 from refold.warehouse.event_log.commit import CommitInfo
 from refold.warehouse.event_log.heads import files_literal
 from refold.warehouse.event_log.log import EventLog, Head
 from refold.warehouse.event_log.manifest import Segment
+from refold.warehouse.event_log.reads.payloads import StoredSchemas, payload_text
 from refold.warehouse.event_log.seal import based
-from refold.warehouse.event_log.segments import SEGMENT_ENVELOPE
 
 _BATCH = 4096
 _MEMORY = "1GB"
@@ -113,7 +106,7 @@ def scan(log: EventLog, registry: Registry, head: Head, selection: Selection) ->
         DamagedLogError: an object of the log is missing or truncated, or an event is missing.
         StoreError: sorting needs more memory or disk than available.
     """
-    schemas = _Schemas(registry)
+    schemas = StoredSchemas(registry)
     last, width = selection.after, selection.width
     while last < selection.up_to:
         up_to = min(last + width, selection.up_to)
@@ -148,7 +141,7 @@ def _gap(log: EventLog, selection: Selection, missing: int, found: str) -> Damag
 
 
 def _read_window(
-    log: EventLog, schemas: _Schemas, head: Head, selection: Selection, after: int, up_to: int
+    log: EventLog, schemas: StoredSchemas, head: Head, selection: Selection, after: int, up_to: int
 ) -> Iterator[RecordedEvent]:
     def where(base: int = 0) -> str:
         base = base if selection.order == "position" else 0
@@ -169,51 +162,15 @@ def _read_window(
     return _events(log, schemas, f"{' UNION ALL '.join(parts)} ORDER BY {selection.order}") if parts else iter(())
 
 
-class _Schemas:
-    """The Arrow schema of every event type and schema version; for an undeclared one, that of its segments."""
-
-    def __init__(self, registry: Registry) -> None:
-        self._registry = registry
-        self._from_files: dict[SchemaKey, pa.Schema] = {}
-
-    def of_segments(self, schema_key: SchemaKey, path: Path) -> pa.Schema:
-        """Return the schema of typed segments, of which ``path`` is one."""
-        if self._registry.knows(schema_key):
-            return self._registry.schema(*schema_key)
-        if schema_key not in self._from_files:
-            self._from_files[schema_key] = pa.schema(f for f in pq.read_schema(path) if f.name not in SEGMENT_ENVELOPE)
-        return self._from_files[schema_key]
-
-    def payload(self, schema_key: SchemaKey, text: str, *, typed: bool) -> dict[str, Any]:
-        """Convert a payload's JSON text to Python values; one that matches no contract is returned as it is."""
-        value = orjson.loads(text) if typed else _parsed(text)
-        if typed:
-            return from_json(value, self._from_files.get(schema_key) or self._registry.schema(*schema_key))
-        if self._registry.knows(schema_key):
-            schema = self._registry.schema(*schema_key)
-            try:
-                return from_json(to_json(value, schema), schema)
-            except PayloadError:
-                pass
-        return value if isinstance(value, dict) else {"payload": value}
-
-
-def _parsed(text: str) -> Any:
-    try:
-        return orjson.loads(text)
-    except orjson.JSONDecodeError:
-        return text
-
-
 def _segment_scans(
-    log: EventLog, schemas: _Schemas, segments: Iterable[Segment], where: Callable[[int], str]
+    log: EventLog, schemas: StoredSchemas, segments: Iterable[Segment], where: Callable[[int], str]
 ) -> list[str]:
     groups: dict[tuple[SchemaKey, int, int, bool], list[Path]] = {}
     for s in segments:
         groups.setdefault((s.schema_key, s.position_base, s.commit_base, s.untyped), []).append(log.segment_path(s))
     scans = []
     for (schema_key, position_base, commit_base, untyped), paths in groups.items():
-        payload = "payload" if untyped else _payload_text(schemas.of_segments(schema_key, paths[0]))
+        payload = "payload" if untyped else payload_text(schemas.of_segments(schema_key, paths[0]))
         replaced = {
             "position": f"position + {position_base} AS position",
             "commit_number": f"commit_number + {commit_base} AS commit_number",
@@ -230,40 +187,7 @@ def _segment_scans(
     return scans
 
 
-def _payload_text(schema: pa.Schema) -> str:
-    """Return SQL for the payload's columns as JSON text for ``from_json``: decimals and times as text."""
-    fields = [f"{literal(f.name)}: {_text(quote(f.name), f.type)}" for f in schema]
-    return f"to_json({{{', '.join(fields)}}})::VARCHAR" if fields else "'{}'"
-
-
-def _text(expression: str, dtype: pa.DataType) -> str:
-    zoned = _sql_type(dtype, lambda t: "TIMESTAMPTZ" if pt.is_timestamp(t) else duckdb_type(t))
-    plain = _sql_type(
-        dtype, lambda t: duckdb_type(t) if pt.is_integer(t) or pt.is_floating(t) or pt.is_boolean(t) else "VARCHAR"
-    )
-    # Times are written in UTC with their offset, also those of columns without a time zone, as in a commit.
-    zone_first = f"CAST({expression} AS {zoned})" if _has_naive_time(dtype) else expression
-    return f"CAST({zone_first} AS {plain})"
-
-
-def _sql_type(dtype: pa.DataType, scalar: Callable[[pa.DataType], str]) -> str:
-    if pt.is_list(dtype):
-        return f"{_sql_type(dtype.value_type, scalar)}[]"
-    if pt.is_struct(dtype):
-        inner = ", ".join(f"{quote(f.name)} {_sql_type(f.type, scalar)}" for f in dtype)
-        return f"STRUCT({inner})"
-    return scalar(dtype)
-
-
-def _has_naive_time(dtype: pa.DataType) -> bool:
-    if pt.is_list(dtype):
-        return _has_naive_time(dtype.value_type)
-    if pt.is_struct(dtype):
-        return any(_has_naive_time(f.type) for f in dtype)
-    return bool(pt.is_timestamp(dtype)) and dtype.tz is None
-
-
-def _events(log: EventLog, schemas: _Schemas, query: str) -> Iterator[RecordedEvent]:
+def _events(log: EventLog, schemas: StoredSchemas, query: str) -> Iterator[RecordedEvent]:
     with _cursor() as connection:
         try:
             result = connection.execute(query)
@@ -283,7 +207,7 @@ def _events(log: EventLog, schemas: _Schemas, query: str) -> Iterator[RecordedEv
             ) from error
 
 
-def _recorded(schemas: _Schemas, rows: Iterable[tuple[Any, ...]]) -> Iterator[RecordedEvent]:
+def _recorded(schemas: StoredSchemas, rows: Iterable[tuple[Any, ...]]) -> Iterator[RecordedEvent]:
     for *envelope, typed, payload in rows:
         schema_key = (envelope[_TYPE], envelope[_VERSION])
         for i in _TIMES:

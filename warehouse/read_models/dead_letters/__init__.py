@@ -1,1 +1,1 @@
-"""Dead letters: events that a read model goes without, and their retry."""
+"""Dead letters: events that a read model lacks, and their retry."""
