@@ -194,12 +194,12 @@ def test_anything_but_a_query_is_refused(sandbox: Sandbox) -> None:
     ],
     ids=["nested", "long", "wide", "cases"],
 )
-def test_enormous_queries(sandbox: Sandbox, sql: str) -> None:
+def test_enormous_queries(patient: Sandbox, sql: str) -> None:
     """They are refused, as invalid or for their memory."""
     with pytest.raises((QueryRefusedError, QueryTooLargeError)) as caught:
-        sandbox.query(sql)
+        patient.query(sql)
     assert len(str(caught.value)) < 3_000
-    assert still_well(sandbox)
+    assert still_well(patient)
 
 
 @pytest.mark.parametrize(
