@@ -44,6 +44,16 @@ class Metric:
     buckets: tuple[float, ...] = ()
     server_only: bool = False
 
+    def reference_row(self) -> str:
+        """Return the row of the metric in ``docs/reference/metrics.md``.
+
+        Example:
+            >>> METRICS[0].reference_row()
+            '| `refold_log_position` | gauge | Position of the last event in the log. |'
+        """
+        labels = f"{{{','.join(self.labels)}}}" if self.labels else ""
+        return f"| `{self.name}{labels}` | {self.kind} | {self.help} |"
+
     def create(self, registry: CollectorRegistry) -> Any:
         """Create the metric in a registry."""
         if self.kind == "histogram":

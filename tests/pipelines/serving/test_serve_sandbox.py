@@ -194,12 +194,12 @@ def test_anything_but_a_query_is_refused(sandbox: Sandbox) -> None:
     ],
     ids=["nested", "long", "wide", "cases"],
 )
-def test_enormous_queries(sandbox: Sandbox, sql: str) -> None:
+def test_enormous_queries(patient: Sandbox, sql: str) -> None:
     """They are refused, as invalid or for their memory."""
     with pytest.raises((QueryRefusedError, QueryTooLargeError)) as caught:
-        sandbox.query(sql)
+        patient.query(sql)
     assert len(str(caught.value)) < 3_000
-    assert still_well(sandbox)
+    assert still_well(patient)
 
 
 @pytest.mark.parametrize(
@@ -250,10 +250,9 @@ def test_the_process_knows_nothing(monkeypatch: pytest.MonkeyPatch, generations:
 
 
 _ESCAPED = """
-import errno, os, socket, sys
-sys.path.insert(0, {folder!r})
-from refold.pipelines.serving import confined
-confined._give_up(1 << 30)
+import errno, os, socket
+from refold.pipelines.serving.sandbox import sandbox_child
+sandbox_child._drop_rights(1 << 30)
 for attempt in (lambda: open("/etc/passwd"), socket.socket, os.pipe):
     try:
         print(attempt())
@@ -264,8 +263,7 @@ for attempt in (lambda: open("/etc/passwd"), socket.socket, os.pipe):
 
 def test_rights_are_dropped_permanently() -> None:
     """Even code that ran in the process could open no file, socket or pipe."""
-    code = _ESCAPED.format(folder=str(Path(__file__).parents[3]))
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-c", _ESCAPED], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["True"] * 3
 
 
@@ -331,7 +329,7 @@ def test_no_process_stays_behind(generations: Generations) -> None:
 
 def test_a_process_ends_itself(generations: Generations, monkeypatch: pytest.MonkeyPatch) -> None:
     """Even during a query that never checks for interruption, if its server does not stop it."""
-    monkeypatch.setattr("refold.pipelines.serving.sandbox.sandbox_process._ALARM_AFTER", 0.1)
+    monkeypatch.setattr("refold.pipelines.serving.sandbox.sandbox_process._ALARM_GRACE_SECONDS", 0.1)
     with closing(open_sandbox(generations, QueryLimits(seconds=0.1))) as sandbox:
         assert still_well(sandbox)
         [process] = sandbox._idle
