@@ -46,7 +46,7 @@ def _reason(text: str) -> str:
     Example:
         >>> _reason("Parser Error: syntax error\n\nLINE 1: SELEC 1\n        ^")
         'Parser Error: syntax error'
-        >>> _reason("Traceback (most recent call last):\n  File "x.py"\nValueError: odd\n")
+        >>> _reason("Traceback (most recent call last):\n  File x.py, line 1\nValueError: odd\n")
         'ValueError: odd'
     """
     if "Traceback (most recent call last)" in text:

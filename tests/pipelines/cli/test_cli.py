@@ -123,7 +123,20 @@ def test_the_commands_are_those_of_the_design() -> None:
     """One name for each, and no other."""
     leaves = {" ".join(path) for path, command in COMMANDS if not isinstance(command, click.Group)}
     assert leaves == {
-        *("demo", "ingest", "seal", "plan", "rebuild", "refresh", "reconcile", "capacity", "status", "query", "stream"),
+        *(
+            "demo",
+            "init",
+            "ingest",
+            "seal",
+            "plan",
+            "rebuild",
+            "refresh",
+            "reconcile",
+            "capacity",
+            "status",
+            "query",
+            "stream",
+        ),
         "serve",
         *("events tail", "events stream", "events trace", "events stats", "events verify"),
         *("schemas list", "schemas lock", "schemas check", "schemas dry-run"),
@@ -226,7 +239,7 @@ def test_debug_shows_where_it_happened(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("error", "code", "message"),
     [
-        (ConcurrencyError("order-1", expected_version=1, actual_version=2), 3, "Load the stream again"),
+        (ConcurrencyError("order-1", expected_version=1, actual_version=2), 3, "Load the stream and decide again"),
         (UsageError("Not valid\n   like this."), 2, "Error: Not valid like this."),
         (
             ValueError("odd"),
