@@ -109,13 +109,13 @@ def test_an_existing_file_is_not_overwritten(market: Market, tmp_path: Path) -> 
     """Not even one that appears while the read models are built."""
     to = tmp_path / "then.duckdb"
     to.write_text("mine")
-    with pytest.raises(UsageError, match=r"then\.duckdb is there already"):
+    with pytest.raises(UsageError, match=r"then\.duckdb exists"):
         build(market, 30, to)
     to.unlink()
-    with pytest.raises(UsageError, match=r"then\.duckdb is there already"):
+    with pytest.raises(UsageError, match=r"then\.duckdb exists"):
         build(market, 30, to, report=at("load", lambda: to.write_text("mine")))
     assert to.read_text() == "mine"
-    with pytest.raises(UsageError, match="there is no folder"):
+    with pytest.raises(UsageError, match="does not exist"):
         build(market, 30, tmp_path / "nowhere" / "then.duckdb")
 
 

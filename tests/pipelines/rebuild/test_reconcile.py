@@ -128,7 +128,7 @@ def test_the_rebuilt_file_can_be_kept(market: Market, tmp_path: Path) -> None:
     reconciled(market, keep=tmp_path / "rebuilt.duckdb")
     with closing(duckdb.connect(str(tmp_path / "rebuilt.duckdb"), read_only=True)) as connection:
         assert connection.execute("SELECT position FROM refold.checkpoint").fetchall() == [(96,)]
-    with pytest.raises(UsageError, match="is there already"):
+    with pytest.raises(UsageError, match="exists"):
         reconciled(market, keep=tmp_path / "rebuilt.duckdb")
 
 
