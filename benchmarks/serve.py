@@ -66,7 +66,7 @@ class Server:
         self.port = port
 
     def get(self, path: str) -> Any:
-        """Ask, and give the document."""
+        """Send a request, and return the document."""
         with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=60) as answer:
             return json.load(answer)
 

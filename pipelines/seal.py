@@ -29,7 +29,7 @@ _EVENTS_PER_UNIT = 500_000
 _COMMITS_PER_UNIT = 2_000
 """Bounds the requests of a worker that repartitions small commits, so that several share them."""
 _ATTEMPTS = 5
-"""Each lost race costs a whole seal; whoever won has sealed most of the tail, so more attempts hardly ever help."""
+"""Each lost race costs a complete seal, and the winner has sealed most of the tail: more attempts hardly ever help."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -190,7 +190,7 @@ def _build(
 
 
 def name_file(path: Path, to: Path) -> None:
-    """Give a finished file its name.
+    """Rename a finished file; unlike ``os.rename``, never replace another one.
 
     Raises:
         UsageError: the name was taken meanwhile.

@@ -1,4 +1,4 @@
-"""Killing a rebuild, a seal or a worker at any moment: readers go on, nothing is half-done, the next run goes on.
+"""Killing a rebuild, a seal or a worker at any time: readers continue, nothing is half-done, the next run resumes.
 
 Run as a program, this file is what gets killed, or a reader beside it.
 """
@@ -84,7 +84,7 @@ class Shop:
         return read_once(str(self.published / "current.duckdb"))
 
     def rows(self) -> dict[str, list[Any]]:
-        """Read all tables whole."""
+        """Read all rows of all tables."""
         with closing(duckdb.connect(str(self.published / "current.duckdb"), read_only=True)) as connection:
             names = [model.name for model in ORDERS.read_models]
             return {name: connection.execute(f"FROM {name} ORDER BY ALL").fetchall() for name in names}
@@ -137,7 +137,7 @@ def started(*arguments: str, **options: Any) -> subprocess.Popen[str]:
 
 
 def killed_when(condition: Callable[[], bool], *arguments: str) -> int:
-    """Start this file as a program, kill it once a condition holds, and tell its exit code."""
+    """Start this file as a program, kill it once a condition holds, and return its exit code."""
     with started(*arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         give_up = monotonic() + BOUND
         while not condition() and monotonic() < give_up:
@@ -168,8 +168,8 @@ def reading(shop: Shop) -> Iterator[list[State]]:
         assert reader.stdout is not None
         answers.append(tuple(json.loads(reader.stdout.readline())))
         yield answers
-        told, _ = reader.communicate(timeout=BOUND)
-        answers += [tuple(json.loads(line)) for line in told.splitlines()]
+        output, _ = reader.communicate(timeout=BOUND)
+        answers += [tuple(json.loads(line)) for line in output.splitlines()]
     assert reader.returncode == 0
 
 
@@ -239,8 +239,8 @@ def unsealed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("moment", ["staging/seal-*/repartitioned/*", "staging/seal-*/sealed/*"])
-def test_a_killed_seal_leaves_the_log_whole(unsealed: Path, tmp_path: Path, moment: str) -> None:
-    """Whatever it wrote, nobody sees; a second seal does all of it, and a whole check finds nothing either time."""
+def test_a_killed_seal_leaves_the_log_sound(unsealed: Path, tmp_path: Path, moment: str) -> None:
+    """Its files are not used; a second seal does all of it, and a full check finds nothing either time."""
     url = str(shutil.copytree(unsealed, tmp_path / "log"))
     before = open_log(url).head()
     code = killed_when(lambda: objects(Path(url), moment) != [], "seal", url)
@@ -260,16 +260,16 @@ def test_a_worker_process_that_dies_is_an_error(tmp_path: Path, step: str, how: 
     arguments = ("die", str(tmp_path), step, how)
     with started(*arguments, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
         try:
-            told, _ = process.communicate(timeout=BOUND)
+            output, _ = process.communicate(timeout=BOUND)
         finally:
             process.kill()
     assert process.returncode == 0
-    assert "A worker process of the pipeline died without an error" in told
-    assert "--direct_num_workers=1" in told
+    assert "A worker process of the pipeline died without an error" in output
+    assert "--direct_num_workers=1" in output
 
 
 def die(how: str) -> None:
-    """End this process at once, without a word to anybody."""
+    """End this process at once."""
     if how == "exit":
         os._exit(0)
     os.kill(os.getpid(), signal.SIGKILL)
@@ -299,7 +299,7 @@ def merge(group: str, names: list[str]) -> None:
 
 
 def run_deadly(folder: str, step: str, how: str) -> None:
-    """Run a pipeline in which a worker dies, and tell how it ended."""
+    """Run a pipeline in which a worker dies, and print how it ended."""
     from tests.faults import test_rebuild_kill as importable
 
     options = beam_options(None, ["--direct_running_mode=multi_processing", "--direct_num_workers=2"])

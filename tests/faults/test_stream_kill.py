@@ -83,15 +83,15 @@ class Chaos:
 
 
 def _children(pid: int) -> list[int]:
-    told = Path(f"/proc/{pid}/task/{pid}/children")
+    children = Path(f"/proc/{pid}/task/{pid}/children")
     with suppress(FileNotFoundError, ProcessLookupError):
-        return [int(child) for child in told.read_text().split()]
+        return [int(child) for child in children.read_text().split()]
     return []
 
 
 @contextmanager
 def writing(folder: Path) -> Iterator[list[int]]:
-    """Append single commits from a process of its own, and collect the positions that it was told."""
+    """Append single commits from a process of its own, and collect the positions that it printed."""
     acknowledged: list[int] = []
     command = [sys.executable, __file__, str(folder / "log")]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}

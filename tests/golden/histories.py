@@ -1,4 +1,4 @@
-"""What the golden files tell: each domain's past and present shapes, twice, before and after the publish."""
+"""The events of the golden files: each domain's past and present schemas, twice, before and after the publish."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Described = tuple[str, int, dict[str, Any]]
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class SampleAppend:
     """Events that go into one stream together.
 
     Attributes:
@@ -46,25 +46,25 @@ class History:
         tail: appended after that, to streams that were sealed; stays in commits.
     """
 
-    sealed: tuple[Told, ...]
-    sealed_import: tuple[Told, ...]
-    tail_import: tuple[Told, ...]
-    tail: tuple[Told, ...]
+    sealed: tuple[SampleAppend, ...]
+    sealed_import: tuple[SampleAppend, ...]
+    tail_import: tuple[SampleAppend, ...]
+    tail: tuple[SampleAppend, ...]
 
 
 def _history(*parts: list[tuple[str, list[Described]]]) -> History:
     number, numbered = 1, []
     for part in parts:
-        told = []
+        appends = []
         for stream_id, events in part:
-            told.append(Told(stream_id, number, tuple(events)))
+            appends.append(SampleAppend(stream_id, number, tuple(events)))
             number += len(events)
-        numbered.append(tuple(told))
+        numbered.append(tuple(appends))
     return History(*numbered)
 
 
 def _orders(suffix: str) -> list[tuple[str, list[Described]]]:
-    """Tell three orders and the stock, in every shape the order domain ever had."""
+    """Return three orders and the stock, in every schema that the order domain ever had."""
     old, older, new, stock = (f"{name}-{suffix}" for name in ("order-old", "order-older", "order-new", "stock-cup"))
     cup, pot = f"cup-{suffix}", f"pot-{suffix}"
     parties = {"order_id": new, "customer_id": "Zoë"}
@@ -110,7 +110,7 @@ def _orders(suffix: str) -> list[tuple[str, list[Described]]]:
 
 
 def _trades(suffix: str) -> list[tuple[str, list[Described]]]:
-    """Tell two traders' days, in every shape the trading domain ever had."""
+    """Return two traders' days, in every schema that the trading domain ever had."""
     ada, bob = f"trader-ada-s{suffix}", f"trader-bob-s{suffix}"
 
     def old(trader: str, quantity: int, price: str) -> Described:

@@ -29,7 +29,7 @@ from refold.warehouse.event_log import (
 )
 from refold.warehouse.event_log.new_events import NewEvent
 from refold.warehouse.read_models.generations.generations import open_generations
-from tests.golden.histories import HISTORIES, Told
+from tests.golden.histories import HISTORIES, SampleAppend
 from tests.golden.reading import PACKED, event_lines, pack, table_lines, unpack, write_lines
 
 HERE = Path(__file__).parent
@@ -70,9 +70,9 @@ def rebuilt_lines(folder: Path, domain_name: str, read_models: str) -> list[str]
     return table_lines(open_generations(url, domain_name).path(published))
 
 
-def _append(log: EventLog, told: Iterable[Told]) -> None:
+def _append(log: EventLog, appends: Iterable[SampleAppend]) -> None:
     appender = Appender(log, load_domain(log.domain_name).registry)
-    for one in told:
+    for one in appends:
         events = [
             NewEvent(
                 payload=payload,
@@ -88,7 +88,7 @@ def _append(log: EventLog, told: Iterable[Told]) -> None:
         appender.append(one.stream_id, events)
 
 
-def _import(log: EventLog, told: Iterable[Told]) -> None:
+def _import(log: EventLog, appends: Iterable[SampleAppend]) -> None:
     rows = [
         {
             "stream_id": one.stream_id,
@@ -98,7 +98,7 @@ def _import(log: EventLog, told: Iterable[Told]) -> None:
             "occurred_at": one.occurred_at(index),
             "payload": payload,
         }
-        for one in told
+        for one in appends
         for index, (event_type, schema_version, payload) in enumerate(one.events)
     ]
     with tempfile.TemporaryDirectory() as place:
@@ -110,7 +110,7 @@ def _import(log: EventLog, told: Iterable[Told]) -> None:
 
 
 def main(name: str, *only: str) -> None:
-    """Make a whole set, or only write its ``rebuilt.jsonl`` anew."""
+    """Make a complete set, or only write its ``rebuilt.jsonl`` again."""
     if only != ("--rebuilt",) and (HERE / name).exists():
         raise SystemExit(f"{HERE / name} is frozen. Name a new set.")
     for domain_name in HISTORIES:

@@ -80,10 +80,10 @@ def test_all_events_are_read_as_they_were_told(log: EventLog, domain: Domain, fr
 
 
 def test_every_stream_is_read_as_it_was_told(log: EventLog, domain: Domain, frozen: Path) -> None:
-    """Streams that were sealed and went on afterwards are whole."""
+    """Streams that were sealed and continued afterwards are complete."""
     lines = sorted(read_lines(frozen / "events.jsonl"), key=_stream_of)
-    for stream_id, told in groupby(lines, key=_stream_of):
-        assert event_lines(read_stream(log, domain.registry, stream_id)) == list(told), stream_id
+    for stream_id, expected in groupby(lines, key=_stream_of):
+        assert event_lines(read_stream(log, domain.registry, stream_id)) == list(expected), stream_id
 
 
 def _stream_of(line: str) -> str:
@@ -99,7 +99,7 @@ def test_nothing_is_wrong_with_the_log(log: EventLog, domain: Domain, frozen: Pa
 
 
 def test_read_models_come_out_as_they_did(log: EventLog, domain: Domain, frozen: Path, tmp_path: Path) -> None:
-    """A rebuild today gives the frozen rows; one that differs on purpose is frozen anew, see ``make.py``."""
+    """A rebuild today gives the frozen rows; one that differs on purpose is frozen again, see ``make.py``."""
     options = beam_options(None, ["--direct_running_mode=in_memory", "--direct_num_workers=1"])
     url = str(tmp_path / "rebuilt")
     published = rebuild(log, domain.name, url, options).generation

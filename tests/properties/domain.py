@@ -1,6 +1,6 @@
 """A domain that uses all that the engine offers, with every handler and SQL upcaster said twice: in SQL, and in Python.
 
-The Python side never sees SQL; ``reference.py`` folds it. ``DEPOT`` is applied to histories without broken events,
+The Python side never sees SQL; ``reference.py`` folds it. ``DEPOT`` is applied to histories without invalid events,
 ``FRAGILE`` holds the read models that break on some.
 """
 
@@ -93,7 +93,7 @@ class Labelled:
 
 @event(schema_version=1)
 class Addressed:
-    """What a merger makes; the trail tells what the run was made of."""
+    """What a merger makes; the trail lists the events of the run."""
 
     trail: str
     halves: int
@@ -223,11 +223,11 @@ def name_half() -> str:
 
 @merger([("HalfA", 2, HALF_A_V2), ("HalfB", 1, HALF_B_V1)], into=Addressed)
 def join_halves(run: list[RecordedEvent]) -> list[Addressed]:
-    """Join a run, and tell what was in it."""
-    told = [str(e.payload.get("street") or e.payload.get("city")) for e in run]
-    if POISON in told:
+    """Join a run, and list its events."""
+    words = [str(e.payload.get("street") or e.payload.get("city")) for e in run]
+    if POISON in words:
         raise ValueError("there is no such place")
-    joined = Addressed(trail="|".join(told), halves=len(run))
+    joined = Addressed(trail="|".join(words), halves=len(run))
     return [joined, joined] if len(run) > 2 else [joined]
 
 

@@ -179,7 +179,7 @@ class Tables:
         folder: where its file goes.
         domain: contracts, upcasters and read models.
         threads: how many threads DuckDB may use.
-        dead_letter: keep broken events in place of stopping.
+        dead_letter: collect invalid events instead of stopping.
         indexes: which columns have an index, as in a live database.
     """
 
@@ -245,7 +245,7 @@ class Tables:
         return self._at
 
     def rebuild(self, log: EventLog, models: Sequence[ReadModel] = ()) -> None:
-        """Make tables anew from all that is sealed, as a rebuild does; others stay as they are."""
+        """Make tables again from all that is sealed, as a rebuild does; others stay as they are."""
         sealed = log.manifest()
         broken: dict[str, list[InvalidEvent]] = {}
         for model in models or self.domain.read_models:
@@ -299,7 +299,7 @@ class Tables:
         return table_checksum(self.connection, self.domain.read_model(name), rows)
 
     def dead_letters(self) -> set[tuple[str, int]]:
-        """Give the read model and position of every event that was left out; fail if one is told twice."""
+        """Give the read model and position of every event that was left out; fail if one is reported twice."""
         found = self.connection.execute("SELECT read_model, position FROM refold.dead_letters").fetchall()
         assert len(found) == len(set(found))
         return set(found)

@@ -110,7 +110,7 @@ PAYLOADS: dict[SchemaKey, st.SearchStrategy[dict[str, Any]]] = {
     ("HalfA", 2): st.fixed_dictionaries({"street": WORDS}),
     ("HalfB", 1): st.fixed_dictionaries({"city": WORDS}),
 }
-"""Every shape that a depot's log may hold."""
+"""Every event type and schema version that a depot's log may hold."""
 
 BREAKING: dict[SchemaKey, st.SearchStrategy[dict[str, Any]]] = {
     ("Opened", 1): st.just({"owner_name": POISON, "day": None}),
@@ -174,7 +174,7 @@ def _leading_shapes(event_types: set[str]) -> list[SchemaKey]:
 
 
 def events(schema_keys: Sequence[SchemaKey], *, breaking: bool = False, streams: Sequence[str] = STREAMS) -> Any:
-    """Give events, most of them of some shapes, of which some may be broken."""
+    """Draw events, most of them of some schemas; some may be invalid."""
     choices = [_given({s: PAYLOADS[s] for s in schema_keys}, streams)] * 5 + [_given(PAYLOADS, streams)]
     if breaking:
         choices += [_given({s: b for s, b in BREAKING.items() if s in schema_keys} or BREAKING, streams)] * 3

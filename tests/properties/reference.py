@@ -43,7 +43,7 @@ class _Carried:
     schema_key: SchemaKey
     payload: Payload
 
-    def told(self) -> SimpleNamespace:
+    def as_event(self) -> SimpleNamespace:
         event = self.last
         return SimpleNamespace(
             position=event.position,
@@ -128,7 +128,7 @@ class Folded:
 
     Attributes:
         rows: one dict a row.
-        broken: positions of the events that the read model went without.
+        broken: positions of the events that the read model leaves out.
     """
 
     rows: list[Row]
@@ -206,7 +206,7 @@ def _runs(given: list[_Carried]) -> list[list[_Carried]]:
 
 def _applied(step: Step, run: list[_Carried]) -> list[_Carried]:
     origins = frozenset().union(*(c.origins for c in run))
-    events = [c.told() for c in run]
+    events = [c.as_event() for c in run]
     for event, c in zip(events, run, strict=True):
         event.payload = c.payload
     try:
@@ -224,7 +224,7 @@ def _fold(events: list[_Carried], model: Model) -> list[Row]:
             continue
         handler, deletes = model.handlers[c.schema_key[0]]
         try:
-            _take(states, handler(c.told()), model, c.schema_key[0], deletes=deletes)
+            _take(states, handler(c.as_event()), model, c.schema_key[0], deletes=deletes)
         except Exception:
             raise _Broken(c.origins) from None
     return [{**dict(zip(model.key, key, strict=True)), **_values(model, state)} for key, state in states.items()]

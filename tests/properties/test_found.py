@@ -1,4 +1,4 @@
-"""What was once found wrong by the law or on the way to it, each as small as it can be told."""
+"""Faults that the law found, or that were found beside it, each as small as possible."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def drop(ticked: RecordedEvent) -> list[Sold]:
 @merger([("Told", 1, TOLD)], into=Joined)
 def join(run: list[RecordedEvent]) -> list[Joined]:
     """Join words."""
-    return [Joined(trail=" ".join(told.payload["word"] for told in run))]
+    return [Joined(trail=" ".join(event.payload["word"] for event in run))]
 
 
 def shop(*read_models: ReadModel) -> Domain:
@@ -106,7 +106,7 @@ def ticked(n: int) -> NewEvent:
     return NewEvent(payload={"n": n}, event_type="Ticked", schema_version=1)
 
 
-def told(*words: str) -> list[NewEvent]:
+def spoken(*words: str) -> list[NewEvent]:
     """Give events for a merger."""
     return [NewEvent(payload={"word": word}, event_type="Told", schema_version=1) for word in words]
 
@@ -212,8 +212,8 @@ def test_an_event_that_breaks_an_increment_does_not_take_the_increment_with_it()
     for tables in every_way(("s", sold), ("s", sold), model=model):
         assert tables.rows("skus") == [{"sku": "1", "n": 1}, {"sku": "2", "n": 2}]
         assert tables.dead_letters() == {("skus", 2), ("skus", 5)}
-        told = tables.connection.execute("SELECT stream_id, event_type, payload, reason FROM refold.dead_letters")
-        stream_id, event_type, payload, reason = told.fetchall()[0]
+        found = tables.connection.execute("SELECT stream_id, event_type, payload, reason FROM refold.dead_letters")
+        stream_id, event_type, payload, reason = found.fetchall()[0]
         assert (stream_id, event_type, payload) == ("s", "shop.Sold", '{"sku":"one","quantity":1}')
         assert "Could not convert string 'one'" in reason
 
@@ -234,11 +234,15 @@ def test_an_event_that_is_dropped_is_not_broken() -> None:
     ["nullif(trail, 'bad end') AS trail", "CASE trail WHEN 'bad end' THEN error('no') ELSE trail END AS trail"],
 )
 def test_what_a_merger_joined_is_left_out_as_a_whole(select: str) -> None:
-    """Halving never parts a run, or its rest would be joined into something that nobody ever told."""
+    """Halving never parts a run, or its rest would be joined into an event that nobody recorded."""
     model = Projection(
         name="trails", key={"trail": "VARCHAR"}, columns={"n": count()}, on={Joined: f"SELECT {select}, 1 AS n"}
     )
-    appends = [("s", told("good", "end")), ("s", told("bad", "end")), ("t", [*told("bad"), ticked(0), *told("end")])]
+    appends = [
+        ("s", spoken("good", "end")),
+        ("s", spoken("bad", "end")),
+        ("t", [*spoken("bad"), ticked(0), *spoken("end")]),
+    ]
     for tables in every_way(*appends, model=model):
         assert tables.dead_letters() == {("trails", 3), ("trails", 4)}
         assert [row["trail"] for row in tables.rows("trails")] == ["bad", "end", "good end"]

@@ -1,6 +1,6 @@
 """The law: however a history is cut, sealed, bucketed and applied, a read model equals a plain fold of it.
 
-Below Beam (``engine.py``), one read model at a time; ``test_law_in_beam.py`` goes the whole way. The variable
+Below Beam (``engine.py``), one read model at a time; ``test_law_in_beam.py`` goes all the way. The variable
 ``REFOLD_HYPOTHESIS_EXAMPLES`` says how many histories each test tries.
 """
 

@@ -1,4 +1,4 @@
-"""The law through the whole of a rebuild: Beam, staging, loading, catch-up and publishing, of all read models."""
+"""The law through a complete rebuild: Beam, staging, loading, catch-up and publishing, of all read models."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""As-of rebuilds: which place a position or a time means, and a file that is there whole or not at all."""
+"""As-of rebuilds: which place a position or a time means, and a file that is complete or absent."""
 
 from __future__ import annotations
 
@@ -109,13 +109,13 @@ def test_an_existing_file_is_not_overwritten(market: Market, tmp_path: Path) -> 
     """Not even one that appears while the read models are built."""
     to = tmp_path / "then.duckdb"
     to.write_text("mine")
-    with pytest.raises(UsageError, match=r"then\.duckdb is there already"):
+    with pytest.raises(UsageError, match=r"then\.duckdb exists"):
         build(market, 30, to)
     to.unlink()
-    with pytest.raises(UsageError, match=r"then\.duckdb is there already"):
+    with pytest.raises(UsageError, match=r"then\.duckdb exists"):
         build(market, 30, to, report=at("load", lambda: to.write_text("mine")))
     assert to.read_text() == "mine"
-    with pytest.raises(UsageError, match="there is no folder"):
+    with pytest.raises(UsageError, match="does not exist"):
         build(market, 30, tmp_path / "nowhere" / "then.duckdb")
 
 
@@ -168,7 +168,7 @@ def test_broken_events_behind_the_place_do_not_matter(tmp_path: Path) -> None:
 
 
 def test_there_is_no_such_position(market: Market, tmp_path: Path) -> None:
-    """The error tells which there are."""
+    """The error names the positions that exist."""
     for position in (0, 97):
         with pytest.raises(UsageError, match=f"no position {position}: give one from 1 to 96"):
             build(market, position, tmp_path / "then.duckdb")
@@ -186,7 +186,7 @@ def test_an_empty_log_has_no_place(tmp_path: Path) -> None:
 
 
 def test_a_time_is_the_last_commit_recorded_by_then(market: Market) -> None:
-    """At the very moment, between two commits, and after all of them."""
+    """At that time, between two commits, and after all of them."""
     infos = list(market.log.commits_after(0))
     for info, following in itertools.pairwise(infos):
         if info.recorded_at < following.recorded_at:
@@ -197,15 +197,15 @@ def test_a_time_is_the_last_commit_recorded_by_then(market: Market) -> None:
 
 
 def test_a_time_before_the_first_commit(market: Market) -> None:
-    """There is nothing to build, and the error tells when there was."""
+    """There is nothing to build, and the error says when there was."""
     with pytest.raises(UsageError, match=r"has no events recorded .* commit 1 was recorded at"):
         find_place(market.log, MARKET.registry, "1999-12-31T23:59:59Z")
 
 
-@pytest.mark.parametrize(("text", "told"), [("yesterday", "neither a position nor a time"), ("2026-01-31", "zone")])
-def test_what_is_no_place(market: Market, text: str, told: str) -> None:
+@pytest.mark.parametrize(("text", "message"), [("yesterday", "neither a position nor a time"), ("2026-01-31", "zone")])
+def test_what_is_no_place(market: Market, text: str, message: str) -> None:
     """A day without a zone could mean any of 26 hours."""
-    with pytest.raises(UsageError, match=told):
+    with pytest.raises(UsageError, match=message):
         find_place(market.log, MARKET.registry, text)
 
 
@@ -265,7 +265,7 @@ def test_a_time_in_deleted_commits_cannot_be_told(pruned: EventLog) -> None:
 
 
 def test_the_end_of_the_seal_is_known_without_its_commit(pruned: EventLog) -> None:
-    """The manifest tells it."""
+    """From the manifest."""
     infos = list(pruned.commits_after(0))
     for info in infos[:5]:
         pruned.store.delete(commit_key(info.number))

@@ -1,4 +1,4 @@
-"""Events whose type the domain has dropped since they were sealed are told of, never passed over in silence."""
+"""Events whose type the domain has dropped since they were sealed are reported, never skipped in silence."""
 
 from __future__ import annotations
 

@@ -199,7 +199,7 @@ def test_a_rebuild_that_broke_off_is_gone_on_with_to_the_new_head(market: Market
 
 
 def test_another_declaration_is_another_rebuild(market: Market) -> None:
-    """What a broken-off rebuild staged is of no use to one of read models that are declared otherwise."""
+    """What a killed rebuild staged is not used for read models of another declaration."""
     with pytest.raises(_BrokenOff):
         market.rebuild(report=at("load", break_off))
     doubled = market.rebuild(domain="OTHERWISE")
@@ -216,7 +216,7 @@ def test_a_rebuild_stages_nothing_for_ever(market: Market) -> None:
 
 @pytest.mark.parametrize("phase", ["seal", "replay", "load", "catch up"])
 def test_what_is_appended_meanwhile_is_in_it_or_comes_after(market: Market, phase: str) -> None:
-    """A generation stands at one position, and holds all up to there: what came before its catch-up ended."""
+    """A generation has one position, and holds all events up to it: those before the end of its catch-up."""
     market.rebuild(report=at(phase, market.sell))
     newest = market.generations.newest()
     assert newest is not None
@@ -226,10 +226,10 @@ def test_what_is_appended_meanwhile_is_in_it_or_comes_after(market: Market, phas
 
 def test_phases_are_told_in_order(market: Market) -> None:
     """And within the replay, what is staged against what is planned."""
-    told: list[RebuildProgress] = []
-    rebuilt = market.rebuild(report=told.append)
-    assert list(dict.fromkeys(p.phase for p in told)) == ["seal", "replay", "load", "catch up", "publish"]
-    replayed = [p for p in told if p.phase == "replay"]
+    reports: list[RebuildProgress] = []
+    rebuilt = market.rebuild(report=reports.append)
+    assert list(dict.fromkeys(p.phase for p in reports)) == ["seal", "replay", "load", "catch up", "publish"]
+    replayed = [p for p in reports if p.phase == "replay"]
     assert replayed[-1].done == replayed[-1].planned > 0
     assert replayed[-1].events == rebuilt.events == 3 * market.log.head().position
 
@@ -280,7 +280,7 @@ def test_who_loses_the_race_for_a_number_takes_the_next(market: Market) -> None:
 
 
 def test_some_read_models_are_rebuilt_and_the_others_caught_up(market: Market) -> None:
-    """All tables of the new generation stand at its position."""
+    """All tables of the new generation are at its position."""
     first = market.rebuild().generation
     market.sell()
     second = market.rebuild("skus").generation
@@ -301,7 +301,7 @@ def test_read_models_may_be_built_one_by_one(market: Market) -> None:
 
 
 def test_one_that_is_declared_otherwise_is_not_taken_over(market: Market) -> None:
-    """A table made by an old declaration beside one made by a new one would tell two stories."""
+    """Tables of an old and a new declaration would contradict each other."""
     market.rebuild()
     with pytest.raises(UsageError, match=r"Read model stalls was declared otherwise .* Rebuild it too"):
         market.rebuild("skus", domain="OTHERWISE")

@@ -1,4 +1,4 @@
-"""Reconciling and verified cut-over: rebuild and increments agree, and where somebody made them differ, it is told."""
+"""Reconciling and verified cut-over: rebuild and increments agree; any difference is reported."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ def test_the_rebuilt_file_can_be_kept(market: Market, tmp_path: Path) -> None:
     reconciled(market, keep=tmp_path / "rebuilt.duckdb")
     with closing(duckdb.connect(str(tmp_path / "rebuilt.duckdb"), read_only=True)) as connection:
         assert connection.execute("SELECT position FROM refold.checkpoint").fetchall() == [(96,)]
-    with pytest.raises(UsageError, match="is there already"):
+    with pytest.raises(UsageError, match="exists"):
         reconciled(market, keep=tmp_path / "rebuilt.duckdb")
 
 
@@ -252,9 +252,9 @@ def test_the_commands_tell_people_and_machines(market: Market) -> None:
     """Exit code 4 for a difference, on stdout what it is."""
     with tampering(market) as connection:
         connection.execute("UPDATE stalls SET sold = NULL WHERE stall = 'stall-3'")
-    told = refold(market, "reconcile", code=4)
-    assert "A rebuild and generation 2 at position 96 differ" in told.stdout
-    assert ["stalls", "stall-3", "sold", "NULL", "40"] in [line.split() for line in told.stdout.splitlines()]
+    output = refold(market, "reconcile", code=4).stdout
+    assert "A rebuild and generation 2 at position 96 differ" in output
+    assert ["stalls", "stall-3", "sold", "NULL", "40"] in [line.split() for line in output.splitlines()]
     refused = refold(market, "rebuild", "--verify", "--json", code=4)
     document = json.loads(refused.stdout)
     assert document["published"] is False
@@ -266,12 +266,12 @@ def test_the_commands_tell_people_and_machines(market: Market) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [(["--as-of", "3"], "need each other"), (["--as-of", "3", "--to", "x.duckdb", "--verify"], "nothing is")],
 )
-def test_options_that_contradict_each_other(market: Market, arguments: list[str], told: str) -> None:
+def test_options_that_contradict_each_other(market: Market, arguments: list[str], message: str) -> None:
     """They are refused before anything is done."""
-    assert told in refold(market, "rebuild", *arguments, code=2).stderr
+    assert message in refold(market, "rebuild", *arguments, code=2).stderr
 
 
 def test_as_of_on_the_command_line(market: Market, tmp_path: Path) -> None:

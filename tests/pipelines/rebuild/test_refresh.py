@@ -166,20 +166,25 @@ def tampered(folder: Path) -> Generation:
 
 
 def test_the_report_has_all_that_was_done(shop: Path) -> None:
-    """One JSON document, nothing on stderr, and exit code 0."""
+    """One JSON result, nothing on stderr, and exit code 0."""
     append(shop)
-    told = run("--verify", folder=shop, code=0)
-    assert (told["published"], told["generation"], told["position"], told["caught_up"]) == (True, 2, 5, 1)
-    assert (told["rebuilt"], told["removed"], told["verified"]["agree"]) == ([], [], True)
-    assert told["tables"]["inventory_status"] == 1
+    result = run("--verify", folder=shop, code=0)
+    assert (result["published"], result["generation"], result["position"], result["caught_up"]) == (
+        True,
+        2,
+        5,
+        1,
+    )
+    assert (result["rebuilt"], result["removed"], result["verified"]["agree"]) == ([], [], True)
+    assert result["tables"]["inventory_status"] == 1
 
 
 def test_rows_that_no_event_made_have_an_exit_code(shop: Path) -> None:
     """4, with the table, the key and both values in the report."""
     wrong = tampered(shop)
-    told = run("--verify", folder=shop, code=4)
-    assert (told["published"], told["generation"]) == (False, wrong.number)
-    [difference] = told["verified"]["differences"]
+    result = run("--verify", folder=shop, code=4)
+    assert (result["published"], result["generation"]) == (False, wrong.number)
+    [difference] = result["verified"]["differences"]
     assert difference["table"] == "inventory_status"
     assert difference["examples"][0]["key"] == {"sku": "cup"}
 

@@ -304,22 +304,22 @@ NO_TABLE = _stall(dataclasses.replace(SKUS, seed="SELECT sku, pieces, sales FROM
 
 
 @pytest.mark.parametrize(
-    ("domain", "told"),
+    ("domain", "message"),
     [
         ("DOUBLE", r"skus, seed: two rows have the key \{'sku': .*GROUP BY"),
         ("NULL_KEY", "skus, seed: key column 'sku' is NULL in a row"),
         ("NO_TABLE", "skus, seed, on generation 1: .*never_there"),
     ],
 )
-def test_rows_that_no_event_could_find_are_refused(stall: Stall, domain: str, told: str) -> None:
-    """What can be told only from the rows is told before anything is published."""
-    with pytest.raises(ProjectionError, match=told):
+def test_rows_that_no_event_could_find_are_refused(stall: Stall, domain: str, message: str) -> None:
+    """What only the rows show is found before anything is published."""
+    with pytest.raises(ProjectionError, match=message):
         stall.rebuild(domain, "skus")
     assert stall.newest.number == 1
 
 
 @pytest.mark.parametrize(
-    ("seed", "told"),
+    ("seed", "message"),
     [
         ("SELECT sku, sum(pieces)::BIGINT AS pieces FROM sales GROUP BY sku", "does not yield column 'sales'"),
         ("SELECT sku, pieces, sales, last FROM sales", "column 'last' is not declared"),
@@ -330,9 +330,9 @@ def test_rows_that_no_event_could_find_are_refused(stall: Stall, domain: str, to
         ("SELECT sku, random()::BIGINT AS pieces, sales FROM sales", r"random\(\) tells something else each time"),
     ],
 )
-def test_a_seed_is_checked_when_it_is_declared(seed: str, told: str) -> None:
+def test_a_seed_is_checked_when_it_is_declared(seed: str, message: str) -> None:
     """Against the tables of the domain, naming the read model and the column."""
-    with pytest.raises(ProjectionError, match=f"Projection skus.*{told}"):
+    with pytest.raises(ProjectionError, match=f"Projection skus.*{message}"):
         _stall(SALES, dataclasses.replace(SKUS, seed=seed))
 
 

@@ -1,4 +1,4 @@
-"""The stream: it follows, drains, takes over what others publish, and never tells less than a rebuild."""
+"""The stream: it follows, drains, takes over what others publish, and publishes what a rebuild would."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ class Market:
         return found
 
     def sell(self, commits: int = 1, *, quantity: int | None = None) -> int:
-        """Append sales, four to a commit, and tell the last position."""
+        """Append sales, four to a commit, and return the last position."""
         done = 0
         for _ in range(commits):
             sales = []
@@ -137,8 +137,8 @@ class Market:
 
     def stream(self, report: Callable[[ProgressReport], None] = lambda _: None, **options: Any) -> Streamed:
         """Follow the log."""
-        told = {"once": True, "rebuild_if_cheaper": False, **options}
-        return stream(self.log, f"{HERE}:MARKET", self.url, OPTIONS, report=report, **told)
+        given = {"once": True, "rebuild_if_cheaper": False, **options}
+        return stream(self.log, f"{HERE}:MARKET", self.url, OPTIONS, report=report, **given)
 
     def agrees(self) -> None:
         """Compare what is published with a rebuild elsewhere, up to the same position."""
@@ -175,7 +175,7 @@ def test_it_builds_what_was_never_published(tmp_path: Path) -> None:
 
 
 def test_what_it_publishes_is_what_a_rebuild_would(market: Market) -> None:
-    """After many turns, a seal in between, with folds and distinct values."""
+    """After many micro-batches, a seal in between, with folds and distinct values."""
     market.sell(5)
     assert market.stream().events == 20
     market.sell(5)
@@ -187,7 +187,7 @@ def test_what_it_publishes_is_what_a_rebuild_would(market: Market) -> None:
     market.agrees()
 
 
-def test_a_large_backlog_goes_through_parallel_turns(market: Market, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_large_backlog_goes_through_parallel_micro_batches(market: Market, monkeypatch: pytest.MonkeyPatch) -> None:
     """Commits in parts, and segments by bucket, come to the same."""
     monkeypatch.setattr(streaming, "next_step", _small_steps(streaming.next_step))
     market.sell(7)
@@ -222,23 +222,23 @@ def test_it_stops_at_a_position(market: Market) -> None:
 def test_a_rebuild_beside_it_is_taken_over(market: Market) -> None:
     """The stream goes on from the rebuilt read models, and loses nothing that was appended meanwhile."""
     market.sell(2)
-    told: list[str] = []
+    reported: list[str] = []
 
-    def rebuild_once(moment: ProgressReport) -> None:
-        told.append(moment.what)
-        if told.count("micro_batch") == 1 and "take_over" not in told and moment.what == "micro_batch":
+    def rebuild_once(progress: ProgressReport) -> None:
+        reported.append(progress.what)
+        if reported.count("micro_batch") == 1 and "take_over" not in reported and progress.what == "micro_batch":
             market.rebuild()
             market.sell(2)
 
     stop = threading.Event()
 
-    def stop_when_adopted(moment: ProgressReport) -> None:
-        rebuild_once(moment)
-        if "take_over" in told and moment.what == "micro_batch":
+    def stop_when_taken_over(progress: ProgressReport) -> None:
+        rebuild_once(progress)
+        if "take_over" in reported and progress.what == "micro_batch":
             stop.set()
 
-    done = market.stream(stop_when_adopted, once=False, stop=stop.is_set)
-    assert "take_over" in told
+    done = market.stream(stop_when_taken_over, once=False, stop=stop.is_set)
+    assert "take_over" in reported
     assert done.position == market.newest().position == market.log.head().position
     assert [g.position for g in market.generations.all()] == sorted(g.position for g in market.generations.all())
     market.agrees()
@@ -249,8 +249,8 @@ def test_who_loses_the_race_for_a_number_takes_the_next(market: Market) -> None:
     market.sell(2)
     raced: list[int] = []
 
-    def race(moment: ProgressReport) -> None:
-        if moment.what == "drain" and not raced:
+    def race(progress: ProgressReport) -> None:
+        if progress.what == "drain" and not raced:
             raced.append(market.rebuild().number)
 
     done = market.stream(race)
@@ -261,11 +261,11 @@ def test_who_loses_the_race_for_a_number_takes_the_next(market: Market) -> None:
 
 
 def test_read_models_of_other_code_stop_it(market: Market) -> None:
-    """Its own turns would make a table that no declaration stands for."""
+    """Its own micro-batches would make a table that no declaration describes."""
     market.sell(1)
 
-    def deploy(moment: ProgressReport) -> None:
-        if moment.what == "micro_batch":
+    def deploy(progress: ProgressReport) -> None:
+        if progress.what == "micro_batch":
             market.rebuild("DOUBLED")
 
     with pytest.raises(GenerationError, match="stalls from another declaration than this process"):
@@ -276,10 +276,10 @@ def test_read_models_of_other_code_stop_it(market: Market) -> None:
 def test_a_changed_read_model_is_rebuilt_first(market: Market) -> None:
     """New code starts by rebuilding what it declares otherwise, and only that."""
     market.rebuild("DOUBLED")
-    told: list[ProgressReport] = []
-    done = market.stream(told.append)
+    reports: list[ProgressReport] = []
+    done = market.stream(reports.append)
     assert done.rebuilt == 1
-    assert "declared otherwise than in generation 2: stalls" in told[0].text
+    assert "declared otherwise than in generation 2: stalls" in reports[0].text
     market.agrees()
 
 
@@ -287,10 +287,10 @@ def test_it_rebuilds_when_that_is_cheaper(market: Market, monkeypatch: pytest.Mo
     """It says so, with both estimates."""
     monkeypatch.setattr(backlog, "INCREMENTAL_RATE", 0.1)
     market.sell(3)
-    told: list[ProgressReport] = []
-    done = market.stream(told.append, rebuild_if_cheaper=True)
+    reports: list[ProgressReport] = []
+    done = market.stream(reports.append, rebuild_if_cheaper=True)
     assert (done.rebuilt, done.events) == (1, 0)
-    assert "12 events behind: catching up would take about 120 s, a rebuild of all about " in told[0].text
+    assert "12 events behind: catching up would take about 120 s, a rebuild of all about " in reports[0].text
     market.agrees()
 
 
@@ -313,8 +313,8 @@ def test_its_live_database_can_be_asked_meanwhile(market: Market) -> None:
     opened: list[LiveDatabase] = []
     seen: list[tuple[int, int]] = []
 
-    def ask(moment: ProgressReport) -> None:
-        if moment.what == "micro_batch":
+    def ask(progress: ProgressReport) -> None:
+        if progress.what == "micro_batch":
             with closing(opened[-1].cursor()) as cursor:
                 sold = "(SELECT sum(sold)::BIGINT FROM stalls)"
                 seen.extend(cursor.execute(f"SELECT position, {sold} FROM refold.checkpoint").fetchall())
@@ -326,13 +326,13 @@ def test_its_live_database_can_be_asked_meanwhile(market: Market) -> None:
 
 
 def test_a_reader_finds_by_index_what_a_scan_finds(market: Market) -> None:
-    """While turns, checkpoints and publishes go on; and what is published is the same, without an index."""
+    """During micro-batches, checkpoints and publishes; what is published is the same, without an index."""
     indexes = {"stalls": ["stall", "last"], "skus": ["sku"], "paths": ["sku"]}
     market.sell(2)
     readers: list[_Comparing] = []
 
-    def sell_more(moment: ProgressReport) -> None:
-        if moment.what == "micro_batch" and moment.position < 120:
+    def sell_more(progress: ProgressReport) -> None:
+        if progress.what == "micro_batch" and progress.position < 120:
             market.sell(1)
 
     def follow(live: LiveDatabase) -> None:
@@ -384,8 +384,8 @@ class _Comparing:
 def test_it_leaves_no_file_behind(market: Market) -> None:
     """Neither its working copy, nor what it staged, nor its heartbeat."""
     market.sell(2)
-    beats: list[Any] = []
-    market.stream(lambda _: beats.append(read_heartbeat(market.generations.store)))
+    heartbeats: list[Any] = []
+    market.stream(lambda _: heartbeats.append(read_heartbeat(market.generations.store)))
     folder = Path(market.url) / "market"
     assert read_heartbeat(market.generations.store) is None
     assert not any(path.is_file() for name in ("work", "staging", "live") for path in (folder / name).rglob("*"))
