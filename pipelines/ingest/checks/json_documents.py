@@ -54,7 +54,8 @@ class JsonDocuments:
         Args:
             structure: what ``json_structure`` returns for the document, parsed.
         """
-        if len({self.key(f) for f in self.schema}) < len(self.schema):  # a key is extracted as one type only
+        extracted = {(self.key(f), extracted_as(f.type)) for f in self.schema}
+        if len({key for key, _ in extracted}) < len(extracted):  # a key is extracted as one type only
             return None
         if structure == "JSON":  # an empty object
             return 0 if all(f.nullable for f in self.schema) else None
