@@ -43,7 +43,7 @@ def read_mapping(path: Path) -> ColumnMapping:
     """Read a mapping from a TOML file.
 
     Args:
-        path: of the file; ``docs/how-to/import-a-history.md`` shows all that it may say.
+        path: of the file; ``docs/how-to/import-a-history.md`` shows an example.
 
     Raises:
         UsageError: it cannot be read, is no TOML, or has an unknown key or an invalid value; the message names the key.

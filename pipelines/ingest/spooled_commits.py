@@ -1,4 +1,4 @@
-"""A spooled import through ordinary commits: for streams that the log has already."""
+"""A spooled import as ordinary commits, for streams that the log has already."""
 
 from __future__ import annotations
 
@@ -24,21 +24,23 @@ from refold.warehouse.event_log.log import EventLog
 
 _BATCHES = uuid.UUID("0c1b7a52-5f0b-4a53-9a0e-6d6b6ff0a6a8")
 _SEAL_AFTER = 1_000
+"""Commits of the import after which the log is sealed, since every reader lists the unsealed ones."""
+
 _JOURNAL = "commits.json"
 
 
 @dataclass(frozen=True, slots=True)
 class Committed:
-    """How far an import through ordinary commits is; kept in a file beside the spool.
+    """How far the commits of an import are; kept in a file beside the spool.
 
     Attributes:
         commit: the log's last commit before any of its own.
         position: that commit's last position.
         commit_events: events of a commit.
-        chunks: chunks of the spool that are committed whole.
+        chunks: chunks of the spool that are completely committed.
         commits: its commits so far.
-        events: events in them.
-        duplicates: events that were left out, since their stream had an event of that identity before.
+        events: events in its commits.
+        duplicates: events that were left out, since their stream had an event with the same ``event_id`` before.
     """
 
     commit: int
@@ -62,8 +64,8 @@ def commit_spooled(
 ) -> Committed:
     """Commit a spooled import in batches, in the order of its events.
 
-    An event that its stream had before the import, by ``event_id``, is left out. Batches that an earlier, killed run
-    committed are found by their UUIDs.
+    An event whose ``event_id`` its stream had before the import is left out. Batches that a killed run committed are
+    found by their UUIDs.
 
     Args:
         log: the log.
@@ -71,8 +73,8 @@ def commit_spooled(
         import_id: identity of the import.
         spooled: its events.
         commit_events: events of a commit.
-        seal: seals the log, which is done now and then so that its tail stays short.
-        report: called with the number of events that are through.
+        seal: seals the log; called now and then, so that its tail stays short.
+        report: called with the number of events that are committed or left out.
     """
     path = spooled.folder / _JOURNAL
     done = _begun(log, path, commit_events)
@@ -82,13 +84,13 @@ def commit_spooled(
             if not chunk.events:
                 done = replace(done, chunks=done.chunks + 1)
                 continue
-            order = _Order(spooled.read_chunk(chunk.number))
-            known = _known(connection, log, order, done)
-            appender.load(set(order.streams))
+            ordered = _OrderedEvents(spooled.read_chunk(chunk.number))
+            known = _known(connection, log, ordered, done)
+            appender.load(set(ordered.streams))
             commits = events = 0
-            for number, picked in enumerate(order.batches(known, done.commit_events)):
+            for number, picked in enumerate(ordered.batches(known, done.commit_events)):
                 identity = uuid.uuid5(_BATCHES, f"{import_id} {chunk.number} {number}")
-                appender.append(str(identity), order.rows(picked, registry))
+                appender.append(str(identity), ordered.rows(picked, registry))
                 commits, events = commits + 1, events + len(picked)
                 report(done.events + done.duplicates + events)
             sealed_so_far = done.commits // _SEAL_AFTER
@@ -120,34 +122,34 @@ def _save(path: Path, done: Committed) -> None:
     os.replace(temporary, path)
 
 
-class _Order:
-    """The events of one chunk, of all shapes, in the order of their positions."""
+class _OrderedEvents:
+    """The events of one chunk, of all schemas, in the order of their positions."""
 
     def __init__(self, tables: dict[SchemaKey, pa.Table]) -> None:
         self._tables = list(tables.items())
         sizes = [len(t) for t in tables.values()]
         position = np.concatenate([t["position"].to_numpy() for t in tables.values()])
         order = np.argsort(position)
-        self._shape = np.repeat(np.arange(len(sizes)), sizes)[order]
+        self._table_index = np.repeat(np.arange(len(sizes)), sizes)[order]
         self._row = np.concatenate([np.arange(n) for n in sizes])[order]
         names = ["stream_id", "event_id"]
         self.identities = pa.concat_tables([t.select(names) for t in tables.values()]).take(pa.array(order))
 
     @property
     def streams(self) -> list[str]:
-        """Name the streams."""
+        """The streams of the events."""
         return list(self.identities["stream_id"].unique().to_pylist())
 
     def batches(self, known: np.ndarray, size: int) -> Iterator[np.ndarray]:
-        """Cut what is not known yet into batches."""
+        """Return batches of the events that are not known yet."""
         new = np.flatnonzero(~known)
         return (new[i : i + size] for i in range(0, len(new), size))
 
     def rows(self, picked: np.ndarray, registry: Registry) -> pa.Table:
-        """Give some events as commit rows, with their payloads as canonical JSON."""
+        """Return some events as commit rows, with their payloads as canonical JSON."""
         parts, places = [], []
         for index, (schema_key, table) in enumerate(self._tables):
-            mine = np.flatnonzero(self._shape[picked] == index)
+            mine = np.flatnonzero(self._table_index[picked] == index)
             if len(mine):
                 parts.append(_as_rows(table.take(pa.array(self._row[picked[mine]])), schema_key, registry))
                 places.append(mine)
@@ -157,12 +159,12 @@ class _Order:
 
 def _as_rows(table: pa.Table, schema_key: SchemaKey, registry: Registry) -> pa.Table:
     schema = registry.schema(*schema_key)
-    told = {
+    computed = {
         "event_type": pa.repeat(schema_key[0], len(table)),
         "schema_version": pa.repeat(pa.scalar(schema_key[1], pa.int32()), len(table)),
         "payload": pa.array([canonical_json(p, schema) for p in _payloads(table, schema)], pa.string()),
     }
-    columns = [told.get(name, table[name] if name in table.schema.names else None) for name in BATCH_SCHEMA.names]
+    columns = [computed.get(name, table[name] if name in table.schema.names else None) for name in BATCH_SCHEMA.names]
     return pa.Table.from_arrays(columns, names=BATCH_SCHEMA.names).cast(BATCH_SCHEMA)
 
 
@@ -170,12 +172,12 @@ def _payloads(table: pa.Table, schema: pa.Schema) -> list[dict[str, object]]:
     return table.select(schema.names).to_pylist() if len(schema) else [{} for _ in range(len(table))]
 
 
-def _known(connection: duckdb.DuckDBPyConnection, log: EventLog, order: _Order, done: Committed) -> np.ndarray:
-    """Tell which events their streams had before the import."""
+def _known(connection: duckdb.DuckDBPyConnection, log: EventLog, events: _OrderedEvents, done: Committed) -> np.ndarray:
+    """Return which events their streams had before the import."""
     head = log.head()
-    known = np.zeros(len(order.identities), bool)
+    known = np.zeros(len(events.identities), bool)
     relations = known_events(connection, log, head, range(log.bucket_count), commit=done.commit, position=done.position)
-    numbered = order.identities.append_column("row", pa.array(np.arange(len(known))))
+    numbered = events.identities.append_column("row", pa.array(np.arange(len(known))))
     connection.register("_identities", numbered)
     for relation in relations:
         query = f"SELECT row FROM _identities SEMI JOIN ({relation}) USING (stream_id, event_id)"

@@ -1,4 +1,4 @@
-"""Finishing a bulk import: its spooled buckets become segments in parallel, then one commit publishes them."""
+"""A spooled import as segments: buckets are built in parallel, then one commit publishes them."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def finish_import(
         log: the log.
         domain_ref: the domain, by entry-point name or dotted path.
         import_id: identity of the import.
-        folder: of its spool, on a disk that the workers share.
+        folder: of its spool, on a disk that all workers share.
         options: Beam's options; by default a local runner.
         report: called with finished and planned buckets.
 
@@ -74,26 +74,26 @@ def finish_import(
 
 
 def _build(log_url: str, domain_ref: str, folder: str, recorded_at: str, bucket: int) -> Iterator[Named]:
-    """Build one bucket, unless an earlier run did, and what it wrote was not collected since."""
+    """Build one bucket, unless a killed run built it and its files still exist."""
     staging, log = open_store(folder), open_log(log_url)
     done = f"built/{bucket:04d}"
-    if not staging.exists(done) or not _is_there(log, pickle.loads(staging.get(done))):
-        made = build_bucket(log, load_domain(domain_ref).registry, Path(folder), bucket, recorded_at)
-        staging.put(done, pickle.dumps(made))
+    if not staging.exists(done) or not _exists(log, pickle.loads(staging.get(done))):
+        built = build_bucket(log, load_domain(domain_ref).registry, Path(folder), bucket, recorded_at)
+        staging.put(done, pickle.dumps(built))
     return iter(())
 
 
-def _is_there(log: EventLog, built: SealedBucket) -> bool:
+def _exists(log: EventLog, built: SealedBucket) -> bool:
     keys = (*(s.key for s in built.segments), *(h.key for h in built.heads))
     return all(log.store.exists(key) for key in keys)
 
 
 def _discard(log: EventLog, built: Sequence[SealedBucket]) -> None:
-    """Delete what no commit will ever name."""
+    """Delete the files of buckets that no commit will name."""
     for bucket in built:
         for key in (*(s.key for s in bucket.segments), *(h.key for h in bucket.heads)):
             log.store.delete(key)
 
 
 def _nothing(_group: str, _staged: list[str]) -> None:
-    """A bucket needs no merging."""
+    """Do nothing: the buckets of an import are independent."""

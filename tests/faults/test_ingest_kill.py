@@ -1,7 +1,7 @@
 """An import is killed with SIGKILL at many points and run again: nothing is lost, nothing is double.
 
 Run as a program, this file forks into the processes that import: each case kills one at a given state of its files on
-disk, then lets a second one finish, and tells what the log holds.
+disk, then lets a second one finish, and reports what the log holds.
 """
 
 from __future__ import annotations
@@ -46,13 +46,13 @@ CASES = {
 
 
 def make_rows() -> str:
-    """Write a history of several shapes and streams, with a bad row now and then."""
+    """Write a history of several schemas and streams, with an invalid row now and then."""
     made: list[Any] = []
     for i in range(ROWS):
-        told = row(stream_id=f"p-{i % 97}", event_id=f"e{i}", payload={"name": f"n{i}", "tags": ["x"] * (i % 4)})
+        valid = row(stream_id=f"p-{i % 97}", event_id=f"e{i}", payload={"name": f"n{i}", "tags": ["x"] * (i % 4)})
         if i % 3 == 1:
-            told |= {"event_type": "Sent", "payload": {"parcel": f"p-{i}", "weight": i}}
-        made.append("broken" if i % 100 == 7 else told)
+            valid |= {"event_type": "Sent", "payload": {"parcel": f"p-{i}", "weight": i}}
+        made.append("not JSON" if i % 100 == 7 else valid)
     return lines(*made)
 
 
@@ -105,14 +105,14 @@ def tell(log_folder: Path, was_killed: bool) -> None:
     log = open_log(str(log_folder))
     events = history(log)
     rejects = log_folder.parent / "history.jsonl.rejects.jsonl"
-    told = {
+    result = {
         "killed": was_killed,
         "events": [[e["event_id"], e["stream_id"], e["stream_version"], str(e["payload"])] for e in events],
         "sound": verify(log, PARCELS.registry).sound,
         "rejects": [json.loads(line)["line"] for line in rejects.read_text().splitlines()],
         "left": [p.name for p in (log_folder / "staging").iterdir()],
     }
-    print(json.dumps(told), flush=True)
+    print(json.dumps(result), flush=True)
 
 
 @pytest.fixture(scope="module")
@@ -126,7 +126,7 @@ def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, An
 
 @pytest.mark.parametrize("case", CASES)
 def test_a_killed_import_ends_as_if_it_had_not_been(outcomes: dict[str, dict[str, Any]], case: str) -> None:
-    """Every good row is in the log once, in order, in a stream without gaps; every bad one is told once."""
+    """Every good row is in the log once, in order, in a stream without gaps; every invalid one is rejected once."""
     found = outcomes[case]
     assert found["killed"]
     good = [i for i in range(ROWS) if i % 100 != 7]

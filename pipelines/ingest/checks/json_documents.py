@@ -54,7 +54,8 @@ class JsonDocuments:
         Args:
             structure: what ``json_structure`` returns for the document, parsed.
         """
-        if len({self.key(f) for f in self.schema}) < len(self.schema):  # a key is extracted as one type only
+        extracted = {(self.key(f), extracted_as(f.type)) for f in self.schema}
+        if len({key for key, _ in extracted}) < len(extracted):  # a key is extracted as one type only
             return None
         if structure == "JSON":  # an empty object
             return 0 if all(f.nullable for f in self.schema) else None
@@ -117,11 +118,11 @@ class JsonDocuments:
         given = {} if payload is None else payload
         if not isinstance(given, Mapping):
             raise PayloadError(f"expected an object as payload, found {str(given)[:80]!r}")
-        names = {self.key(f): f.name for f in self.schema}
-        unknown = [k for k in given if k not in names]
+        keys = {f.name: self.key(f) for f in self.schema}
+        unknown = [k for k in given if k not in keys.values()]
         if unknown and not self.drop_unknown:
-            raise PayloadError(f"unknown field {unknown[0]}; the schema has {sorted(names)}")
-        renamed = {name: given[key] for key, name in names.items() if key in given}
+            raise PayloadError(f"unknown field {unknown[0]}; the schema has {sorted(set(keys.values()))}")
+        renamed = {name: given[key] for name, key in keys.items() if key in given}
         prepared = _prepared(renamed, pa.struct(list(self.schema)), self.zone, self.drop_unknown)
         return canonical_json(prepared, self.schema)
 

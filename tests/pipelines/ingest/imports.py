@@ -52,7 +52,7 @@ def row(**changes: Any) -> dict[str, Any]:
 
 
 def lines(*rows: Any) -> str:
-    """Write rows as JSON lines; text stands for itself."""
+    """Write rows as JSON lines; text is written as it is."""
     return "".join((r if isinstance(r, str) else json.dumps(r)) + "\n" for r in rows)
 
 
@@ -69,8 +69,8 @@ def read(
     """Read one file as an import does, without making it part of a log."""
     source = inspect(str(file), format=format, report=lambda *_: None)
     spool = Spool(folder / "spool", bucket_count=BUCKETS)
-    told = spool.journal.source
-    bad = RejectFile(folder / "rejects", size=told.get("rejects_size", 0), count=told.get("rejected", 0))
+    progress = spool.journal.source
+    rejects = RejectFile(folder / "rejects", size=progress.get("rejects_size", 0), count=progress.get("rejected", 0))
     plan = ReadPlan(
         sources=[(source, mapping or (CLOUDEVENTS if source.cloudevents else OWN))],
         registry=PARCELS.registry,
@@ -79,30 +79,30 @@ def read(
         limits=limits or ImportLimits(),
         strict=strict,
     )
-    read_into(spool, bad, plan, lambda *_: None)
-    rejects = (folder / "rejects").read_text().splitlines() if bad.count else []
-    return Read(spooled_events(folder / "spool"), [json.loads(r) for r in rejects], len(spool.journal.chunks))
+    read_into(spool, rejects, plan, lambda *_: None)
+    rejected = (folder / "rejects").read_text().splitlines() if rejects.count else []
+    return Read(spooled_events(folder / "spool"), [json.loads(r) for r in rejected], len(spool.journal.chunks))
 
 
 def spooled_events(folder: Path) -> list[dict[str, Any]]:
-    """Give the events of a spool in order."""
+    """Return the events of a spool in order."""
     spooled = read_spool(folder)
     found = []
     for chunk in spooled.journal.chunks:
         for (event_type, version), table in spooled.read_chunk(chunk.number).items():
-            told = {"event_type": event_type, "schema_version": version}
-            found += [told | {k: v for k, v in r.items() if v is not None} for r in table.to_pylist()]
+            schema = {"event_type": event_type, "schema_version": version}
+            found += [schema | {k: v for k, v in r.items() if v is not None} for r in table.to_pylist()]
     return sorted(found, key=lambda event: int(event["position"]))
 
 
 def payloads(found: Read) -> list[dict[str, Any]]:
-    """Give the payloads alone."""
+    """Return the payloads alone."""
     envelope = {"position", "stream_id", "event_id", "event_type", "schema_version", "occurred_at"}
     return [{k: v for k, v in e.items() if k not in envelope} for e in found.events]
 
 
 def history(log: EventLog) -> list[dict[str, Any]]:
-    """Give all events of a log in order, without what tells when they were recorded."""
+    """Return all events of a log in order, without the time at which they were recorded."""
     return [
         {k: v for k, v in dataclasses.asdict(e).items() if k != "recorded_at"}
         for e in read_positions(log, PARCELS.registry, 0)

@@ -1,4 +1,4 @@
-"""Imports from end to end: segments or commits, rejects, identity, going on, and what may go wrong on the way."""
+"""Imports from end to end: segments or commits, rejected rows, identity, resuming, and failures on the way."""
 
 from __future__ import annotations
 
@@ -50,14 +50,14 @@ def write(path: Path, *rows: Any) -> str:
 
 
 def rows_of(count: int, streams: int = 7) -> list[dict[str, Any]]:
-    """Make rows of several streams and shapes, one in ten of them bad."""
-    made = []
+    """Make rows of several streams and schemas, one in ten of them invalid."""
+    rows = []
     for i in range(count):
-        told = row(stream_id=f"p-{i % streams}", event_id=f"e{i}", payload={"name": f"n{i}", "price": f"{i}.25"})
+        made = row(stream_id=f"p-{i % streams}", event_id=f"e{i}", payload={"name": f"n{i}", "price": f"{i}.25"})
         if i % 3 == 1:
-            told |= {"event_type": "Sent", "payload": {"parcel": f"p-{i % streams}", "weight": i}}
-        made.append(told | ({"stream_id": ""} if i % 10 == 9 else {}))
-    return made
+            made |= {"event_type": "Sent", "payload": {"parcel": f"p-{i % streams}", "weight": i}}
+        rows.append(made | ({"stream_id": ""} if i % 10 == 9 else {}))
+    return rows
 
 
 def imported(events: list[dict[str, Any]]) -> list[str]:
@@ -128,8 +128,8 @@ def test_rejects_are_written_where_the_user_says(tmp_path: Path, log: EventLog) 
     target = tmp_path / "deep" / "down" / "rejects.jsonl"
     done = ingest(log, REF, [bad, worse], rejects=target)
     assert (done.events, done.rejected, done.rejects) == (1, 3, target)
-    told = [json.loads(line) for line in target.read_text().splitlines()]
-    assert [(t["file"], t["line"], t["text"]) for t in told] == [
+    rejected = [json.loads(line) for line in target.read_text().splitlines()]
+    assert [(r["file"], r["line"], r["text"]) for r in rejected] == [
         (bad, 2, "nonsense"),
         (bad, 3, json.dumps(row(stream_id=""))),
         (worse, 1, "nonsense"),
@@ -137,7 +137,7 @@ def test_rejects_are_written_where_the_user_says(tmp_path: Path, log: EventLog) 
 
 
 def test_strict_publishes_nothing(tmp_path: Path, log: EventLog) -> None:
-    """The log is as it was; without --strict the import goes on from there and counts the row."""
+    """The log is as it was; without --strict the import resumes there and counts the row."""
     path = write(tmp_path / "h.jsonl", *rows_of(100))
     before = objects(log)
     for _ in range(2):
@@ -148,7 +148,7 @@ def test_strict_publishes_nothing(tmp_path: Path, log: EventLog) -> None:
 
 
 def test_strict_sees_the_rejects_of_an_earlier_run(tmp_path: Path, log: EventLog) -> None:
-    """A run that was killed had counted a bad row; going on strictly stops at it."""
+    """A killed run had counted an invalid row; a strict run that resumes stops at it."""
     path = write(tmp_path / "h.jsonl", *rows_of(100))
     with pytest.raises(Stopped):
         ingest(log, REF, [path], limits=SMALL, report=at("read", stop, time=3))
@@ -171,7 +171,7 @@ def test_the_same_content_is_imported_once(tmp_path: Path, log: EventLog) -> Non
 
 
 @pytest.mark.parametrize("time", [1, 3, 7])
-def test_a_stopped_import_goes_on(tmp_path: Path, log: EventLog, time: int) -> None:
+def test_a_stopped_import_resumes(tmp_path: Path, log: EventLog, time: int) -> None:
     """It reads on behind the last chunk, and ends as if nothing had happened."""
     path = write(tmp_path / "h.jsonl", *rows_of(100))
     with pytest.raises(Stopped):
@@ -184,7 +184,7 @@ def test_a_stopped_import_goes_on(tmp_path: Path, log: EventLog, time: int) -> N
     assert len((tmp_path / "h.jsonl.rejects.jsonl").read_text().splitlines()) == 10
 
 
-def test_a_stopped_import_whose_segments_were_collected_writes_them_anew(tmp_path: Path, log: EventLog) -> None:
+def test_a_stopped_import_whose_segments_were_collected_writes_them_again(tmp_path: Path, log: EventLog) -> None:
     """What `refold generations gc` took for left over is missed before anything is published."""
     path = write(tmp_path / "h.jsonl", *rows_of(30))
 
@@ -204,7 +204,7 @@ def test_a_stopped_import_whose_segments_were_collected_writes_them_anew(tmp_pat
     assert verify(log, PARCELS.registry).sound
 
 
-def test_a_file_that_changed_between_runs_is_read_anew(tmp_path: Path, log: EventLog) -> None:
+def test_a_file_that_changed_between_runs_is_read_again(tmp_path: Path, log: EventLog) -> None:
     """What a killed run had spooled of the old content is forgotten."""
     path = tmp_path / "h.jsonl"
     with pytest.raises(Stopped):
@@ -245,7 +245,7 @@ def test_streams_of_the_log_go_through_commits(tmp_path: Path, log: EventLog) ->
 
 
 @pytest.mark.parametrize("time", [1, 2, 3])
-def test_stopped_commits_go_on_without_doubles(tmp_path: Path, log: EventLog, time: int) -> None:
+def test_stopped_commits_resume_without_duplicates(tmp_path: Path, log: EventLog, time: int) -> None:
     """Batches that were committed before the end are found by their identity."""
     Appender(log, PARCELS.registry).append("p-1", [Lost()])
     path = write(tmp_path / "h.jsonl", *rows_of(60))
@@ -330,7 +330,7 @@ def test_nothing_to_import_changes_nothing(tmp_path: Path, log: EventLog) -> Non
         (["nowhere://x.jsonl"], None, "cannot be opened"),
     ],
 )
-def test_files_that_cannot_be_meant(
+def test_invalid_file_arguments(
     tmp_path: Path, log: EventLog, monkeypatch: pytest.MonkeyPatch, names: list[str], format: str | None, why: str
 ) -> None:
     """The message says what to give instead."""
@@ -341,7 +341,7 @@ def test_files_that_cannot_be_meant(
 
 
 def test_two_processes_do_not_share_an_import(tmp_path: Path, log: EventLog) -> None:
-    """The second is told to wait."""
+    """The second gets an error that says to wait."""
     path = write(tmp_path / "h.jsonl", *rows_of(30))
     with pytest.raises(Stopped):
         ingest(log, REF, [path], limits=SMALL, report=at("read", stop))

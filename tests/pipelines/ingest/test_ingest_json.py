@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gzip
 import json
 from datetime import UTC, date, datetime
@@ -18,6 +19,7 @@ from hypothesis import strategies as st
 from refold.event_schemas import PayloadError, UsageError
 from refold.event_schemas.payload import canonical_json, from_json
 from refold.pipelines.ingest.ingest import ImportLimits
+from refold.pipelines.ingest.mapping import OWN
 from tests.pipelines.ingest.imports import TIME, lines, payloads, read, row
 from tests.pipelines.ingest.parcels import PARCELS
 
@@ -56,8 +58,8 @@ def write(folder: Path, text: str | bytes, name: str = "history.jsonl") -> Path:
 
 def test_a_line_becomes_an_event(tmp_path: Path) -> None:
     """The envelope and a field of every type arrive as they were written."""
-    told = row(payload=FULL, event_id="e1", schema_version=1, correlation_id="c", causation_id="a")
-    found = read(tmp_path, write(tmp_path, lines(told)))
+    full = row(payload=FULL, event_id="e1", schema_version=1, correlation_id="c", causation_id="a")
+    found = read(tmp_path, write(tmp_path, lines(full)))
     assert found.events == [
         {
             "position": 1,
@@ -102,7 +104,7 @@ def test_a_long_number_is_read_digit_by_digit(tmp_path: Path) -> None:
     assert found.reasons == {2: "price: expected decimal128(18, 2), found 1234567890123456.785"}
 
 
-MISFITS: list[tuple[dict[str, Any], str]] = [
+INVALID_PAYLOADS: list[tuple[dict[str, Any], str]] = [
     ({"price": 1.005}, "price: expected decimal128(18, 2), found 1.005"),
     ({"price": 10**17}, "price: expected decimal128(18, 2), found 100000000000000000"),
     ({"count": 12.7}, "count: expected int64, found 12.7"),
@@ -112,29 +114,32 @@ MISFITS: list[tuple[dict[str, Any], str]] = [
     ({"gift": 1}, "gift: expected bool, found 1"),
     ({"name": 5}, "name: expected string, found 5"),
     ({"name": None}, "required field name is null; expected string"),
+    ({"day": " 2024-1-2 "}, "day: expected date32[day], found ' 2024-1-2 '"),
     ({"day": "2024-01-02T00:00:00Z"}, "day: expected date32[day], found '2024-01-02T00:00:00Z'"),
     ({"at": "noon"}, "at: expected timestamp[us, tz=UTC], found 'noon'"),
     ({"ref": "x"}, "ref: expected extension<arrow.uuid>, found 'x'"),
     ({"colour": 1}, "unknown field colour"),
-    ({"lines": [{"sku": "c"}]}, "required field lines[0].element.quantity is missing; expected int64"),
-    ({"lines": [{"sku": "c", "quantity": 1.5}]}, "lines[0].element.quantity: expected int64, found 1.5"),
-    ({"lines": [{"sku": "c", "quantity": 1, "size": 1}]}, "unknown field lines[0].element.size"),
-    ({"tags": ["a", 1]}, "tags[1].element: expected string, found 1"),
-    ({"tags": ["a", None]}, "required field tags[1].element is null; expected string"),
+    ({"lines": [{"sku": "c"}]}, "required field lines[0].quantity is missing; expected int64"),
+    ({"lines": [{"sku": "c", "quantity": 1.5}]}, "lines[0].quantity: expected int64, found 1.5"),
+    ({"lines": [{"sku": "c", "quantity": 1, "size": 1}]}, "unknown field lines[0].size"),
+    ({"tags": ["a", 1]}, "tags[1]: expected string, found 1"),
+    ({"tags": ["a", None]}, "required field tags[1] is null; expected string"),
     ({"ratio": float("nan")}, "ratio: expected double, found nan"),
 ]
 
 
 def test_payloads_that_do_not_fit_are_rejected(tmp_path: Path) -> None:
-    """Nothing is rounded, cut, taken for another type or left out: each misfit is told with its field."""
-    rows = [row(payload={"name": "cup"} | payload) for payload, _ in MISFITS]
+    """Nothing is rounded, cut, taken for another type or left out: each reason names the field."""
+    rows = [row(payload={"name": "cup"} | payload) for payload, _ in INVALID_PAYLOADS]
     found = read(tmp_path, write(tmp_path, lines(*rows)))
     assert found.events == []
-    told = [found.reasons[line] for line in range(1, len(MISFITS) + 1)]
-    assert [t[: len(reason)] for t, (_, reason) in zip(told, MISFITS, strict=True)] == [reason for _, reason in MISFITS]
+    reasons = [found.reasons[line] for line in range(1, len(INVALID_PAYLOADS) + 1)]
+    assert [r[: len(reason)] for r, (_, reason) in zip(reasons, INVALID_PAYLOADS, strict=True)] == [
+        reason for _, reason in INVALID_PAYLOADS
+    ]
 
 
-BROKEN: list[tuple[Any, str]] = [
+INVALID_ROWS: list[tuple[Any, str]] = [
     ('{"stream_id": "p-1"', "this is no JSON: Expecting ',' delimiter"),
     ("5", "expected a JSON object"),
     ("[1]", "expected a JSON object"),
@@ -151,25 +156,41 @@ BROKEN: list[tuple[Any, str]] = [
     (row(payload=...), "required field name is missing"),
     (row(payload=[1]), "expected an object as payload, found '[1]'"),
     (row(payload="nonsense"), "this is no JSON: Expecting value"),
+    (row(payload='"nonsense"'), "this is no JSON: Expecting value"),
     (row(event_type="Lost", payload={"why": 1}), "unknown field why"),
 ]
 
 
 def test_rows_that_are_no_event_are_rejected(tmp_path: Path) -> None:
-    """Good rows between bad ones become events with positions without a gap; bad ones are told with line and text."""
-    rows = [r for bad, _ in BROKEN for r in (row(), bad)]
+    """Valid rows between invalid ones become events with positions without a gap; a reject has line and text."""
+    rows = [r for bad, _ in INVALID_ROWS for r in (row(), bad)]
     found = read(tmp_path, write(tmp_path, lines(*rows)))
-    assert [e["position"] for e in found.events] == list(range(1, len(BROKEN) + 1))
-    assert {line: reason[: len(BROKEN[line // 2 - 1][1])] for line, reason in found.reasons.items()} == {
-        2 * i + 2: reason for i, (_, reason) in enumerate(BROKEN)
+    assert [e["position"] for e in found.events] == list(range(1, len(INVALID_ROWS) + 1))
+    assert {line: reason[: len(INVALID_ROWS[line // 2 - 1][1])] for line, reason in found.reasons.items()} == {
+        2 * i + 2: reason for i, (_, reason) in enumerate(INVALID_ROWS)
     }
-    assert [r["text"] for r in found.rejects] == lines(*(bad for bad, _ in BROKEN)).splitlines()
+    assert [r["text"] for r in found.rejects] == lines(*(bad for bad, _ in INVALID_ROWS)).splitlines()
 
 
 def test_a_payload_may_be_left_out_or_be_text(tmp_path: Path) -> None:
     """An event without fields needs no payload, and a payload that is JSON in a string is taken for what it is."""
     rows = [row(event_type="Lost", payload=...), row(event_type="Lost", payload={}), row(payload='{"name": "inner"}')]
     assert payloads(read(tmp_path, write(tmp_path, lines(*rows)))) == [{}, {}, {"name": "inner"}]
+
+
+def test_two_fields_from_one_key(tmp_path: Path) -> None:
+    """Fields of different types may be taken from the same key, each value in its own type."""
+    mapping = dataclasses.replace(OWN, payload_columns={"Described": {"name": "n", "price": "n", "day": "n"}})
+    rows = [row(payload={"n": "1.50"}), row(payload={"n": "2024-01-02"})]
+    found = read(tmp_path, write(tmp_path, lines(*rows)), mapping=mapping)
+    assert found.reasons == {
+        1: "day: expected date32[day], found '1.50'",
+        2: "price: expected decimal128(18, 2), found '2024-01-02'",
+    }
+    mapping = dataclasses.replace(OWN, payload_columns={"Described": {"name": "n", "price": "n"}})
+    (tmp_path / "two").mkdir()
+    (event,) = payloads(read(tmp_path / "two", tmp_path / "history.jsonl", mapping=mapping))
+    assert event == {"name": "1.50", "price": Decimal("1.50")}
 
 
 def test_an_older_version_is_kept_as_it_is(tmp_path: Path) -> None:
@@ -263,7 +284,7 @@ def test_an_array_is_cut_into_its_elements(tmp_path: Path) -> None:
     ],
 )
 def test_a_damaged_array_is_refused(tmp_path: Path, text: str, line: int, why: str) -> None:
-    """Behind the damage nothing can be told apart: the message names the line."""
+    """After the damage elements cannot be told apart: the message names the line."""
     with pytest.raises(UsageError, match=rf"line {line}, element \d: .*{why}"):
         read(tmp_path, write(tmp_path, text, "batch.json"))
 
@@ -283,10 +304,10 @@ CLOUD = {
 
 
 @pytest.mark.parametrize("batch", [False, True])
-def test_cloudevents_are_known_by_themselves(tmp_path: Path, batch: bool) -> None:
+def test_cloudevents_are_detected(tmp_path: Path, batch: bool) -> None:
     """Structured mode a line each, and batch mode, without a mapping; fallbacks for subject and version."""
     sent = {"parcel": "p", "weight": 1, "price": 1, "currency": "EUR"}
-    told: list[dict[str, Any]] = [
+    rows: list[dict[str, Any]] = [
         CLOUD,
         {k: v for k, v in CLOUD.items() if k not in ("subject", "correlationid", "causationid")} | {"id": "c2"},
         CLOUD | {"id": "c3", "type": "Sent", "dataschema": "https://shop/schemas/sent/v2", "data": sent},
@@ -294,7 +315,7 @@ def test_cloudevents_are_known_by_themselves(tmp_path: Path, batch: bool) -> Non
         {k: v for k, v in CLOUD.items() if k != "data"} | {"id": "c5", "data_base64": "eyJuYW1lIjogImJhc2UifQ=="},
         {k: v for k, v in CLOUD.items() if k != "time"},
     ]
-    found = read(tmp_path, write(tmp_path, json.dumps(told) if batch else lines(*told), "events.json"))
+    found = read(tmp_path, write(tmp_path, json.dumps(rows) if batch else lines(*rows), "events.json"))
     assert [(e["event_id"], e["stream_id"], e["event_type"], e["schema_version"]) for e in found.events] == [
         ("c1", "p-7", "Described", 1),
         ("c2", "/shop", "Described", 1),
@@ -357,9 +378,9 @@ def test_a_payload_is_read_as_canonical_json_reads_it(
     rows = [row(payload={"name": "cup"} | payload) for payload in given_payloads]
     found = read(folder, write(folder, lines(*rows)), workers=1)
     expected = []
-    for told in rows:
+    for made in rows:
         try:
-            typed = from_json(json.loads(canonical_json(told["payload"], SCHEMA)), SCHEMA)
+            typed = from_json(json.loads(canonical_json(made["payload"], SCHEMA)), SCHEMA)
         except PayloadError:
             continue
         expected.append({k: v for k, v in typed.items() if v is not None})

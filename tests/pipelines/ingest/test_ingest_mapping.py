@@ -105,14 +105,14 @@ def test_times_in_every_unit(tmp_path: Path, unit: str, value: Any, expected: in
     """A time is kept in microseconds; finer digits are cut."""
     path = tmp_path / "h.jsonl"
     path.write_text(lines({"t": value}))
-    told = ColumnMapping(
+    columns = ColumnMapping(
         envelope={
             "stream_id": ValueSource(constant="p"),
             "event_type": ValueSource(constant="Lost"),
             "occurred_at": ValueSource(columns=("t",), unit=unit),
         }
     )
-    assert [e["occurred_at"] for e in read(tmp_path, path, mapping=told).events] == [
+    assert [e["occurred_at"] for e in read(tmp_path, path, mapping=columns).events] == [
         datetime(2024, 5, 1, 12, 0, 0, expected, UTC)
     ]
 
@@ -145,7 +145,7 @@ def test_flat_rows_newest_versions_and_the_present_time(tmp_path: Path) -> None:
 
 def test_constants_do_not_make_events_of_garbage(tmp_path: Path) -> None:
     """A row that is no JSON object is rejected, even if the mapping needs none of its columns."""
-    told = ColumnMapping(
+    columns = ColumnMapping(
         envelope={
             "stream_id": ValueSource(constant="p"),
             "event_type": ValueSource(constant="Lost"),
@@ -154,12 +154,12 @@ def test_constants_do_not_make_events_of_garbage(tmp_path: Path) -> None:
     )
     path = tmp_path / "h.jsonl"
     path.write_text(lines({}, "[1]", '{"a": ', "5", ' \t{"b": 1}'))
-    found = read(tmp_path, path, mapping=told)
+    found = read(tmp_path, path, mapping=columns)
     assert (len(found.events), sorted(found.reasons)) == (2, [2, 3, 4])
     table = tmp_path / "h.csv"
     table.write_text("a,b\n1,2\n1,2,3\n")
     (tmp_path / "csv").mkdir()
-    assert read(tmp_path / "csv", table, mapping=told).reasons == {3: "expected 2 cells, found 3"}
+    assert read(tmp_path / "csv", table, mapping=columns).reasons == {3: "expected 2 cells, found 3"}
 
 
 REFUSED = [
@@ -184,7 +184,7 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("text", "why"), REFUSED, ids=[why for _, why in REFUSED])
-def test_a_mapping_that_cannot_be_meant_is_refused(tmp_path: Path, text: str, why: str) -> None:
+def test_an_invalid_mapping_is_refused(tmp_path: Path, text: str, why: str) -> None:
     """The message names the file and the key."""
     with pytest.raises(UsageError) as error:
         mapped(tmp_path, text)

@@ -186,7 +186,7 @@ def test_values_arrive_cast(tmp_path: Path) -> None:
 
 
 def test_nulls_in_required_columns_are_rejected(tmp_path: Path) -> None:
-    """A row without a stream, a type, a time or a required field is told as JSON, with its number."""
+    """A row without a stream, a type, a time or a required field is rejected as JSON, with its row number."""
     columns = envelope(5) | {
         "stream_id": ["p", None, "p", "p", "p"],
         "event_type": ["Described", "Described", None, "Described", "Described"],
@@ -339,7 +339,7 @@ def test_renamed_columns_templates_and_constants(tmp_path: Path) -> None:
         "ms": [1_714_564_800_000, 1_714_564_800_001],
         "kilo": [3, 4],
     }
-    told = ColumnMapping(
+    columns_of_file = ColumnMapping(
         envelope={
             "stream_id": ValueSource(template="parcel-{order}"),
             "event_type": ValueSource(constant="Sent"),
@@ -348,7 +348,7 @@ def test_renamed_columns_templates_and_constants(tmp_path: Path) -> None:
         },
         payload_columns={"Sent": {"weight": "kilo", "parcel": "order"}},
     )
-    found = read(tmp_path, write_parquet(tmp_path / "f.parquet", columns), mapping=told)
+    found = read(tmp_path, write_parquet(tmp_path / "f.parquet", columns), mapping=columns_of_file)
     assert payloads(found) == [{"parcel": "7", "weight": 3}, {"parcel": "8", "weight": 4}]
     assert [e["stream_id"] for e in found.events] == ["parcel-7", "parcel-8"]
     assert [e["occurred_at"].microsecond for e in found.events] == [0, 1000]
