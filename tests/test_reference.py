@@ -16,13 +16,12 @@ import refold
 import refold.testing
 from refold import RefoldError
 from refold.event_schemas import errors
-from refold.pipelines.cli.config import SETTINGS
+from refold.pipelines.cli.config import SETTINGS, Settings, option_of, variable_of
 from refold.pipelines.cli.main import cli
-from refold.pipelines.metrics import Metrics
+from refold.pipelines.metrics import METRICS, Metric
 
 ROOT = Path(__file__).parent.parent
 REFERENCE = ROOT / "docs" / "reference"
-SUFFIX = {"counter": "_total"}
 
 
 def walk(command: click.Command, path: str) -> Iterator[tuple[str, click.Command]]:
@@ -86,18 +85,24 @@ def test_the_site_loads_nothing_from_elsewhere(site: Path) -> None:
 
 @pytest.mark.parametrize("key", SETTINGS)
 def test_every_setting_is_in_the_reference(key: str) -> None:
-    """A setting is documented with its variable and its option."""
-    text = (REFERENCE / "settings.md").read_text()
-    assert f"| `{key}` | `REFOLD_{key.upper()}` | `--{key.replace('_', '-')}` |" in text
+    """A setting is documented with its variable, its option and its default."""
+    default = getattr(Settings(), key)
+    row = f"| `{key}` | `{variable_of(key)}` | `{option_of(key)}` | {f'`{default}`' if default else ''}"
+    assert row in (REFERENCE / "settings.md").read_text()
 
 
-def test_every_metric_is_in_the_reference() -> None:
-    """A metric is documented with its type and its labels."""
-    served = pytest.importorskip("refold.pipelines.serving.serve_metrics").Measured()
+@pytest.mark.parametrize("metric", METRICS, ids=lambda m: m.name)
+def test_every_metric_is_in_the_reference(metric: Metric) -> None:
+    """A metric is documented with its labels, its type and its own description."""
+    labels = f"{{{','.join(metric.labels)}}}" if metric.labels else ""
     text = (REFERENCE / "metrics.md").read_text()
-    documented = set(re.findall(r"^\| `(refold_\w+?)(?:\{[\w,]+\})?` \| (\w+) \|", text, re.MULTILINE))
-    metrics = [metric for registry in (Metrics().registry, served.registry) for metric in registry.collect()]
-    assert documented == {(metric.name + SUFFIX.get(metric.type, ""), metric.type) for metric in metrics}
+    assert f"| `{metric.name}{labels}` | {metric.kind} | {metric.help} |" in text
+
+
+def test_the_reference_has_no_other_metric() -> None:
+    """A metric that was removed or renamed is not documented any more."""
+    documented = re.findall(r"^\| `(refold_\w+)", (REFERENCE / "metrics.md").read_text(), re.MULTILINE)
+    assert sorted(documented) == sorted(metric.name for metric in METRICS)
 
 
 def test_every_error_is_in_the_reference() -> None:
