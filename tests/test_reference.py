@@ -91,6 +91,14 @@ def test_every_setting_is_in_the_reference(key: str) -> None:
     assert row in (REFERENCE / "settings.md").read_text()
 
 
+def test_every_variable_is_in_the_reference() -> None:
+    """A variable that the code reads is documented, unless a server sets it for its own workers."""
+    sources = [path for room in ("event_schemas", "warehouse", "pipelines") for path in (ROOT / room).rglob("*.py")]
+    read = {name for path in sources for name in re.findall(r"\bREFOLD_[A-Z_]*[A-Z]\b", path.read_text())}
+    text = (REFERENCE / "settings.md").read_text()
+    assert not [name for name in read if f"`{name}`" not in text and not name.startswith("REFOLD_SERVE_")]
+
+
 @pytest.mark.parametrize("metric", METRICS, ids=lambda m: m.name)
 def test_every_metric_is_in_the_reference(metric: Metric) -> None:
     """A metric is documented with its labels, its type and its own description."""
