@@ -25,7 +25,7 @@ SDIST_HOLDS = (
     "LICENSE",
     "CHANGELOG.md",
     "constraints.txt",
-    "docs/quickstart.md",
+    "docs/tutorial.md",
     "src/refold/event_schemas/orders.lock.json",
     "src/refold/event_schemas/trading.lock.json",
 )

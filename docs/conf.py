@@ -20,9 +20,9 @@ extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphin
 
 html_theme = "furo"
 html_title = "refold"
-html_theme_options = {"sidebar_hide_name": False}
 html_show_sphinx = False
 html_copy_source = False
+html_show_copyright = False
 
 myst_heading_anchors = 3
 myst_enable_extensions = ["deflist"]
@@ -32,6 +32,7 @@ autodoc_member_order = "bysource"
 autodoc_typehints = "description"
 autodoc_typehints_description_target = "documented"
 autodoc_preserve_defaults = True
+python_maximum_signature_line_length = 100
 napoleon_use_ivar = True
 napoleon_use_rtype = False
 
@@ -55,7 +56,7 @@ def resolve_public_name(
 def show_examples_as_text(app: Sphinx, context: object, lines: list[str]) -> None:
     """Print the examples below a command as they are: its epilog is no reStructuredText."""
     if examples := [line for line in lines if line.strip()][1:]:
-        lines[:] = ["Example:", "", ".. code-block:: text", "", *(f"   {line.strip()}" for line in examples)]
+        lines[:] = ["Example:", "", ".. code-block:: text", "", *(f"   {line.lstrip('| ')}" for line in examples)]
 
 
 def setup(app: Sphinx) -> None:

@@ -16,7 +16,7 @@ import refold
 import refold.testing
 from refold import RefoldError
 from refold.event_schemas import errors
-from refold.pipelines.cli.config import SETTINGS
+from refold.pipelines.cli.config import SETTINGS, Settings, option_of, variable_of
 from refold.pipelines.cli.main import cli
 from refold.pipelines.metrics import METRICS
 
@@ -85,9 +85,18 @@ def test_the_site_loads_nothing_from_elsewhere(site: Path) -> None:
 
 @pytest.mark.parametrize("key", SETTINGS)
 def test_every_setting_is_in_the_reference(key: str) -> None:
-    """A setting is documented with its variable and its option."""
+    """A setting is documented with its variable, its option and its default."""
+    default = getattr(Settings(), key)
+    row = f"| `{key}` | `{variable_of(key)}` | `{option_of(key)}` | {f'`{default}`' if default else ''}"
+    assert row in (REFERENCE / "settings.md").read_text()
+
+
+def test_every_variable_is_in_the_reference() -> None:
+    """A variable that the code reads is documented, unless a server sets it for its own workers."""
+    sources = [path for room in ("event_schemas", "warehouse", "pipelines") for path in (ROOT / room).rglob("*.py")]
+    read = {name for path in sources for name in re.findall(r"\bREFOLD_[A-Z_]*[A-Z]\b", path.read_text())}
     text = (REFERENCE / "settings.md").read_text()
-    assert f"| `{key}` | `REFOLD_{key.upper()}` | `--{key.replace('_', '-')}` |" in text
+    assert not [name for name in read if f"`{name}`" not in text and not name.startswith("REFOLD_SERVE_")]
 
 
 def test_the_table_of_metrics_is_in_the_reference() -> None:
