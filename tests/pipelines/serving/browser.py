@@ -101,12 +101,16 @@ class Browser:
 
     def requests(self) -> list[str]:
         """Tell all requests since the last look."""
-        messages = (json.loads(entry["message"])["message"] for entry in self._driver.get_log("performance"))
+        messages = (json.loads(entry["message"])["message"] for entry in self._logged("performance"))
         return [m["params"]["request"]["url"] for m in messages if m["method"] == "Network.requestWillBeSent"]
 
     def complaints(self) -> list[str]:
         """Tell what Chromium complained of since the last look: errors of scripts, refused and failed requests."""
-        return [entry["message"] for entry in self._driver.get_log("browser")]
+        return [entry["message"] for entry in self._logged("browser")]
+
+    def _logged(self, kind: str) -> list[dict[str, Any]]:
+        entries: list[dict[str, Any]] = self._driver.get_log(kind)  # type: ignore[no-untyped-call] # of selenium
+        return entries
 
     def picture(self, path: Path) -> None:
         """Keep a picture of the whole page."""

@@ -70,7 +70,7 @@ class LogStats:
     Attributes:
         schemas: numbers of every event type and schema version, sorted.
         events: how many events in all.
-        bytes: sum over the shapes.
+        bytes: sum over the schemas.
         streams: how many streams.
         commits: number of the last commit.
         segments: how many segments are live.
@@ -111,7 +111,7 @@ def stats(log: EventLog, *, head: Head | None = None) -> LogStats:
         ...     log = create_log(folder, domain_name="doors")
         ...     appended = Appender(log, Registry(events=[DoorOpened])).append("door-1", [DoorOpened(door="front")])
         ...     found = stats(log)
-        >>> found.events, found.streams, found.shapes[0].event_type
+        >>> found.events, found.streams, found.schemas[0].event_type
         (1, 1, 'DoorOpened')
     """
     head = head or log.head()
