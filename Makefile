@@ -5,8 +5,9 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 EVENTS ?= 120000
 WORKERS ?= 2
+HISTORIES ?= 200
 
-.PHONY: demo test check package bench docs format clean
+.PHONY: demo test test-long check package bench docs format clean
 .DEFAULT_GOAL := demo
 
 .venv/core: pyproject.toml constraints.txt
@@ -24,6 +25,13 @@ demo: .venv/core  ## make an order history on disk, rebuild, publish, print the 
 
 test: .venv/dev  ## the whole suite
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
+
+test-long: .venv/dev  ## the laws, faults and API requests at full size: hours
+	REFOLD_HYPOTHESIS_EXAMPLES=$(HISTORIES) $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal tests/properties
+	REFOLD_KILLS=200 REFOLD_TEST_COMMANDS=4000 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal tests/faults
+	REFOLD_TEST_RACING_PAIRS=2000 $(BIN)/python -m pytest tests/warehouse/commands
+	REFOLD_TEST_OPENAPI_EXAMPLES=100 REFOLD_TEST_READ_YOUR_WRITES=1000 $(BIN)/python -m pytest \
+		tests/pipelines/serving/test_openapi.py tests/pipelines/serving/test_serve.py
 
 check: .venv/dev  ## lint, types, import directions, pre-commit's configuration
 	$(BIN)/ruff check .

@@ -138,7 +138,9 @@ def writing(folder: Path, orders: int, rate: float) -> Iterator[None]:
 
 def under_load(server: Server, orders: int, seconds: float, rounds: int) -> Measurement:
     """Measure one server beside a writer."""
-    constant, mixed, refused = [], [], 0
+    constant: list[float] = []
+    mixed: list[float] = []
+    refused = 0
     for _ in range(rounds):
         for kind, rates in (("constant", constant), ("mixed", mixed)):
             rate = closed_loop(Load(server.port, kind, orders, seconds))

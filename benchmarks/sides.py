@@ -42,17 +42,22 @@ def rebuild_side(folder: Path, domain_ref: str, workers: int, only: Sequence[str
     """Rebuild with refold, and note when each phase began."""
     from refold.pipelines.beam.runners import beam_options
     from refold.pipelines.rebuild.rebuild import rebuild
+    from refold.pipelines.rebuild.replay import RebuildProgress
     from refold.warehouse.event_log.log import open_log
 
     started = time.perf_counter()
     phases: dict[str, float] = {}
+
+    def note(progress: RebuildProgress) -> None:
+        phases.setdefault(progress.phase, round(time.perf_counter() - started, 2))
+
     rebuilt = rebuild(
         open_log(str(folder / "log")),
         domain_ref,
         str(folder / "read-models"),
         beam_options(None, [f"--direct_num_workers={workers}"]),
         only=only,
-        report=lambda p: phases.setdefault(p.phase, round(time.perf_counter() - started, 2)) and None,
+        report=note,
     )
     return {"replayed": rebuilt.events, "phases": phases}
 

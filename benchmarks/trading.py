@@ -11,6 +11,7 @@ import os
 import shutil
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import click
 import duckdb
@@ -98,7 +99,7 @@ def _fold_by_hand(connection: duckdb.DuckDBPyConnection, query: str) -> None:
         for trader, instrument, quantity, price in rows:
             key = (trader, instrument)
             states[key] = average_cost(states.get(key), _Trade(quantity, price))
-    columns: dict[str, list[object]] = {"trader_id": [k[0] for k in states], "instrument": [k[1] for k in states]}
+    columns: dict[str, list[Any]] = {"trader_id": [k[0] for k in states], "instrument": [k[1] for k in states]}
     for name in ("quantity", "average_cost", "realised_profit"):
         columns[name] = [s[name] for s in states.values()]
     types = {"quantity": pa.int64(), "average_cost": pa.decimal128(18, 6), "realised_profit": pa.decimal128(28, 6)}

@@ -36,7 +36,7 @@ def make_project(name: str, parent: Path) -> Path:
     Example:
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     sorted(path.name for path in make_project("help-desk", Path(folder)).glob("[a-z]*"))
-        ['Makefile', 'README.md', 'help_desk', 'pyproject.toml', 'refold.toml', 'sample', 'tests']
+        ['help_desk', 'pyproject.toml', 'refold.toml', 'sample', 'tests']
     """
     folder = parent / name
     package = _package_of(name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from decimal import Decimal
 
 import pytest
 
@@ -22,7 +23,7 @@ def test_it_follows_and_publishes(localbucket: str, monkeypatch: pytest.MonkeyPa
     options = beam_options(None, ["--direct_num_workers=1"])
     log = create_log(f"{url}/log", domain_name="orders", bucket_count=1)
     appender = Appender(log, ORDERS.registry)
-    appender.append("stock-cup", [StockReceived(sku="cup", quantity=9, unit_cost="2.50", best_before=None)])
+    appender.append("stock-cup", [StockReceived(sku="cup", quantity=9, unit_cost=Decimal("2.50"), best_before=None)])
     assert stream(log, "orders", f"{url}/rm", options, once=True).rebuilt == 1
     for quantity in (-1, -2):
         appender.append("stock-cup", [StockAdjusted(sku="cup", quantity=quantity, reason="broken")])

@@ -100,9 +100,9 @@ def test_an_event_is_a_frozen_slotted_dataclass_with_keywords() -> None:
     assert opened == DoorOpened(door="front")
     assert not hasattr(opened, "__dict__")
     with pytest.raises(FrozenInstanceError):
-        opened.door = "back"
+        opened.door = "back"  # type: ignore[misc]
     with pytest.raises(TypeError, match="positional"):
-        DoorOpened("front")  # type: ignore[misc]
+        DoorOpened("front")  # type: ignore[call-arg]
 
 
 @pytest.mark.parametrize("schema_version", [0, -1])

@@ -127,9 +127,9 @@ def test_what_a_killed_process_was_at_is_done_once(tmp_path: Path) -> None:
     answers = [handler.handle(command(n), command_id=f"c{n}") for n in range(200)]
     events = events_by_command(log)
     assert {f"c{n}" for n in range(200)} <= set(events)
-    for number, answer in enumerate(answers):
-        assert isinstance(answer, Handled)
-        assert answer.position == events[f"c{number}"].position
+    for number, handled in enumerate(answers):
+        assert isinstance(handled, Handled)
+        assert handled.position == events[f"c{number}"].position
     for number, (position, _, _, _, _) in told.items():
         assert position == events[f"c{number}"].position
 

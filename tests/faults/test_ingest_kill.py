@@ -64,7 +64,7 @@ def make_log(folder: Path, mode: str) -> EventLog:
     return log
 
 
-def forked(work: Callable[[], None]) -> int:
+def forked(work: Callable[[], object]) -> int:
     """Do work in a process of its own, and give its number."""
     pid = os.fork()
     if pid == 0:
@@ -76,7 +76,7 @@ def forked(work: Callable[[], None]) -> int:
     return pid
 
 
-def killed(work: Callable[[], None], staging: Path, pattern: str, count: int) -> bool:
+def killed(work: Callable[[], object], staging: Path, pattern: str, count: int) -> bool:
     """Do work in a process that is killed as soon as there are so many files; False if it ended before."""
     pid = forked(work)
     while os.waitpid(pid, os.WNOHANG) == (0, 0):
@@ -90,7 +90,7 @@ def killed(work: Callable[[], None], staging: Path, pattern: str, count: int) ->
 def run_case(folder: Path, mode: str, pattern: str, count: int) -> None:
     """Kill an import, run it again, and tell what came of it."""
     log_folder, source = folder / "log", folder / "history.jsonl"
-    os.waitpid(forked(lambda: make_log(log_folder, mode) and None), 0)
+    os.waitpid(forked(lambda: make_log(log_folder, mode)), 0)
 
     def work() -> None:
         ingest(open_log(str(log_folder)), REF, [str(source)], limits=LIMITS)

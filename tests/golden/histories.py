@@ -80,14 +80,14 @@ def _orders(suffix: str) -> list[tuple[str, list[Described]]]:
         ("StockReceived", 1, {"sku": cup, "quantity": 3, "unit_cost": Decimal("2.0000"), "best_before": None}),
         ("StockAdjusted", 1, {"sku": cup, "quantity": -1, "reason": "broken \u201cglaze\u201d"}),
     ]
-    oldest = [
+    oldest: list[Described] = [
         ("OrderPlaced", 1, {"order_id": older, "customer": "ada", "deliver_on": "", "note": "ring twice"}),
         ("ItemAdded", 1, {"sku": cup, "quantity": 2, "price_cents": 1999}),
         ("StreetChanged", 1, {"street": "1 Mill Lane"}),
         ("CityChanged", 1, {"city": "Graz", "postal_code": None}),
     ]
     dispatched = [("OrderDispatched", 1, {"carrier": "DHL", "sku": cup, "quantity": 2})]
-    second = [
+    second: list[Described] = [
         ("OrderPlaced", 2, {"order_id": old, "customer": "bob", "deliver_on": "2024-03-09", "currency": "SEK"}),
         ("ItemAdded", 1, {"sku": pot, "quantity": 1, "price_cents": 5}),
         ("CityChanged", 1, {"city": "Malmö", "postal_code": "211 22"}),
@@ -95,14 +95,14 @@ def _orders(suffix: str) -> list[tuple[str, list[Described]]]:
     ]
     paid = {"payment_id": UUID("6f1c2a34-0000-4000-8000-00000000abcd"), "amount": Decimal("12.30"), "method": "card"}
     cancelled = {"reason": "", "items": [{"sku": pot, "quantity": 1}], "currency": "EUR", "refund": Decimal("12.30")}
-    third = [
+    third: list[Described] = [
         ("OrderPlaced", 3, {**parties, "currency": "EUR", "deliver_on": date(2024, 2, 29)}),
         ("ItemAdded", 2, {"sku": pot, "quantity": 3, "unit_price": Decimal("4.10")}),
         ("ShippingAddressUpdated", 1, {"address": {"street": "Rue 1", "city": "Lyon", "postal_code": None}}),
         ("OrderPaid", 1, {**parties, **paid, "currency": "EUR"}),
         ("OrderShipped", 1, {"carrier": "UPS", "tracking_code": None, "items": [{"sku": pot, "quantity": 2}]}),
     ]
-    ended = [
+    ended: list[Described] = [
         ("OrderDelivered", 1, {"signed_by": None, "left_at_door": True}),
         ("OrderCancelled", 1, {**parties, **cancelled}),
     ]

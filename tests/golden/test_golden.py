@@ -30,7 +30,7 @@ SETS = sorted(path.parent.relative_to(HERE).as_posix() for path in HERE.glob("*/
 @pytest.fixture(scope="module", params=SETS)
 def frozen(request: pytest.FixtureRequest) -> Path:
     """A set as it lies in the repository."""
-    return HERE / request.param
+    return Path(HERE, request.param)
 
 
 @pytest.fixture

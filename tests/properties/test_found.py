@@ -173,7 +173,11 @@ def test_a_count_of_what_is_not_there_in_every_bucket() -> None:
         },
     )
     packed = Packed(refs=[], parts=[], last=Part(ref=UUID(int=1), weight=1))
-    appends = [("s-1", [packed]), ("s-2", [Sold(sku="a", quantity=1)]), ("s-3", [Sold(sku="a", quantity=1)])]
+    appends: list[tuple[str, list[Any]]] = [
+        ("s-1", [packed]),
+        ("s-2", [Sold(sku="a", quantity=1)]),
+        ("s-3", [Sold(sku="a", quantity=1)]),
+    ]
     for tables in every_way(*appends, model=model):
         assert tables.rows("skus") == [{"sku": str(UUID(int=1)), "priced": 0}, {"sku": "a", "priced": 2}]
 
@@ -193,7 +197,11 @@ def test_uuids_inside_lists_and_structs_pass_through_python() -> None:
     )
     boxed = [NewEvent(payload={"n": n}, event_type="Boxed", schema_version=1) for n in (1, 2)]
     parts = [Part(ref=UUID(int=4), weight=3)]
-    appends = [("b", [boxed[0]]), ("b", [boxed[1]]), ("b", [Packed(refs=[UUID(int=3)], parts=parts, last=None)])]
+    appends: list[tuple[str, list[Any]]] = [
+        ("b", [boxed[0]]),
+        ("b", [boxed[1]]),
+        ("b", [Packed(refs=[UUID(int=3)], parts=parts, last=None)]),
+    ]
     for tables in every_way(*appends, model=model):
         assert tables.rows("boxes") == [
             {"box": "b", "refs": [UUID(int=n) for n in (1, 2, 3)], "parts": [{"ref": UUID(int=4), "weight": 3}]}

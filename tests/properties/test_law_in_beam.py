@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -16,7 +15,7 @@ from refold.warehouse.declarations.domain import Domain
 from refold.warehouse.read_models.generations.generations import Generation, open_generations
 from tests.properties.domain import DEPOT, FRAGILE
 from tests.properties.engine import Writer, expected_rows, read_only, scratch_folder, seal, table_checksum, table_rows
-from tests.properties.histories import Commit, History, Import, Seal, histories, stored_events
+from tests.properties.histories import Commit, Follow, History, Import, Seal, histories, stored_events
 
 EXAMPLES = max(2, int(os.environ.get("REFOLD_HYPOTHESIS_EXAMPLES", "4")) // 10)
 PHASES = (Phase.reuse, Phase.generate)  # an example takes seconds, so that shrinking one would take an hour
@@ -57,7 +56,10 @@ def agree(url: str, generation: Generation, domain: Domain, history: History) ->
         assert found == sorted(letters)
 
 
-def histories_of(domain: Domain, *, breaking: bool = False) -> st.SearchStrategy[Sequence[Commit | Import | Seal]]:
+Histories = st.SearchStrategy[list[Commit | Import | Seal | Follow]]
+
+
+def histories_of(domain: Domain, *, breaking: bool = False) -> Histories:
     """Give histories with events for all read models of a domain."""
     return histories(sorted({t for m in domain.read_models for t in m.event_types}), breaking=breaking, max_steps=6)
 

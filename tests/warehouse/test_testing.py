@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from datetime import UTC, date, datetime
 from decimal import Decimal
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -95,7 +96,10 @@ def test_old_events_and_other_streams_may_be_given() -> None:
     third = PlaceOrder(order_id="order-3", customer_id="c1", currency="EUR")
     scenario.when(third).then([dataclasses.replace(PLACED, order_id="order-3")])
     given([elsewhere]).when(CANCEL).then_rejected("no_such_order")
-    rows = [{"order_id": "order-1", "city": "Ulm"}, {"order_id": "order-2", "city": None, "currency": "EUR"}]
+    rows: list[dict[str, Any]] = [
+        {"order_id": "order-1", "city": "Ulm"},
+        {"order_id": "order-2", "city": None, "currency": "EUR"},
+    ]
     scenario.then_rows("order_summary", rows)
 
 

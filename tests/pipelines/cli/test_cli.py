@@ -19,6 +19,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from decimal import Decimal
 from pathlib import Path
 
 import click
@@ -51,7 +52,7 @@ from refold.warehouse.read_models.lag import checkpoint_of, find_end, lag_of
 from tests.pipelines.cli.running import Call, answer, refold
 
 EVENTS = 300
-RECEIVED = StockReceived(sku="cup", quantity=3, unit_cost="1.5", best_before=None)
+RECEIVED = StockReceived(sku="cup", quantity=3, unit_cost=Decimal("1.5"), best_before=None)
 
 
 # Running it

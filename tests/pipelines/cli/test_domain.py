@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
@@ -32,7 +33,7 @@ def _no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
 def log_of_orders(folder: Path) -> EventLog:
     """Make a log of an installed domain, with one event."""
     log = create_log(str(folder), domain_name="orders", bucket_count=1)
-    received = StockReceived(sku="cup", quantity=3, unit_cost="1.5", best_before=None)
+    received = StockReceived(sku="cup", quantity=3, unit_cost=Decimal("1.5"), best_before=None)
     Appender(log, ORDERS.registry).append("stock-cup", [received])
     return log
 

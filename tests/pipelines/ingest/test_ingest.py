@@ -70,7 +70,7 @@ def objects(log: EventLog) -> list[str]:
     return [key for key in log.store.list_from("") if not key.startswith("staging/")]
 
 
-def at(phase: str, act: Callable[[ImportProgress], None], *, time: int = 1) -> Callable[[ImportProgress], None]:
+def at(phase: str, act: Callable[[ImportProgress], object], *, time: int = 1) -> Callable[[ImportProgress], None]:
     """Do something when a phase reports for the n-th time."""
     seen = [0]
 
@@ -229,7 +229,7 @@ def test_streams_of_the_log_go_through_commits(tmp_path: Path, log: EventLog) ->
     appender = Appender(log, PARCELS.registry)
     appender.append("p-1", [Lost()])
     path = write(tmp_path / "h.jsonl", *rows_of(30))
-    race = at("commit", lambda _: appender.append("p-2", [Lost(), Lost()]) and None)
+    race = at("commit", lambda _: appender.append("p-2", [Lost(), Lost()]))
     done = ingest(log, REF, [path], limits=SMALL, report=race)
     assert (done.events, done.mode, done.rejected) == (27, "commits", 3)
     found = history(log)
@@ -271,7 +271,7 @@ def test_a_stream_that_comes_to_be_meanwhile(tmp_path: Path, log: EventLog) -> N
     """Segments that can no longer be published are taken away, and the import goes through commits."""
     path = write(tmp_path / "h.jsonl", *rows_of(30))
     appender = Appender(log, PARCELS.registry)
-    race = at("build", lambda _: appender.append("p-2", [Lost()]) and None)
+    race = at("build", lambda _: appender.append("p-2", [Lost()]))
     done = ingest(log, REF, [path], report=race)
     assert (done.events, done.mode) == (27, "commits")
     assert not list(log.store.list_from("segments"))

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from contextlib import closing
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from refold.warehouse.event_log.log import open_log
 from refold.warehouse.orders import ORDERS
 from refold.warehouse.read_models.generations.generations import Generation, Generations, open_generations
 
-RECEIVED = StockReceived(sku="cup", quantity=3, unit_cost="1.5", best_before=None)
+RECEIVED = StockReceived(sku="cup", quantity=3, unit_cost=Decimal("1.5"), best_before=None)
 
 
 def append(folder: Path, times: int = 1) -> None:

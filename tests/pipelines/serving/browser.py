@@ -101,12 +101,16 @@ class Browser:
 
     def requests(self) -> list[str]:
         """Return all requests since the last call."""
-        messages = (json.loads(entry["message"])["message"] for entry in self._driver.get_log("performance"))
+        messages = (json.loads(entry["message"])["message"] for entry in self._logged("performance"))
         return [m["params"]["request"]["url"] for m in messages if m["method"] == "Network.requestWillBeSent"]
 
     def complaints(self) -> list[str]:
         """Return Chromium's errors since the last call: of scripts, and of refused or failed requests."""
-        return [entry["message"] for entry in self._driver.get_log("browser")]
+        return [entry["message"] for entry in self._logged("browser")]
+
+    def _logged(self, kind: str) -> list[dict[str, Any]]:
+        entries: list[dict[str, Any]] = self._driver.get_log(kind)  # type: ignore[no-untyped-call] # of selenium
+        return entries
 
     def picture(self, path: Path) -> None:
         """Save a picture of the whole page."""

@@ -217,7 +217,9 @@ def _commands() -> Iterator[Hostile]:
 def _queries() -> Iterator[Hostile]:
     for sql in _QUERIES:
         yield _post("no query", "/query", json.dumps({"sql": sql}).encode(), 400)
-    for document in ({}, {"sql": 1}, {"sql": ["SELECT 1"]}, {"sql": "SELECT $a", "parameters": {"a": {"b": 1}}}, []):
+    nested = {"sql": "SELECT $a", "parameters": {"a": {"b": 1}}}
+    documents: list[object] = [{}, {"sql": 1}, {"sql": ["SELECT 1"]}, nested, []]
+    for document in documents:
         yield _post("bad query", "/query", json.dumps(document).encode(), 400)
 
 

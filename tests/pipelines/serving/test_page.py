@@ -321,7 +321,7 @@ def test_pictures_are_taken(page: Browser, site: str) -> None:
         known = len(get_json(f"{site}/status")["generations"])
         place = {"order_id": f"order-pictured-{number}", "customer_id": "customer-00042", "currency": "EUR"}
         httpx.post(f"{site}/commands/PlaceOrder", json=place).raise_for_status()
-        page.until(lambda known=known: len(get_json(f"{site}/status")["generations"]) > known, "none was published")
+        page.until(lambda known=known: len(get_json(f"{site}/status")["generations"]) > known, "none was published")  # type: ignore[misc] # its type is int
     page.fill("#order-id", "order-2f61c0d4")
     page.fill("#customer-id", "customer-00042")
     fill_item(page, 1, sku="mug-rose", quantity="1", unit_price="39.90")

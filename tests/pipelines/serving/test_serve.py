@@ -200,7 +200,7 @@ def test_a_position_that_is_not_shown_yet_is_processing(client: httpx.Client) ->
 
 def test_a_command_is_handled_once_and_refused_with_reasons(at_live: httpx.Client) -> None:
     """201, the same answer again for the same key, 422 with the rule's code, 409 with the actual version, 400."""
-    order = {"order_id": "order-once", "customer_id": "c-9", "currency": "EUR"}
+    order: dict[str, Any] = {"order_id": "order-once", "customer_id": "c-9", "currency": "EUR"}
     first = post(at_live, "PlaceOrder", key="k-1", **order)
     again = post(at_live, "PlaceOrder", key="k-1", **order)
     assert again == {**first, "repeated": True}

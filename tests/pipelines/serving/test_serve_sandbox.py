@@ -381,7 +381,9 @@ def test_over_http(sandbox: Sandbox) -> None:
     ):
         refused = post(sandbox, {"sql": sql})
         assert (refused.status_code, refused.headers["content-type"]) == (status, "application/problem+json")
-    for malformed in ({}, {"sql": 1}, {"sql": "SELECT 1", "more": 1}, {"sql": "SELECT 1", "parameters": {"a": {}}}, []):
+    more, nested = {"sql": "SELECT 1", "more": 1}, {"sql": "SELECT 1", "parameters": {"a": {}}}
+    documents: list[Any] = [{}, {"sql": 1}, more, nested, []]
+    for malformed in documents:
         assert post(sandbox, malformed).status_code == 400
 
 

@@ -32,7 +32,7 @@ from refold.warehouse.event_log import (
     create_log,
 )
 from refold.warehouse.read_models.generations.generations import Generation, Generations, open_generations
-from refold.warehouse.read_models.increments.spans import SpanLimits
+from refold.warehouse.read_models.increments.spans import SpanLimits, next_step
 from refold.warehouse.read_models.live.heartbeat import read_heartbeat
 from refold.warehouse.read_models.live.live_database import LiveDatabase
 from refold.warehouse.read_models.planning import backlog
@@ -189,7 +189,7 @@ def test_what_it_publishes_is_what_a_rebuild_would(market: Market) -> None:
 
 def test_a_large_backlog_goes_through_parallel_micro_batches(market: Market, monkeypatch: pytest.MonkeyPatch) -> None:
     """Commits in parts, and segments by bucket, come to the same."""
-    monkeypatch.setattr(streaming, "next_step", _small_steps(streaming.next_step))
+    monkeypatch.setattr(streaming, "next_step", _small_steps(next_step))
     market.sell(7)
     seal(market.log, f"{HERE}:MARKET", OPTIONS)
     market.sell(4)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
@@ -62,7 +63,7 @@ def test_the_textbook_order_system() -> None:
 
 
 @pytest.mark.parametrize(("name", "value"), [("entities", 0), ("workers", -1), ("duplication_factor", float("nan"))])
-def test_sizes_that_cannot_be(name: str, value: float) -> None:
+def test_sizes_that_cannot_be(name: str, value: Any) -> None:
     """Each is named in the error."""
     with pytest.raises(UsageError, match=f"{name} is .*; expected a number above 0"):
         dataclasses.replace(Sizing(), **{name: value})

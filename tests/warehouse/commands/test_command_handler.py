@@ -153,12 +153,15 @@ def test_a_decision_is_made_on_what_others_appended(log: EventLog, handler: Comm
     assert answer.code == "already_paid"
 
 
+DEAR: Any = "dear"
+
+
 @pytest.mark.parametrize(
     ("command", "command_id", "error", "told"),
     [
         (RECEIVE, "", UsageError, "command_id"),
         (CUPS, "a", UsageError, "no command StockReceived"),
-        (dataclasses.replace(RECEIVE, unit_cost="dear"), "a", (PayloadError, TypeError), "dear|str"),
+        (dataclasses.replace(RECEIVE, unit_cost=DEAR), "a", (PayloadError, TypeError), "dear|str"),
     ],
 )
 def test_what_cannot_be_handled_appends_nothing(

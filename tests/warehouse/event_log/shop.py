@@ -181,8 +181,11 @@ def _built(log: EventLog, bucket: int, rows: dict[SchemaKey, list[dict[str, Any]
         for i, (schema_key, found) in enumerate(rows.items()):
             schema = REGISTRY.schema(*schema_key)
             connection.register(f"_given_{i}", pa.Table.from_pylist(found, pa.schema([*ENVELOPE, *schema])))
-            where = {"schema_key": schema_key, "bucket": bucket, "relation": f"_given_{i}"}
-            segments.append(write_segment(connection, log.store, payload=schema.names, **where))
+            relation = f"_given_{i}"
+            segment = write_segment(
+                connection, log.store, payload=schema.names, schema_key=schema_key, bucket=bucket, relation=relation
+            )
+            segments.append(segment)
         streams = " UNION ALL ".join(f"SELECT stream_id, stream_version FROM _given_{i}" for i in range(len(rows)))
         heads = write_heads(connection, log.store, bucket=bucket, relation=f"({streams})")
     return sealing.SealedBucket(

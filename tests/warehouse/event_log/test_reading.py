@@ -118,7 +118,7 @@ def test_a_stream_that_began_in_a_bulk_import_goes_on(mixed: EventLog) -> None:
         ({"from_version": 5}, []),
     ],
 )
-def test_part_of_a_stream(mixed: EventLog, bounds: dict[str, int], expected: list[int]) -> None:
+def test_part_of_a_stream(mixed: EventLog, bounds: dict[str, Any], expected: list[int]) -> None:
     """Both bounds are inclusive."""
     assert [e.stream_version for e in read_stream(mixed, REGISTRY, "order-1", **bounds)] == expected
 

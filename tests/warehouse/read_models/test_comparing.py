@@ -102,9 +102,9 @@ def test_a_row_that_is_there_twice(tmp_path: Path) -> None:
 def test_only_approximate_columns_may_differ_by_rounding(tmp_path: Path, here: str, there: str, equal: bool) -> None:
     """Relative to the greater of the two, and to 1; in all other columns every bit counts."""
     approximate = Compared(name="t", source="{db}.t", key=("k",), approximate=frozenset({"a"}))
-    tables = [f"CREATE TABLE t AS SELECT 1 AS k, ({value})::DOUBLE AS a" for value in (here, there)]
-    assert (compared(tmp_path, *tables, approximate) is None) == equal
-    exactly = compared(tmp_path, *tables, Compared(name="t", source="{db}.t", key=("k",)))
+    ours, theirs = (f"CREATE TABLE t AS SELECT 1 AS k, ({value})::DOUBLE AS a" for value in (here, there))
+    assert (compared(tmp_path, ours, theirs, approximate) is None) == equal
+    exactly = compared(tmp_path, ours, theirs, Compared(name="t", source="{db}.t", key=("k",)))
     assert (exactly is None) == (here == there)
 
 
@@ -168,7 +168,7 @@ def test_a_read_model_s_tables(tmp_path: Path) -> None:
         derived={"kilos": "sum / 1000"},
     )
     own, seen = compared_tables(model)
-    assert (own.key, own.columns, own.approximate) == (("parcel",), ("parcel", "sum", "last", "n"), {"sum"})
+    assert (own.key, own.columns, own.approximate) == (("parcel",), ("parcel", "sum", "last", "n"), frozenset({"sum"}))
     assert seen.name == "refold.seen_weights_n"
     domain = Domain(name="post", events=(Weighed,), read_models=(model,))
     assert [(t.name, t.key, t.columns) for t in compared_published(domain, ["weights", "gone"])][:2] == [

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pyarrow as pa
 import pytest
 
@@ -156,7 +158,7 @@ def test_what_only_fails_together_is_told(log: EventLog) -> None:
         city: int
 
     @merger([("StreetChanged", 1, STREET), ("CityChanged", 1, CITY)], into=Numbered)
-    def join(changes: list[object]) -> list[Numbered]:
+    def join(changes: list[Any]) -> list[Numbered]:
         if len(changes) < 2:
             return []
         raise ValueError("together")
