@@ -19,6 +19,7 @@ import duckdb
 import pytest
 
 from refold.warehouse.event_log import Appender, StreamAppend, create_log, open_log
+from refold.warehouse.event_log.new_events import NewEvent
 from refold.warehouse.orders import ORDERS
 from refold.warehouse.orders.sample_history import sample_history
 from refold.warehouse.read_models import database
@@ -158,6 +159,7 @@ def test_cities_match_the_events(shop: Shop, expected: Published) -> None:
     for appends in shop.rounds:
         for append in appends:
             for event in append.events:
+                assert isinstance(event, NewEvent)
                 if event.event_type in ("CityChanged", "ShippingAddressUpdated"):
                     cities[append.stream_id] = event.payload.get("address", event.payload)["city"]
     column = list(ORDERS.read_model("order_summary").table).index("city")
@@ -169,6 +171,7 @@ def events_of(shop: Shop) -> Iterator[tuple[str, dict[str, Any]]]:
     for appends in shop.rounds:
         for append in appends:
             for event in append.events:
+                assert isinstance(event, NewEvent)
                 yield str(event.event_type), event.payload
 
 

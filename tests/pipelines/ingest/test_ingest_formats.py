@@ -17,6 +17,7 @@ from tests.pipelines.ingest.parcels import PARCELS
 def test_the_help_names_every_format() -> None:
     """Help must not import the formats to print their names, so it repeats them."""
     (option,) = (p for p in ingest.params if p.name == "format")
+    assert option.help
     names = option.help.split(";")[0].replace(" or ", ", ").split(", ")
     assert names == list(FORMATS)
 
