@@ -87,7 +87,7 @@ def test_what_is_no_lock_file(text: str) -> None:
 
 @pytest.mark.parametrize("domain", ["orders", "trading"])
 def test_the_lock_files_of_this_repository_are_up_to_date(domain: str) -> None:
-    """Whoever changes a contract runs ``refold schemas lock`` and sees the change in the diff."""
+    """After a change of a contract, ``refold schemas lock`` shows the change in the diff."""
     found = load_domain(domain)
     text = (ROOT / "event_schemas" / f"{domain}.lock.json").read_text()
     wanted = write_lock(lock_of(found.registry, found.name))

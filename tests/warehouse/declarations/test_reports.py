@@ -1,4 +1,4 @@
-"""Reports asked together: each who asks gets what it would get alone, and what cannot be asked so is asked alone."""
+"""Batches of reports: each request gets the rows that it gets alone, and a report that cannot be batched runs alone."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ WHERE pieces >= $least AND ($shop IS NULL OR shop = $shop) GROUP BY ALL ORDER BY
 """
 LEAST = Parameter(type="BIGINT", text="The least sale that counts.", default=0)
 SHOP = Parameter(type="VARCHAR", text="One shop; all by default.")
-STANDING = ReadPosition(1, 1, "", "", 1, "")
+POSITION = ReadPosition(1, 1, "", "", 1, "")
 
 
 @pytest.fixture
@@ -48,10 +48,10 @@ def test_together_is_what_it_is_alone(connection: duckdb.DuckDBPyConnection) -> 
     """Rows and their order, also for those who get none."""
     report = bound(connection, SOLD, least=LEAST, shop=SHOP)
     assert report.together
-    asked = [Question(report, (least, shop)) for least in (0, 17, 29, 99) for shop in (None, "shop-3", "none")]
-    assert len({question.group for question in asked}) == 1
-    together = answer(connection, asked)
-    assert together == [answer(connection, [question])[0] for question in asked]
+    questions = [Question(report, (least, shop)) for least in (0, 17, 29, 99) for shop in (None, "shop-3", "none")]
+    assert len({question.group for question in questions}) == 1
+    together = answer(connection, questions)
+    assert together == [answer(connection, [question])[0] for question in questions]
     assert [len(page.rows) for page in together] == [7, 1, 0, 7, 1, 0, 6, 1, 0, 0, 0, 0]
 
 
@@ -81,7 +81,7 @@ def test_too_many_rows_are_refused_to_those_who_asked_for_them(connection: duckd
 
 
 def test_a_question_that_fails_harms_no_other(connection: duckdb.DuckDBPyConnection) -> None:
-    """They are asked one by one when they fail together."""
+    """Each runs alone after their batch failed."""
     report = bound(connection, "SELECT CAST($shop AS INTEGER) AS number ORDER BY ALL", shop=SHOP)
     assert report.together
     found = _ask(connection, report, "12", "twelve", "13")
@@ -99,10 +99,10 @@ class _Source:
         self._connection = connection
 
     def standing(self) -> ReadPosition | None:
-        return STANDING
+        return POSITION
 
     def ask(self, query: Callable[[duckdb.DuckDBPyConnection], T]) -> tuple[T, ReadPosition]:
-        return query(self._connection), STANDING
+        return query(self._connection), POSITION
 
     def close(self) -> None:
         """There is nothing to give up."""
@@ -110,10 +110,10 @@ class _Source:
 
 def _ask(connection: duckdb.DuckDBPyConnection, report: Bound, *values: object) -> list[Answer | BaseException]:
     async def ask() -> list[Answer | BaseException]:
-        asker = QueryBatcher(_Source(connection), threads=1)
-        asked = (asker.ask(Question(report, (value,))) for value in values)
-        found = await asyncio.gather(*asked, return_exceptions=True)
-        asker.close()
+        batcher = QueryBatcher(_Source(connection), threads=1)
+        questions = (batcher.ask(Question(report, (value,))) for value in values)
+        found = await asyncio.gather(*questions, return_exceptions=True)
+        batcher.close()
         return [*found]
 
     return asyncio.run(ask())

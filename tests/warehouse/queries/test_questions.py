@@ -1,4 +1,4 @@
-"""Questions of one group, asked alone and together, over tables with gaps and ties."""
+"""Questions of one group, answered alone and by one query, over tables with gaps and ties."""
 
 from __future__ import annotations
 
@@ -113,14 +113,14 @@ def test_questions_asked_together_get_what_each_gets_alone(
         for bound in (NEWEST, PLAIN):
             cursors = ["", *[page.after for page in paged(connection, bound, limit, "ann") if page.after]]
             for after in cursors:
-                asked = [Question(bound, (owner,), limit, after) for owner in (*OWNERS, "nobody")]
-                assert answer(connection, asked) == [page for q in asked for page in answer(connection, [q])]
+                group = [Question(bound, (owner,), limit, after) for owner in (*OWNERS, "nobody")]
+                assert answer(connection, group) == [page for q in group for page in answer(connection, [q])]
 
 
 def test_one_with_many_rows_leaves_the_others_theirs(
     connection: duckdb.DuckDBPyConnection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """All of the rows that were fetched are one owner's, and the other is asked for again."""
+    """All rows that were fetched belong to one owner, so the other gets a query of its own."""
     monkeypatch.setattr(questions, "_SPARE_ROWS", 1)
     put(connection, [("ann", number, "", 2) for number in range(20)] + [("bob", 1, "", None)])
     ann, bob = answer(connection, [Question(NEWEST, ("ann",), 2), Question(NEWEST, ("bob",), 2)])
@@ -226,5 +226,5 @@ def test_a_report_with_too_many_rows_is_refused(
     bound = Bound(Report(path="/r", sql="SELECT range AS n FROM range($n)", text="R."), {"n": "BIGINT"})
     with_n = Bound(Report(path="/r", sql=bound.endpoint.sql, text="R.", parameters={"n": None}), {"n": "BIGINT"})  # type: ignore[union-attr,dict-item]
     assert len(answer(connection, [Question(with_n, (3,))])[0].rows) == 3
-    with pytest.raises(UsageError, match=r"more than 3 rows\. Ask for less"):
+    with pytest.raises(UsageError, match=r"more than 3 rows\. Request fewer"):
         answer(connection, [Question(with_n, (4,))])
