@@ -13,7 +13,7 @@ import pytest
 from refold.event_schemas import UsageError
 from refold.pipelines.serving.reads.query_batcher import Answer, QueryBatcher
 from refold.warehouse.declarations.endpoints import (
-    Bound,
+    BoundEndpoint,
     Parameter,
     Report,
     bind,
@@ -39,7 +39,7 @@ def connection() -> Iterator[duckdb.DuckDBPyConnection]:
         yield made
 
 
-def bound(connection: duckdb.DuckDBPyConnection, sql: str, **parameters: Parameter) -> Bound:
+def bound(connection: duckdb.DuckDBPyConnection, sql: str, **parameters: Parameter) -> BoundEndpoint:
     """Bind a report."""
     return bind(Report(path="/report", sql=sql, text="A report.", parameters=parameters), {}, connection)
 
@@ -47,7 +47,7 @@ def bound(connection: duckdb.DuckDBPyConnection, sql: str, **parameters: Paramet
 def test_together_is_what_it_is_alone(connection: duckdb.DuckDBPyConnection) -> None:
     """Rows and their order, also for those who get none."""
     report = bound(connection, SOLD, least=LEAST, shop=SHOP)
-    assert report.together
+    assert report.batchable
     questions = [Question(report, (least, shop)) for least in (0, 17, 29, 99) for shop in (None, "shop-3", "none")]
     assert len({question.group for question in questions}) == 1
     together = answer(connection, questions)
@@ -69,7 +69,7 @@ def test_what_a_join_would_change_is_asked_alone(
 ) -> None:
     """A limit, an order of its own, a parameter's name in a text, and what has no parameters."""
     report = bound(connection, sql, **parameters)
-    assert not report.together
+    assert not report.batchable
     assert len({Question(report, (least,)).group for least in (1, 2)}) == 2
 
 
@@ -83,7 +83,7 @@ def test_too_many_rows_are_refused_to_those_who_asked_for_them(connection: duckd
 def test_a_question_that_fails_harms_no_other(connection: duckdb.DuckDBPyConnection) -> None:
     """Each runs alone after their batch failed."""
     report = bound(connection, "SELECT CAST($shop AS INTEGER) AS number ORDER BY ALL", shop=SHOP)
-    assert report.together
+    assert report.batchable
     found = _ask(connection, report, "12", "twelve", "13")
     assert [getattr(one, "data", type(one)) for one in found] == [
         b'[{"number":12}]',
@@ -98,7 +98,7 @@ class _Source:
     def __init__(self, connection: duckdb.DuckDBPyConnection) -> None:
         self._connection = connection
 
-    def standing(self) -> ReadPosition | None:
+    def read_position(self) -> ReadPosition | None:
         return POSITION
 
     def ask(self, query: Callable[[duckdb.DuckDBPyConnection], T]) -> tuple[T, ReadPosition]:
@@ -108,7 +108,7 @@ class _Source:
         """There is nothing to give up."""
 
 
-def _ask(connection: duckdb.DuckDBPyConnection, report: Bound, *values: object) -> list[Answer | BaseException]:
+def _ask(connection: duckdb.DuckDBPyConnection, report: BoundEndpoint, *values: object) -> list[Answer | BaseException]:
     async def ask() -> list[Answer | BaseException]:
         batcher = QueryBatcher(_Source(connection), threads=1)
         questions = (batcher.ask(Question(report, (value,))) for value in values)

@@ -183,7 +183,7 @@ def test_nothing_newer_is_nothing_to_adopt(generations: Generations, reader: Rea
         reader.ask(shown)
     generation = publish(generations, 1)
     assert [reader.adopt() for _ in range(30)] == [True] + [False] * 29
-    assert reader.standing() == ReadPosition(
+    assert reader.read_position() == ReadPosition(
         1, 1, generation.recorded_at, "2026-01-02T00:00:00+00:00", 1, digest_of(generation)
     )
 
@@ -389,7 +389,7 @@ def test_rows_and_position_of_an_answer_agree(make_live: Callable[[int], LiveDat
         moved.set()
         answers = [answer for future in asking for answer in future.result()]
     assert [(rows, at) for rows, at in answers if rows != [at, at]] == []
-    now = reader.standing()
+    now = reader.read_position()
     assert now is not None
     assert now.position == 39
 
@@ -398,7 +398,7 @@ def test_another_live_database_is_adopted_while_threads_ask(make_live: Callable[
     """No query fails, a running one ends on the database that it began with, and waiting requests are notified."""
     positions: list[int] = []
     reader = LiveReader()
-    reader.updated = lambda: positions.append(at.position if (at := reader.standing()) else 0)
+    reader.updated = lambda: positions.append(at.position if (at := reader.read_position()) else 0)
     adopted = threading.Event()
 
     def ask() -> list[tuple[list[int], int]]:
@@ -425,7 +425,7 @@ def test_a_live_reader_that_is_not_open_says_so(make_live: Callable[[int], LiveD
     """Before the stream opened its database, and after it ended; a micro-batch that ends late changes nothing."""
     reader = LiveReader()
     reader.moved()
-    assert reader.standing() is None
+    assert reader.read_position() is None
     with pytest.raises(GenerationError, match="has not opened its database yet, or has ended"):
         reader.ask(shown)
     reader.adopt(make_live(1))

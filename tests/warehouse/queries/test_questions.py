@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from refold.event_schemas import UsageError
-from refold.warehouse.declarations.endpoints import Bound, Lookup, Report
+from refold.warehouse.declarations.endpoints import BoundEndpoint, Lookup, Parameter, Report
 from refold.warehouse.engine.connections import connect
 from refold.warehouse.queries import questions
 from refold.warehouse.queries.questions import (
@@ -27,17 +27,17 @@ from refold.warehouse.queries.questions import (
 
 OWNERS = ("ann", "bob", "eve")
 COLUMNS = {"owner": "VARCHAR", "id": "INTEGER", "part": "VARCHAR", "seen": "BIGINT"}
-NEWEST = Bound(
+NEWEST = BoundEndpoint(
     Lookup(path="/of/{owner}", table="things", text="Things.", newest_first="seen"),
     COLUMNS,
     key=("owner", "id", "part"),
 )
-PLAIN = Bound(Lookup(path="/by/{owner}", table="things", text="Things."), COLUMNS, key=("owner", "id", "part"))
-ONE = Bound(
+PLAIN = BoundEndpoint(Lookup(path="/by/{owner}", table="things", text="Things."), COLUMNS, key=("owner", "id", "part"))
+ONE = BoundEndpoint(
     Lookup(path="/{id}/{part}/{owner}", table="things", text="One thing."),
     COLUMNS,
     key=("owner", "id", "part"),
-    one=True,
+    single_row=True,
 )
 
 Thing = tuple[str, int, str, int | None]
@@ -70,7 +70,7 @@ def put(connection: duckdb.DuckDBPyConnection, things: Sequence[Thing]) -> None:
         )
 
 
-def paged(connection: duckdb.DuckDBPyConnection, bound: Bound, limit: int, *values: Any) -> Iterator[Page]:
+def paged(connection: duckdb.DuckDBPyConnection, bound: BoundEndpoint, limit: int, *values: Any) -> Iterator[Page]:
     """Follow the cursors from the first page to the last."""
     page = Page([], "")
     for number in itertools.count():
@@ -192,7 +192,7 @@ def test_pages_go_by_a_column_of_any_type(dtype: str, newest: str, oldest: str) 
         connection.execute(f"INSERT INTO t VALUES {', '.join(rows)}")
         types = {name: str(t) for name, t, *_ in connection.execute("FROM t").description}
         lookup = Lookup(path="/t/{owner}", table="t", text="Rows.", newest_first="seen")
-        pages = paged(connection, Bound(lookup, types, key=("owner", "id")), 1, "ann")
+        pages = paged(connection, BoundEndpoint(lookup, types, key=("owner", "id")), 1, "ann")
         assert [row["id"] for page in pages for row in page.rows] == [0, 3, 1, 4, 2, 5]
 
 
@@ -204,7 +204,7 @@ def test_values_are_written_without_loss(connection: duckdb.DuckDBPyConnection) 
     )
     types = {name: str(t) for name, t, *_ in connection.execute(sql, {"wide": 1}).description}
     report = Report(path="/report", sql=sql, text="A report.", parameters={"wide": None})  # type: ignore[dict-item]
-    [page] = answer(connection, [Question(Bound(report, types), (2**100,))])
+    [page] = answer(connection, [Question(BoundEndpoint(report, types), (2**100,))])
     assert orjson.loads(to_json(page.rows)) == [
         {
             "wide": str(2**100),
@@ -223,8 +223,13 @@ def test_a_report_with_too_many_rows_is_refused(
 ) -> None:
     """As many as are allowed are answered; one more is an error that says what to do."""
     monkeypatch.setattr(questions, "MAX_ROWS", 3)
-    bound = Bound(Report(path="/r", sql="SELECT range AS n FROM range($n)", text="R."), {"n": "BIGINT"})
-    with_n = Bound(Report(path="/r", sql=bound.endpoint.sql, text="R.", parameters={"n": None}), {"n": "BIGINT"})  # type: ignore[union-attr,dict-item]
+    report = Report(
+        path="/r",
+        sql="SELECT range AS n FROM range($n)",
+        text="R.",
+        parameters={"n": Parameter(type="BIGINT", text="N.")},
+    )
+    with_n = BoundEndpoint(report, {"n": "BIGINT"})
     assert len(answer(connection, [Question(with_n, (3,))])[0].rows) == 3
     with pytest.raises(UsageError, match=r"more than 3 rows\. Request fewer"):
         answer(connection, [Question(with_n, (4,))])
