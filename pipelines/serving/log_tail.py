@@ -89,7 +89,7 @@ class LogTail:
 
     def refresh(self) -> None:
         """Find the end of the log, with a few reads of files or objects."""
-        shown = self._source.standing()
+        shown = self._source.read_position()
         at = Checkpoint(shown.position, shown.commit_number, shown.recorded_at) if shown else NEVER_BUILT
         end = find_end(self._log)
         since = None

@@ -43,7 +43,7 @@ def status_router(state: Callable[[], ServerState]) -> APIRouter:
         responses={503: {"description": "Nothing is published or open yet."}},
     )
     async def readyz() -> Any:
-        if state().source.standing() is None:
+        if state().source.read_position() is None:
             detail = "Nothing is published or open yet."
             return problem(503, detail=detail, code="unavailable", headers={"retry-after": "1"})
         return {"status": "ready"}
@@ -51,7 +51,7 @@ def status_router(state: Callable[[], ServerState]) -> APIRouter:
     @router.get("/metrics", summary="Prometheus metrics of this process.", response_class=Response)
     async def metrics() -> Response:
         server = state()
-        text = exposition(server.metrics, server.tail, server.source.standing())
+        text = exposition(server.metrics, server.tail, server.source.read_position())
         return Response(text, media_type=CONTENT_TYPE_LATEST)
 
     if os.environ.get("REFOLD_SERVE_CONSTANT"):  # benchmarks.serve measures a request without a query
@@ -65,7 +65,7 @@ def status_router(state: Callable[[], ServerState]) -> APIRouter:
 
 def _status(state: ServerState) -> dict[str, Any]:
     """Collect the status; reads files or objects, so it runs in a thread."""
-    shown = state.source.standing()
+    shown = state.source.read_position()
     generations = []
     for number in reversed(state.generations.numbers()[-_MAX_GENERATIONS:]):
         with suppress(GenerationError):  # collected since the listing

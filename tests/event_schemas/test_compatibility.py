@@ -201,7 +201,7 @@ def test_a_version_that_goes_back_is_no_good() -> None:
 
 
 def test_a_new_event_type_breaks_nothing() -> None:
-    """Nobody knew it."""
+    """No code read it before."""
     found = compare(Lock("shop", {}), shop((SKU,)))
     assert (found.verdict, [r.what for r in found.event_types[0].reasons]) == (Verdict.FULL, ["added event type"])
 
@@ -233,11 +233,11 @@ def repository(tmp_path: Path) -> Path:
 
     git("init", "-q")
     run(tmp_path, "lock")
-    told = json.loads((tmp_path / "lock.json").read_text())
-    del told["events"]["OrderPlaced"]["3"]
-    del told["events"]["OrderPlaced"]["2"]["upcaster"]
-    del told["events"]["OrderPaid"]
-    (tmp_path / "lock.json").write_text(json.dumps(told))
+    document = json.loads((tmp_path / "lock.json").read_text())
+    del document["events"]["OrderPlaced"]["3"]
+    del document["events"]["OrderPlaced"]["2"]["upcaster"]
+    del document["events"]["OrderPaid"]
+    (tmp_path / "lock.json").write_text(json.dumps(document))
     git("add", ".")
     git("commit", "-qm", "then")
     git("tag", "then")
@@ -259,9 +259,9 @@ def test_locking(tmp_path: Path) -> None:
 
 def test_checking_against_a_revision(repository: Path) -> None:
     """The lock file as git has it at the same path, against the code of now."""
-    told = json.loads(run(repository, "check", "--against", "then", "--json").stdout)
-    assert (told["verdict"], told["compatible"], told["errors"]) == ("backward", True, 0)
-    changed = {t["event_type"]: t for t in told["event_types"] if t["reasons"]}
+    document = json.loads(run(repository, "check", "--against", "then", "--json").stdout)
+    assert (document["verdict"], document["compatible"], document["errors"]) == ("backward", True, 0)
+    changed = {t["event_type"]: t for t in document["event_types"] if t["reasons"]}
     assert {name: t["verdict"] for name, t in changed.items()} == {"OrderPaid": "full", "OrderPlaced": "backward"}
     assert (changed["OrderPlaced"]["before"], changed["OrderPlaced"]["after"]) == (2, 3)
     shown = run(repository, "check", "--against", "then", "--mode", "full", code=1).stdout
@@ -273,9 +273,9 @@ def test_checking_against_a_revision(repository: Path) -> None:
 def test_checking_against_a_file(repository: Path) -> None:
     """Errors have their exit code in every mode; without --against the lock file itself is meant."""
     assert "0 event types changed" in run(repository, "check").stdout
-    told = json.loads((repository / "lock.json").read_text())
-    told["events"]["OrderGone"] = {"1": {"fields": []}}
-    (repository / "other.json").write_text(json.dumps(told))
+    document = json.loads((repository / "lock.json").read_text())
+    document["events"]["OrderGone"] = {"1": {"fields": []}}
+    (repository / "other.json").write_text(json.dumps(document))
     for mode in ("backward", "forward", "full"):
         shown = run(repository, "check", "--against", str(repository / "other.json"), "--mode", mode, code=1).stdout
         assert "OrderGone is removed" in shown
@@ -285,6 +285,6 @@ def test_checking_against_a_file(repository: Path) -> None:
 def test_what_cannot_be_checked_against(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     """A usage error with git's own reason."""
     for revision in ("nope", "--help", "then:lock.json"):
-        assert "git says: fatal" in run(repository, "check", f"--against={revision}", code=2).stderr
-    assert "git says: fatal" in run(tmp_path_factory.mktemp("bare"), "check", "--against", "HEAD", code=2).stderr
+        assert "reports: fatal" in run(repository, "check", f"--against={revision}", code=2).stderr
+    assert "reports: fatal" in run(tmp_path_factory.mktemp("bare"), "check", "--against", "HEAD", code=2).stderr
     assert "no lock file" in run(tmp_path_factory.mktemp("empty"), "check", code=2).stderr

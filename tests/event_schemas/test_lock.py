@@ -13,7 +13,7 @@ import pytest
 
 from refold.event_schemas import Registry, UsageError, event, merger, upcaster
 from refold.event_schemas.compatibility import Verdict, compare
-from refold.event_schemas.lock import Step, lock_of, read_lock, write_lock
+from refold.event_schemas.lock import Lock, Step, lock_of, read_lock, write_lock
 from refold.warehouse.declarations.domain import load_domain
 
 ROOT = Path(__file__).parents[2]
@@ -74,6 +74,8 @@ def test_the_order_of_declarations_changes_no_lock_file() -> None:
     """So that a diff shows what changed and nothing else."""
     turned = Registry(events=[Sold], upcasters=[join, add_price])
     assert write_lock(lock_of(turned, "shop")) == write_lock(lock_of(REGISTRY, "shop"))
+    lock = lock_of(REGISTRY, "shop")
+    assert write_lock(Lock("shop", dict(reversed(lock.schemas.items())))) == write_lock(lock)
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"format": 1}', '{"format": 1, "domain": "a", "events": {"A": 1}}'])
@@ -87,7 +89,7 @@ def test_what_is_no_lock_file(text: str) -> None:
 
 @pytest.mark.parametrize("domain", ["orders", "trading"])
 def test_the_lock_files_of_this_repository_are_up_to_date(domain: str) -> None:
-    """Whoever changes a contract runs ``refold schemas lock`` and sees the change in the diff."""
+    """After a change of a contract, ``refold schemas lock`` shows the change in the diff."""
     found = load_domain(domain)
     text = (ROOT / "event_schemas" / f"{domain}.lock.json").read_text()
     wanted = write_lock(lock_of(found.registry, found.name))

@@ -74,7 +74,7 @@ def ship(*items: OrderItem) -> ShipOrder:
 
 
 def cancelled(items: list[OrderItem], refund: Decimal | None) -> OrderCancelled:
-    """What an order's cancellation tells."""
+    """Return the cancellation of the order."""
     return OrderCancelled(
         order_id=ORDER_ID, customer_id="c1", reason="late", items=items, currency="EUR", refund=refund
     )
@@ -169,7 +169,7 @@ def test_a_command_leads_to_events(decider: Decider[Any], given: list[Any], comm
     ],
 )
 def test_a_command_is_refused(decider: Decider[Any], given: list[Any], command: Any, code: str) -> None:
-    """A rule that does not hold is told by its code, and in a sentence."""
+    """The rejection has the code of the rule, and a sentence."""
     answer = decided(decider, given, command)
     assert isinstance(answer, Rejected)
     assert answer.code == code
@@ -203,7 +203,7 @@ def test_commands_come_from_json() -> None:
 
 
 @pytest.mark.parametrize(
-    ("values", "told"),
+    ("values", "message"),
     [
         ({"sku": "cup", "quantity": 1}, "unit_cost is missing"),
         ({"sku": "cup", "quantity": "1", "unit_cost": "1"}, "quantity: expected int64"),
@@ -211,7 +211,7 @@ def test_commands_come_from_json() -> None:
         ({"sku": "cup", "quantity": 1, "unit_cost": "1", "colour": "red"}, "unknown field colour"),
     ],
 )
-def test_what_does_not_fit_is_named(values: dict[str, Any], told: str) -> None:
+def test_what_does_not_fit_is_named(values: dict[str, Any], message: str) -> None:
     """The error names command and field."""
-    with pytest.raises(PayloadError, match=f"Command ReceiveStock: .*{told}"):
+    with pytest.raises(PayloadError, match=f"Command ReceiveStock: .*{message}"):
         command_from_json(ReceiveStock, values)

@@ -58,13 +58,13 @@ def test_an_order_placed_of_version_1_was_in_euros() -> None:
 
 @pytest.mark.parametrize(("text", "day"), [("2024-05-04", date(2024, 5, 4)), ("", None)])
 def test_version_3_renamed_customer_and_made_deliver_on_a_date(text: str, day: date | None) -> None:
-    """An empty text had meant that the customer wished for no day."""
+    """An empty text meant that the customer asked for no day."""
     after = step("OrderPlaced", 2, order_id="order-1", customer="c7", deliver_on=text, currency="SEK")
     assert after == {"order_id": "order-1", "customer_id": "c7", "currency": "SEK", "deliver_on": day}
 
 
 def test_a_day_that_is_none_is_an_error() -> None:
-    """Broken text is never taken for no wish."""
+    """Only the empty text means that no day was asked for."""
     with pytest.raises(duckdb.ConversionException, match="tomorrow"):
         step("OrderPlaced", 2, order_id="order-1", customer="c7", deliver_on="tomorrow", currency="SEK")
 

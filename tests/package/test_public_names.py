@@ -102,7 +102,7 @@ PUBLIC = [
     "verify",
 ]
 
-TESTING = ["FIRST_MOMENT", "Given", "Outcome", "scenarios"]
+TESTING = ["FIRST_OCCURRED_AT", "Given", "Outcome", "scenarios"]
 
 ROOMS = {
     "refold.event_schemas.orders": [

@@ -294,7 +294,7 @@ def test_a_key_may_have_any_name(key: str) -> None:
     ("fold", "why"),
     [
         (lambda _state, _sold: {"n": 1, "seen": 2}, "the state has seen, which is not a column"),
-        (lambda _state, _sold: 7, "the state is 7, not a dict"),
+        (lambda _state, _sold: 7, "the state is 7; expected a dict"),
         (lambda _state, sold: {"n": sold.quantity / 2}, "column n: the state has a value that does not fit BIGINT"),
     ],
 )

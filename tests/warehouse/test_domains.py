@@ -298,7 +298,7 @@ def test_average_cost(trades: list[tuple[int, str]], quantity: int, average_cost
 def test_moving_average_cost(
     movements: list[tuple[int, str | None]], quantity: int, average_cost: str, value: str
 ) -> None:
-    """A receipt blends; whatever else comes or goes does so at the average; from nothing the average starts anew."""
+    """A receipt changes the average, other movements keep it, and a receipt into empty stock sets it."""
     state = folded(VALUATION, [Movement(q, None if cost is None else Decimal(cost)) for q, cost in movements])
     assert state == {"quantity": quantity, "average_cost": Decimal(average_cost), "value": Decimal(value)}
 

@@ -1,4 +1,4 @@
-"""The test language: it agrees with what holds, and tells what does not."""
+"""The test language: a check that holds passes, and one that does not says why."""
 
 from __future__ import annotations
 
@@ -134,9 +134,9 @@ def test_other_rows_are_told(rows: list[dict[str, object]]) -> None:
         given([received]).then_rows("inventory_status", rows)
 
 
-def test_a_row_tells_its_key() -> None:
-    """Otherwise nobody knows which one is meant."""
-    with pytest.raises(UsageError, match="key 'sku'"):
+def test_a_row_needs_its_key() -> None:
+    """A row without its key cannot be compared."""
+    with pytest.raises(UsageError, match="no key column 'sku'"):
         given([]).then_rows("inventory_status", [{"on_hand": 5}])
 
 

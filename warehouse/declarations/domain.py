@@ -21,7 +21,7 @@ from refold.event_schemas import (
 from refold.event_schemas.decider import Decider
 from refold.event_schemas.registry import SchemaKey
 from refold.event_schemas.upcasting import Form
-from refold.warehouse.declarations.endpoints import Bound, Endpoint, bind
+from refold.warehouse.declarations.endpoints import BoundEndpoint, Endpoint, bind
 from refold.warehouse.declarations.projection import (
     ReadModel,
     View,
@@ -84,7 +84,7 @@ class Domain:
     registry: Registry = field(init=False, repr=False, compare=False)
     upcaster_sql: Mapping[SchemaKey, str] = field(init=False, repr=False, compare=False)
     commands: Mapping[str, tuple[Decider[Any], type]] = field(init=False, repr=False, compare=False)
-    bound_endpoints: tuple[Bound, ...] = field(init=False, repr=False, compare=False)
+    bound_endpoints: tuple[BoundEndpoint, ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if not self.name.isidentifier():
@@ -136,7 +136,7 @@ class Domain:
                         f"domain {self.name}. Add the class to events=."
                     )
 
-    def _bound(self) -> tuple[Bound, ...]:
+    def _bound(self) -> tuple[BoundEndpoint, ...]:
         """Bind views, seeds and endpoints against the empty tables."""
         seeded = [m for m in self.read_models if m.seed is not None]
         if not self.views and not seeded and not self.endpoints:

@@ -70,7 +70,7 @@ class Lookup:
         newest_first: a column to order rows by, descending; NULLs come last, and ties are ordered by the key.
 
     Example:
-        >>> Lookup(path="/orders/{order_id}", table="order_summary", text="One order.").given
+        >>> Lookup(path="/orders/{order_id}", table="order_summary", text="One order.").path_names
         ('order_id',)
     """
 
@@ -80,7 +80,7 @@ class Lookup:
     newest_first: str | None = None
 
     @property
-    def given(self) -> tuple[str, ...]:
+    def path_names(self) -> tuple[str, ...]:
         """The columns that the path names."""
         return tuple(_IN_PATH.findall(self.path))
 
@@ -96,7 +96,7 @@ class Report:
         parameters: name to parameter.
 
     Example:
-        >>> Report(path="/reports/stock", sql="FROM inventory_status", text="All stock.").given
+        >>> Report(path="/reports/stock", sql="FROM inventory_status", text="All stock.").path_names
         ()
     """
 
@@ -106,7 +106,7 @@ class Report:
     parameters: Mapping[str, Parameter] = field(default_factory=dict)
 
     @property
-    def given(self) -> tuple[str, ...]:
+    def path_names(self) -> tuple[str, ...]:
         """The parameters that the path names."""
         return tuple(_IN_PATH.findall(self.path))
 
@@ -120,25 +120,25 @@ Endpoint = Lookup | Report
 
 
 @dataclass(frozen=True, slots=True)
-class Bound:
+class BoundEndpoint:
     """An endpoint that is bound to the tables of its domain.
 
     Attributes:
         endpoint: the declaration.
         columns: column of the response to its DuckDB type.
         key: the read model's key columns; empty for a report.
-        one: whether the response is one row.
-        together: whether one query can answer many questions.
+        single_row: whether the response is one row.
+        batchable: whether one query can answer many questions.
     """
 
     endpoint: Endpoint
     columns: Mapping[str, str]
     key: tuple[str, ...] = ()
-    one: bool = False
-    together: bool = True
+    single_row: bool = False
+    batchable: bool = True
 
 
-def bind(endpoint: Endpoint, models: Mapping[str, ReadModel], connection: duckdb.DuckDBPyConnection) -> Bound:
+def bind(endpoint: Endpoint, models: Mapping[str, ReadModel], connection: duckdb.DuckDBPyConnection) -> BoundEndpoint:
     """Check an endpoint against the empty tables and views of its domain.
 
     Args:
@@ -161,30 +161,32 @@ def bind(endpoint: Endpoint, models: Mapping[str, ReadModel], connection: duckdb
     )
 
 
-def _bind_lookup(lookup: Lookup, models: Mapping[str, ReadModel], connection: duckdb.DuckDBPyConnection) -> Bound:
+def _bind_lookup(
+    lookup: Lookup, models: Mapping[str, ReadModel], connection: duckdb.DuckDBPyConnection
+) -> BoundEndpoint:
     model = models.get(lookup.table)
     if model is None:
         raise _error(lookup, f"there is no read model {lookup.table!r}; there are: {', '.join(models)}")
     columns = _columns(connection, lookup, f"FROM {quote(lookup.table)}", {})
-    if not lookup.given:
+    if not lookup.path_names:
         raise _error(lookup, f"the path names no column of {lookup.table}; use a Report for a whole table")
-    for name in (*lookup.given, *([lookup.newest_first] if lookup.newest_first else [])):
+    for name in (*lookup.path_names, *([lookup.newest_first] if lookup.newest_first else [])):
         if name not in columns:
             raise _error(lookup, f"{lookup.table} has no column {name!r}; it has: {', '.join(columns)}")
-    for name in lookup.given:
+    for name in lookup.path_names:
         if not _LOOKUP_TYPES.fullmatch(columns[name]):
             raise _error(lookup, f"a lookup by {name!r}, a {columns[name]}, is not supported; filter by it in a Report")
-    one = set(model.key) <= set(lookup.given)
-    return Bound(lookup, columns, tuple(model.key), one)
+    single_row = set(model.key) <= set(lookup.path_names)
+    return BoundEndpoint(lookup, columns, tuple(model.key), single_row)
 
 
-def _bind_report(report: Report, connection: duckdb.DuckDBPyConnection) -> Bound:
+def _bind_report(report: Report, connection: duckdb.DuckDBPyConnection) -> BoundEndpoint:
     for name, parameter in report.parameters.items():
         if name in _RESERVED:
             raise _error(report, f"the parameter name {name!r} is reserved; choose another one")
         if parameter.default is not None and parameter.choices and parameter.default not in parameter.choices:
             raise _error(report, f"{name}: the default {parameter.default!r} is not one of its choices")
-    if unknown := set(report.given) - set(report.parameters):
+    if unknown := set(report.path_names) - set(report.parameters):
         raise _error(report, f"the path names {min(unknown)!r}, which is not a parameter")
     try:
         statements = duckdb.extract_statements(report.sql)
@@ -197,7 +199,7 @@ def _bind_report(report: Report, connection: duckdb.DuckDBPyConnection) -> Bound
     samples = _samples(connection, report)
     columns = _columns(connection, report, report.sql, samples)
     values = tuple(samples.values())
-    return Bound(report, columns, together=can_batch(connection, report.sql, report.types, columns, values))
+    return BoundEndpoint(report, columns, batchable=can_batch(connection, report.sql, report.types, columns, values))
 
 
 def _samples(connection: duckdb.DuckDBPyConnection, report: Report) -> dict[str, Any]:

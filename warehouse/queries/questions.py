@@ -16,7 +16,7 @@ import duckdb
 import orjson
 
 from refold.event_schemas import UsageError
-from refold.warehouse.declarations.endpoints import Bound, Lookup, Report
+from refold.warehouse.declarations.endpoints import BoundEndpoint, Lookup, Report
 from refold.warehouse.declarations.reports import run_batch
 from refold.warehouse.engine.sql import columns, quote
 
@@ -42,7 +42,7 @@ class Question:
         after: the cursor of the page before; empty for the first page.
     """
 
-    bound: Bound
+    bound: BoundEndpoint
     values: tuple[Any, ...]
     limit: int = 1
     after: str = ""
@@ -50,7 +50,7 @@ class Question:
     @property
     def group(self) -> tuple[Any, ...]:
         """The key of its group: one query answers questions with equal keys."""
-        separate = () if self.bound.together else self.values
+        separate = () if self.bound.batchable else self.values
         return (self.bound.endpoint.path, self.limit, self.after, separate)
 
 
@@ -81,7 +81,7 @@ def answer(connection: duckdb.DuckDBPyConnection, questions: Sequence[Question])
     Example:
         >>> from refold.warehouse.declarations.endpoints import Lookup
         >>> lookup = Lookup(path="/orders/{id}", table="orders", text="One order.")
-        >>> bound = Bound(lookup, {"id": "VARCHAR", "city": "VARCHAR"}, key=("id",), one=True)
+        >>> bound = BoundEndpoint(lookup, {"id": "VARCHAR", "city": "VARCHAR"}, key=("id",), single_row=True)
         >>> connection = duckdb.connect()
         >>> _ = connection.execute("CREATE TABLE orders AS SELECT 'a' AS id, 'Ulm' AS city")
         >>> [page.rows for page in answer(connection, [Question(bound, ("a",)), Question(bound, ("b",))])]
@@ -114,7 +114,7 @@ def _report(connection: duckdb.DuckDBPyConnection, report: Report, question: Que
 
 
 def _lookup(
-    connection: duckdb.DuckDBPyConnection, lookup: Lookup, bound: Bound, questions: Sequence[Question]
+    connection: duckdb.DuckDBPyConnection, lookup: Lookup, bound: BoundEndpoint, questions: Sequence[Question]
 ) -> list[Page]:
     limit, after = questions[0].limit, questions[0].after
     values = [question.values for question in questions]
@@ -123,7 +123,7 @@ def _lookup(
     if len(values) > 1 and len(rows) >= max_rows:  # one question has so many rows that those of others may be cut off
         return [page for question in questions for page in _lookup(connection, lookup, bound, [question])]
     names = list(bound.columns)
-    given = [names.index(name) for name in lookup.given]
+    given = [names.index(name) for name in lookup.path_names]
     found: dict[tuple[Any, ...], list[tuple[Any, ...]]] = {}
     for row in rows:
         found.setdefault(tuple(row[i] for i in given), []).append(row)
@@ -133,16 +133,16 @@ def _lookup(
 def _fetch(
     connection: duckdb.DuckDBPyConnection,
     lookup: Lookup,
-    bound: Bound,
+    bound: BoundEndpoint,
     values: Sequence[tuple[Any, ...]],
     after: str,
     *,
     limit: int,
     max_rows: int,
 ) -> list[tuple[Any, ...]]:
-    where, bindings = _among(lookup.given, values)
+    where, bindings = _among(lookup.path_names, values)
     sql = f"SELECT {columns(bound.columns)} FROM {quote(lookup.table)} WHERE {where}"
-    if not bound.one:
+    if not bound.single_row:
         beyond, ends = _beyond(connection, lookup, bound, after) if after else ("true", [])
         bindings = bindings + ends
         order = [f"{quote(lookup.newest_first)} DESC NULLS LAST"] if lookup.newest_first else []
@@ -164,7 +164,9 @@ def _among(given: Sequence[str], values: Sequence[tuple[Any, ...]]) -> tuple[str
     return f"({' OR '.join([f'({each})'] * len(values))})", [part for value in values for part in value]
 
 
-def _beyond(connection: duckdb.DuckDBPyConnection, lookup: Lookup, bound: Bound, after: str) -> tuple[str, list[Any]]:
+def _beyond(
+    connection: duckdb.DuckDBPyConnection, lookup: Lookup, bound: BoundEndpoint, after: str
+) -> tuple[str, list[Any]]:
     """Return the condition that a row comes after the row of a cursor."""
     rest = _rest_of_key(lookup, bound)
     by = [lookup.newest_first] if lookup.newest_first else []
@@ -184,16 +186,16 @@ def _beyond(connection: duckdb.DuckDBPyConnection, lookup: Lookup, bound: Bound,
     return f"({column} < ? OR {column} IS NULL OR ({column} = ? AND {later_key}))", [largest, largest, *key]
 
 
-def _page(bound: Bound, lookup: Lookup, rows: list[tuple[Any, ...]], limit: int) -> Page:
-    if bound.one or len(rows) <= limit:
+def _page(bound: BoundEndpoint, lookup: Lookup, rows: list[tuple[Any, ...]], limit: int) -> Page:
+    if bound.single_row or len(rows) <= limit:
         return Page(_named(bound.columns, rows))
     shown = _named(bound.columns, rows[:limit])
     by = [lookup.newest_first] if lookup.newest_first else []
     return Page(shown, _encoded([shown[-1][c] for c in (*by, *_rest_of_key(lookup, bound))]))
 
 
-def _rest_of_key(lookup: Lookup, bound: Bound) -> list[str]:
-    return [column for column in bound.key if column not in lookup.given]
+def _rest_of_key(lookup: Lookup, bound: BoundEndpoint) -> list[str]:
+    return [column for column in bound.key if column not in lookup.path_names]
 
 
 def _named(types: Mapping[str, str], rows: Sequence[tuple[Any, ...]]) -> list[Row]:

@@ -66,7 +66,7 @@ class ReadPosition:
 class ReadSource(Protocol):
     """A source of rows: a ``Reader`` or a ``LiveReader``."""
 
-    def standing(self) -> ReadPosition | None:
+    def read_position(self) -> ReadPosition | None:
         """Return the current position, without a query; None if there are no rows yet."""
 
     def ask(self, query: Callable[[duckdb.DuckDBPyConnection], T]) -> tuple[T, ReadPosition]:
@@ -87,7 +87,7 @@ def lookup_indexes(domain: Domain) -> dict[str, tuple[str, ...]]:
     found: dict[str, set[str]] = {}
     for endpoint in domain.endpoints:
         if isinstance(endpoint, Lookup):
-            found.setdefault(endpoint.table, set()).add(endpoint.given[0])
+            found.setdefault(endpoint.table, set()).add(endpoint.path_names[0])
     return {table: tuple(sorted(names)) for table, names in found.items()}
 
 
@@ -173,7 +173,7 @@ class Reader:
         >>> from refold import load_domain, open_generations
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     reader = Reader(open_generations(folder, "orders"), load_domain("orders"))
-        ...     reader.adopt(), reader.standing()
+        ...     reader.adopt(), reader.read_position()
         (False, None)
     """
 
@@ -209,7 +209,7 @@ class Reader:
             now.cursors.retire()
         return True
 
-    def standing(self) -> ReadPosition | None:
+    def read_position(self) -> ReadPosition | None:
         """Return the current position; None if nothing is published yet."""
         opened = self._opened
         return opened.position if opened else None
@@ -324,7 +324,7 @@ class LiveReader:
         self._seen = _Seen(followed, followed.live.changes, position)
         self.updated()
 
-    def standing(self) -> ReadPosition | None:
+    def read_position(self) -> ReadPosition | None:
         """Return the position after the last micro-batch; None before the stream has opened its database."""
         seen = self._seen
         return seen.position if seen else None

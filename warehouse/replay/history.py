@@ -46,7 +46,7 @@ class Replay:
         skip: the positions of events to leave out, which are known to be invalid.
 
     Attributes:
-        broken: the invalid events, on which a Python upcaster failed.
+        invalid_events: the events, on which a Python upcaster failed.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class Replay:
         self._relations: dict[SchemaKey, str | None] = {}
         self._ran: dict[int, dict[SchemaKey, str]] = {}
         self._runs: dict[int, tuple[int, ...]] = {}
-        self.broken: list[InvalidEvent] = []
+        self.invalid_events: list[InvalidEvent] = []
         if skipped := sorted(set(skip)):
             listed = ", ".join(map(str, skipped))
             self._stored = {s: f"(SELECT * FROM {r} WHERE position NOT IN ({listed}))" for s, r in self._stored.items()}
@@ -132,7 +132,7 @@ class Replay:
             rows = [_result_row(step, self._domain, events[-1], r) for r in results]
         except Exception as error:  # the user's function may raise anything
             reason = f"{step.name}: {error}" if str(error) else f"{step.name}: {type(error).__name__}"
-            self.broken += [invalid_event(e, reason) for e in events]
+            self.invalid_events += [invalid_event(e, reason) for e in events]
             return
         for key, row in rows:
             made.setdefault(key, []).append({**row, "_ordinal": siblings[positions[-1]]})

@@ -64,7 +64,7 @@ def apply_valid(
             found = _find(connection, domain, compiled, stored, invalid, error)
         except FoldFailure as failure:
             found = events_at(connection, stored, replay.together([failure.position]), failure.reason)
-        invalid.update({b.position: b for b in (*replay.broken, *found)})
+        invalid.update({b.position: b for b in (*replay.invalid_events, *found)})
         if not found:
             return result, list(invalid.values())
     raise ProjectionError(

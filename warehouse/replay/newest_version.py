@@ -86,7 +86,7 @@ def _upcast(domain: Domain, recorded: Sequence[RecordedEvent], checked: Sequence
             for row in table.to_pylist():
                 payload = {name: row[name] for name in names}
                 found.append((row["position"], row["_ordinal"], instance_of(cls, payload)))
-        if replay.broken:
-            first = replay.broken[0]
+        if replay.invalid_events:
+            first = replay.invalid_events[0]
             raise _invalid(first.stream_id, first.position, first.reason)
     return [made for _, _, made in sorted(found, key=lambda f: f[:2])]

@@ -12,7 +12,7 @@ from refold.pipelines.serving.http.problems import MEDIA_TYPE
 from refold.pipelines.serving.reads.openapi_schemas import JsonSchema, row_schema
 from refold.pipelines.serving.reads.parameters import Parameters
 from refold.warehouse.declarations.domain import Domain
-from refold.warehouse.declarations.endpoints import Bound
+from refold.warehouse.declarations.endpoints import BoundEndpoint
 
 _PROBLEM = {
     "type": "object",
@@ -72,7 +72,7 @@ def _add_errors(responses: dict[str, Any]) -> None:
             response["content"] = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
 
 
-def _operation(bound: Bound) -> dict[str, Any]:
+def _operation(bound: BoundEndpoint) -> dict[str, Any]:
     return {
         "tags": ["read models"],
         "summary": bound.endpoint.text,
@@ -82,9 +82,9 @@ def _operation(bound: Bound) -> dict[str, Any]:
     }
 
 
-def _responses(bound: Bound) -> dict[str, dict[str, Any]]:
+def _responses(bound: BoundEndpoint) -> dict[str, dict[str, Any]]:
     row = row_schema(bound.columns)
-    data = {"anyOf": [row, {"type": "null"}]} if bound.one else {"type": "array", "items": row}
+    data = {"anyOf": [row, {"type": "null"}]} if bound.single_row else {"type": "array", "items": row}
     return {
         "200": _response("The rows of the read models.", data, "current"),
         "202": _response("The rows so far: they do not show `min_position` yet.", data, "processing"),

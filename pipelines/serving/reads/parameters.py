@@ -12,7 +12,7 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import Field, TypeAdapter, ValidationError
 
 from refold.pipelines.serving.reads.openapi_schemas import MAX_CHARACTERS, POSITION, parameter_type
-from refold.warehouse.declarations.endpoints import Bound, Lookup
+from refold.warehouse.declarations.endpoints import BoundEndpoint, Lookup
 from refold.warehouse.queries.questions import Question
 
 _MAX_LIMIT = 1_000
@@ -73,10 +73,10 @@ class Parameters:
         0.5
     """
 
-    def __init__(self, bound: Bound) -> None:
+    def __init__(self, bound: BoundEndpoint) -> None:
         self._bound = bound
         self._values = _values_of(bound)
-        paged = isinstance(bound.endpoint, Lookup) and not bound.one
+        paged = isinstance(bound.endpoint, Lookup) and not bound.single_row
         self._page = _PAGE_PARAMETERS if paged else ()
         self._defaults = {p.name: p.default for p in (*self._page, *_WAIT_PARAMETERS)}
 
@@ -128,17 +128,17 @@ _WAIT_PARAMETERS = (
 )
 
 
-def _values_of(bound: Bound) -> tuple[_Parameter, ...]:
+def _values_of(bound: BoundEndpoint) -> tuple[_Parameter, ...]:
     endpoint = bound.endpoint
     found = []
     if isinstance(endpoint, Lookup):
-        for name in endpoint.given:
+        for name in endpoint.path_names:
             dtype = parameter_type(bound.columns[name])
             found.append(_Parameter(name, "path", "", TypeAdapter(dtype.annotation), value=dtype.value))
         return tuple(found)
     for name, declared in endpoint.parameters.items():
         dtype = parameter_type(declared.type, declared)
-        place, default = ("path", _REQUIRED) if name in endpoint.given else ("query", declared.default)
+        place, default = ("path", _REQUIRED) if name in endpoint.path_names else ("query", declared.default)
         found.append(_Parameter(name, place, declared.text, TypeAdapter(dtype.annotation), default, dtype.value))
     return tuple(found)
 

@@ -39,7 +39,7 @@ class PositionWait:
             self._waiters.discard(waiter)
 
     def _shown(self) -> int:
-        shown = self._source.standing()
+        shown = self._source.read_position()
         return shown.position if shown else 0
 
     def _wake(self) -> None:

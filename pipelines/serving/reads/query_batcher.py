@@ -97,7 +97,7 @@ class QueryBatcher:
             duckdb.InterruptException: a report exceeded its time limit.
         """
         key = (question.group, question.values)
-        now = self._source.standing()
+        now = self._source.read_position()
         if now is not self._cached_at:
             self._cache.clear()
             self._cached_at = now
@@ -175,7 +175,7 @@ class QueryBatcher:
 
     def _run(self, questions: Sequence[Question]) -> list[Answer | Exception]:
         first = questions[0]
-        if not (isinstance(first.bound.endpoint, Report) and first.bound.together):
+        if not (isinstance(first.bound.endpoint, Report) and first.bound.batchable):
             return [*self._ask(questions)]
         started = time.perf_counter()
         try:
@@ -205,7 +205,7 @@ def _is_report(question: Question) -> bool:
 
 def _answer_of(question: Question, page: Page, shown: ReadPosition) -> Answer:
     data: Any = page.rows
-    if question.bound.one:
+    if question.bound.single_row:
         data = page.rows[0] if page.rows else None
     return Answer(to_json(data), bool(page.rows), page.after, shown)
 

@@ -27,7 +27,7 @@ from refold.pipelines.serving.http.problems import (
 from refold.pipelines.serving.reads.parameters import Parameters, ReadRequest
 from refold.pipelines.serving.reads.query_batcher import Answer
 from refold.pipelines.serving.server_state import ServerState
-from refold.warehouse.declarations.endpoints import Bound
+from refold.warehouse.declarations.endpoints import BoundEndpoint
 from refold.warehouse.queries.questions import to_json
 from refold.warehouse.queries.readers import ReadPosition
 from refold.warehouse.read_models.lag import Lag
@@ -57,7 +57,7 @@ class ReadRoutes:
         endpoints: those of the domain.
     """
 
-    def __init__(self, app: ASGIApp, *, state: Callable[[], ServerState], endpoints: Iterable[Bound]) -> None:
+    def __init__(self, app: ASGIApp, *, state: Callable[[], ServerState], endpoints: Iterable[BoundEndpoint]) -> None:
         self._app = app
         self._state = state
         self._routes = [_route(bound) for bound in endpoints]
@@ -83,7 +83,7 @@ class ReadRoutes:
             if request.min_position:
                 await state.position_wait.until(request.min_position, min(request.wait, state.settings.max_wait))
             etags = _etags(scope)
-            shown = state.source.standing() if etags else None
+            shown = state.source.read_position() if etags else None
             if shown is not None and shown.position >= request.min_position and _etag(route, shown)[2:] in etags:
                 await _send_not_modified(_etag(route, shown), send)
                 return
@@ -100,13 +100,13 @@ class ReadRoutes:
             await failed()(scope, receive, send)
         else:
             lag = state.tail.lag(answer.shown.position)
-            if request.question.bound.one and not answer.found and answer.shown.position >= request.min_position:
+            if request.question.bound.single_row and not answer.found and answer.shown.position >= request.min_position:
                 await _not_found(answer.shown, lag)(scope, receive, send)
             else:
                 await _send(route, request, answer, lag, scope, send, etags=etags)
 
 
-def _route(bound: Bound) -> _Route:
+def _route(bound: BoundEndpoint) -> _Route:
     path = bound.endpoint.path
     parts = re.split(r"\{(\w+)\}", path)
     pattern = "".join(f"(?P<{part}>[^/]+)" if index % 2 else re.escape(part) for index, part in enumerate(parts))

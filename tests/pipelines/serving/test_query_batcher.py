@@ -16,7 +16,7 @@ import pytest
 from refold.event_schemas import UsageError
 from refold.pipelines.serving.reads.query_batcher import Answer, QueryBatcher
 from refold.warehouse.declarations.endpoints import (
-    Bound,
+    BoundEndpoint,
     Lookup,
     Parameter,
     Report,
@@ -29,15 +29,19 @@ T = TypeVar("T")
 SECONDS = 30
 
 TYPES = {"id": "INTEGER", "position": "BIGINT"}
-THING = Bound(Lookup(path="/things/{id}", table="things", text="One thing."), TYPES, key=("id",), one=True)
-OTHER = Bound(Lookup(path="/others/{id}", table="things", text="One thing."), TYPES, key=("id",), one=True)
+THING = BoundEndpoint(
+    Lookup(path="/things/{id}", table="things", text="One thing."), TYPES, key=("id",), single_row=True
+)
+OTHER = BoundEndpoint(
+    Lookup(path="/others/{id}", table="things", text="One thing."), TYPES, key=("id",), single_row=True
+)
 NUMBER = Parameter(type="INTEGER", text="A number.")
-REPORT = Bound(
+REPORT = BoundEndpoint(
     Report(path="/report", sql="SELECT $n AS n", text="A report.", parameters={"n": NUMBER}),
     {"n": "INTEGER"},
-    together=False,
+    batchable=False,
 )
-ENDLESS = Bound(
+ENDLESS = BoundEndpoint(
     Report(
         path="/endless",
         sql="SELECT count(*) + $n AS n FROM range(1000000000) a, range(1000000000) b",
@@ -78,7 +82,7 @@ class FakeSource:
         self.position = position
         self.reported = self._now()
 
-    def standing(self) -> ReadPosition | None:
+    def read_position(self) -> ReadPosition | None:
         """Return the reported position."""
         return self.reported
 
@@ -140,7 +144,7 @@ def run(scenario: Callable[[], Awaitable[None]]) -> None:
     asyncio.run(bounded())
 
 
-def thing(number: int, bound: Bound = THING) -> Question:
+def thing(number: int, bound: BoundEndpoint = THING) -> Question:
     """Return the question for a thing."""
     return Question(bound, (number,))
 

@@ -81,7 +81,7 @@ def test_a_history_ten_times_as_long_takes_ten_times_as_much() -> None:
     assert (foreseen.events, foreseen.stored_bytes, foreseen.read_model_bytes) == (50_000_000, 3 * 10**9, 5 * 10**8)
     assert foreseen.rebuild_seconds == {1: 175.0, 2: 100.0}
     assert "seconds, bytes and rows grow as events do" in foreseen.assumptions
-    assert any("25% of a rebuild" in told and "measured" in told for told in foreseen.assumptions)
+    assert any("25% of a rebuild" in text and "measured" in text for text in foreseen.assumptions)
 
 
 @pytest.mark.parametrize(("workers", "times"), [(0, 1.0), (2, 0.0), (2, float("inf"))])
@@ -108,7 +108,7 @@ def test_a_log_is_observed_before_anything_is_sealed_or_published(tmp_path: Path
     assert seen.stored_bytes == pytest.approx(commits, rel=0.05)  # by a sample of the last
     assert 200 < seen.raw_bytes / seen.events < 600
     assert (seen.generation, seen.read_model_bytes, seen.rate.measured) == (None, 0, False)
-    assert any("a default" in told for told in forecast(seen, workers=1).assumptions)
+    assert any("a default" in text for text in forecast(seen, workers=1).assumptions)
 
 
 def test_an_empty_log_gives_no_forecast(tmp_path: Path) -> None:
@@ -124,7 +124,7 @@ def test_the_command_works_out_the_formulas_when_any_size_is_given() -> None:
     result = CliRunner().invoke(cli, ["capacity", "--entities", "1000000", "--times", "10", "--json"])
     assert json.loads(result.stdout)["estimate"] == dataclasses.asdict(estimate(Sizing()))
     shown = CliRunner().invoke(cli, ["capacity", "--entities", "10000000"]).stdout
-    assert all(told in shown for told in ("200,000,000", "120.0 GB", "156.0 GB", "5 h 33 min", "20.0 GB"))
+    assert all(text in shown for text in ("200,000,000", "120.0 GB", "156.0 GB", "5 h 33 min", "20.0 GB"))
 
 
 def test_the_command_forecasts_from_the_log_otherwise(tmp_path: Path) -> None:

@@ -101,7 +101,7 @@ def test_events_carry_what_led_to_them(log: EventLog, handler: CommandHandler) -
 
 
 def test_a_rejection_changes_nothing(log: EventLog, handler: CommandHandler) -> None:
-    """It is a value, and its repeat is decided anew."""
+    """It is a value, and a repeated command is decided again."""
     answer = handler.handle(ADD, command_id="a")
     assert isinstance(answer, Rejected)
     assert answer.code == "no_such_order"
@@ -111,7 +111,7 @@ def test_a_rejection_changes_nothing(log: EventLog, handler: CommandHandler) -> 
 
 
 def test_nothing_to_do_is_an_answer(log: EventLog, handler: CommandHandler) -> None:
-    """It tells where the stream stands."""
+    """The error has the stream's version."""
     handler.handle(RECEIVE, command_id="a")
     counted = AdjustStock(sku="cup", quantity=0, reason="counted")
     assert handler.handle(counted, command_id="b") == Handled(1, "stock-cup", 1, 0, False)
@@ -157,7 +157,7 @@ DEAR: Any = "dear"
 
 
 @pytest.mark.parametrize(
-    ("command", "command_id", "error", "told"),
+    ("command", "command_id", "error", "message"),
     [
         (RECEIVE, "", UsageError, "command_id"),
         (CUPS, "a", UsageError, "no command StockReceived"),
@@ -165,10 +165,10 @@ DEAR: Any = "dear"
     ],
 )
 def test_what_cannot_be_handled_appends_nothing(
-    log: EventLog, handler: CommandHandler, command: Any, command_id: str, error: type[Exception], told: str
+    log: EventLog, handler: CommandHandler, command: Any, command_id: str, error: type[Exception], message: str
 ) -> None:
-    """The caller is told."""
-    with pytest.raises(error, match=told):
+    """The caller gets the error, and nothing is appended."""
+    with pytest.raises(error, match=message):
         handler.handle(command, command_id=command_id)
     assert log.head().position == 0
 
@@ -191,7 +191,7 @@ def test_old_events_are_decided_on_in_their_newest_form(log: EventLog, handler: 
 
 
 def test_a_stream_with_a_broken_event_takes_no_command(log: EventLog, handler: CommandHandler) -> None:
-    """The error tells its position; half of a moved address is no address."""
+    """The error has its position; half of a moved address is not an address."""
     half = NewEvent(payload={"street": "Hafen 1"}, event_type="StreetChanged", schema_version=1)
     Appender(log, ORDERS.registry).append("order-1", [half])
     with pytest.raises(InvalidEventsError, match="position 1"):
@@ -242,7 +242,7 @@ def test_of_racing_commands_with_one_expected_version_one_succeeds(log: EventLog
 
 
 def test_others_on_the_same_stream_are_no_reason_to_fail(log: EventLog) -> None:
-    """Without an expected version a command is decided anew until it fits."""
+    """Without an expected version a command is decided again until its append succeeds."""
     handlers = [CommandHandler(log, ORDERS) for _ in range(4)]
 
     def work(side: int) -> list[Any]:
@@ -328,7 +328,7 @@ def test_a_lost_snapshot_costs_reading_only(
 
 
 def test_another_evolve_does_not_take_the_old_snapshot(long: EventLog, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A state that was made by other rules is made anew."""
+    """A state that other functions made is computed again."""
     doubled = dataclasses.replace(STOCK, evolve=_evolve_twice)
     handler = CommandHandler(long, dataclasses.replace(ORDERS, deciders=(doubled,)))
     counts = reads(handler, monkeypatch)
@@ -352,7 +352,7 @@ def test_a_snapshot_ahead_of_the_log_is_not_used(long: EventLog, tmp_path: Path)
 
 
 def test_a_snapshot_that_cannot_be_written_is_no_error(log: EventLog, tmp_path: Path) -> None:
-    """The command was handled; a file stands where the folder would be."""
+    """The command is handled, although a file is in the place of the folder."""
     (tmp_path / "log" / SNAPSHOTS).write_text("in the way")
     handler = CommandHandler(log, ORDERS, snapshot_every=1)
     assert handler.handle(RECEIVE, command_id="a") == Handled(1, "stock-cup", 1, 1, False)

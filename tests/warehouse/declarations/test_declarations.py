@@ -118,7 +118,7 @@ def test_rows_of_one_event_need_an_order_where_it_counts(select: str) -> None:
     "select", ["SELECT sku FROM event, unnest(list_sort(skus)) AS u(sku)", "SELECT 'a' AS sku LIMIT 1"]
 )
 def test_an_upcaster_makes_events_in_order_and_one_by_one(select: str) -> None:
-    """What an SQL upcaster makes of one event is told in the order in which it stands, and of each event alone."""
+    """The events that an SQL upcaster makes of one event keep their order, and depend on that event alone."""
 
     def split() -> str:
         return select

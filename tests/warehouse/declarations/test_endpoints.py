@@ -9,7 +9,7 @@ import pytest
 from refold.event_schemas import ProjectionError, event
 from refold.warehouse.declarations.domain import Domain
 from refold.warehouse.declarations.endpoints import (
-    Bound,
+    BoundEndpoint,
     Endpoint,
     Lookup,
     Parameter,
@@ -37,7 +37,7 @@ SHELVES = Projection(
 PLACE = Lookup(path="/shelves/{shelf}/{place}", table="places", text="One place.")
 
 
-def bound(*endpoints: Endpoint) -> tuple[Bound, ...]:
+def bound(*endpoints: Endpoint) -> tuple[BoundEndpoint, ...]:
     """Bind endpoints to a domain of one read model."""
     return Domain(name="shelves", events=(Stored,), read_models=(SHELVES,), endpoints=endpoints).bound_endpoints
 
@@ -102,7 +102,7 @@ def test_two_endpoints_of_one_path_are_refused() -> None:
 def test_what_a_lookup_becomes() -> None:
     """The whole key makes it one row; part of it, or other columns beside it, do so or not."""
     place, shelf, more = bound(PLACE, lookup(), lookup(path="/boxes/{boxes}/{shelf}/{place}"))
-    assert (place.one, shelf.one, more.one) == (True, False, True)
+    assert (place.single_row, shelf.single_row, more.single_row) == (True, False, True)
     assert place.key == ("shelf", "place")
     assert place.columns == {"shelf": "VARCHAR", "place": "INTEGER", "weight": "DOUBLE", "boxes": "BIGINT"}
 
@@ -120,5 +120,5 @@ def test_what_a_report_becomes() -> None:
         ),
         report("SELECT 1 AS one", path="/one"),
     )
-    assert (found.columns, found.key, found.one) == ({"shelf": "VARCHAR", "boxes": "HUGEINT"}, (), False)
+    assert (found.columns, found.key, found.single_row) == ({"shelf": "VARCHAR", "boxes": "HUGEINT"}, (), False)
     assert plain.columns == {"one": "INTEGER"}

@@ -52,7 +52,7 @@ def test_layout_and_docstrings_do_not_count() -> None:
 # fmt: off
 def told_otherwise(state: Any,
                    amount: Decimal) -> Any:
-    """Tell the same in other words."""
+    """Do the same, with another docstring."""
     # and with a comment
     return ((state or 0)
             + _round(amount))

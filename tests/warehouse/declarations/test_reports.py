@@ -1,4 +1,4 @@
-"""Reports asked together: each who asks gets what it would get alone, and what cannot be asked so is asked alone."""
+"""Batches of reports: each request gets the rows that it gets alone, and a report that cannot be batched runs alone."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 from refold.event_schemas import UsageError
 from refold.pipelines.serving.reads.query_batcher import Answer, QueryBatcher
 from refold.warehouse.declarations.endpoints import (
-    Bound,
+    BoundEndpoint,
     Parameter,
     Report,
     bind,
@@ -28,7 +28,7 @@ WHERE pieces >= $least AND ($shop IS NULL OR shop = $shop) GROUP BY ALL ORDER BY
 """
 LEAST = Parameter(type="BIGINT", text="The least sale that counts.", default=0)
 SHOP = Parameter(type="VARCHAR", text="One shop; all by default.")
-STANDING = ReadPosition(1, 1, "", "", 1, "")
+POSITION = ReadPosition(1, 1, "", "", 1, "")
 
 
 @pytest.fixture
@@ -39,7 +39,7 @@ def connection() -> Iterator[duckdb.DuckDBPyConnection]:
         yield made
 
 
-def bound(connection: duckdb.DuckDBPyConnection, sql: str, **parameters: Parameter) -> Bound:
+def bound(connection: duckdb.DuckDBPyConnection, sql: str, **parameters: Parameter) -> BoundEndpoint:
     """Bind a report."""
     return bind(Report(path="/report", sql=sql, text="A report.", parameters=parameters), {}, connection)
 
@@ -47,11 +47,11 @@ def bound(connection: duckdb.DuckDBPyConnection, sql: str, **parameters: Paramet
 def test_together_is_what_it_is_alone(connection: duckdb.DuckDBPyConnection) -> None:
     """Rows and their order, also for those who get none."""
     report = bound(connection, SOLD, least=LEAST, shop=SHOP)
-    assert report.together
-    asked = [Question(report, (least, shop)) for least in (0, 17, 29, 99) for shop in (None, "shop-3", "none")]
-    assert len({question.group for question in asked}) == 1
-    together = answer(connection, asked)
-    assert together == [answer(connection, [question])[0] for question in asked]
+    assert report.batchable
+    questions = [Question(report, (least, shop)) for least in (0, 17, 29, 99) for shop in (None, "shop-3", "none")]
+    assert len({question.group for question in questions}) == 1
+    together = answer(connection, questions)
+    assert together == [answer(connection, [question])[0] for question in questions]
     assert [len(page.rows) for page in together] == [7, 1, 0, 7, 1, 0, 6, 1, 0, 0, 0, 0]
 
 
@@ -69,7 +69,7 @@ def test_what_a_join_would_change_is_asked_alone(
 ) -> None:
     """A limit, an order of its own, a parameter's name in a text, and what has no parameters."""
     report = bound(connection, sql, **parameters)
-    assert not report.together
+    assert not report.batchable
     assert len({Question(report, (least,)).group for least in (1, 2)}) == 2
 
 
@@ -81,9 +81,9 @@ def test_too_many_rows_are_refused_to_those_who_asked_for_them(connection: duckd
 
 
 def test_a_question_that_fails_harms_no_other(connection: duckdb.DuckDBPyConnection) -> None:
-    """They are asked one by one when they fail together."""
+    """Each runs alone after their batch failed."""
     report = bound(connection, "SELECT CAST($shop AS INTEGER) AS number ORDER BY ALL", shop=SHOP)
-    assert report.together
+    assert report.batchable
     found = _ask(connection, report, "12", "twelve", "13")
     assert [getattr(one, "data", type(one)) for one in found] == [
         b'[{"number":12}]',
@@ -98,22 +98,22 @@ class _Source:
     def __init__(self, connection: duckdb.DuckDBPyConnection) -> None:
         self._connection = connection
 
-    def standing(self) -> ReadPosition | None:
-        return STANDING
+    def read_position(self) -> ReadPosition | None:
+        return POSITION
 
     def ask(self, query: Callable[[duckdb.DuckDBPyConnection], T]) -> tuple[T, ReadPosition]:
-        return query(self._connection), STANDING
+        return query(self._connection), POSITION
 
     def close(self) -> None:
         """There is nothing to give up."""
 
 
-def _ask(connection: duckdb.DuckDBPyConnection, report: Bound, *values: object) -> list[Answer | BaseException]:
+def _ask(connection: duckdb.DuckDBPyConnection, report: BoundEndpoint, *values: object) -> list[Answer | BaseException]:
     async def ask() -> list[Answer | BaseException]:
-        asker = QueryBatcher(_Source(connection), threads=1)
-        asked = (asker.ask(Question(report, (value,))) for value in values)
-        found = await asyncio.gather(*asked, return_exceptions=True)
-        asker.close()
+        batcher = QueryBatcher(_Source(connection), threads=1)
+        questions = (batcher.ask(Question(report, (value,))) for value in values)
+        found = await asyncio.gather(*questions, return_exceptions=True)
+        batcher.close()
         return [*found]
 
     return asyncio.run(ask())

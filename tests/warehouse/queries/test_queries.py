@@ -87,7 +87,7 @@ def reader(generations: Generations, temporary: Path) -> Iterator[Reader]:
 
 
 def filled(path: Path, position: int) -> duckdb.DuckDBPyConnection:
-    """Make a database whose rows all show the position that it stands at."""
+    """Make a database whose rows all have the position of its checkpoint."""
     connection = database.open_database(path)
     database.create_table(connection, BOXES, [])
     connection.execute(f"INSERT INTO boxes SELECT range, {position} FROM range({ROWS})")
@@ -131,7 +131,7 @@ def shown(connection: duckdb.DuckDBPyConnection) -> list[int]:
 
 
 def has_open(path: Path) -> bool:
-    """Tell whether this process has a file open."""
+    """Check whether this process has a file open."""
     opened = set()
     for number in os.listdir("/proc/self/fd"):
         try:
@@ -170,8 +170,8 @@ def test_a_query_ends_on_the_generation_that_it_began_with(
         assert reader.ask(shown)[0] == [2]
         assert has_open(file)
         adopted.set()
-        rows, standing = under_way.result()
-    assert (rows, standing.position) == (([1], [1]), 1)
+        rows, at = under_way.result()
+    assert (rows, at.position) == (([1], [1]), 1)
     assert not has_open(file)
     assert folder is None or not folder.exists()
 
@@ -183,7 +183,7 @@ def test_nothing_newer_is_nothing_to_adopt(generations: Generations, reader: Rea
         reader.ask(shown)
     generation = publish(generations, 1)
     assert [reader.adopt() for _ in range(30)] == [True] + [False] * 29
-    assert reader.standing() == ReadPosition(
+    assert reader.read_position() == ReadPosition(
         1, 1, generation.recorded_at, "2026-01-02T00:00:00+00:00", 1, digest_of(generation)
     )
 
@@ -198,7 +198,7 @@ def test_what_cannot_be_opened_leaves_the_older_answering(
     indexed_rows: int,
     spoil: Callable[[Path], object],
 ) -> None:
-    """A file that is missing or spoilt is told each time; nothing is left over, and the next good one is adopted."""
+    """A missing or damaged file is an error each time; nothing is left over, and the next good one is adopted."""
     monkeypatch.setattr(queries, "INDEXED_ROWS", indexed_rows)
     publish(generations, 1)
     reader.adopt()
@@ -280,7 +280,7 @@ def test_a_question_that_fails_gives_its_connection_back(generations: Generation
 def test_copies_of_processes_that_were_killed_are_removed(
     generations: Generations, reader: Reader, temporary: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Who makes a copy removes those that nobody locks any more, but none that is in use or was made a moment ago."""
+    """A new copy removes copies that are no longer locked, but none that is in use or was just made."""
     monkeypatch.setattr(queries, "INDEXED_ROWS", 1)
     killed, fresh, used = temporary / "refold-serve-1", temporary / "refold-serve-2", PrivateFolder("refold-serve-")
     for folder in (killed, fresh):
@@ -320,14 +320,14 @@ def test_columns_that_endpoints_look_up_by_are_indexed() -> None:
 
 @pytest.fixture
 def make_live(tmp_path: Path) -> Iterator[Callable[[int], LiveDatabase]]:
-    """Make live databases that stand at a position; they are closed at the end."""
+    """Make live databases at a position; they are closed at the end."""
     made = []
 
     def make(position: int) -> LiveDatabase:
         folder = tempfile.TemporaryDirectory(dir=tmp_path)
         path = Path(folder.name) / "working.duckdb"
         live = LiveDatabase(
-            log=None,  # type: ignore[arg-type]  # nobody reads the log here
+            log=None,  # type: ignore[arg-type]  # the log is not read here
             domain=DOMAIN,
             generation=generation_of(position, position),
             models=(),
@@ -346,7 +346,7 @@ def make_live(tmp_path: Path) -> Iterator[Callable[[int], LiveDatabase]]:
 
 
 def move(live: LiveDatabase, position: int) -> None:
-    """Bring rows and checkpoint forward as a turn does: in one transaction."""
+    """Update rows and checkpoint in one transaction, as a micro-batch does."""
     with live.changing():
         live.connection.execute("BEGIN")
         live.connection.execute(f"UPDATE boxes SET shelf = {position}")
@@ -360,7 +360,7 @@ def twice(connection: duckdb.DuckDBPyConnection) -> list[int]:
 
 
 def test_rows_and_position_of_an_answer_agree(make_live: Callable[[int], LiveDatabase]) -> None:
-    """However many turns are applied between an answer's queries: its rows are those of the position that it tells."""
+    """Micro-batches applied between its queries do not matter: the rows are those of the position returned."""
     live = make_live(1)
     reader = LiveReader()
     reader.adopt(live)
@@ -369,8 +369,8 @@ def test_rows_and_position_of_an_answer_agree(make_live: Callable[[int], LiveDat
     def ask() -> list[tuple[list[int], int]]:
         found = []
         while not moved.is_set():
-            rows, standing = reader.ask(twice)
-            found.append((rows, standing.position))
+            rows, at = reader.ask(twice)
+            found.append((rows, at.position))
         return found
 
     def slow(connection: duckdb.DuckDBPyConnection) -> list[int]:
@@ -379,8 +379,8 @@ def test_rows_and_position_of_an_answer_agree(make_live: Callable[[int], LiveDat
         reader.moved()
         return before + shown(connection)
 
-    rows, standing = reader.ask(slow)
-    assert (rows, standing.position) == ([2, 2], 2)  # asked again, in a transaction: the turn was no further one
+    rows, at = reader.ask(slow)
+    assert (rows, at.position) == ([2, 2], 2)  # run again, in a transaction, which no micro-batch changed
     with ThreadPoolExecutor(2) as pool:
         asking = [pool.submit(ask) for _ in range(2)]
         for position in range(3, 40):
@@ -389,23 +389,23 @@ def test_rows_and_position_of_an_answer_agree(make_live: Callable[[int], LiveDat
         moved.set()
         answers = [answer for future in asking for answer in future.result()]
     assert [(rows, at) for rows, at in answers if rows != [at, at]] == []
-    now = reader.standing()
+    now = reader.read_position()
     assert now is not None
     assert now.position == 39
 
 
 def test_another_live_database_is_adopted_while_threads_ask(make_live: Callable[[int], LiveDatabase]) -> None:
-    """No question fails, one under way ends on the database that it began with, and who waits is told."""
-    told: list[int] = []
+    """No query fails, a running one ends on the database that it began with, and waiting requests are notified."""
+    positions: list[int] = []
     reader = LiveReader()
-    reader.updated = lambda: told.append(standing.position if (standing := reader.standing()) else 0)
+    reader.updated = lambda: positions.append(at.position if (at := reader.read_position()) else 0)
     adopted = threading.Event()
 
     def ask() -> list[tuple[list[int], int]]:
         found = []
         while not adopted.is_set():
-            rows, standing = reader.ask(twice)
-            found.append((rows, standing.generation))
+            rows, at = reader.ask(twice)
+            found.append((rows, at.generation))
         return found
 
     lives = [make_live(position) for position in range(1, 5)]
@@ -418,14 +418,14 @@ def test_another_live_database_is_adopted_while_threads_ask(make_live: Callable[
         adopted.set()
         answers = [answer for future in asking for answer in future.result()]
     assert [(rows, generation) for rows, generation in answers if rows != [generation] * 2] == []
-    assert told == [1, 2, 3, 4]
+    assert positions == [1, 2, 3, 4]
 
 
 def test_a_live_reader_that_is_not_open_says_so(make_live: Callable[[int], LiveDatabase]) -> None:
-    """Before the stream opened its database, and after it ended; a turn that ends late disturbs nobody."""
+    """Before the stream opened its database, and after it ended; a micro-batch that ends late changes nothing."""
     reader = LiveReader()
     reader.moved()
-    assert reader.standing() is None
+    assert reader.read_position() is None
     with pytest.raises(GenerationError, match="has not opened its database yet, or has ended"):
         reader.ask(shown)
     reader.adopt(make_live(1))
@@ -437,7 +437,7 @@ def test_a_live_reader_that_is_not_open_says_so(make_live: Callable[[int], LiveD
 
 
 def test_a_question_that_fails_leaves_no_transaction(make_live: Callable[[int], LiveDatabase]) -> None:
-    """The next on the same connection sees the turns since, and the writer can checkpoint."""
+    """The next on the same connection sees the micro-batches since, and the writer can checkpoint."""
     live = make_live(1)
     reader = LiveReader()
     reader.adopt(live)

@@ -1,4 +1,4 @@
-"""Questions of one group, asked alone and together, over tables with gaps and ties."""
+"""Questions of one group, answered alone and by one query, over tables with gaps and ties."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from refold.event_schemas import UsageError
-from refold.warehouse.declarations.endpoints import Bound, Lookup, Report
+from refold.warehouse.declarations.endpoints import BoundEndpoint, Lookup, Parameter, Report
 from refold.warehouse.engine.connections import connect
 from refold.warehouse.queries import questions
 from refold.warehouse.queries.questions import (
@@ -27,17 +27,17 @@ from refold.warehouse.queries.questions import (
 
 OWNERS = ("ann", "bob", "eve")
 COLUMNS = {"owner": "VARCHAR", "id": "INTEGER", "part": "VARCHAR", "seen": "BIGINT"}
-NEWEST = Bound(
+NEWEST = BoundEndpoint(
     Lookup(path="/of/{owner}", table="things", text="Things.", newest_first="seen"),
     COLUMNS,
     key=("owner", "id", "part"),
 )
-PLAIN = Bound(Lookup(path="/by/{owner}", table="things", text="Things."), COLUMNS, key=("owner", "id", "part"))
-ONE = Bound(
+PLAIN = BoundEndpoint(Lookup(path="/by/{owner}", table="things", text="Things."), COLUMNS, key=("owner", "id", "part"))
+ONE = BoundEndpoint(
     Lookup(path="/{id}/{part}/{owner}", table="things", text="One thing."),
     COLUMNS,
     key=("owner", "id", "part"),
-    one=True,
+    single_row=True,
 )
 
 Thing = tuple[str, int, str, int | None]
@@ -70,7 +70,7 @@ def put(connection: duckdb.DuckDBPyConnection, things: Sequence[Thing]) -> None:
         )
 
 
-def paged(connection: duckdb.DuckDBPyConnection, bound: Bound, limit: int, *values: Any) -> Iterator[Page]:
+def paged(connection: duckdb.DuckDBPyConnection, bound: BoundEndpoint, limit: int, *values: Any) -> Iterator[Page]:
     """Follow the cursors from the first page to the last."""
     page = Page([], "")
     for number in itertools.count():
@@ -113,14 +113,14 @@ def test_questions_asked_together_get_what_each_gets_alone(
         for bound in (NEWEST, PLAIN):
             cursors = ["", *[page.after for page in paged(connection, bound, limit, "ann") if page.after]]
             for after in cursors:
-                asked = [Question(bound, (owner,), limit, after) for owner in (*OWNERS, "nobody")]
-                assert answer(connection, asked) == [page for q in asked for page in answer(connection, [q])]
+                group = [Question(bound, (owner,), limit, after) for owner in (*OWNERS, "nobody")]
+                assert answer(connection, group) == [page for q in group for page in answer(connection, [q])]
 
 
 def test_one_with_many_rows_leaves_the_others_theirs(
     connection: duckdb.DuckDBPyConnection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """All of the rows that were fetched are one owner's, and the other is asked for again."""
+    """All rows that were fetched belong to one owner, so the other gets a query of its own."""
     monkeypatch.setattr(questions, "_SPARE_ROWS", 1)
     put(connection, [("ann", number, "", 2) for number in range(20)] + [("bob", 1, "", None)])
     ann, bob = answer(connection, [Question(NEWEST, ("ann",), 2), Question(NEWEST, ("bob",), 2)])
@@ -192,7 +192,7 @@ def test_pages_go_by_a_column_of_any_type(dtype: str, newest: str, oldest: str) 
         connection.execute(f"INSERT INTO t VALUES {', '.join(rows)}")
         types = {name: str(t) for name, t, *_ in connection.execute("FROM t").description}
         lookup = Lookup(path="/t/{owner}", table="t", text="Rows.", newest_first="seen")
-        pages = paged(connection, Bound(lookup, types, key=("owner", "id")), 1, "ann")
+        pages = paged(connection, BoundEndpoint(lookup, types, key=("owner", "id")), 1, "ann")
         assert [row["id"] for page in pages for row in page.rows] == [0, 3, 1, 4, 2, 5]
 
 
@@ -204,7 +204,7 @@ def test_values_are_written_without_loss(connection: duckdb.DuckDBPyConnection) 
     )
     types = {name: str(t) for name, t, *_ in connection.execute(sql, {"wide": 1}).description}
     report = Report(path="/report", sql=sql, text="A report.", parameters={"wide": None})  # type: ignore[dict-item]
-    [page] = answer(connection, [Question(Bound(report, types), (2**100,))])
+    [page] = answer(connection, [Question(BoundEndpoint(report, types), (2**100,))])
     assert orjson.loads(to_json(page.rows)) == [
         {
             "wide": str(2**100),
@@ -223,8 +223,13 @@ def test_a_report_with_too_many_rows_is_refused(
 ) -> None:
     """As many as are allowed are answered; one more is an error that says what to do."""
     monkeypatch.setattr(questions, "MAX_ROWS", 3)
-    bound = Bound(Report(path="/r", sql="SELECT range AS n FROM range($n)", text="R."), {"n": "BIGINT"})
-    with_n = Bound(Report(path="/r", sql=bound.endpoint.sql, text="R.", parameters={"n": None}), {"n": "BIGINT"})  # type: ignore[union-attr,dict-item]
+    report = Report(
+        path="/r",
+        sql="SELECT range AS n FROM range($n)",
+        text="R.",
+        parameters={"n": Parameter(type="BIGINT", text="N.")},
+    )
+    with_n = BoundEndpoint(report, {"n": "BIGINT"})
     assert len(answer(connection, [Question(with_n, (3,))])[0].rows) == 3
-    with pytest.raises(UsageError, match=r"more than 3 rows\. Ask for less"):
+    with pytest.raises(UsageError, match=r"more than 3 rows\. Request fewer"):
         answer(connection, [Question(with_n, (4,))])

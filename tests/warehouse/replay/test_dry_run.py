@@ -1,4 +1,4 @@
-"""A dry run of upcasters tells which stored events would fail, and why, wherever they lie."""
+"""A dry run of upcasters reports which stored events fail and why, in segments and in commits."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ def log(tmp_path: pytest.TempPathFactory) -> EventLog:
 
 
 def by_schema_key(results: list[DryRunResult]) -> dict[tuple[str, int], tuple[int, int, tuple[Reason, ...]]]:
-    """Tell how many of each shape there are, how many are broken, and why."""
+    """Return the number of events of each schema, the number that fail, and why."""
     assert all(r.complete for r in results)
     return {(r.event_type, r.schema_version): (r.events, r.broken, r.reasons) for r in results}
 
 
 def test_an_empty_log_has_nothing_to_run(log: EventLog) -> None:
-    """No stored shape, no result."""
+    """Without stored events there is no result."""
     assert dry_run(log, SHOP) == []
 
 
@@ -86,7 +86,7 @@ def test_a_merger_runs_over_all_that_it_joins(log: EventLog) -> None:
 
 
 def test_events_that_fit_no_contract_are_broken(log: EventLog) -> None:
-    """A misfit payload and an unknown type count, in the tail and in raw segments."""
+    """A payload that does not fit and an unknown type count, in the tail and in untyped segments."""
     write_commit(log, [("a", "Placed", 2, '{"currency": "EUR"}'), ("a", "Opened", 1, "{}")])
     seal(log, SHOP.registry)
     write_commit(log, [("b", "Placed", 2, '{"customer": "c"}')])
@@ -98,7 +98,7 @@ def test_events_that_fit_no_contract_are_broken(log: EventLog) -> None:
 
 
 def test_typed_events_that_the_domain_forgot_are_broken(log: EventLog) -> None:
-    """A shape that was known when it was sealed, and is not any more."""
+    """The schema was known when the segment was sealed, and is unknown now."""
     Appender(log, SHOP.registry).append("order-1", [Closed(), added()])
     seal(log, SHOP.registry)
     forgetful = Domain(name="shop", events=(Placed, Closed), upcasters=YOUNGER.upcasters)
@@ -108,7 +108,7 @@ def test_typed_events_that_the_domain_forgot_are_broken(log: EventLog) -> None:
 
 
 def test_a_chain_that_fails_for_all_is_left_early(log: EventLog) -> None:
-    """The first hundred of a bucket are counted, and it is told that there may be more; other shapes go on."""
+    """The first hundred of a bucket are counted, and the result is incomplete; other schemas are not affected."""
 
     @event(schema_version=2, name="Placed")
     class Strict:
@@ -126,7 +126,7 @@ def test_a_chain_that_fails_for_all_is_left_early(log: EventLog) -> None:
 
 
 def test_python_failures_are_counted_beside_those_in_sql(log: EventLog) -> None:
-    """One event fails in the SQL step of a chain, another in its Python step: both are told, of the stored shape."""
+    """One event fails in the SQL step of a chain, another in its Python step; both count for the stored schema."""
 
     @event(schema_version=3, name="Placed")
     class Checked:
@@ -180,7 +180,7 @@ def test_progress_is_told_to_the_end(log: EventLog) -> None:
 
 
 def test_a_damaged_segment_is_an_error(log: EventLog) -> None:
-    """What cannot be read is no broken event."""
+    """A segment that cannot be read is an error, not an invalid event."""
     Appender(log, SHOP.registry).append("order-1", [OLD] * 10)
     seal(log, SHOP.registry)
     [segment] = live_segments(log.head())
