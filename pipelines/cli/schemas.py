@@ -45,7 +45,7 @@ def list_schemas(call: Invocation) -> None:
     rows = [
         (
             f"{d['event_type']} v{d['schema_version']}",
-            ", ".join(d["becomes"]) or "the newest",
+            ", ".join(d["becomes"]) or "(newest version)",
             d["upcaster"],
             ", ".join(f["name"] for f in d["fields"]),
         )

@@ -285,6 +285,6 @@ def test_checking_against_a_file(repository: Path) -> None:
 def test_what_cannot_be_checked_against(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     """A usage error with git's own reason."""
     for revision in ("nope", "--help", "then:lock.json"):
-        assert "reports: fatal" in run(repository, "check", f"--against={revision}", code=2).stderr
-    assert "reports: fatal" in run(tmp_path_factory.mktemp("bare"), "check", "--against", "HEAD", code=2).stderr
+        assert "Git reports: fatal" in run(repository, "check", f"--against={revision}", code=2).stderr
+    assert "Git reports: fatal" in run(tmp_path_factory.mktemp("bare"), "check", "--against", "HEAD", code=2).stderr
     assert "no lock file" in run(tmp_path_factory.mktemp("empty"), "check", code=2).stderr

@@ -39,7 +39,7 @@ def _show(revision: str, file: Path) -> str:
     except OSError as error:
         raise UsageError(f"--against {revision} is no file, and git cannot be run: {error.strerror}.") from error
     if done.returncode:
-        reason = (done.stderr.strip().splitlines() or ["no reason given"])[0]
+        reason = (done.stderr.strip().splitlines() or ["no reason given"])[0].rstrip(".")
         raise UsageError(
             f"--against {revision} is neither a lock file nor a git revision that has {file.name} in {folder}. Git "
             f"reports: {reason}. In CI, fetch the revision first; `refold schemas lock` writes the file."

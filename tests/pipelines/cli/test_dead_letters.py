@@ -293,7 +293,7 @@ def test_a_retry_gives_what_a_rebuild_gives(scales: Scales) -> None:
     """All letters are gone, and the tables are those of a fresh rebuild of the mended domain."""
     done = scales.retry("MENDED", code=0)
     told = json.loads(done.stdout)
-    assert "Retrying 4 dead letters rebuilds weights, losses: 13 events to replay" in done.stderr
+    assert "Retrying 4 dead letters: this replays 13 events to rebuild weights, losses." in done.stderr
     assert {(n["read_model"], n["position"]) for n in told["gone"]} == OPEN
     assert (told["remaining"], told["new"], told["generation"]) == ([], [], 2)
     retried = scales.rows()
