@@ -136,7 +136,7 @@ def test_a_read_model_declared_otherwise_cannot_be_compared(market: Market) -> N
     """It is left out by name; if nothing else remains, that is an error."""
     found = reconciled(market, domain="OTHERWISE")
     assert found.tables == ("skus", "paths")
-    assert found.skipped["stalls"].startswith("it was declared otherwise")
+    assert found.skipped["stalls"].startswith("its declaration changed")
     with pytest.raises(UsageError, match="no read model that can be compared"):
         reconciled(market, domain="OTHERWISE", only=["stalls"])
 
