@@ -327,7 +327,7 @@ def test_rows_that_no_event_could_find_are_refused(stall: Stall, domain: str, me
         ("SELECT sku, pieces, profits FROM sales", "profits"),
         ("SELECT sku, FROM FROM", "seed"),
         ("DELETE FROM sales", "seed"),
-        ("SELECT sku, random()::BIGINT AS pieces, sales FROM sales", r"random\(\) tells something else each time"),
+        ("SELECT sku, random()::BIGINT AS pieces, sales FROM sales", r"random\(\) returns a different value each time"),
     ],
 )
 def test_a_seed_is_checked_when_it_is_declared(seed: str, message: str) -> None:

@@ -279,7 +279,7 @@ def test_a_changed_read_model_is_rebuilt_first(market: Market) -> None:
     reports: list[ProgressReport] = []
     done = market.stream(reports.append)
     assert done.rebuilt == 1
-    assert "declared otherwise than in generation 2: stalls" in reports[0].text
+    assert "New or changed since generation 2: stalls" in reports[0].text
     market.agrees()
 
 
