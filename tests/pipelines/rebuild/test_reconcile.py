@@ -267,7 +267,7 @@ def test_the_commands_tell_people_and_machines(market: Market) -> None:
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
-    [(["--as-of", "3"], "need each other"), (["--as-of", "3", "--to", "x.duckdb", "--verify"], "nothing is")],
+    [(["--as-of", "3"], "need each other"), (["--as-of", "3", "--to", "x.duckdb", "--verify"], "publishes nothing")],
 )
 def test_options_that_contradict_each_other(market: Market, arguments: list[str], message: str) -> None:
     """They are refused before anything is done."""
