@@ -13,8 +13,6 @@ from refold.pipelines.ingest.mapping import ColumnMapping
 from refold.pipelines.ingest.rows import ReadRequest, Rows
 from refold.pipelines.ingest.source_file import SourceFile
 
-__all__ = ["FORMATS", "Format"]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Format:
