@@ -23,8 +23,8 @@ from refold.event_schemas import (
     upcaster,
 )
 from refold.warehouse.declarations.domain import Domain
+from refold.warehouse.declarations.handlers import Delete
 from refold.warehouse.declarations.projection import (
-    Delete,
     Fold,
     Projection,
     ReadModel,

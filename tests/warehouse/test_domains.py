@@ -36,9 +36,9 @@ from refold.event_schemas.trading import (
     TradeExecuted,
 )
 from refold.warehouse.declarations.domain import Domain, load_domain
+from refold.warehouse.declarations.handlers import arrow_type
 from refold.warehouse.declarations.projection import (
     Fold,
-    arrow_type,
     create_table_sql,
     create_view,
     keyed_by_stream,
