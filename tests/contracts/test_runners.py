@@ -18,8 +18,7 @@ from typing import Any
 import duckdb
 import pytest
 
-from refold.warehouse.event_log import Appender, StreamAppend, create_log, open_log
-from refold.warehouse.event_log.new_events import NewEvent
+from refold.warehouse.event_log import Appender, NewEvent, StreamAppend, create_log, open_log
 from refold.warehouse.orders import ORDERS
 from refold.warehouse.orders.sample_history import sample_history
 from refold.warehouse.read_models import database
@@ -161,7 +160,8 @@ def test_cities_match_the_events(shop: Shop, expected: Published) -> None:
             for event in append.events:
                 assert isinstance(event, NewEvent)
                 if event.event_type in ("CityChanged", "ShippingAddressUpdated"):
-                    cities[append.stream_id] = event.payload.get("address", event.payload)["city"]
+                    payload: Any = event.payload
+                    cities[append.stream_id] = payload.get("address", payload)["city"]
     column = list(ORDERS.read_model("order_summary").table).index("city")
     assert {row[0]: row[column] for row in expected.rows["order_summary"]} == cities
 
@@ -172,7 +172,8 @@ def events_of(shop: Shop) -> Iterator[tuple[str, dict[str, Any]]]:
         for append in appends:
             for event in append.events:
                 assert isinstance(event, NewEvent)
-                yield str(event.event_type), event.payload
+                payload: Any = event.payload
+                yield str(event.event_type), payload
 
 
 def movements(event_type: str, payload: dict[str, Any]) -> Iterator[tuple[str, int, int]]:

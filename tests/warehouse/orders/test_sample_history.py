@@ -20,16 +20,14 @@ def appends(events: int, seed: int) -> Iterator[StreamAppend]:
     return (append for appends in sample_history(events, seed) for append in appends)
 
 
-def new_events(append: StreamAppend) -> list[NewEvent]:
-    """Return the events of an append, which a sample history always writes as new events."""
-    events = [e for e in append.events if isinstance(e, NewEvent)]
-    assert len(events) == len(append.events)
-    return events
+def events_of(append: StreamAppend) -> list[NewEvent]:
+    """Return the events of an append; a sample history has no bare instances."""
+    return [e for e in append.events if isinstance(e, NewEvent)]
 
 
 def of_types(append: StreamAppend, *event_types: str) -> list[NewEvent]:
     """Pick the events of some types."""
-    return [e for e in new_events(append) if e.event_type in event_types]
+    return [e for e in events_of(append) if e.event_type in event_types]
 
 
 def movements(event: NewEvent) -> list[tuple[str, int, int]]:
@@ -76,7 +74,7 @@ def test_stock_is_never_negative_in_any_order_of_a_round(events: int, seed: int)
     on_hand: Counter[str] = Counter()
     available: Counter[str] = Counter()
     for appends_of_round in sample_history(events, seed):
-        moved = [m for a in appends_of_round for e in new_events(a) for m in movements(e)]
+        moved = [m for a in appends_of_round for e in events_of(a) for m in movements(e)]
         for stock, changes in ((on_hand, [(s, h) for s, h, _ in moved]), (available, [(s, a) for s, _, a in moved])):
             for sku, change in sorted(changes, key=lambda c: c[1]):
                 stock[sku] += change
@@ -108,7 +106,7 @@ def test_payments_equal_prices_and_refunds_equal_payments(events: int, seed: int
 
 def test_every_schema_of_the_domain_occurs() -> None:
     """Old schema versions and retired event types too; this shop only has no subscriptions."""
-    schema_keys = {(e.event_type, e.schema_version) for append in appends(6_000, 7) for e in new_events(append)}
+    schema_keys = {(e.event_type, e.schema_version) for append in appends(6_000, 7) for e in events_of(append)}
     subscriptions = {("SubscriptionStarted", 1), ("SubscriptionCancelled", 1)}
     assert schema_keys == set(ORDERS.registry.schema_keys) - subscriptions
 
