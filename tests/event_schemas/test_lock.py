@@ -75,7 +75,7 @@ def test_the_order_of_declarations_changes_no_lock_file() -> None:
     turned = Registry(events=[Sold], upcasters=[join, add_price])
     assert write_lock(lock_of(turned, "shop")) == write_lock(lock_of(REGISTRY, "shop"))
     lock = lock_of(REGISTRY, "shop")
-    assert write_lock(Lock("shop", dict(reversed(lock.schemas.items())))) == write_lock(lock)
+    assert write_lock(Lock("shop", dict(reversed(list(lock.schemas.items()))))) == write_lock(lock)
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"format": 1}', '{"format": 1, "domain": "a", "events": {"A": 1}}'])
