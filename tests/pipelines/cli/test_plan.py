@@ -415,7 +415,7 @@ def test_people_are_told_why_and_what_it_takes(folder: Path) -> None:
     Appender(the_log(folder), BASE.registry).append("stall-1", [Closed(why="sun")])
     shown = CliRunner().invoke(cli, ["rebuild", "--domain", f"{HERE}:BASE", *where])
     assert "Nothing to rebuild: generation 1 has every read model as declared." in shown.stdout
-    assert "Generation 1 is 1 event behind the log; `refold refresh` brings it forward" in shown.stdout
+    assert "Generation 1 is 1 event behind the log; `refold refresh` catches it up" in shown.stdout
 
 
 def test_names_and_all_exclude_each_other(folder: Path) -> None:
