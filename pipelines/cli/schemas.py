@@ -58,7 +58,7 @@ _FILE = click.option(
     "--file",
     "file",
     type=click.Path(dir_okay=False, path_type=Path),
-    default=Path("refold.event_schemas.lock.json"),
+    default=Path("event_schemas.lock.json"),
     show_default=True,
     help="The lock file.",
 )
