@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import click
 import pyarrow as pa
 import pytest
 
@@ -16,7 +17,8 @@ from tests.pipelines.ingest.parcels import PARCELS
 
 def test_the_help_names_every_format() -> None:
     """Help must not import the formats to print their names, so it repeats them."""
-    (option,) = (p for p in ingest.params if p.name == "format")
+    (option,) = (p for p in ingest.params if isinstance(p, click.Option) and p.name == "format")
+    assert option.help
     names = option.help.split(";")[0].replace(" or ", ", ").split(", ")
     assert names == list(FORMATS)
 
