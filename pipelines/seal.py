@@ -15,7 +15,7 @@ from apache_beam.options.pipeline_options import PipelineOptions
 
 from refold.event_schemas import RefoldError
 from refold.pipelines.beam.runners import beam_options
-from refold.pipelines.beam.staged import Named, Work, run_staged
+from refold.pipelines.beam.staged_pipeline import Named, Work, run_staged
 from refold.warehouse.declarations.domain import load_domain
 from refold.warehouse.event_log import manifest as manifests
 from refold.warehouse.event_log.commit import CommitInfo

@@ -20,10 +20,10 @@ from refold.pipelines.cli.support.invocation import (
 from refold.pipelines.cli.support.options import examples_option
 
 if TYPE_CHECKING:
-    from refold.warehouse.event_log.leftovers import Leftover
     from refold.warehouse.event_log.log import EventLog
+    from refold.warehouse.event_log.orphaned_objects import Leftover
     from refold.warehouse.read_models.comparison.differences import TableDifference
-    from refold.warehouse.read_models.generations.collect import Collected
+    from refold.warehouse.read_models.generations.garbage_collection import Collected
     from refold.warehouse.read_models.generations.generations import Generation
 
 
@@ -189,8 +189,8 @@ def gc(call: Invocation, keep: int, min_age: float, leftover_age: float, yes: bo
     """
     from datetime import UTC, datetime
 
-    from refold.warehouse.event_log.leftovers import delete_leftovers, log_leftovers
-    from refold.warehouse.read_models.generations.collect import collect, plan_collection
+    from refold.warehouse.event_log.orphaned_objects import delete_leftovers, log_leftovers
+    from refold.warehouse.read_models.generations.garbage_collection import collect, plan_collection
 
     published = call.open_generations()
     log = _log_if_there(call)

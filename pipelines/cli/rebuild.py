@@ -13,7 +13,7 @@ from refold.pipelines.cli.support.invocation import (
     common_options,
     pass_invocation,
 )
-from refold.pipelines.cli.support.metrics import measure_generation, measure_log, metered
+from refold.pipelines.cli.support.metrics_port import measure_generation, measure_log, metered
 from refold.pipelines.cli.support.options import dead_letter_option, metrics_port_option
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from refold.pipelines.rebuild.as_of import AsOf
     from refold.pipelines.rebuild.rebuild import RebuildProgress, Rebuilt
     from refold.warehouse.event_log.log import EventLog
-    from refold.warehouse.read_models.comparison.cut_over import Verified
+    from refold.warehouse.read_models.comparison.cut_over_check import Verified
     from refold.warehouse.read_models.planning.plan import RebuildPlan
 
 _EXAMPLE = """\
@@ -151,7 +151,7 @@ def _republish(call: Invocation, log: EventLog, plan: RebuildPlan, dead_letter: 
 
     from refold.pipelines.cli.progress import rebuild_progress
     from refold.pipelines.cli.support.output import print_json, print_text
-    from refold.pipelines.rebuild.publish import republish
+    from refold.pipelines.rebuild.publisher import republish
 
     url, domain = call.settings.read_models, call.domain_ref
     with rebuild_progress(quiet=call.quiet) as report:

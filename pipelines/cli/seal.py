@@ -12,7 +12,7 @@ from refold.pipelines.cli.support.invocation import (
     common_options,
     pass_invocation,
 )
-from refold.pipelines.cli.support.metrics import measure_log, metered
+from refold.pipelines.cli.support.metrics_port import measure_log, metered
 from refold.pipelines.cli.support.options import metrics_port_option
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from refold.pipelines.beam.runners import beam_options
-from refold.pipelines.beam.staged import (
+from refold.pipelines.beam.staged_pipeline import (
     Named,
     StagedCount,
     Work,

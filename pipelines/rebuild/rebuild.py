@@ -20,14 +20,14 @@ from apache_beam.options.pipeline_options import PipelineOptions
 
 from refold.event_schemas import DisagreementError
 from refold.pipelines.beam.runners import beam_options, workers_of
-from refold.pipelines.rebuild.publish import Publisher
+from refold.pipelines.rebuild.publisher import Publisher
 from refold.pipelines.rebuild.replay import RebuildProgress, Replayed
 from refold.pipelines.rebuild.staged_replay import staged_replay
 from refold.warehouse.declarations.domain import load_domain
 from refold.warehouse.declarations.projection import ReadModel
 from refold.warehouse.event_log.log import EventLog
 from refold.warehouse.event_log.payload_parsing import InvalidEvent
-from refold.warehouse.read_models.comparison.cut_over import Verified
+from refold.warehouse.read_models.comparison.cut_over_check import Verified
 from refold.warehouse.read_models.dead_letters.dead_letters import published_discards
 from refold.warehouse.read_models.generations.build import StagedModels, kept_models, scratch_folder
 from refold.warehouse.read_models.generations.generations import (

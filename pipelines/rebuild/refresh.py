@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from refold.pipelines.rebuild.publish import republish
+from refold.pipelines.rebuild.publisher import republish
 from refold.pipelines.rebuild.rebuild import rebuild
 from refold.pipelines.rebuild.reconcile import Reconciliation, reconcile
 from refold.pipelines.rebuild.replay import RebuildProgress

@@ -21,7 +21,7 @@ from apache_beam.options.pipeline_options import PipelineOptions
 
 from refold.event_schemas import ObjectNotFoundError
 from refold.pipelines.beam.runners import for_python
-from refold.pipelines.beam.staged import (
+from refold.pipelines.beam.staged_pipeline import (
     Named,
     StagedCount,
     Work,

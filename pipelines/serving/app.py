@@ -16,20 +16,20 @@ from starlette.types import Scope as AsgiScope
 
 from refold.pipelines.metrics import Metrics
 from refold.pipelines.serving.command_routes import command_router
+from refold.pipelines.serving.domain_page import page_router
 from refold.pipelines.serving.http.guard import PUBLIC_RATE, Guard, RequestLimits
 from refold.pipelines.serving.http.host_policy import allowed_hosts, check_exposure, is_loopback
 from refold.pipelines.serving.http.problems import install_handlers
 from refold.pipelines.serving.http.tokens import Scope, load_tokens
-from refold.pipelines.serving.page import page_router
-from refold.pipelines.serving.parent import stop_with_parent
 from refold.pipelines.serving.reads.openapi import openapi_document
 from refold.pipelines.serving.reads.read_routes import ReadRoutes
+from refold.pipelines.serving.request_metrics import MetricsMiddleware
 from refold.pipelines.serving.sandbox.query_route import query_router
 from refold.pipelines.serving.sandbox.sandbox_pool import Sandbox
-from refold.pipelines.serving.serve_metrics import MetricsMiddleware
 from refold.pipelines.serving.server_state import ServerState
 from refold.pipelines.serving.settings import ServeSettings
 from refold.pipelines.serving.status_routes import status_router
+from refold.pipelines.serving.supervisor_watch import stop_with_parent
 from refold.warehouse.declarations.domain import load_domain
 
 _GC_THRESHOLD = 50_000

@@ -14,7 +14,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 
 from refold.event_schemas import GenerationError
 from refold.pipelines.serving.http.problems import problem
-from refold.pipelines.serving.serve_metrics import exposition
+from refold.pipelines.serving.request_metrics import exposition
 from refold.pipelines.serving.server_state import ServerState
 
 _MAX_GENERATIONS = 20

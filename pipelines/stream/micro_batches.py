@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from refold.pipelines.beam.runners import is_local, workers_of
-from refold.pipelines.beam.staged import Named, RepeatedPipeline, Work, run_staged
+from refold.pipelines.beam.staged_pipeline import Named, RepeatedPipeline, Work, run_staged
 from refold.pipelines.beam.worker_connections import close_idle_connections, worker_connection
 from refold.warehouse.declarations.domain import Domain, load_domain
 from refold.warehouse.event_log.log import open_log

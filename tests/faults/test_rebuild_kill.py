@@ -26,7 +26,7 @@ from benchmarks.order_log import make_order_log
 from refold.event_schemas import RefoldError
 from refold.event_schemas.orders import StockAdjusted
 from refold.pipelines.beam.runners import beam_options
-from refold.pipelines.beam.staged import Named, Work, run_staged
+from refold.pipelines.beam.staged_pipeline import Named, Work, run_staged
 from refold.pipelines.rebuild.rebuild import Rebuilt, rebuild
 from refold.pipelines.rebuild.refresh import refresh
 from refold.pipelines.seal import seal

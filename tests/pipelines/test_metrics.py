@@ -16,7 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from refold.event_schemas import UsageError
 from refold.pipelines.beam.runners import beam_options
-from refold.pipelines.cli.support.metrics import measure_generation, metered
+from refold.pipelines.cli.support.metrics_port import measure_generation, metered
 from refold.pipelines.metrics import Metrics, serve_metrics
 from refold.pipelines.rebuild.rebuild import RebuildProgress, rebuild
 from refold.warehouse.event_log import Appender, EventLog, create_log

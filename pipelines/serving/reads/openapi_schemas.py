@@ -15,7 +15,7 @@ import pyarrow.types as pt
 from pydantic import BeforeValidator, Field, StringConstraints
 
 from refold.warehouse.declarations.endpoints import Parameter
-from refold.warehouse.queries.questions import WIDE
+from refold.warehouse.queries.endpoint_queries import WIDE
 
 JsonSchema = dict[str, Any]
 

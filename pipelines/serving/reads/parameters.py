@@ -13,7 +13,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from refold.pipelines.serving.reads.openapi_schemas import MAX_CHARACTERS, POSITION, parameter_type
 from refold.warehouse.declarations.endpoints import BoundEndpoint, Lookup
-from refold.warehouse.queries.questions import Question
+from refold.warehouse.queries.endpoint_queries import Question
 
 _MAX_LIMIT = 1_000
 _DEFAULT_LIMIT = 50

@@ -23,7 +23,7 @@ import duckdb
 
 from refold.event_schemas import UsageError
 from refold.warehouse.declarations.endpoints import Report
-from refold.warehouse.queries.questions import (
+from refold.warehouse.queries.endpoint_queries import (
     Page,
     Question,
     answer,

@@ -28,7 +28,7 @@ from refold.pipelines.serving.reads.parameters import Parameters, ReadRequest
 from refold.pipelines.serving.reads.query_batcher import Answer
 from refold.pipelines.serving.server_state import ServerState
 from refold.warehouse.declarations.endpoints import BoundEndpoint
-from refold.warehouse.queries.questions import to_json
+from refold.warehouse.queries.endpoint_queries import to_json
 from refold.warehouse.queries.readers import ReadPosition
 from refold.warehouse.read_models.lag import Lag
 

@@ -11,7 +11,7 @@ import pytest
 
 from refold.event_schemas import PayloadError, RefoldError
 from refold.pipelines.beam.runners import beam_options
-from refold.pipelines.beam.staged import Named, RepeatedPipeline, Work, run_staged
+from refold.pipelines.beam.staged_pipeline import Named, RepeatedPipeline, Work, run_staged
 from refold.warehouse.object_store import open_store
 
 MODES = ["in_memory", "multi_threading"]

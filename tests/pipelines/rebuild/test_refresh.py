@@ -21,7 +21,7 @@ from refold.event_schemas import EmptyLogError, GenerationError
 from refold.event_schemas.orders import StockReceived
 from refold.pipelines.beam.runners import beam_options
 from refold.pipelines.rebuild import refresh as refreshing
-from refold.pipelines.rebuild.publish import republish
+from refold.pipelines.rebuild.publisher import republish
 from refold.pipelines.rebuild.refresh import Refreshed, refresh
 from refold.warehouse.event_log import Appender, create_log
 from refold.warehouse.event_log.log import open_log

@@ -22,7 +22,7 @@ import uvicorn
 from fastapi import FastAPI, Header, Response
 from fastapi.responses import JSONResponse
 
-from refold.pipelines.serving.page import page_router
+from refold.pipelines.serving.domain_page import page_router
 from refold.warehouse.orders import ORDERS
 from tests.pipelines.serving.browser import MISSING, Browser, browser
 

@@ -14,7 +14,7 @@ from fastapi import FastAPI
 
 from refold.event_schemas import UsageError, event
 from refold.pipelines.serving.app import create_app
-from refold.pipelines.serving.page import page_router, read_page
+from refold.pipelines.serving.domain_page import page_router, read_page
 from refold.pipelines.serving.settings import ServeSettings
 from refold.warehouse.declarations.domain import Domain
 from refold.warehouse.orders import ORDERS

@@ -22,7 +22,7 @@ from refold.warehouse.declarations.endpoints import (
     Report,
 )
 from refold.warehouse.engine.connections import connect
-from refold.warehouse.queries.questions import Question
+from refold.warehouse.queries.endpoint_queries import Question
 from refold.warehouse.queries.readers import ReadPosition
 
 T = TypeVar("T")

@@ -18,7 +18,7 @@ from refold.warehouse.declarations.endpoints import (
     Report,
     bind,
 )
-from refold.warehouse.queries.questions import Question, answer
+from refold.warehouse.queries.endpoint_queries import Question, answer
 from refold.warehouse.queries.readers import ReadPosition
 
 T = TypeVar("T")

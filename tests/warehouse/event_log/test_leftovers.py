@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from refold.warehouse.event_log import EventLog, create_log, verify
-from refold.warehouse.event_log.leftovers import Leftover, delete_leftovers, log_leftovers
+from refold.warehouse.event_log.orphaned_objects import Leftover, delete_leftovers, log_leftovers
 from tests.warehouse.event_log.shop import REGISTRY, prepare_seal, seal
 
 DAY = timedelta(days=1)

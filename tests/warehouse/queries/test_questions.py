@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from refold.event_schemas import UsageError
 from refold.warehouse.declarations.endpoints import BoundEndpoint, Lookup, Parameter, Report
 from refold.warehouse.engine.connections import connect
-from refold.warehouse.queries import questions
-from refold.warehouse.queries.questions import (
+from refold.warehouse.queries import endpoint_queries as questions
+from refold.warehouse.queries.endpoint_queries import (
     Page,
     Question,
     answer,

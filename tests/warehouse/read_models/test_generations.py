@@ -15,7 +15,7 @@ import pytest
 
 from refold.event_schemas import GenerationError, UsageError
 from refold.warehouse.object_store.store import TEMP_PREFIX
-from refold.warehouse.read_models.generations.collect import Collected, collect, plan_collection
+from refold.warehouse.read_models.generations.garbage_collection import Collected, collect, plan_collection
 from refold.warehouse.read_models.generations.generations import Generation, Generations, open_generations
 from refold.warehouse.read_models.generations.open_files import held_files
 from refold.warehouse.read_models.generations.rollback import roll_back

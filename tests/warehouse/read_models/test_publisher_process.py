@@ -13,8 +13,8 @@ from refold.event_schemas import GenerationError
 from refold.warehouse.declarations.domain import Domain
 from refold.warehouse.event_log import EventLog, create_log
 from refold.warehouse.read_models.database import open_database
-from refold.warehouse.read_models.generations.build import publish
 from refold.warehouse.read_models.generations.generations import Generation, Generations, open_generations
+from refold.warehouse.read_models.generations.publish import publish
 from refold.warehouse.read_models.live.publisher_process import PublishingProcess
 
 QUIET = """

@@ -1,4 +1,4 @@
-"""Building a generation: staged rows become tables of a private database, which is then published.
+"""Building a generation: staged rows become tables of a private database; ``publish.py`` publishes it.
 
 The database is private to one writer until it is complete. On a local store it is in the same folder as the published
 files, so that publishing links it and copies nothing.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -18,21 +18,16 @@ import duckdb
 
 from refold.event_schemas import GenerationError, UsageError
 from refold.warehouse.declarations.domain import Domain
-from refold.warehouse.declarations.fingerprint import fingerprint, fingerprint_parts, view_digest
+from refold.warehouse.declarations.fingerprint import fingerprint, fingerprint_parts
 from refold.warehouse.declarations.projection import ReadModel
 from refold.warehouse.event_log.log import EventLog
 from refold.warehouse.event_log.payload_parsing import InvalidEvent
 from refold.warehouse.object_store import ObjectStore
 from refold.warehouse.object_store.failures import translate_errors
 from refold.warehouse.read_models import database
-from refold.warehouse.read_models.database import NOTHING_DISCARDED, Checkpoint, TableSummary
+from refold.warehouse.read_models.database import NOTHING_DISCARDED, Checkpoint
 from refold.warehouse.read_models.generations.generations import (
     Generation,
-    Generations,
-    Measured,
-    PublishedTable,
-    Seed,
-    now,
 )
 
 
@@ -102,81 +97,6 @@ def load(
     database.add_dead_letters(connection, staged.invalid_events, discarded=discarded)
     database.set_checkpoint(connection, staged.at, domain_name=domain.name, log_id=log.log_id)
     connection.execute("COMMIT")
-
-
-def publish(
-    connection: duckdb.DuckDBPyConnection,
-    path: Path,
-    log: EventLog,
-    domain: Domain,
-    generations: Generations,
-    parent: Generation | None,
-    *,
-    seeds: Mapping[str, Seed] | None = None,
-    measure: Callable[[], Measured] | None = None,
-    kind: str = "rebuild",
-) -> Generation | None:
-    """Finish a working database, close it, and publish it, without what the domain no longer declares.
-
-    Args:
-        connection: the working database; this closes it.
-        path: its file.
-        log: the log of the events.
-        domain: contracts and read models.
-        generations: the generations to publish to.
-        parent: the generation before the new one.
-        seeds: read model to the seed from which this rebuild started it.
-        measure: returns the measurement of a rebuild once it is done; the parent's is kept by default.
-        kind: origin of the generation, see :class:`Generation`.
-
-    Returns:
-        The new generation, or None if another publisher was first.
-    """
-    database.drop_views(connection)
-    database.drop_undeclared(connection, domain)
-    database.create_views(connection, domain)
-    at = database.get_checkpoint(connection)
-    tables = {t.name: _published(t, domain, parent, seeds or {}) for t in database.finish(connection, domain)}
-    connection.close()
-    file, size = generations.upload(path)
-    generation = Generation(
-        number=(parent.number if parent else 0) + 1,
-        file=file,
-        bytes=size,
-        position=at.position,
-        commit_number=at.commit_number,
-        recorded_at=at.recorded_at,
-        published_at=now(),
-        parent=parent.number if parent else 0,
-        log_id=log.log_id,
-        kind=kind,
-        tables=tables,
-        views={v.name: view_digest(v) for v in domain.views},
-        measured=_more_reliable(measure() if measure else None, parent.measured if parent else None),
-    )
-    return generation if generations.publish(generation) else None
-
-
-def _more_reliable(now: Measured | None, before: Measured | None) -> Measured | None:
-    """Return the newer measurement, unless it has less than a tenth of the events of the older one."""
-    if now is None or (before is not None and now.events * 10 < before.events):
-        return before
-    return now
-
-
-def _published(
-    table: TableSummary, domain: Domain, parent: Generation | None, seeds: Mapping[str, Seed]
-) -> PublishedTable:
-    """Describe a table; one whose rows were kept also keeps its seed."""
-    before = parent.tables.get(table.name) if parent else None
-    kept = before.seed if before and before.fingerprint == table.fingerprint else None
-    return PublishedTable(
-        fingerprint=table.fingerprint,
-        parts=fingerprint_parts(domain.read_model(table.name), domain),
-        rows=table.rows,
-        checksum=table.checksum,
-        seed=seeds.get(table.name, kept),
-    )
 
 
 @contextmanager

@@ -29,8 +29,9 @@ from refold.event_schemas import GenerationError, RefoldError
 from refold.warehouse.declarations.domain import load_domain
 from refold.warehouse.event_log.log import open_log
 from refold.warehouse.read_models.database import open_database
-from refold.warehouse.read_models.generations.build import publish, scratch_folder
+from refold.warehouse.read_models.generations.build import scratch_folder
 from refold.warehouse.read_models.generations.generations import Generation, open_generations
+from refold.warehouse.read_models.generations.publish import publish
 from refold.warehouse.read_models.live.indexes import without_indexes
 
 _THREADS = 1

@@ -17,13 +17,12 @@ from refold.pipelines.rebuild.replay import RebuildProgress
 from refold.warehouse.declarations.domain import Domain, load_domain
 from refold.warehouse.event_log.log import EventLog
 from refold.warehouse.read_models import database
-from refold.warehouse.read_models.comparison.cut_over import Verified, check_cut_over
+from refold.warehouse.read_models.comparison.cut_over_check import Verified, check_cut_over
 from refold.warehouse.read_models.dead_letters.dead_letters import published_discards
 from refold.warehouse.read_models.generations.build import (
     StagedModels,
     kept_models,
     load,
-    publish,
     scratch_folder,
 )
 from refold.warehouse.read_models.generations.generations import (
@@ -33,6 +32,7 @@ from refold.warehouse.read_models.generations.generations import (
     Seed,
     open_generations,
 )
+from refold.warehouse.read_models.generations.publish import publish
 from refold.warehouse.read_models.increments.catch_up import ModelsAtCheckpoint, catch_up
 
 _PUBLISH_ATTEMPTS = 10

@@ -14,7 +14,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from refold.event_schemas import ObjectNotFoundError, UsageError
-from refold.warehouse.event_log.leftovers import (
+from refold.warehouse.event_log.orphaned_objects import (
     Leftover,
     delete_leftovers,
     leftover,
