@@ -128,7 +128,7 @@ class BoundEndpoint:
         columns: column of the response to its DuckDB type.
         key: the read model's key columns; empty for a report.
         single_row: whether the response is one row.
-        batchable: whether one query can answer many questions.
+        batchable: whether one SQL query can answer many endpoint queries.
     """
 
     endpoint: Endpoint

@@ -1,1 +1,1 @@
-"""The query side: readers of published and live databases, and the questions that endpoints put to them."""
+"""The query side: readers of published and live databases, and the queries that endpoints put to them."""

@@ -1,7 +1,7 @@
-"""Questions: requests to endpoints, many of which one query can answer.
+"""Endpoint queries: what a request asks of an endpoint. One SQL statement can answer many of them.
 
-To plan a query takes longer than to find a row by an index: one query finds 32 orders in 1.5 ms, 32 queries in 17 ms.
-So one query answers a group of questions, which differ only in the values that they look up.
+Planning a statement takes longer than to find a row by an index: one statement finds 32 orders in 1.5 ms, 32 statements in 17 ms.
+So one statement answers a group of queries, which differ only in the values that they look up.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ MAX_ROWS = 10_000
 WIDE = ("HUGEINT", "UHUGEINT")
 """Integers of 128 bits, which become text."""
 
-_SPARE_ROWS = 1_000  # what one question of a group may have beyond its share, before each is answered by its own query
+_SPARE_ROWS = 1_000  # what one query of a group may have beyond its share, before each is answered by its own statement
 
 Row = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class EndpointQuery:
     """A request to one endpoint.
 
     Attributes:
@@ -49,14 +49,14 @@ class Question:
 
     @property
     def group(self) -> tuple[Any, ...]:
-        """The key of its group: one query answers questions with equal keys."""
+        """The key of its group: one SQL statement answers queries with equal keys."""
         separate = () if self.bound.batchable else self.values
         return (self.bound.endpoint.path, self.limit, self.after, separate)
 
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """The rows that answer a question.
+    """The rows that answer a query.
 
     Attributes:
         rows: column to value.
@@ -67,16 +67,16 @@ class Page:
     after: str = ""
 
 
-def answer(connection: duckdb.DuckDBPyConnection, questions: Sequence[Question]) -> list[Page]:
-    """Answer the questions of one group with one query.
+def answer(connection: duckdb.DuckDBPyConnection, queries: Sequence[EndpointQuery]) -> list[Page]:
+    """Answer the queries of one group with one SQL statement.
 
     Args:
         connection: a connection whose default schema has the read models.
-        questions: one or more questions with different values.
+        queries: one or more queries with different values.
 
     Raises:
         UsageError: a cursor is invalid, or a report has more rows than :data:`MAX_ROWS`. The error does not say which
-            question it is about.
+            query it is about.
 
     Example:
         >>> from refold.warehouse.declarations.endpoints import Lookup
@@ -84,44 +84,46 @@ def answer(connection: duckdb.DuckDBPyConnection, questions: Sequence[Question])
         >>> bound = BoundEndpoint(lookup, {"id": "VARCHAR", "city": "VARCHAR"}, key=("id",), single_row=True)
         >>> connection = duckdb.connect()
         >>> _ = connection.execute("CREATE TABLE orders AS SELECT 'a' AS id, 'Ulm' AS city")
-        >>> [page.rows for page in answer(connection, [Question(bound, ("a",)), Question(bound, ("b",))])]
+        >>> [page.rows for page in answer(connection, [EndpointQuery(bound, ("a",)), EndpointQuery(bound, ("b",))])]
         [[{'id': 'a', 'city': 'Ulm'}], []]
     """
-    first = questions[0]
+    first = queries[0]
     endpoint = first.bound.endpoint
     if isinstance(endpoint, Report):
-        return _reports(connection, endpoint, questions)
-    return _lookup(connection, endpoint, first.bound, questions)
+        return _reports(connection, endpoint, queries)
+    return _lookup(connection, endpoint, first.bound, queries)
 
 
-def _reports(connection: duckdb.DuckDBPyConnection, report: Report, questions: Sequence[Question]) -> list[Page]:
-    if len(questions) > 1:
-        values = [question.values for question in questions]
+def _reports(connection: duckdb.DuckDBPyConnection, report: Report, queries: Sequence[EndpointQuery]) -> list[Page]:
+    if len(queries) > 1:
+        values = [query.values for query in queries]
         found = run_batch(connection, report.sql, report.types, values, max_rows=MAX_ROWS)
         if found is not None:
-            return [Page(_named(q.bound.columns, rows)) for q, rows in zip(questions, found, strict=True)]
-    return [_report(connection, report, question) for question in questions]
+            return [Page(_named(q.bound.columns, rows)) for q, rows in zip(queries, found, strict=True)]
+    return [_report(connection, report, query) for query in queries]
 
 
-def _report(connection: duckdb.DuckDBPyConnection, report: Report, question: Question) -> Page:
-    connection.execute(report.sql, dict(zip(report.parameters, question.values, strict=True)))
+def _report(connection: duckdb.DuckDBPyConnection, report: Report, query: EndpointQuery) -> Page:
+    connection.execute(report.sql, dict(zip(report.parameters, query.values, strict=True)))
     rows = connection.fetchmany(MAX_ROWS + 1)
     if len(rows) > MAX_ROWS:
         raise UsageError(
             f"The result has more than {MAX_ROWS:,} rows. Request fewer, with a shorter range or a coarser step."
         )
-    return Page(_named(question.bound.columns, rows))
+    return Page(_named(query.bound.columns, rows))
 
 
 def _lookup(
-    connection: duckdb.DuckDBPyConnection, lookup: Lookup, bound: BoundEndpoint, questions: Sequence[Question]
+    connection: duckdb.DuckDBPyConnection, lookup: Lookup, bound: BoundEndpoint, queries: Sequence[EndpointQuery]
 ) -> list[Page]:
-    limit, after = questions[0].limit, questions[0].after
-    values = [question.values for question in questions]
+    limit, after = queries[0].limit, queries[0].after
+    values = [query.values for query in queries]
     max_rows = len(values) * (limit + 1) + _SPARE_ROWS
     rows = _fetch(connection, lookup, bound, values, after, limit=limit, max_rows=max_rows)
-    if len(values) > 1 and len(rows) >= max_rows:  # one question has so many rows that those of others may be cut off
-        return [page for question in questions for page in _lookup(connection, lookup, bound, [question])]
+    if (
+        len(values) > 1 and len(rows) >= max_rows
+    ):  # one query of the group has so many rows that those of others may be cut off
+        return [page for query in queries for page in _lookup(connection, lookup, bound, [query])]
     names = list(bound.columns)
     given = [names.index(name) for name in lookup.path_names]
     found: dict[tuple[Any, ...], list[tuple[Any, ...]]] = {}

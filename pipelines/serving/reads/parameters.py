@@ -13,7 +13,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from refold.pipelines.serving.reads.openapi_schemas import MAX_CHARACTERS, POSITION, parameter_type
 from refold.warehouse.declarations.endpoints import BoundEndpoint, Lookup
-from refold.warehouse.queries.endpoint_queries import Question
+from refold.warehouse.queries.endpoint_queries import EndpointQuery
 
 _MAX_LIMIT = 1_000
 _DEFAULT_LIMIT = 50
@@ -50,12 +50,12 @@ class ReadRequest:
     """A validated read.
 
     Attributes:
-        question: for the read models.
+        query: for the read models.
         min_position: the position that the rows must show; 0 for any.
         wait: how many seconds to wait for it.
     """
 
-    question: Question
+    query: EndpointQuery
     min_position: int
     wait: float
 
@@ -98,8 +98,8 @@ class Parameters:
             common = {p.name: _validate(p, texts, errors) for p in (*self._page, *_WAIT_PARAMETERS)}
         if errors:
             raise RequestValidationError(errors)
-        question = Question(self._bound, values, common.get("limit", 1), common.get("after", ""))
-        return ReadRequest(question, common["min_position"], _seconds(common["wait"]))
+        endpoint_query = EndpointQuery(self._bound, values, common.get("limit", 1), common.get("after", ""))
+        return ReadRequest(endpoint_query, common["min_position"], _seconds(common["wait"]))
 
     def document(self) -> list[dict[str, Any]]:
         """Describe the parameters for the OpenAPI document."""

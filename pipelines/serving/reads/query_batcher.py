@@ -1,7 +1,7 @@
-"""Query batching: questions of one kind that arrive while other queries run become one query.
+"""Query batching: queries of one kind that arrive while others run become one SQL statement.
 
-Under low load, each question runs at once and alone. Under high load, the more questions wait, the less each costs. An
-answer is cached until the read models advance, and identical questions share one query.
+Under low load, each query runs at once and alone. Under high load, the more queries wait, the less each costs. An
+answer is cached until the read models advance, and identical queries share one query.
 
 All bookkeeping happens in the thread of the event loop, so it needs no locks; queries run in a few threads.
 """
@@ -24,8 +24,8 @@ import duckdb
 from refold.event_schemas import UsageError
 from refold.warehouse.declarations.endpoints import Report
 from refold.warehouse.queries.endpoint_queries import (
+    EndpointQuery,
     Page,
-    Question,
     answer,
     to_json,
 )
@@ -40,7 +40,7 @@ _BATCH_SECONDS = 0.05
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """The answer to a question.
+    """The answer to a query.
 
     Attributes:
         data: JSON: a list of rows, or one row, or ``null`` if there is none.
@@ -59,12 +59,12 @@ Key = tuple[Any, ...]
 
 
 class QueryBatcher:
-    """Batches the questions of many requests into queries.
+    """Batches the queries of many requests into few SQL statements.
 
     Args:
         source: a reader.
         threads: concurrent queries; with two or more, reports leave one thread to lookups, which are short.
-        max_batch: questions in one query.
+        max_batch: queries in one query.
         report_seconds: the time limit of a report.
     """
 
@@ -78,48 +78,48 @@ class QueryBatcher:
         self._max_batch = max_batch
         self._report_seconds = report_seconds
         self._waiters: dict[Key, list[asyncio.Future[Answer]]] = {}
-        self._queues: OrderedDict[Key, dict[Key, Question]] = OrderedDict()
+        self._queues: OrderedDict[Key, dict[Key, EndpointQuery]] = OrderedDict()
         self._seconds: dict[Key, float] = {}
         self._dispatch_due = False
         self._cache: dict[Key, Answer] = {}
         self._cached_at: ReadPosition | None = None
 
-    async def ask(self, question: Question, *, min_position: int = 0) -> Answer:
-        """Answer a question.
+    async def ask(self, query: EndpointQuery, *, min_position: int = 0) -> Answer:
+        """Answer a query.
 
         Args:
-            question: the question.
+            query: the query.
             min_position: a position that the reader is known to show: an answer from an earlier query does not count.
 
         Raises:
             GenerationError: nothing is published yet.
-            UsageError: the question's cursor is invalid, or its answer has too many rows.
+            UsageError: the query's cursor is invalid, or its answer has too many rows.
             duckdb.InterruptException: a report exceeded its time limit.
         """
-        key = (question.group, question.values)
+        key = (query.group, query.values)
         now = self._source.read_position()
         if now is not self._cached_at:
             self._cache.clear()
             self._cached_at = now
         if (cached := self._cache.get(key)) is not None:
             return cached
-        answer = await self._add(key, question)
+        answer = await self._add(key, query)
         if answer.shown.position < min_position:  # it joined a query that had started before
-            answer = await self._add(key, question)
+            answer = await self._add(key, query)
         return answer
 
     def close(self) -> None:
         """Stop answering."""
         self._pool.shutdown(wait=True, cancel_futures=True)
 
-    def _add(self, key: Key, question: Question) -> asyncio.Future[Answer]:
+    def _add(self, key: Key, query: EndpointQuery) -> asyncio.Future[Answer]:
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Answer] = loop.create_future()
         if (waiters := self._waiters.get(key)) is not None:
             waiters.append(future)
             return future
         self._waiters[key] = [future]
-        self._queues.setdefault(question.group, {})[key] = question
+        self._queues.setdefault(query.group, {})[key] = query
         if not self._dispatch_due:
             self._dispatch_due = True
             loop.call_soon(self._dispatch)  # after the loop has handled all sockets that are ready now
@@ -131,13 +131,13 @@ class QueryBatcher:
         while self._free and (group := self._next_group()) is not None:
             queue = self._queues.pop(group)
             keys = list(queue)[: self._batch_size(group)]
-            questions = [queue.pop(key) for key in keys]
+            queries = [queue.pop(key) for key in keys]
             if queue:
                 self._queues[group] = queue
-            report = _is_report(questions[0])
+            report = _is_report(queries[0])
             self._free -= 1
             self._free_for_reports -= report
-            running = loop.run_in_executor(self._pool, self._run, questions)
+            running = loop.run_in_executor(self._pool, self._run, queries)
             running.add_done_callback(partial(self._end, keys, report))
 
     def _next_group(self) -> Key | None:
@@ -168,44 +168,44 @@ class QueryBatcher:
             self._dispatch()
 
     def _batch_size(self, group: Key) -> int:
-        """Return how many questions of a group become one query: the slower a report, the fewer."""
+        """Return how many queries of a group become one SQL statement: the slower a report, the fewer."""
         if (seconds := self._seconds.get(group)) is None:
             return self._max_batch
         return min(max(int(_BATCH_SECONDS / seconds), 1), self._max_batch)
 
-    def _run(self, questions: Sequence[Question]) -> list[Answer | Exception]:
-        first = questions[0]
+    def _run(self, queries: Sequence[EndpointQuery]) -> list[Answer | Exception]:
+        first = queries[0]
         if not (isinstance(first.bound.endpoint, Report) and first.bound.batchable):
-            return [*self._ask(questions)]
+            return [*self._ask(queries)]
         started = time.perf_counter()
         try:
-            answers = self._ask(questions)
+            answers = self._ask(queries)
         except (duckdb.Error, UsageError) as error:
             self._seconds[first.group] = self._report_seconds
-            if len(questions) == 1:
+            if len(queries) == 1:
                 return [error]
-            return [one for question in questions for one in self._run([question])]
-        self._seconds[first.group] = (time.perf_counter() - started) / len(questions)
+            return [one for query in queries for one in self._run([query])]
+        self._seconds[first.group] = (time.perf_counter() - started) / len(queries)
         return [*answers]
 
-    def _ask(self, questions: Sequence[Question]) -> list[Answer]:
-        def query(connection: duckdb.DuckDBPyConnection) -> list[Page]:
-            if _is_report(questions[0]):
+    def _ask(self, queries: Sequence[EndpointQuery]) -> list[Answer]:
+        def run(connection: duckdb.DuckDBPyConnection) -> list[Page]:
+            if _is_report(queries[0]):
                 with _time_limit(self._report_seconds, connection):
-                    return answer(connection, questions)
-            return answer(connection, questions)
+                    return answer(connection, queries)
+            return answer(connection, queries)
 
-        pages, shown = self._source.ask(query)
-        return [_answer_of(q, page, shown) for q, page in zip(questions, pages, strict=True)]
-
-
-def _is_report(question: Question) -> bool:
-    return isinstance(question.bound.endpoint, Report)
+        pages, shown = self._source.ask(run)
+        return [_answer_of(q, page, shown) for q, page in zip(queries, pages, strict=True)]
 
 
-def _answer_of(question: Question, page: Page, shown: ReadPosition) -> Answer:
+def _is_report(query: EndpointQuery) -> bool:
+    return isinstance(query.bound.endpoint, Report)
+
+
+def _answer_of(query: EndpointQuery, page: Page, shown: ReadPosition) -> Answer:
     data: Any = page.rows
-    if question.bound.single_row:
+    if query.bound.single_row:
         data = page.rows[0] if page.rows else None
     return Answer(to_json(data), bool(page.rows), page.after, shown)
 

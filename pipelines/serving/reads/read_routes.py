@@ -87,7 +87,7 @@ class ReadRoutes:
             if shown is not None and shown.position >= request.min_position and _etag(route, shown)[2:] in etags:
                 await _send_not_modified(_etag(route, shown), send)
                 return
-            answer = await state.batcher.ask(request.question, min_position=request.min_position)
+            answer = await state.batcher.ask(request.query, min_position=request.min_position)
         except RequestValidationError as error:
             await malformed(error)(scope, receive, send)
         except RefoldError as error:
@@ -100,7 +100,7 @@ class ReadRoutes:
             await failed()(scope, receive, send)
         else:
             lag = state.tail.lag(answer.shown.position)
-            if request.question.bound.single_row and not answer.found and answer.shown.position >= request.min_position:
+            if request.query.bound.single_row and not answer.found and answer.shown.position >= request.min_position:
                 await _not_found(answer.shown, lag)(scope, receive, send)
             else:
                 await _send(route, request, answer, lag, scope, send, etags=etags)
@@ -176,5 +176,5 @@ async def _send_not_modified(etag: bytes, send: Send) -> None:
 def _next(request: ReadRequest, answer: Answer, scope: Scope) -> str | None:
     if not answer.after:
         return None
-    query = urlencode({"limit": request.question.limit, "after": answer.after}, quote_via=quote_plus)
+    query = urlencode({"limit": request.query.limit, "after": answer.after}, quote_via=quote_plus)
     return f"{scope['raw_path'].decode()}?{query}"

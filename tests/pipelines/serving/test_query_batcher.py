@@ -1,4 +1,4 @@
-"""The batcher: which questions share a query, which answers are cached, and that each caller gets its own answer."""
+"""The batcher: which queries share a statement, which answers are cached, and that each caller gets its own answer."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from refold.warehouse.declarations.endpoints import (
     Report,
 )
 from refold.warehouse.engine.connections import connect
-from refold.warehouse.queries.endpoint_queries import Question
+from refold.warehouse.queries.endpoint_queries import EndpointQuery
 from refold.warehouse.queries.readers import ReadPosition
 
 T = TypeVar("T")
@@ -144,9 +144,9 @@ def run(scenario: Callable[[], Awaitable[None]]) -> None:
     asyncio.run(bounded())
 
 
-def thing(number: int, bound: BoundEndpoint = THING) -> Question:
-    """Return the question for a thing."""
-    return Question(bound, (number,))
+def thing(number: int, bound: BoundEndpoint = THING) -> EndpointQuery:
+    """Return the query for a thing."""
+    return EndpointQuery(bound, (number,))
 
 
 def row(answer: Answer) -> Any:
@@ -168,7 +168,7 @@ def test_questions_that_come_together_become_one_query() -> None:
 
 
 def test_the_size_of_a_batch_is_limited() -> None:
-    """The remaining questions follow in the next queries, each once."""
+    """The remaining queries follow in the next statements, each once."""
 
     async def scenario() -> None:
         with batching(max_batch=2, threads=1) as (source, batcher):
@@ -247,7 +247,7 @@ def test_a_minimum_position_excludes_earlier_answers() -> None:
 
 
 def test_a_cancelled_request_affects_no_other() -> None:
-    """Requests with the same question, or in the same query, still get their answers."""
+    """Requests with the same query, or in the same statement, still get their answers."""
 
     async def scenario() -> None:
         with batching() as (source, batcher):
@@ -266,7 +266,7 @@ def test_a_cancelled_request_affects_no_other() -> None:
 
 
 def test_an_error_reaches_the_callers_of_its_query_only() -> None:
-    """The next question runs a new query; an error without a waiting caller is not reported as unhandled."""
+    """The next query runs a new statement; an error without a waiting caller is not reported as unhandled."""
 
     async def scenario() -> None:
         unhandled: list[Any] = []
@@ -290,7 +290,7 @@ def test_an_error_reaches_the_callers_of_its_query_only() -> None:
 
 
 def test_groups_take_turns() -> None:
-    """A group with many questions does not block another group."""
+    """A group with many queries does not block another group."""
 
     async def scenario() -> None:
         with batching(max_batch=2, threads=1) as (source, batcher):
@@ -308,7 +308,7 @@ def test_reports_leave_a_thread_to_lookups() -> None:
     async def scenario() -> None:
         with batching(threads=2, report_seconds=SECONDS) as (source, batcher):
             source.go.clear()
-            reports = [asyncio.create_task(batcher.ask(Question(REPORT, (n,)))) for n in range(3)]
+            reports = [asyncio.create_task(batcher.ask(EndpointQuery(REPORT, (n,)))) for n in range(3)]
             await source.wait_for_query()
             looking = asyncio.create_task(batcher.ask(thing(7)))
             await source.wait_for_query()
@@ -325,19 +325,19 @@ def test_a_report_alone_has_the_only_thread() -> None:
 
     async def scenario() -> None:
         with batching(threads=1) as (_, batcher):
-            found = await asyncio.gather(batcher.ask(Question(REPORT, (1,))), batcher.ask(thing(2)))
+            found = await asyncio.gather(batcher.ask(EndpointQuery(REPORT, (1,))), batcher.ask(thing(2)))
             assert [row(a) for a in found] == [[{"n": 1}], {"id": 2, "position": 1}]
 
     run(scenario)
 
 
 def test_a_report_that_takes_too_long_is_interrupted() -> None:
-    """Only that query is interrupted; the next question is answered."""
+    """Only that query is interrupted; the next query is answered."""
 
     async def scenario() -> None:
         with batching(report_seconds=0.05) as (_, batcher):
             with pytest.raises(duckdb.InterruptException):
-                await batcher.ask(Question(ENDLESS, (1,)))
-            assert row(await batcher.ask(Question(REPORT, (1,)))) == [{"n": 1}]
+                await batcher.ask(EndpointQuery(ENDLESS, (1,)))
+            assert row(await batcher.ask(EndpointQuery(REPORT, (1,)))) == [{"n": 1}]
 
     run(scenario)

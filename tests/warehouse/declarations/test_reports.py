@@ -18,7 +18,7 @@ from refold.warehouse.declarations.endpoints import (
     Report,
     bind,
 )
-from refold.warehouse.queries.endpoint_queries import Question, answer
+from refold.warehouse.queries.endpoint_queries import EndpointQuery, answer
 from refold.warehouse.queries.readers import ReadPosition
 
 T = TypeVar("T")
@@ -48,10 +48,10 @@ def test_together_is_what_it_is_alone(connection: duckdb.DuckDBPyConnection) -> 
     """Rows and their order, also for those who get none."""
     report = bound(connection, SOLD, least=LEAST, shop=SHOP)
     assert report.batchable
-    questions = [Question(report, (least, shop)) for least in (0, 17, 29, 99) for shop in (None, "shop-3", "none")]
-    assert len({question.group for question in questions}) == 1
-    together = answer(connection, questions)
-    assert together == [answer(connection, [question])[0] for question in questions]
+    queries = [EndpointQuery(report, (least, shop)) for least in (0, 17, 29, 99) for shop in (None, "shop-3", "none")]
+    assert len({query.group for query in queries}) == 1
+    together = answer(connection, queries)
+    assert together == [answer(connection, [query])[0] for query in queries]
     assert [len(page.rows) for page in together] == [7, 1, 0, 7, 1, 0, 6, 1, 0, 0, 0, 0]
 
 
@@ -70,7 +70,7 @@ def test_what_a_join_would_change_is_asked_alone(
     """A limit, an order of its own, a parameter's name in a text, and what has no parameters."""
     report = bound(connection, sql, **parameters)
     assert not report.batchable
-    assert len({Question(report, (least,)).group for least in (1, 2)}) == 2
+    assert len({EndpointQuery(report, (least,)).group for least in (1, 2)}) == 2
 
 
 def test_too_many_rows_are_refused_to_those_who_asked_for_them(connection: duckdb.DuckDBPyConnection) -> None:
@@ -111,8 +111,8 @@ class _Source:
 def _ask(connection: duckdb.DuckDBPyConnection, report: BoundEndpoint, *values: object) -> list[Answer | BaseException]:
     async def ask() -> list[Answer | BaseException]:
         batcher = QueryBatcher(_Source(connection), threads=1)
-        questions = (batcher.ask(Question(report, (value,))) for value in values)
-        found = await asyncio.gather(*questions, return_exceptions=True)
+        queries = (batcher.ask(EndpointQuery(report, (value,))) for value in values)
+        found = await asyncio.gather(*queries, return_exceptions=True)
         batcher.close()
         return [*found]
 

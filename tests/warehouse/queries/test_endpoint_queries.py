@@ -1,4 +1,4 @@
-"""Questions of one group, answered alone and by one query, over tables with gaps and ties."""
+"""Endpoint queries of one group, answered alone and by one statement, over tables with gaps and ties."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from hypothesis import strategies as st
 from refold.event_schemas import UsageError
 from refold.warehouse.declarations.endpoints import BoundEndpoint, Lookup, Parameter, Report
 from refold.warehouse.engine.connections import connect
-from refold.warehouse.queries import endpoint_queries as questions
+from refold.warehouse.queries import endpoint_queries as queries
 from refold.warehouse.queries.endpoint_queries import (
+    EndpointQuery,
     Page,
-    Question,
     answer,
     to_json,
 )
@@ -76,7 +76,7 @@ def paged(connection: duckdb.DuckDBPyConnection, bound: BoundEndpoint, limit: in
     for number in itertools.count():
         if number and not page.after:
             return
-        [page] = answer(connection, [Question(bound, values, limit, page.after)])
+        [page] = answer(connection, [EndpointQuery(bound, values, limit, page.after)])
         yield page
 
 
@@ -109,11 +109,11 @@ def test_questions_asked_together_get_what_each_gets_alone(
     """Also if one has so many rows that others would be cut off, and on later pages."""
     put(connection, things)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(questions, "_SPARE_ROWS", spare)
+        patch.setattr(queries, "_SPARE_ROWS", spare)
         for bound in (NEWEST, PLAIN):
             cursors = ["", *[page.after for page in paged(connection, bound, limit, "ann") if page.after]]
             for after in cursors:
-                group = [Question(bound, (owner,), limit, after) for owner in (*OWNERS, "nobody")]
+                group = [EndpointQuery(bound, (owner,), limit, after) for owner in (*OWNERS, "nobody")]
                 assert answer(connection, group) == [page for q in group for page in answer(connection, [q])]
 
 
@@ -121,18 +121,18 @@ def test_one_with_many_rows_leaves_the_others_theirs(
     connection: duckdb.DuckDBPyConnection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """All rows that were fetched belong to one owner, so the other gets a query of its own."""
-    monkeypatch.setattr(questions, "_SPARE_ROWS", 1)
+    monkeypatch.setattr(queries, "_SPARE_ROWS", 1)
     put(connection, [("ann", number, "", 2) for number in range(20)] + [("bob", 1, "", None)])
-    ann, bob = answer(connection, [Question(NEWEST, ("ann",), 2), Question(NEWEST, ("bob",), 2)])
+    ann, bob = answer(connection, [EndpointQuery(NEWEST, ("ann",), 2), EndpointQuery(NEWEST, ("bob",), 2)])
     assert ([row["id"] for row in ann.rows], [row["id"] for row in bob.rows]) == ([0, 1], [1])
     assert (bool(ann.after), bool(bob.after)) == (True, False)
 
 
 def test_composite_keys_are_looked_up_together(connection: duckdb.DuckDBPyConnection) -> None:
-    """Each question gets the row of its own values, not one of values that others ask for."""
+    """Each query gets the row of its own values, not one of values that others ask for."""
     put(connection, [("ann", 1, "a", 1), ("ann", 2, "B", 2), ("bob", 1, "B", 3)])
     values = [(1, "a", "ann"), (1, "B", "bob"), (1, "a", "bob"), (2, "B", "ann"), (2, "a", "ann")]
-    found = answer(connection, [Question(ONE, value) for value in values])
+    found = answer(connection, [EndpointQuery(ONE, value) for value in values])
     assert [[row["seen"] for row in page.rows] for page in found] == [[1], [3], [], [2], []]
 
 
@@ -165,7 +165,7 @@ def test_a_cursor_that_no_page_gave_is_refused(connection: duckdb.DuckDBPyConnec
     """It is an error of who asks, never one of the database."""
     put(connection, [("ann", 1, "a", 1)])
     with pytest.raises(UsageError, match="is invalid"):
-        answer(connection, [Question(NEWEST, ("ann",), 1, after)])
+        answer(connection, [EndpointQuery(NEWEST, ("ann",), 1, after)])
 
 
 @pytest.mark.parametrize(
@@ -204,7 +204,7 @@ def test_values_are_written_without_loss(connection: duckdb.DuckDBPyConnection) 
     )
     types = {name: str(t) for name, t, *_ in connection.execute(sql, {"wide": 1}).description}
     report = Report(path="/report", sql=sql, text="A report.", parameters={"wide": None})  # type: ignore[dict-item]
-    [page] = answer(connection, [Question(BoundEndpoint(report, types), (2**100,))])
+    [page] = answer(connection, [EndpointQuery(BoundEndpoint(report, types), (2**100,))])
     assert orjson.loads(to_json(page.rows)) == [
         {
             "wide": str(2**100),
@@ -222,7 +222,7 @@ def test_a_report_with_too_many_rows_is_refused(
     connection: duckdb.DuckDBPyConnection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As many as are allowed are answered; one more is an error that says what to do."""
-    monkeypatch.setattr(questions, "MAX_ROWS", 3)
+    monkeypatch.setattr(queries, "MAX_ROWS", 3)
     report = Report(
         path="/r",
         sql="SELECT range AS n FROM range($n)",
@@ -230,6 +230,6 @@ def test_a_report_with_too_many_rows_is_refused(
         parameters={"n": Parameter(type="BIGINT", text="N.")},
     )
     with_n = BoundEndpoint(report, {"n": "BIGINT"})
-    assert len(answer(connection, [Question(with_n, (3,))])[0].rows) == 3
+    assert len(answer(connection, [EndpointQuery(with_n, (3,))])[0].rows) == 3
     with pytest.raises(UsageError, match=r"more than 3 rows\. Request fewer"):
-        answer(connection, [Question(with_n, (4,))])
+        answer(connection, [EndpointQuery(with_n, (4,))])

@@ -177,7 +177,7 @@ def test_a_query_ends_on_the_generation_that_it_began_with(
 
 
 def test_nothing_newer_is_nothing_to_adopt(generations: Generations, reader: Reader) -> None:
-    """Before the first publish a question is refused; afterwards a look that finds nothing new changes nothing."""
+    """Before the first publish a query is refused; afterwards a look that finds nothing new changes nothing."""
     assert not reader.adopt()
     with pytest.raises(GenerationError, match="No read models are published yet"):
         reader.ask(shown)
@@ -355,7 +355,7 @@ def move(live: LiveDatabase, position: int) -> None:
 
 
 def twice(connection: duckdb.DuckDBPyConnection) -> list[int]:
-    """Look at the rows by two queries, as a question may."""
+    """Look at the rows by two queries, as a query may."""
     return shown(connection) + shown(connection)
 
 
