@@ -321,7 +321,7 @@ def test_its_live_database_can_be_asked_meanwhile(market: Market) -> None:
 
     market.stream(ask, on_open=opened.append)
     assert seen == market.query("SELECT position, (SELECT sum(sold)::BIGINT FROM stalls) FROM refold.checkpoint")
-    with pytest.raises(GenerationError, match="was closed"):
+    with pytest.raises(GenerationError, match="is closed"):
         opened[-1].cursor()
 
 
