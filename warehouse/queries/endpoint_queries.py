@@ -1,6 +1,7 @@
 """Endpoint queries: what a request asks of an endpoint. One SQL statement can answer many of them.
 
-Planning a statement takes longer than to find a row by an index: one statement finds 32 orders in 1.5 ms, 32 statements in 17 ms.
+Planning a statement takes longer than finding a row by an index: one statement finds 32 orders in 1.5 ms, 32 statements
+in 17 ms.
 So one statement answers a group of queries, which differ only in the values that they look up.
 """
 
