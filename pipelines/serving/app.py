@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -29,11 +28,7 @@ from refold.pipelines.serving.sandbox.sandbox_pool import Sandbox
 from refold.pipelines.serving.server_state import ServerState
 from refold.pipelines.serving.settings import ServeSettings
 from refold.pipelines.serving.status_routes import status_router
-from refold.pipelines.serving.supervisor_watch import stop_with_parent
 from refold.warehouse.declarations.domain import load_domain
-
-_GC_THRESHOLD = 50_000
-"""A request leaves almost no reference cycles, so rare collections are enough; each one delays all requests."""
 
 _RESPONSE_SECONDS = 10.0
 """Time for a response after a request has waited for its position as long as it may."""
@@ -85,8 +80,6 @@ def create_app(settings: ServeSettings) -> Application:
         running.append(ServerState(settings, domain, metrics))
         state().start()
         app.state.stream_thread = state().stream_thread
-        gc.freeze()  # what is loaded by now stays, so no collection needs to visit it
-        gc.set_threshold(_GC_THRESHOLD)
         try:
             yield
         finally:
@@ -133,9 +126,3 @@ def _scope_of(method: str, path: str) -> Scope | None:
     if path in _PUBLIC or path.startswith("/static/"):
         return None
     return Scope.COMMAND if path.startswith("/commands/") else Scope.READ
-
-
-def from_environment() -> Application:
-    """Create the application of a worker process, which stops with its supervisor."""
-    stop_with_parent()
-    return create_app(ServeSettings.load(os.environ))

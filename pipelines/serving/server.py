@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import socket
@@ -13,9 +14,10 @@ from uvicorn.config import STARTUP_FAILURE
 from uvicorn.supervisors import Multiprocess
 
 from refold.event_schemas import RefoldError, UsageError
-from refold.pipelines.serving.app import create_app
+from refold.pipelines.serving.app import Application, create_app
 from refold.pipelines.serving.http.protocol import BoundedProtocol
 from refold.pipelines.serving.settings import ENVIRONMENT, ServeSettings
+from refold.pipelines.serving.supervisor_watch import stop_with_parent
 
 _OPTIONS: dict[str, Any] = {
     "log_level": "warning",
@@ -27,6 +29,9 @@ _OPTIONS: dict[str, Any] = {
     "timeout_keep_alive": 30,
     "timeout_graceful_shutdown": 30,  # as long as a request may take by default
 }
+
+_GC_THRESHOLD = 50_000
+"""A request leaves almost no reference cycles, so rare collections are enough; each one delays all requests."""
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -62,6 +67,7 @@ def run(settings: ServeSettings, listening: socket.socket, *, workers: int, begi
     if workers > 1:
         _run_workers(settings, listening, workers)
         return
+    _collect_rarely()
     server = uvicorn.Server(uvicorn.Config(app, **_OPTIONS))
     for number in (signal.SIGINT, signal.SIGTERM):  # uvicorn raises the signal again after it has stopped
         signal.signal(number, lambda *_: setattr(server, "should_exit", True))
@@ -74,8 +80,22 @@ def run(settings: ServeSettings, listening: socket.socket, *, workers: int, begi
 
 def _run_workers(settings: ServeSettings, listening: socket.socket, workers: int) -> None:
     os.environ[ENVIRONMENT] = settings.dump()
-    config = uvicorn.Config(f"{create_app.__module__}:from_environment", factory=True, workers=workers, **_OPTIONS)
+    config = uvicorn.Config(f"{__name__}:from_environment", factory=True, workers=workers, **_OPTIONS)
     supervisor = Multiprocess(config, sockets=[listening])
     supervisor.run()
     if any(process.exitcode == STARTUP_FAILURE for process in supervisor.processes):
         raise RefoldError("A worker could not start; see the messages above.")
+
+
+def from_environment() -> Application:
+    """Create the application of a worker process, which stops with its supervisor."""
+    stop_with_parent()
+    app = create_app(ServeSettings.load(os.environ))
+    _collect_rarely()
+    return app
+
+
+def _collect_rarely() -> None:
+    """Set up the garbage collector of a process that does nothing but serve; a library function must not do this."""
+    gc.freeze()  # what is loaded by now stays, so no collection needs to visit it
+    gc.set_threshold(_GC_THRESHOLD)

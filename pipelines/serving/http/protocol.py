@@ -60,7 +60,8 @@ class BoundedProtocol(HttpToolsProtocol):
 
     Example:
         >>> import uvicorn
-        >>> config = uvicorn.Config("refold.pipelines.serving.app:from_environment", factory=True, http=BoundedProtocol)
+        >>> app = "refold.pipelines.serving.server:from_environment"
+        >>> config = uvicorn.Config(app, factory=True, http=BoundedProtocol)
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
