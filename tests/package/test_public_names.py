@@ -145,7 +145,6 @@ ROOMS = {
         "PositionClosed",
         "TradeExecuted",
     ],
-    "refold.pipelines.ingest.formats": ["FORMATS", "Format"],
     "refold.warehouse.object_store": ["ObjectStore", "open_store"],
     "refold.warehouse.orders": ["ORDERS"],
     "refold.warehouse.trading": ["TRADING"],
