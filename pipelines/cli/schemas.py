@@ -192,9 +192,9 @@ def dry_run(call: Invocation) -> None:
     log = call.open_log()
     with count_progress("dry run", "steps", quiet=call.quiet) as report:
         results = run_dry(log, call.domain, report=report)
-    invalid = sum(result.broken for result in results)
+    invalid = sum(result.invalid for result in results)
     if call.json:
-        output.print_json({"broken": invalid, "schemas": [asdict(result) for result in results]})
+        output.print_json({"invalid": invalid, "schemas": [asdict(result) for result in results]})
     else:
         _print_results(results)
     if invalid:
@@ -209,7 +209,7 @@ def _print_results(results: list[DryRunResult]) -> None:
             f"{r.event_type} v{r.schema_version}",
             ", ".join(r.becomes),
             r.events,
-            f"{r.broken:,}{'' if r.complete else ' or more'}",
+            f"{r.invalid:,}{'' if r.complete else ' or more'}",
         )
         for r in results
     ]

@@ -64,7 +64,7 @@ class DryRunResult:
         becomes: the event types that the chain may yield, in their newest version; empty if the domain does not know
             the schema.
         events: the number of events.
-        broken: the number of events that fail.
+        invalid: the number of events that fail.
         complete: whether all that fail were counted; the search stops after the first hundred in a bucket.
         reasons: why they fail, the most frequent first.
     """
@@ -73,7 +73,7 @@ class DryRunResult:
     schema_version: int
     becomes: tuple[str, ...]
     events: int
-    broken: int
+    invalid: int
     complete: bool
     reasons: tuple[Reason, ...]
 
@@ -112,7 +112,7 @@ def dry_run(
         ...     log = create_log(folder, domain_name="doors")
         ...     appended = Appender(log, doors.registry).append("door-1", [DoorOpened(door="front")])
         ...     [result] = dry_run(log, doors)
-        >>> result.events, result.broken
+        >>> result.events, result.invalid
         (1, 0)
     """
     head = head or log.head()
@@ -150,7 +150,7 @@ class _Tally:
             schema_version=key[1],
             becomes=_becomes(key, registry),
             events=self.events[key],
-            broken=sum(r.events for r in reasons),
+            invalid=sum(r.events for r in reasons),
             complete=key not in self.incomplete,
             reasons=tuple(reasons),
         )

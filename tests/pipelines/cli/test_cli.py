@@ -592,10 +592,10 @@ def test_schemas_list_says_what_old_events_become(call: Call, made: Path) -> Non
 def test_dry_run_counts_what_upcasters_make_of_the_log(call: Call, shop: Path) -> None:
     """All is well, until an event comes that no upcaster can carry."""
     document = answer(call("schemas", "dry-run", "--json", folder=shop))
-    assert document["broken"] == 0
+    assert document["invalid"] == 0
     append(shop, HALF, stream_id="order-half")
     document = answer(call("schemas", "dry-run", "--json", folder=shop, code=1))
-    assert document["broken"] == 1
+    assert document["invalid"] == 1
     assert "CityChanged is missing" in call("schemas", "dry-run", folder=shop, code=1).stdout
 
 

@@ -34,7 +34,7 @@ def log(tmp_path: pytest.TempPathFactory) -> EventLog:
 def by_schema_key(results: list[DryRunResult]) -> dict[tuple[str, int], tuple[int, int, tuple[Reason, ...]]]:
     """Return the number of events of each schema, the number that fail, and why."""
     assert all(r.complete for r in results)
-    return {(r.event_type, r.schema_version): (r.events, r.broken, r.reasons) for r in results}
+    return {(r.event_type, r.schema_version): (r.events, r.invalid, r.reasons) for r in results}
 
 
 def test_an_empty_log_has_nothing_to_run(log: EventLog) -> None:
@@ -120,9 +120,9 @@ def test_a_chain_that_fails_for_all_is_left_early(log: EventLog) -> None:
 
     write_commit(log, [("a", "Placed", 1, '{"customer": "c"}')] * 300 + [("a", "Closed", 1, "{}")])
     closed, placed = dry_run(log, Domain(name="shop", events=(Strict, Closed), upcasters=(to_number,)))
-    assert (placed.events, placed.broken, placed.complete) == (300, 100, False)
+    assert (placed.events, placed.invalid, placed.complete) == (300, 100, False)
     assert (placed.reasons[0].events, placed.reasons[0].positions) == (100, (1, 2, 3, 4, 5))
-    assert (closed.events, closed.broken, closed.complete) == (1, 0, True)
+    assert (closed.events, closed.invalid, closed.complete) == (1, 0, True)
 
 
 def test_python_failures_are_counted_beside_those_in_sql(log: EventLog) -> None:
@@ -146,7 +146,7 @@ def test_python_failures_are_counted_beside_those_in_sql(log: EventLog) -> None:
 
     write_commit(log, [("a", "Placed", 1, f'{{"customer": "{name}"}}') for name in ("c", "python", "sql", "c")])
     [placed] = dry_run(log, Domain(name="shop", events=(Checked,), upcasters=(in_sql, in_python)))
-    assert (placed.events, placed.broken, placed.complete) == (4, 2, True)
+    assert (placed.events, placed.invalid, placed.complete) == (4, 2, True)
     assert {r.first_position for r in placed.reasons} == {2, 3}
 
 
@@ -165,7 +165,7 @@ def test_what_only_fails_together_is_told(log: EventLog) -> None:
 
     write_commit(log, [("a", "StreetChanged", 1, '{"street": "s"}'), ("a", "CityChanged", 1, '{"city": "c"}')])
     results = dry_run(log, Domain(name="shop", events=(Numbered,), upcasters=(join,)))
-    assert [(r.events, r.broken, r.reasons[0].text.endswith("together")) for r in results] == [(1, 1, True)] * 2
+    assert [(r.events, r.invalid, r.reasons[0].text.endswith("together")) for r in results] == [(1, 1, True)] * 2
 
 
 def test_progress_is_told_to_the_end(log: EventLog) -> None:
