@@ -48,7 +48,8 @@ _HERE, _THERE = "rebuilt", "published"
 @click.option(
     "--as-of",
     metavar="POSITION|TIME",
-    help="Build them as they were at this position, or at the last commit recorded by this time; needs --to.",
+    help="Build the read models as they were at this position, or at the last commit recorded by this time; "
+    "needs --to.",
 )
 @click.option(
     "--to",

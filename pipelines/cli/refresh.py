@@ -26,7 +26,9 @@ refold refresh --json -- --direct_num_workers=8"""
 
 
 @click.command(cls=BeamCommand, example=_EXAMPLE)
-@click.option("--verify", is_flag=True, help="Afterwards compare with a rebuild; exit with code 4 if any row differs.")
+@click.option(
+    "--verify", is_flag=True, help="After publishing, compare with a rebuild; exit with code 4 if any row differs."
+)
 @dead_letter_option
 @common_options("domain", "log", "read_models", "runner")
 @pass_invocation

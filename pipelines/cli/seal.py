@@ -23,7 +23,7 @@ from refold.pipelines.cli.support.options import metrics_port_option
 def seal(call: Invocation, metrics_port: int | None) -> None:
     """Turn new commits into segments, which read faster.
 
-    Appends may go on meanwhile. A rebuild seals the log itself; this command does it at another time.
+    Appends may go on meanwhile. A rebuild seals the log first; run this earlier to make the rebuild shorter.
     """
     log, options = call.open_log(), call.beam_options()
 

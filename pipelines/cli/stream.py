@@ -39,7 +39,8 @@ refold stream --publish-every 60 --json"""
 @click.option(
     "--no-rebuild",
     is_flag=True,
-    help="Never rebuild first; by default a rebuild does if it is faster than increments.",
+    help="Apply a large backlog by increments even where a rebuild is faster. New and changed read models are "
+    "rebuilt anyway.",
 )
 @metrics_port_option
 @common_options("domain", "log", "read_models", "runner")

@@ -133,7 +133,8 @@ def make_history(demo: Demo, *, report: Callable[[int], None] = lambda _: None) 
     if demo.made:
         if log.head().position < demo.made:
             raise LogError(
-                f"The log of the demo in {demo.folder} has lost events. Delete the folder, and run it again."
+                f"The log of the demo in {demo.folder} has fewer events than were appended. Delete the folder, "
+                "and run `refold demo` again."
             )
         return demo
     history = domain.sample_history(demo.events, demo.seed)

@@ -61,7 +61,7 @@ def read_mapping(path: Path) -> ColumnMapping:
     try:
         keys = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise UsageError(f"Mapping {path}: {error.strerror}.") from error
+        raise UsageError(f"The mapping {path} cannot be read: {error.strerror}. Correct --mapping.") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"Mapping {path}: invalid TOML: {error}.") from error
     try:
@@ -111,7 +111,7 @@ def _source(name: str, value: Any) -> ValueSource:
         raise UsageError(f"{where} is {value!r}; expected a column, a template, a list of columns, or a table.")
     _check_keys(value, {"column", "constant", "pattern", "unit"}, where=f"in {where}")
     if ("column" in value) == ("constant" in value):
-        raise UsageError(f"{where}: set either column or constant.")
+        raise UsageError(f"{where}: it has both column and constant, or neither. Keep exactly one.")
     source = _source(name, value["column"]) if "column" in value else ValueSource(constant=value["constant"])
     unit = value.get("unit", "iso")
     if unit not in ("iso", "ns", *UNITS):

@@ -33,7 +33,7 @@ def expand_patterns(names: Sequence[str]) -> list[str]:
         fs, path = fsspec.core.url_to_fs(name)
         matches = sorted(fs.glob(path))
         if not matches:
-            raise UsageError(f"No file matches {name!r}.")
+            raise UsageError(f"No file matches {name!r}. Check the pattern and the current folder.")
         files += matches if "://" not in name else [fs.unstrip_protocol(m) for m in matches]
     if not files:
         raise UsageError("There is no file to import: name at least one.")
@@ -100,7 +100,7 @@ def _stat(fs: Any, path: str) -> tuple[int, str, str]:
         if info["type"] == "directory":
             raise IsADirectoryError(path)
     except FileNotFoundError as error:
-        raise UsageError(f"There is no file {path!r}.") from error
+        raise UsageError(f"There is no file {path!r}. Check the path and the current folder.") from error
     except IsADirectoryError as error:
         raise UsageError(f"{path!r} is a folder; give its files, as in {path}/*.parquet.") from error
     except OSError as error:

@@ -73,7 +73,7 @@ def run(settings: ServeSettings, listening: socket.socket, *, workers: int, begi
         signal.signal(number, lambda *_: setattr(server, "should_exit", True))
     server.run(sockets=[listening])
     if app.failure is not None:
-        raise RefoldError(f"The stream failed: {app.failure}") from app.failure
+        raise RefoldError(f"The stream of this server failed, so the server ended: {app.failure}") from app.failure
     if not server.started:
         raise RefoldError("The server could not start; see the messages above.")
 

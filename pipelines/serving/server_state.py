@@ -101,7 +101,10 @@ class ServerState:
         """Return the newest generation and its file, for ``POST /query``."""
         newest = self.generations.newest()
         if newest is None:
-            raise GenerationError("Nothing is published yet.")
+            raise GenerationError(
+                f"Nothing is published at {self.generations.store.url} yet. Run `refold "
+                "rebuild` or `refold stream` first."
+            )
         return self.generations.path(newest), newest
 
 

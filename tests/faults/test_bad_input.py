@@ -228,7 +228,7 @@ def test_a_stored_event_that_today_s_code_does_not_know_stops_a_rebuild(shop: Sh
     schema_key = (stored.event_type, stored.schema_version)
     says(
         error,
-        "met 1 events",
+        "cannot apply some events: 1",
         reason,
         f"position {position}",
         "till-9",
@@ -259,7 +259,16 @@ def test_an_event_that_a_handler_cannot_cast(shop: Shop) -> None:
     shop.append("till-1", Noted(note="40"))
     with nothing_changes(shop, folders=("commits",)), pytest.raises(InvalidEventsError) as error:
         shop.rebuild("CASTING")
-    says(error, "met 1 events", f"position {position}", "till-1", "Noted v1", "'many'", "INT64", "--dead-letter")
+    says(
+        error,
+        "cannot apply some events: 1",
+        f"position {position}",
+        "till-1",
+        "Noted v1",
+        "'many'",
+        "INT64",
+        "--dead-letter",
+    )
     tills = shop.tills()
     assert shop.rebuild("CASTING", dead_letter=True).dead_letters == 1
     [letter] = shop.query(LETTERS)
@@ -277,7 +286,14 @@ def test_a_fold_that_raises(shop: Shop) -> None:
     position = shop.append("till-1", Sold(sku="sku-1", pieces=13, price=Decimal(1)))
     with nothing_changes(shop, folders=("commits",)), pytest.raises(InvalidEventsError) as error:
         shop.rebuild("RAISING")
-    says(error, "met 1 events", f"position {position}", "till-1", "Sold v1", "thirteen pieces bring bad luck")
+    says(
+        error,
+        "cannot apply some events: 1",
+        f"position {position}",
+        "till-1",
+        "Sold v1",
+        "thirteen pieces bring bad luck",
+    )
     assert shop.rebuild("RAISING", dead_letter=True).dead_letters == 1
     [letter] = shop.query(LETTERS)
     assert letter[:5] == ("paths", position, "till-1", "Sold", 1)

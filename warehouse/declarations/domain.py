@@ -132,7 +132,7 @@ class Domain:
             for handler in model.handlers:
                 if self.registry.classes.get(handler.event_type) is not handler.event_class:
                     raise ProjectionError(
-                        f"Projection {model.name} reads event {handler.event_type}, which is not among the events of "
+                        f"Read model {model.name} reads event {handler.event_type}, which is not among the events of "
                         f"domain {self.name}. Add the class to events=."
                     )
 
@@ -168,7 +168,7 @@ def _check_seed(model: ReadModel, connection: duckdb.DuckDBPyConnection) -> None
     except duckdb.CatalogException:
         return
     except duckdb.Error as error:
-        raise ProjectionError(f"Projection {model.name}, seed: {first_line(error)}") from error
+        raise ProjectionError(f"Read model {model.name}, seed: {first_line(error)}") from error
     finally:
         connection.execute(f"ALTER TABLE _new RENAME TO {quote(model.name)}")
     check_seed_columns(model, found)
@@ -196,7 +196,11 @@ def load_domain(name: str) -> Domain:
             "my_shop.domain:SHOP, or declare an entry point in the group refold.domains."
         )
     if not isinstance(found, Domain):
-        raise UsageError(f"--domain {name}: found {type(found).__name__}, expected a refold.Domain.")
+        raise UsageError(
+            f"Domain {name} is a {type(found).__name__}; expected a refold.Domain. Name the "
+            "variable that holds the Domain, as "
+            "in my_shop.domain:SHOP."
+        )
     return found
 
 
@@ -205,4 +209,8 @@ def _import(path: str) -> object:
     try:
         return getattr(importlib.import_module(module_name), attribute)
     except (ImportError, AttributeError) as error:
-        raise UsageError(f"--domain {path}: {error}. Is its folder on PYTHONPATH?") from error
+        raise UsageError(
+            f"Domain {path} cannot be loaded: {error}. Check the name given by --domain, "
+            "REFOLD_DOMAIN or refold.toml. Run "
+            "refold in the folder of refold.toml or of the module, or add that folder to PYTHONPATH."
+        ) from error

@@ -75,7 +75,7 @@ def compile_handler(
     Raises:
         ProjectionError: naming the read model, the event and the column.
     """
-    where = f"Projection {model}, event {event_type_of(cls)}"
+    where = f"Read model {model}, event {event_type_of(cls)}"
     deletes = isinstance(on, Delete)
     select = on.select if isinstance(on, Delete) else on
     payload = schema_of(cls)
@@ -107,7 +107,7 @@ def check_order(model: str, handler: Handler, ordered: Collection[str]) -> None:
     """
     if ordered and handler.sql.unordered:
         raise ProjectionError(
-            f"Projection {model}, event {handler.event_type}: {min(ordered)} depends on the order of rows, but those "
+            f"Read model {model}, event {handler.event_type}: {min(ordered)} depends on the order of rows, but those "
             "that this SELECT makes of one event have none, because DuckDB joins them by hash. Unnest in a select "
             "list: SELECT ... FROM (SELECT *, unnest(...) AS line FROM event)."
         )
@@ -173,12 +173,16 @@ def _check_outputs(
     for column in key:
         if column not in outputs:
             raise ProjectionError(
-                f"{where}: the SELECT does not yield key column {column!r}; it yields {list(outputs)}."
+                f"{where}: the SELECT does not yield key column {column!r}; it yields {list(outputs)}. Select "
+                f"it, or alias a column with AS {column}."
             )
     allowed: dict[str, str | None] = {**key, **(columns or {})}
     for column, dtype in outputs.items():
         if column not in allowed and columns is not None:
-            raise ProjectionError(f"{where}: column {column!r} is not declared; declared are {list(allowed)}.")
+            raise ProjectionError(
+                f"{where}: column {column!r} is not declared; declared are {list(allowed)}. "
+                "Add it to columns=, or remove it from the SELECT."
+            )
         if deletes and column not in key:
             raise ProjectionError(f"{where}: a Delete yields key columns only, not {column!r}.")
         declared = allowed.get(column)

@@ -206,25 +206,32 @@ def _check_names(
     name: str, key: Mapping[str, str], columns: Mapping[str, Any], on: Mapping[type, str | Delete]
 ) -> None:
     if not name.isidentifier():
-        raise ProjectionError(f"Projection {name!r}: the name must be an identifier, since it names a table.")
+        raise ProjectionError(
+            f"Read model {name!r}: the name becomes a table, so use letters, digits and "
+            "underscores, as in orders_by_day."
+        )
     if not key:
-        raise ProjectionError(f"Projection {name}: key= is empty; name at least one key column.")
+        raise ProjectionError(f"Read model {name}: key= is empty; name at least one key column.")
     if not on:
-        raise ProjectionError(f"Projection {name}: on= is empty; name at least one event.")
+        raise ProjectionError(f"Read model {name}: on= is empty; name at least one event.")
     for column in (*key, *columns):
         if column.startswith("_"):
-            raise ProjectionError(f"Projection {name}, column {column}: a leading underscore is reserved.")
+            raise ProjectionError(
+                f"Read model {name}, column {column}: a leading underscore is reserved. Rename the column."
+            )
     folded = [c.lower() for c in (*key, *columns)]
     if double := {c for c in folded if folded.count(c) > 1}:
-        raise ProjectionError(f"Projection {name}: column {sorted(double)[0]!r} is declared twice.")
+        raise ProjectionError(
+            f"Read model {name}: column {sorted(double)[0]!r} is declared twice. Rename or remove one."
+        )
     for cls in on:
         if not is_event(cls):
-            raise ProjectionError(f"Projection {name}: {cls!r} in on= is not an event class.")
+            raise ProjectionError(f"Read model {name}: {cls!r} in on= is not an event class. Decorate it with @event.")
 
 
 def _check_types(name: str, table: Mapping[str, str]) -> None:
     for column, declared in table.items():
-        arrow_type(declared, where=f"Projection {name}, column {column}")
+        arrow_type(declared, where=f"Read model {name}, column {column}")
 
 
 def _check_totals(name: str, columns: Mapping[str, Reducer]) -> None:
@@ -234,7 +241,7 @@ def _check_totals(name: str, columns: Mapping[str, Reducer]) -> None:
                 scratch().sql(f"SELECT sum(NULL::{reducer.type})")
             except duckdb.Error as error:
                 raise ProjectionError(
-                    f"Projection {name}, column {column}: {reducer.type} has no sum. Use an integer or a DECIMAL."
+                    f"Read model {name}, column {column}: {reducer.type} has no sum. Use an integer or a DECIMAL."
                 ) from error
 
 
@@ -243,13 +250,13 @@ def _check_seed(name: str, seed: str | None, distinct: tuple[str, ...]) -> None:
         return
     if distinct:
         raise ProjectionError(
-            f"Projection {name}, column {distinct[0]}: a count_distinct cannot start from a seed, because the values "
+            f"Read model {name}, column {distinct[0]}: a count_distinct cannot start from a seed, because the values "
             "seen before are unknown. Remove seed= or the column."
         )
     try:
         check_repeatable(seed)
     except SqlError as error:
-        raise ProjectionError(f"Projection {name}, seed: {first_line(error)}") from error
+        raise ProjectionError(f"Read model {name}, seed: {first_line(error)}") from error
 
 
 def check_seed_columns(model: ReadModel, found: pa.Schema) -> None:
@@ -258,7 +265,7 @@ def check_seed_columns(model: ReadModel, found: pa.Schema) -> None:
     Raises:
         ProjectionError: naming the read model and the column.
     """
-    where = f"Projection {model.name}, seed"
+    where = f"Read model {model.name}, seed"
     if missing := [c for c in model.table if c not in found.names]:
         raise ProjectionError(
             f"{where}: the query does not yield column {missing[0]!r}; it yields {found.names}. A seed must yield the "
@@ -279,9 +286,9 @@ def check_seed_columns(model: ReadModel, found: pa.Schema) -> None:
 def _check_derived(model: Projection) -> None:
     typed = ", ".join(f"NULL::{t} AS {quote(c)}" for c, t in model.table.items())
     for column, expression in model.derived.items():
-        where = f"Projection {model.name}, derived column {column}"
+        where = f"Read model {model.name}, derived column {column}"
         if column in model.table:
-            raise ProjectionError(f"{where}: another column has this name.")
+            raise ProjectionError(f"{where}: a key or reducer column has this name. Rename the derived column.")
         try:
             scratch().sql(f"SELECT {expression} FROM (SELECT {typed})")
         except duckdb.Error as error:

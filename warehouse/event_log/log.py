@@ -108,7 +108,10 @@ class EventLog:
             with ThreadPoolExecutor(max_workers=16) as pool:
                 return list(pool.map(lambda n: self.store.local_path(commit_key(n)), numbers))
         except ObjectNotFoundError as error:
-            raise DamagedLogError(f"A commit of the log is missing: {error}") from error
+            raise DamagedLogError(
+                f"A commit of the log {self.url} is missing: {error} Run `refold events "
+                "verify`, and restore the object from a backup."
+            ) from error
 
     def segment_path(self, segment: Segment) -> Path:
         """Return the local path of a segment, after checking its size.
@@ -128,7 +131,7 @@ class EventLog:
         if (found := path.stat().st_size) != segment.bytes:
             raise DamagedLogError(
                 f"Segment {where} has {found} bytes, expected {segment.bytes}: it is truncated or was overwritten. "
-                " Restore it from a backup of the store; nothing was published."
+                "Restore it from a backup of the store; nothing was published."
             )
         return path
 

@@ -78,7 +78,11 @@ def _row(event: NewEvent, registry: Registry) -> Row:
     elif event.event_type is not None and event.schema_version is not None:
         event_type, schema_version = event.event_type, event.schema_version
     else:
-        raise UsageError("A payload that is a mapping needs event_type and schema_version beside it.")
+        raise UsageError(
+            "A payload given as a dict needs its type: write NewEvent(payload=..., "
+            "event_type=..., schema_version=...). "
+            "Nothing was appended."
+        )
     described = f"Event {event_type} v{schema_version}"
     try:
         payload = to_json(event.payload, registry.schema(event_type, schema_version))
@@ -92,7 +96,9 @@ def _row(event: NewEvent, registry: Registry) -> Row:
     if not isinstance(occurred_at, datetime):
         raise PayloadError(f"{described}: occurred_at is {occurred_at!r}, expected a datetime. Nothing was appended.")
     if occurred_at.tzinfo is None:
-        raise PayloadError(f"{described}: occurred_at has no time zone. Nothing was appended.")
+        raise PayloadError(
+            f"{described}: occurred_at has no time zone; write datetime(..., tzinfo=UTC). Nothing was appended."
+        )
     text = orjson.dumps(payload).decode()
     return event_id, event_type, schema_version, occurred_at, event.correlation_id, event.causation_id, text
 

@@ -131,7 +131,8 @@ class Replay:
                 raise ContractError(f"{step.name} returned {len(results)} events for one; the limit is {_SPLIT_LIMIT}.")
             rows = [_result_row(step, self._domain, events[-1], r) for r in results]
         except Exception as error:  # the user's function may raise anything
-            reason = f"{step.name}: {error}" if str(error) else f"{step.name}: {type(error).__name__}"
+            text = str(error) or type(error).__name__
+            reason = text if text.startswith(step.name) else f"{step.name}: {text}"
             self.invalid_events += [invalid_event(e, reason) for e in events]
             return
         for key, row in rows:

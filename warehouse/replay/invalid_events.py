@@ -220,7 +220,8 @@ def refuse(invalid: Sequence[InvalidEvent], *, doing: str) -> InvalidEventsError
         f"position {b.position}, stream {b.stream_id}, {b.event_type} v{b.schema_version}: {b.reason}" for b in first
     )
     return InvalidEventsError(
-        f"{doing} met {len({b.position for b in invalid})} events that cannot be applied. By reason: {reasons}. First "
-        f"examples: {examples}. Nothing was published. Fix the upcaster, the handler or the contract, or collect such "
-        "events with --dead-letter and discard them with `refold dead-letters discard`."
+        f"{doing} cannot apply some events: {len({b.position for b in invalid})}. By reason: {reasons}. First "
+        "examples: "
+        f"{examples}. Nothing was published. Fix the upcaster, the handler or the contract. Or run again with "
+        "--dead-letter to go on without these events, and retry them after the fix with `refold dead-letters retry`."
     )

@@ -16,7 +16,7 @@ publish_every_option = click.option(
 dead_letter_option = click.option(
     "--dead-letter",
     is_flag=True,
-    help="Keep events that cannot be applied in refold.dead_letters instead of stopping.",
+    help="Instead of stopping, move events that cannot be applied to the table refold.dead_letters.",
 )
 
 examples_option = click.option(

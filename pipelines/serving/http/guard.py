@@ -65,7 +65,7 @@ class RequestLimits:
     def __post_init__(self) -> None:
         for name in ("body_bytes", "seconds", "in_flight"):
             if getattr(self, name) <= 0:
-                raise UsageError(f"{name} is {getattr(self, name)}; expected more than 0.")
+                raise UsageError(f"The limit {name} is {getattr(self, name)}. Give a number above 0.")
         if self.rate:
             parse_rate(self.rate)
 

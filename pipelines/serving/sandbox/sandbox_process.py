@@ -67,7 +67,7 @@ class QueryLimits:
     def __post_init__(self) -> None:
         for name in self.__slots__:
             if getattr(self, name) <= 0:
-                raise UsageError(f"{name} is {getattr(self, name)}; expected more than 0.")
+                raise UsageError(f"The limit {name} is {getattr(self, name)}. Give a number above 0.")
 
 
 class QueryProcess:
@@ -105,7 +105,9 @@ class QueryProcess:
         if "columns" not in answer:
             self.kill()
             _LOGGER.error("No sandbox child could be started on %s: %s", path, answer or "it exited at once")
-            raise QueryProcessError("No sandbox child could be started; the server's log has the reason.")
+            raise QueryProcessError(
+                "The process for this query could not be started. Try again; the reason is in the server's log."
+            )
         self.last_updated: str | None = answer["last_updated"]
 
     def is_fresh(self) -> bool:

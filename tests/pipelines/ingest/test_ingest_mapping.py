@@ -169,7 +169,7 @@ REFUSED = [
     ("paylod = 'x'", "'paylod' is not known at the top"),
     ("[envelope]\nstream_id = true", "envelope.stream_id is True; expected a column"),
     ("[envelope]\noccurred_at = { column = 'a', unit = 'h' }", "unit is 'h'; expected"),
-    ("[envelope]\noccurred_at = { unit = 's' }", "set either column or constant"),
+    ("[envelope]\noccurred_at = { unit = 's' }", "both column and constant"),
     ("[envelope]\nstream_id = { column = 'a', patern = 'b' }", "'patern' is not known in envelope.stream_id"),
     ("[envelope]\nstream_id = { column = 'a', pattern = 'b' }", "has no group"),
     ("[envelope]\nstream_id = { column = 'a', pattern = '(' }", "is an invalid regular expression"),

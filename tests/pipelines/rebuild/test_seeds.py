@@ -332,13 +332,13 @@ def test_rows_that_no_event_could_find_are_refused(stall: Stall, domain: str, me
 )
 def test_a_seed_is_checked_when_it_is_declared(seed: str, message: str) -> None:
     """Against the tables of the domain, naming the read model and the column."""
-    with pytest.raises(ProjectionError, match=f"Projection skus.*{message}"):
+    with pytest.raises(ProjectionError, match=f"Read model skus.*{message}"):
         _stall(SALES, dataclasses.replace(SKUS, seed=seed))
 
 
 def test_what_was_seen_before_is_not_known() -> None:
     """So a distinct count cannot be seeded, nor a fold without all of its state."""
-    with pytest.raises(ProjectionError, match="Projection stalls, column stalls: a count_distinct cannot start"):
+    with pytest.raises(ProjectionError, match="Read model stalls, column stalls: a count_distinct cannot start"):
         Projection(
             name="stalls",
             key={"sku": "VARCHAR"},

@@ -74,7 +74,7 @@ def forget(_state: Any, _event: Any) -> None:
 )
 def test_a_handler_sees_one_event(select: str, why: str) -> None:
     """Whatever counts, numbers, picks or compares events would depend on how a history is cut."""
-    with pytest.raises(ProjectionError, match=f"Projection p, event Packed: .*{why}"):
+    with pytest.raises(ProjectionError, match=f"Read model p, event Packed: .*{why}"):
         declared(select)
 
 
@@ -135,7 +135,7 @@ def test_an_upcaster_makes_events_in_order_and_one_by_one(select: str) -> None:
 @pytest.mark.parametrize("dtype", ["VARCHAR", "TIMESTAMPTZ", "UUID", "BIGINT[]"])
 def test_what_cannot_be_added_up(dtype: str) -> None:
     """A total of text is an error of the declaration, not of each event."""
-    with pytest.raises(ProjectionError, match=r"Projection p, column n: .* has no sum"):
+    with pytest.raises(ProjectionError, match=r"Read model p, column n: .* has no sum"):
         declared("SELECT sku AS k, NULL AS n", n=total(dtype))
 
 

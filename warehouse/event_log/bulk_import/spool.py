@@ -117,7 +117,7 @@ def read_spool(folder: Path) -> Spooled:
     """
     journal = read_journal(folder)
     if journal is None:
-        raise LogError(f"There is no spool in {folder}. Run the import again.")
+        raise LogError(f"The unfinished import in {folder} is gone. Run the import again from its start.")
     return Spooled(folder, journal)
 
 

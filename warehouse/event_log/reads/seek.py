@@ -114,7 +114,10 @@ def _end(log: EventLog, sealed: Manifest) -> Place:
     if last is not None:
         return _place(last)
     if sealed.sealed_position == 0:
-        raise EmptyLogError(f"The log {log.url} has no events, so it has no such place. Append some first.")
+        raise EmptyLogError(
+            f"The log {log.url} has no events yet, so it has no such position or time. Append "
+            "events, or import some with `refold ingest`."
+        )
     return _sealed_place(sealed)
 
 

@@ -207,7 +207,11 @@ class Generations:
             GenerationError: the file was not closed.
         """
         if Path(f"{path}.wal").exists():
-            raise GenerationError(f"{path} has a write-ahead log: close its connection before publishing.")
+            raise GenerationError(
+                f"{path} is still open in DuckDB ({path}.wal exists), so it cannot be "
+                "published. Close its connection, or run "
+                "the command again."
+            )
         key = f"{FILES}/{uuid.uuid4()}.duckdb"
         path.chmod(0o444)
         self.store.put_file(key, path)

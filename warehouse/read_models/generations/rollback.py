@@ -40,7 +40,10 @@ def roll_back(generations: Generations, number: int | None = None) -> Generation
             _check_kept(generations, older, newest)
             generations.update_current_link()
             return made
-    raise GenerationError(f"Other publishers to {generations.store.url} were first {_ATTEMPTS} times. Try again.")
+    raise GenerationError(
+        f"Other processes published to {generations.store.url} first, {_ATTEMPTS} times in a "
+        "row; nothing was rolled back. Try again, or stop the stream first."
+    )
 
 
 def _before(generations: Generations, newest: Generation) -> int:
