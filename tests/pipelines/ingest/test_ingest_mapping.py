@@ -194,7 +194,7 @@ def test_an_invalid_mapping_is_refused(tmp_path: Path, text: str, why: str) -> N
 
 def test_a_mapping_that_is_not_there_is_refused(tmp_path: Path) -> None:
     """The message names the file."""
-    with pytest.raises(UsageError, match=r"none\.toml: No such file"):
+    with pytest.raises(UsageError, match=r"none\.toml cannot be read: No such file"):
         read_mapping(tmp_path / "none.toml")
 
 
