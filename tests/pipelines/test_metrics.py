@@ -159,8 +159,8 @@ def test_the_metrics_of_a_generation(log: EventLog, tmp_path: Path) -> None:
     Appender(log, WRITER).append("parcel-2", [Weighed(parcel="b", printed="12 g")])
     options = beam_options(None, ["--direct_running_mode=in_memory", "--direct_num_workers=1"])
     url = str(tmp_path / "models")
-    broken = "tests.pipelines.cli.letters:BROKEN"
-    generation = rebuild(log, broken, url, options, dead_letter=True).generation
+    ref = "tests.pipelines.cli.letters:BROKEN"
+    generation = rebuild(log, ref, url, options, dead_letter=True).generation
     Appender(log, WRITER).append("parcel-2", [Weighed(parcel="b", printed="7")])
     metrics = Metrics()
     measure_generation(metrics, log, open_generations(url, "letters"), generation)

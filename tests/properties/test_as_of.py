@@ -37,7 +37,7 @@ def agree(path: Path, domain: Domain, history: History, position: int) -> None:
         for model in domain.read_models:
             expected = expected_rows(domain, model.name, stored)
             assert table_rows(connection, model) == expected.rows, (model.name, position)
-            letters |= {(model.name, broken) for broken in expected.broken}
+            letters |= {(model.name, invalid) for invalid in expected.invalid}
         found = connection.execute("SELECT read_model, position FROM refold.dead_letters ORDER BY ALL").fetchall()
         assert found == sorted(letters)
         assert connection.execute("SELECT position FROM refold.checkpoint").fetchall() == [(position,)]

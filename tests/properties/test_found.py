@@ -72,7 +72,7 @@ class Joined:
 
 
 BOXED = pa.schema([pa.field("n", pa.int64(), nullable=False)])
-TOLD = pa.schema([pa.field("word", pa.string(), nullable=False)])
+WORD = pa.schema([pa.field("word", pa.string(), nullable=False)])
 
 
 @upcaster("Boxed", from_version=1, schema=BOXED, into=Packed)
@@ -88,7 +88,7 @@ def drop(ticked: RecordedEvent) -> list[Sold]:
     return [Sold(sku="tick", quantity=1)] if ticked.payload["n"] else []
 
 
-@merger([("Told", 1, TOLD)], into=Joined)
+@merger([("Spoken", 1, WORD)], into=Joined)
 def join(run: list[RecordedEvent]) -> list[Joined]:
     """Join words."""
     return [Joined(trail=" ".join(event.payload["word"] for event in run))]
@@ -108,7 +108,7 @@ def ticked(n: int) -> NewEvent:
 
 def spoken(*words: str) -> list[NewEvent]:
     """Give events for a merger."""
-    return [NewEvent(payload={"word": word}, event_type="Told", schema_version=1) for word in words]
+    return [NewEvent(payload={"word": word}, event_type="Spoken", schema_version=1) for word in words]
 
 
 def every_way(*appends: tuple[str, list[Any]], model: ReadModel) -> Iterator[Tables]:

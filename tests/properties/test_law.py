@@ -98,7 +98,7 @@ def agree(tables: Tables, history: History, steps: Sequence[Step] = depot.STEPS)
     expected = expected_rows(tables.domain, model.name, stored, steps)
     assert tables.rows(model.name) == expected.rows
     assert tables.checksum(model.name) == tables.checksum_of(model.name, expected.rows)
-    assert tables.dead_letters() == {(model.name, position) for position in expected.broken} | {
+    assert tables.dead_letters() == {(model.name, position) for position in expected.invalid} | {
         ("", event.position) for event in stored if event.strange
     }
 

@@ -51,7 +51,7 @@ def agree(url: str, generation: Generation, domain: Domain, history: History) ->
             assert table_rows(connection, model) == expected.rows
             published = generation.tables[model.name]
             assert (published.rows, published.checksum) == table_checksum(connection, model, expected.rows)
-            letters |= {(model.name, position) for position in expected.broken}
+            letters |= {(model.name, position) for position in expected.invalid}
         found = connection.execute("SELECT read_model, position FROM refold.dead_letters ORDER BY ALL").fetchall()
         assert found == sorted(letters)
 

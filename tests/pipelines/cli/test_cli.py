@@ -165,15 +165,15 @@ def test_examples_name_options_that_there_are() -> None:
         if isinstance(command, click.Group):
             continue
         known = {option for parameter in command.params for option in parameter.opts}
-        told = re.findall(r"(?<= )--[a-z][a-z-]*", (command.epilog or "").split(" -- ")[0])
-        assert set(told) <= known, path
+        options = re.findall(r"(?<= )--[a-z][a-z-]*", (command.epilog or "").split(" -- ")[0])
+        assert set(options) <= known, path
 
 
 def _modules_after(code: str, folder: Path) -> set[str]:
     """Name the top-level modules that are loaded when some code has run."""
-    told = f"import sys\n{code}\nprint(*{{m.split('.')[0] for m in sys.modules}}, file=sys.stderr)"
+    program = f"import sys\n{code}\nprint(*{{m.split('.')[0] for m in sys.modules}}, file=sys.stderr)"
     done = subprocess.run(
-        [sys.executable, "-c", told], cwd=folder, capture_output=True, text=True, check=False, timeout=60
+        [sys.executable, "-c", program], cwd=folder, capture_output=True, text=True, check=False, timeout=60
     )
     assert done.returncode == 0, done.stderr
     return set(done.stderr.split())
@@ -291,7 +291,7 @@ def test_what_click_refuses_is_a_usage_error(arguments: list[str], call: Call, t
 
 
 @pytest.mark.parametrize(
-    ("runner", "arguments", "told"),
+    ("runner", "arguments", "message"),
     [
         (None, ["--direct_num_workers=many"], "direct_num_workers"),
         (None, ["--no_such_option=1"], "no option --no_such_option"),
@@ -299,9 +299,9 @@ def test_what_click_refuses_is_a_usage_error(arguments: list[str], call: Call, t
         (None, ["--runner=NoSuchRunner"], "NoSuchRunner"),
     ],
 )
-def test_beams_options_are_checked_before_anything_runs(runner: str | None, arguments: list[str], told: str) -> None:
+def test_beams_options_are_checked_before_anything_runs(runner: str | None, arguments: list[str], message: str) -> None:
     """Beam itself would print its whole usage, or drop them in silence."""
-    with pytest.raises(UsageError, match=told):
+    with pytest.raises(UsageError, match=message):
         parse_options(runner, arguments)
 
 
@@ -475,7 +475,7 @@ def test_a_limit_is_told(call: Call, made: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("sql", "code", "told"),
+    ("sql", "code", "message"),
     [
         ("SELEC 1", 2, "syntax error"),
         ("FROM nowhere", 2, "nowhere does not exist"),
@@ -486,10 +486,10 @@ def test_a_limit_is_told(call: Call, made: Path) -> None:
         ("SELECT error('late') FROM range(5000) r(i) WHERE i = 4999", 1, "late"),
     ],
 )
-def test_a_query_that_fails_says_why(sql: str, code: int, told: str, call: Call, made: Path) -> None:
+def test_a_query_that_fails_says_why(sql: str, code: int, message: str, call: Call, made: Path) -> None:
     """In one paragraph, and with nothing on stdout."""
     result = call("query", "--json", sql, folder=made, code=code)
-    assert told in result.stderr
+    assert message in result.stderr
     assert len(result.stderr.splitlines()) == 1
     assert result.stdout == ""
 

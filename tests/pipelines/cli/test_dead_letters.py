@@ -139,11 +139,11 @@ def scales(original: Path, tmp_path: Path) -> Scales:
 
 def test_letters_are_listed_by_read_model_and_reason(scales: Scales) -> None:
     """With counts and the first positions, what is most open first."""
-    told = scales.answer("list")
-    assert (told["open"], told["discarded"]) == (4, 0)
-    groups = {(g["read_model"], tuple(g["positions"])): g["events"] for g in told["groups"]}
+    report = scales.answer("list")
+    assert (report["open"], report["discarded"]) == (4, 0)
+    groups = {(g["read_model"], tuple(g["positions"])): g["events"] for g in report["groups"]}
     assert groups == {("weights", (2, 5)): 2, ("weights", (4,)): 1, ("", (6,)): 1}
-    assert told["groups"][0]["positions"] == [2, 5]
+    assert report["groups"][0]["positions"] == [2, 5]
     assert [g["positions"] for g in scales.answer("list", "--read-model", "weights")["groups"]] == [[2, 5], [4]]
     shown = scales.call("list", "--limit", "1")
     assert "'12 g'" in shown.stdout
@@ -155,9 +155,9 @@ def test_letters_are_listed_by_read_model_and_reason(scales: Scales) -> None:
 def test_a_letter_is_shown_whole(scales: Scales) -> None:
     """The envelope as the log has it, the reasons, and the payload as it was stored; also of an unknown type."""
     [event] = [letter for letter in scales.letters() if letter.position == 6]
-    told = scales.answer("show", "6")
-    assert (told["event_type"], told["stream_version"], told["payload"]) == ("Lost", 1, '{"parcel":"b"}')
-    assert told["letters"] == [{"read_model": "", "reason": event.reason, "discarded_at": None}]
+    report = scales.answer("show", "6")
+    assert (report["event_type"], report["stream_version"], report["payload"]) == ("Lost", 1, '{"parcel":"b"}')
+    assert report["letters"] == [{"read_model": "", "reason": event.reason, "discarded_at": None}]
     shown = scales.call("show", "4").stdout
     for part in ("recorded_at", "parcel-1", "weights: ", "'many 3 g'", '{"parcel":"a","printed":"many 3 g"}'):
         assert part in shown
@@ -167,8 +167,8 @@ def test_a_letter_is_shown_whole(scales: Scales) -> None:
 def test_a_discarded_event_stops_no_strict_rebuild(scales: Scales) -> None:
     """It is remembered from rebuild to rebuild, of some read models and of all, until it is taken back."""
     before = scales.rows()
-    told = scales.answer("discard", "2", "4", "5", "6")
-    assert {(n["read_model"], n["position"]) for n in told["changed"]} == OPEN
+    report = scales.answer("discard", "2", "4", "5", "6")
+    assert {(n["read_model"], n["position"]) for n in report["changed"]} == OPEN
     assert (scales.newest.number, scales.newest.parent, scales.rows()) == (2, 1, before)
     assert scales.rebuild("BROKEN").dead_letters == 0
     assert scales.rebuild("BROKEN", "seen").generation.number == 4
@@ -292,10 +292,10 @@ def test_nothing_to_discard_where_nothing_is_published(tmp_path: Path) -> None:
 def test_a_retry_gives_what_a_rebuild_gives(scales: Scales) -> None:
     """All letters are gone, and the tables are those of a fresh rebuild of the mended domain."""
     done = scales.retry("MENDED", code=0)
-    told = json.loads(done.stdout)
+    report = json.loads(done.stdout)
     assert "Retrying 4 dead letters: this replays 13 events to rebuild weights, losses." in done.stderr
-    assert {(n["read_model"], n["position"]) for n in told["gone"]} == OPEN
-    assert (told["remaining"], told["new"], told["generation"]) == ([], [], 2)
+    assert {(n["read_model"], n["position"]) for n in report["gone"]} == OPEN
+    assert (report["remaining"], report["new"], report["generation"]) == ([], [], 2)
     retried = scales.rows()
     fresh = scales.rebuild("MENDED", models="fresh").generation
     assert fresh.tables == scales.newest.tables
@@ -307,10 +307,10 @@ def test_a_retry_gives_what_a_rebuild_gives(scales: Scales) -> None:
 def test_what_was_not_mended_remains(scales: Scales) -> None:
     """Exit code 1, and it tells which; a discarded letter is not retried."""
     scales.call("discard", "4")
-    told = json.loads(scales.retry("HALF_MENDED", code=1).stdout)
-    assert told["read_models"] == ["weights"]
-    assert {n["position"] for n in told["gone"]} == {2, 5}
-    assert [(n["read_model"], n["position"]) for n in told["remaining"]] == [("", 6)]
+    report = json.loads(scales.retry("HALF_MENDED", code=1).stdout)
+    assert report["read_models"] == ["weights"]
+    assert {n["position"] for n in report["gone"]} == {2, 5}
+    assert [(n["read_model"], n["position"]) for n in report["remaining"]] == [("", 6)]
     assert scales.undecided() == {("", 6)}
 
 
@@ -322,10 +322,10 @@ def planned(scales: Scales, domain: str, *letters: DeadLetter) -> tuple[tuple[st
 
 def test_only_what_can_change_is_rebuilt(scales: Scales) -> None:
     """For an event that fits no contract, the read models that would read its type; none if nobody knows it."""
-    misfit = DeadLetter("", 9, "parcel-1", "Weighed", 1, "printed is missing", "{}", None)
+    invalid = DeadLetter("", 9, "parcel-1", "Weighed", 1, "printed is missing", "{}", None)
     [lost] = [letter for letter in scales.letters() if letter.position == 6]
     failed = DeadLetter("weights", 2, "parcel-1", "Weighed", 1, "no number", "{}", None)
-    assert planned(scales, "BROKEN", misfit) == (("weights", "seen", "losses"), 18)
+    assert planned(scales, "BROKEN", invalid) == (("weights", "seen", "losses"), 18)
     assert planned(scales, "BROKEN", lost) == ((), 0)
     assert planned(scales, "BROKEN", failed) == (("weights",), 6)
     assert planned(scales, "HALF_MENDED", lost) == ((), 0)

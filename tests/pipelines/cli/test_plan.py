@@ -190,7 +190,7 @@ def test_what_is_published_as_it_is_declared_is_no_work(built: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("domain", "told"),
+    ("domain", "expected"),
     [
         (CHANGED, {"skus": ("handler Sold changed",), "sales": ("it was never built",)}),
         (FEWER, {"paths": ("it is no longer declared",)}),
@@ -226,10 +226,12 @@ def test_what_is_published_as_it_is_declared_is_no_work(built: Path) -> None:
     ],
     ids=["handler", "removed", "column", "new handler", "upcaster", "other event", "fold"],
 )
-def test_each_change_is_told_with_its_part(built: Path, domain: Domain, told: dict[str, tuple[str, ...]]) -> None:
+def test_each_change_is_reported_with_its_part(
+    built: Path, domain: Domain, expected: dict[str, tuple[str, ...]]
+) -> None:
     """And what is as it was is left alone."""
     plan = planned(built, domain)
-    assert reasons(plan) == told
+    assert reasons(plan) == expected
     assert plan.work
 
 

@@ -93,8 +93,8 @@ def test_events_that_fit_no_contract_are_broken(log: EventLog) -> None:
     found = by_schema_key(dry_run(log, SHOP))
     assert found[("Placed", 2)][:2] == (2, 2)
     assert {(r.first_position, "customer" in r.text) for r in found[("Placed", 2)][2]} == {(1, True), (3, False)}
-    events, broken, [reason] = found[("Opened", 1)]
-    assert (events, broken, reason.first_position, "Opened" in reason.text) == (1, 1, 2, True)
+    events, invalid, [reason] = found[("Opened", 1)]
+    assert (events, invalid, reason.first_position, "Opened" in reason.text) == (1, 1, 2, True)
 
 
 def test_typed_events_that_the_domain_forgot_are_broken(log: EventLog) -> None:
