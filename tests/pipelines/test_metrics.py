@@ -55,7 +55,7 @@ def log(tmp_path: Path) -> EventLog:
 
 
 def test_every_recorded_value_is_served() -> None:
-    """Under the documented names, each with its value."""
+    """Each value is served under its documented name."""
     metrics = serve_metrics(0)
     try:
         metrics.log_moved(12, "2025-03-01T12:00:00+00:00", 5)
@@ -123,7 +123,7 @@ def test_a_rebuild_reports_its_progress(log: EventLog, tmp_path: Path) -> None:
 
 
 def test_a_command_prints_the_address_of_its_metrics(capsys: pytest.CaptureFixture[str]) -> None:
-    """They are served until its work is done."""
+    """The metrics are served until the command ends."""
     with metered(0) as metrics:
         metrics.micro_batch(3, 0.1)
         address = re.fullmatch(r"Metrics at http://127\.0\.0\.1:(\d+)/metrics\n", capsys.readouterr().err)
@@ -147,7 +147,7 @@ def run(*arguments: str, code: int = 0) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.parametrize("command", ["seal", "rebuild"])
 def test_commands_that_can_be_scraped(command: str, log: EventLog, tmp_path: Path) -> None:
-    """They print the address, and do their work."""
+    """Each command prints the address and completes."""
     where = ("--log", log.url, "--read-models", str(tmp_path / "models"))
     done = run(*where, command, "--metrics-port", "0", "--json")
     assert re.fullmatch(r"Metrics at http://127\.0\.0\.1:\d+/metrics\n", done.stderr)
@@ -172,7 +172,7 @@ def test_the_metrics_of_a_generation(log: EventLog, tmp_path: Path) -> None:
 
 
 def test_a_port_in_use_stops_a_command_before_it_does_anything(log: EventLog) -> None:
-    """Exit code 2, and the log is not sealed."""
+    """The exit code is 2, and the log is not sealed."""
     metrics = serve_metrics(0)
     done = run("--log", log.url, "seal", "--metrics-port", str(metrics.port), code=2)
     metrics.close()

@@ -1,7 +1,7 @@
-"""A domain that uses all that the engine offers, with every handler and SQL upcaster said twice: in SQL, and in Python.
+"""A domain that uses every feature of the engine, with each handler and SQL upcaster in both SQL and Python.
 
 The Python side never sees SQL; ``reference.py`` folds it. ``DEPOT`` is applied to histories without invalid events,
-``FRAGILE`` holds the read models that break on some.
+``FRAGILE`` has the read models that fail on some events.
 """
 
 from __future__ import annotations
@@ -448,7 +448,7 @@ SKU_HANDLERS: dict[type, Twin] = {
 
 
 def remember_path(state: dict[str, Any] | None, e: Any) -> dict[str, Any] | None:
-    """Depend on the order of everything: a fold that no reducer can say."""
+    """Depend on the order of all events: a fold that no reducer can express."""
     if e.event_type == "Closed":
         return None
     if state is None:
@@ -834,7 +834,7 @@ FRAGILE_MODELS: tuple[tuple[ReadModel, Model], ...] = (
         unlucky,
     ),
 )
-"""Read models that some events break."""
+"""Read models that fail on some events."""
 
 
 def _domain(

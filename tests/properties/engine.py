@@ -60,7 +60,7 @@ SHARED_MEMORY = Path("/dev/shm")
 
 
 def scratch_folder() -> tempfile.TemporaryDirectory[str]:
-    """Give a folder that is gone after use, in memory where there is such: fsync costs nothing there."""
+    """Yield a temporary folder, in memory if possible, where fsync costs nothing."""
     parent = SHARED_MEMORY if SHARED_MEMORY.is_dir() else None
     return tempfile.TemporaryDirectory(prefix="refold-test-", dir=parent)
 
@@ -176,9 +176,9 @@ class Tables:
     """A working database of read models, in a folder of its own.
 
     Args:
-        folder: where its file goes.
+        folder: parent folder of its file.
         domain: contracts, upcasters and read models.
-        threads: how many threads DuckDB may use.
+        threads: number of DuckDB threads.
         dead_letter: collect invalid events instead of stopping.
         indexes: which columns have an index, as in a live database.
     """
@@ -209,7 +209,7 @@ class Tables:
         self.connection.close()
 
     def catch_up(self, log: EventLog) -> None:
-        """Go on to the head of the log."""
+        """Catch up to the head of the log."""
         catch_up(
             self.connection,
             log,
@@ -241,7 +241,7 @@ class Tables:
 
     @property
     def at(self) -> Checkpoint:
-        """Where in the log the tables stand."""
+        """The position of the tables."""
         return self._at
 
     def rebuild(self, log: EventLog, models: Sequence[ReadModel] = ()) -> None:

@@ -1,7 +1,7 @@
-"""What a history means: a plain sequential fold in pure Python, which shares no code with the engine.
+"""The expected result of a history: a sequential fold in pure Python, which shares no code with the engine.
 
 Every stored event is carried to its newest form, in position order; every read model then folds what its handlers,
-written in Python, make of it. An event that a read model cannot take is left out as if it had never been stored.
+written in Python, make of it. An event that a read model cannot apply is left out as if it had never been stored.
 """
 
 from __future__ import annotations
@@ -124,7 +124,7 @@ REDUCERS: dict[str, Callable[[list[Any]], Any]] = {
 
 @dataclass(frozen=True, slots=True)
 class Folded:
-    """What a history comes to.
+    """The result of a history.
 
     Attributes:
         rows: one dict a row.
@@ -144,7 +144,7 @@ class _InvalidEvents(Exception):
 
 
 def fold_history(history: Sequence[Stored], steps: Sequence[Step], model: Model) -> Folded:
-    """Fold a history, one event after the other; start again without an event that turns out to be invalid."""
+    """Fold a history, one event after the other; start again without events that turn out to be invalid."""
     invalid: frozenset[int] = frozenset()
     while True:
         kept = [e for e in history if e.position not in invalid and not e.strange]

@@ -63,7 +63,7 @@ class Scales:
 
     @property
     def generations(self) -> Generations:
-        """What is published."""
+        """The published generations."""
         return open_generations(str(self.folder / "models"), "letters")
 
     def append(self, *printed: str) -> None:
@@ -72,7 +72,7 @@ class Scales:
             Appender(self.log, WRITER).append("parcel-1", [Weighed(parcel="a", printed=text)])
 
     def arguments(self, *arguments: str) -> list[str]:
-        """Give the command line that looks here."""
+        """Return the command line for this log and these read models."""
         where = ["--log", str(self.folder / "log"), "--read-models", str(self.folder / "models")]
         return ["--domain", REF, *where, "status", *arguments]
 
@@ -83,7 +83,7 @@ class Scales:
         return result
 
     def answer(self, *arguments: str) -> Any:
-        """Run it, and parse what it answers to machines."""
+        """Run it with ``--json``, and parse its output."""
         return json.loads(self.status(*arguments, "--json").stdout)
 
     def write_heartbeat(self, *, ago: float = 0.0, position: int = 2) -> Heartbeat:
@@ -126,12 +126,12 @@ def test_durations(text: str, seconds: float) -> None:
 
 @pytest.mark.parametrize("text", ["", "5 x", "h", "-5s", "5s3", "1e3", "nan"])
 def test_an_invalid_duration_is_rejected(scales: Scales, text: str) -> None:
-    """It is a usage error that shows how to write one."""
+    """An invalid duration is a usage error with an example."""
     assert "write 5s, 2m, 1h30m" in scales.status(f"--max-lag={text}", code=2).stderr
 
 
 def test_each_read_model_has_its_lag(scales: Scales) -> None:
-    """Those that are published have the generation's, one that was never built has the whole log before it."""
+    """Published read models have the generation's lag; one that was never built lags by the full log."""
     scales.append("14", "15")
     report = scales.answer()
     lags = {m["name"]: m["lag"]["events"] for m in report["read_models"]}
@@ -145,7 +145,7 @@ def test_each_read_model_has_its_lag(scales: Scales) -> None:
 
 
 def test_the_lag_objective(scales: Scales) -> None:
-    """Met when all is shown, whatever the age; missed with exit code 4 when an event waits for longer."""
+    """The objective is met without lag, at any age; it is missed, with exit code 4, if an event waits longer."""
     scales.status("--max-lag", "0")
     scales.append("14")
     scales.status("--max-lag", "1h")
@@ -153,7 +153,7 @@ def test_the_lag_objective(scales: Scales) -> None:
 
 
 def test_the_idle_objective_is_separate(scales: Scales, tmp_path: Path) -> None:
-    """It is missed when the log itself stands still, though the read models show all of it; or holds nothing."""
+    """It is missed if nothing was appended for that long, even without lag, or if the log is empty."""
     scales.status("--max-idle", "1h")
     missed = scales.status("--max-idle", "0", "--max-lag", "0", code=4)
     assert "idle for longer than --max-idle 0 s: the last append was at" in missed.stderr
@@ -165,7 +165,7 @@ def test_the_idle_objective_is_separate(scales: Scales, tmp_path: Path) -> None:
 
 
 def test_the_lag_in_seconds_is_exact(scales: Scales) -> None:
-    """The age of the first commit that is not shown."""
+    """The lag is the age of the first commit that is not applied."""
     scales.append("14", "15")
     first = scales.log.commit_info(3)
     assert first is not None
@@ -176,7 +176,7 @@ def test_the_lag_in_seconds_is_exact(scales: Scales) -> None:
 
 
 def test_the_stream_reports_its_position(scales: Scales) -> None:
-    """Its own position and lag, apart from what is published; when it is silent, for how long."""
+    """Status has the stream's position and lag, separate from the published ones, and its last heartbeat."""
     assert scales.answer()["stream"] is None
     scales.append("14")
     heartbeat = scales.write_heartbeat(ago=-60)  # a clock ahead of this one: never silent
@@ -193,7 +193,7 @@ def test_the_stream_reports_its_position(scales: Scales) -> None:
 
 
 def test_a_heartbeat_is_read_back(scales: Scales) -> None:
-    """As it was written last; what is none is an error with its place."""
+    """The last written heartbeat is read; an invalid one is an error with its location."""
     store = scales.generations.store
     scales.write_heartbeat(ago=60)
     heartbeat = scales.write_heartbeat()
@@ -206,8 +206,8 @@ def test_a_heartbeat_is_read_back(scales: Scales) -> None:
             read_heartbeat(store)
 
 
-def test_watching_prints_a_line_a_look(scales: Scales) -> None:
-    """In a pipe; documents with --json; and objectives count for the last look."""
+def test_watching_prints_a_line_per_interval(scales: Scales) -> None:
+    """A pipe gets lines, or documents with --json; objectives apply to the last one."""
     scales.append("14")
     watched = scales.status("--watch", "--count", "3", "--interval", "0", "--max-lag", "0", code=4)
     lines = watched.stdout.splitlines()
@@ -219,7 +219,7 @@ def test_watching_prints_a_line_a_look(scales: Scales) -> None:
 
 
 def test_ctrl_c_ends_watching(scales: Scales) -> None:
-    """Without an error, since nobody ends it otherwise."""
+    """Ctrl-C is the normal end of watching, not an error."""
     command = [sys.executable, "-m", "refold", *scales.arguments("--watch", "--interval", "1h")]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     with subprocess.Popen(
@@ -233,7 +233,7 @@ def test_ctrl_c_ends_watching(scales: Scales) -> None:
 
 
 def test_watching_on_a_terminal_stays_in_place(scales: Scales) -> None:
-    """The table is drawn over the one before."""
+    """Each table overwrites the one before."""
     ours, theirs = pty.openpty()
     command = [sys.executable, "-m", "refold", *scales.arguments("--watch", "--count", "2", "--interval", "0")]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "120", "LINES": "50", "TERM": "xterm"}
