@@ -256,7 +256,7 @@ def test_a_killed_seal_leaves_the_log_sound(unsealed: Path, tmp_path: Path, mome
 
 @pytest.mark.parametrize(("step", "how"), [("stage", "kill"), ("merge", "exit")])
 def test_a_worker_process_that_dies_is_an_error(tmp_path: Path, step: str, how: str) -> None:
-    """The run ends, says so, and leaves no process behind; Beam alone waits for a dead worker for ever."""
+    """The run ends with an error and leaves no process; Beam itself waits forever for a dead worker."""
     arguments = ("die", str(tmp_path), step, how)
     with started(*arguments, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
         try:

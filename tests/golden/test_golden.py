@@ -74,12 +74,12 @@ def test_every_shape_is_in_segments_and_in_commits(log: EventLog, domain: Domain
         assert not [schema_key for schema_key in schema_keys if not domain.registry.knows(schema_key)]
 
 
-def test_all_events_are_read_as_they_were_told(log: EventLog, domain: Domain, frozen: Path) -> None:
+def test_all_events_are_read_as_recorded(log: EventLog, domain: Domain, frozen: Path) -> None:
     """Envelope and payload of every position, from segments, commits and imports alike."""
     assert event_lines(read_positions(log, domain.registry, 0)) == read_lines(frozen / "events.jsonl")
 
 
-def test_every_stream_is_read_as_it_was_told(log: EventLog, domain: Domain, frozen: Path) -> None:
+def test_every_stream_is_read_as_recorded(log: EventLog, domain: Domain, frozen: Path) -> None:
     """Streams that were sealed and continued afterwards are complete."""
     lines = sorted(read_lines(frozen / "events.jsonl"), key=_stream_of)
     for stream_id, expected in groupby(lines, key=_stream_of):

@@ -24,7 +24,7 @@ from refold.warehouse.read_models.generations.generations import open_generation
 from tests.pipelines.cli.letters import WRITER, Weighed
 
 ROOT = Path(__file__).parents[2]
-REF = "tests.pipelines.cli.letters:MENDED"
+REF = "tests.pipelines.cli.letters:FIXED"
 NAMES = {
     *("refold_log_position", "refold_log_last_recorded_timestamp_seconds", "refold_log_unsealed_events"),
     *("refold_read_model_position", "refold_read_model_lag_events", "refold_read_model_lag_seconds"),

@@ -52,11 +52,11 @@ _LOSSES_UNKNOWN = Projection(
 )
 
 _CAST = "CAST(printed AS BIGINT)"
-_MENDED = "CAST(regexp_replace(printed, '[^0-9]', '', 'g') AS BIGINT)"
+_FIXED = "CAST(regexp_replace(printed, '[^0-9]', '', 'g') AS BIGINT)"
 
 BROKEN = Domain(name="letters", events=(Weighed,), read_models=(_weights(_CAST), SEEN, _LOSSES_UNKNOWN))
-HALF_MENDED = Domain(name="letters", events=(Weighed,), read_models=(_weights(_MENDED), SEEN, _LOSSES_UNKNOWN))
-MENDED = Domain(name="letters", events=(Weighed, Lost), read_models=(_weights(_MENDED), SEEN, LOSSES))
+HALF_FIXED = Domain(name="letters", events=(Weighed,), read_models=(_weights(_FIXED), SEEN, _LOSSES_UNKNOWN))
+FIXED = Domain(name="letters", events=(Weighed, Lost), read_models=(_weights(_FIXED), SEEN, LOSSES))
 KNOWING = Domain(name="letters", events=(Weighed, Lost), read_models=(_weights(_CAST), SEEN, _LOSSES_UNKNOWN))
 """It declares the event of lost parcels, which no read model handles."""
 SMALLER = Domain(name="letters", events=(Weighed,), read_models=(_weights(_CAST), SEEN))

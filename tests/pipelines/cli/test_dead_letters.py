@@ -185,7 +185,7 @@ def test_a_discarded_event_stops_no_strict_rebuild(scales: Scales) -> None:
 def test_an_event_that_can_be_applied_is_no_letter_any_more(scales: Scales) -> None:
     """After a fix the event is applied, and its letter is gone, even if it was discarded."""
     scales.call("discard", "2", "4", "5", "6")
-    assert scales.rebuild("MENDED").generation.number == 3
+    assert scales.rebuild("FIXED").generation.number == 3
     assert scales.letters() == []
     assert scales.rows()["weights"] == [("a", 10 + 12 + 14 + 3 + 12), ("c", 7)]
 
@@ -291,13 +291,13 @@ def test_nothing_to_discard_where_nothing_is_published(tmp_path: Path) -> None:
 
 def test_a_retry_gives_what_a_rebuild_gives(scales: Scales) -> None:
     """A retry with the fixed domain removes all letters; the tables equal those of a full rebuild."""
-    done = scales.retry("MENDED", code=0)
+    done = scales.retry("FIXED", code=0)
     report = json.loads(done.stdout)
     assert "Retrying 4 dead letters: this replays 13 events to rebuild weights, losses." in done.stderr
     assert {(n["read_model"], n["position"]) for n in report["gone"]} == OPEN
     assert (report["remaining"], report["new"], report["generation"]) == ([], [], 2)
     retried = scales.rows()
-    fresh = scales.rebuild("MENDED", models="fresh").generation
+    fresh = scales.rebuild("FIXED", models="fresh").generation
     assert fresh.tables == scales.newest.tables
     with pytest.raises(UsageError, match="no dead letter"):
         discard(scales.generations, [2])
@@ -307,7 +307,7 @@ def test_a_retry_gives_what_a_rebuild_gives(scales: Scales) -> None:
 def test_letters_without_a_fix_remain(scales: Scales) -> None:
     """The exit code is 1, and the report lists them; a discarded letter is not retried."""
     scales.call("discard", "4")
-    report = json.loads(scales.retry("HALF_MENDED", code=1).stdout)
+    report = json.loads(scales.retry("HALF_FIXED", code=1).stdout)
     assert report["read_models"] == ["weights"]
     assert {n["position"] for n in report["gone"]} == {2, 5}
     assert [(n["read_model"], n["position"]) for n in report["remaining"]] == [("", 6)]
@@ -328,8 +328,8 @@ def test_only_what_can_change_is_rebuilt(scales: Scales) -> None:
     assert planned(scales, "BROKEN", invalid) == (("weights", "seen", "losses"), 18)
     assert planned(scales, "BROKEN", lost) == ((), 0)
     assert planned(scales, "BROKEN", failed) == (("weights",), 6)
-    assert planned(scales, "HALF_MENDED", lost) == ((), 0)
-    assert planned(scales, "MENDED", failed) == (("weights", "losses"), 13)
+    assert planned(scales, "HALF_FIXED", lost) == ((), 0)
+    assert planned(scales, "FIXED", failed) == (("weights", "losses"), 13)
     assert planned(scales, "BROKEN", replace(failed, discarded_at=datetime(2025, 3, 1, tzinfo=UTC))) == ((), 0)
 
 

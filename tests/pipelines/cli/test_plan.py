@@ -462,7 +462,7 @@ LAID_OUT = (
     .replace("\"SELECT *, 'normal' AS priority FROM event\"", "\"select *, 'normal' as priority   from event\"")
     .replace("class Opened:\n", 'class Opened:\n    """A ticket was opened."""\n\n')
 )
-OTHERWISE = DESK.replace("'normal'", "'low'").replace("+ 1}", "+ 2}")
+CHANGED_DESK = DESK.replace("'normal'", "'low'").replace("+ 1}", "+ 2}")
 
 
 def test_format_comments_and_docstrings_are_no_change(tmp_path: Path) -> None:
@@ -482,7 +482,7 @@ def test_format_comments_and_docstrings_are_no_change(tmp_path: Path) -> None:
     (tmp_path / "desk.py").write_text(LAID_OUT)
     assert LAID_OUT.count("\n") == DESK.count("\n") + 9
     assert refold("plan", folder=tmp_path, domain="desk:DESK")["work"] is False
-    (tmp_path / "desk.py").write_text(OTHERWISE)
+    (tmp_path / "desk.py").write_text(CHANGED_DESK)
     plan = refold("plan", folder=tmp_path, domain="desk:DESK", code=5)
     assert {m["name"]: m["reasons"] for m in plan["read_models"]} == {
         "counted": ["declaration changed", "upcaster Opened v1 changed"],

@@ -76,7 +76,7 @@ def _market(*read_models: ReadModel, views: tuple[View, ...] = ()) -> Domain:
 
 MARKET = _market(STALLS, SKUS, PATHS, views=(SKUS_BY_NAME,))
 NAMES = ("stalls", "skus", "paths", "skus_by_name")
-OTHERWISE = _market(
+CHANGED = _market(
     Projection(
         name="stalls",
         key={"stall": "VARCHAR"},
@@ -86,7 +86,7 @@ OTHERWISE = _market(
     SKUS,
     PATHS,
 )
-"""The market with one read model declared otherwise."""
+"""The market with one changed read model."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,7 +202,7 @@ def test_another_declaration_is_another_rebuild(market: Market) -> None:
     """What a killed rebuild staged is not used for read models of another declaration."""
     with pytest.raises(_BrokenOff):
         market.rebuild(report=at("load", break_off))
-    doubled = market.rebuild(domain="OTHERWISE")
+    doubled = market.rebuild(domain="CHANGED")
     assert doubled.resumed == 0
     assert [row[1] for row in market.rows("stalls")] == [2 * row[1] for row in market.expected()["stalls"]]
 
@@ -304,7 +304,7 @@ def test_a_read_model_with_another_declaration_is_not_copied(market: Market) -> 
     """Tables of an old and a new declaration are not mixed."""
     market.rebuild()
     with pytest.raises(UsageError, match=r"declaration of read model stalls has changed .* Rebuild it too"):
-        market.rebuild("skus", domain="OTHERWISE")
+        market.rebuild("skus", domain="CHANGED")
     assert [generation.number for generation in market.generations.all()] == [1]
 
 

@@ -66,7 +66,7 @@ def verified(market: Market, *only: str, domain: str = "MARKET", dead_letter: bo
 
 @contextmanager
 def tampering(market: Market) -> Iterator[duckdb.DuckDBPyConnection]:
-    """Open the newest published file to write into it, which nobody should."""
+    """Open the newest published file for writing, which no process does."""
     newest = market.generations.newest()
     assert newest is not None
     path = market.generations.path(newest)
@@ -134,11 +134,11 @@ def test_the_rebuilt_file_can_be_kept(market: Market, tmp_path: Path) -> None:
 
 def test_a_read_model_declared_otherwise_cannot_be_compared(market: Market) -> None:
     """It is skipped and named; if no other remains, that is an error."""
-    found = reconciled(market, domain="OTHERWISE")
+    found = reconciled(market, domain="CHANGED")
     assert found.tables == ("skus", "paths")
     assert found.skipped["stalls"].startswith("its declaration changed")
     with pytest.raises(UsageError, match="no read model that can be compared"):
-        reconciled(market, domain="OTHERWISE", only=["stalls"])
+        reconciled(market, domain="CHANGED", only=["stalls"])
 
 
 def test_there_is_nothing_to_compare_with(market: Market, tmp_path: Path) -> None:
@@ -218,7 +218,7 @@ def test_what_is_not_rebuilt_is_not_gated(market: Market) -> None:
 
 def test_a_read_model_with_another_declaration_is_reported_and_not_gated(market: Market) -> None:
     """All other read models are verified."""
-    rebuilt = verified(market, domain="OTHERWISE")
+    rebuilt = verified(market, domain="CHANGED")
     assert rebuilt.verified is not None
     assert rebuilt.verified.agreed == ("skus", "paths")
     [changed] = rebuilt.verified.changed
@@ -226,7 +226,7 @@ def test_a_read_model_with_another_declaration_is_reported_and_not_gated(market:
     with tampering(market) as connection:
         connection.execute("UPDATE skus SET sold = 0")
     with pytest.raises(DisagreementError, match="skus"):
-        verified(market, domain="OTHERWISE")
+        verified(market, domain="CHANGED")
 
 
 def test_the_first_rebuild_has_nothing_to_be_verified_against(market: Market, tmp_path: Path) -> None:

@@ -361,13 +361,13 @@ class _Comparing:
         self.thread.start()
 
     def _compare(self) -> None:
-        asked = itertools.cycle(
+        queries = itertools.cycle(
             [("stalls", "stall", f"stall-{n}") for n in range(5)] + [("stalls", "last", f"sku-{n}") for n in range(7)]
         )
         with suppress(GenerationError, duckdb.Error):  # the end of the stream closes the database under the reader
             while True:
                 with closing(self._live.cursor()) as cursor:
-                    self._ask(cursor, *next(asked))
+                    self._ask(cursor, *next(queries))
 
     def _ask(self, cursor: duckdb.DuckDBPyConnection, table: str, column: str, value: str) -> None:
         cursor.execute("BEGIN")
