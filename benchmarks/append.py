@@ -1,4 +1,4 @@
-"""Single commits to a log on local disk: one writer, one event a commit, fsynced.
+"""Single appends to a log on local disk: one writer, one event per commit, fsynced.
 
 ``python -m benchmarks.append --events 2000 --json``.
 """

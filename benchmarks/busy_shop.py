@@ -38,15 +38,15 @@ _EVENTS_PER_HUNDRED_ORDERS = 1071
 
 
 def make_shop(folder: Path, orders: int) -> EventLog:
-    """Make, once, the sealed history of so many orders."""
+    """Write a sealed history of this many orders, unless the folder has one."""
     return make_order_log(folder, orders * _EVENTS_PER_HUNDRED_ORDERS // 100 + 1)
 
 
 def business(orders: int, seed: int) -> Iterator[StreamAppend]:
-    """Yield what happens in the shop, without end: half of it to random old orders.
+    """Yield appends without end; half of them go to random old orders.
 
     Args:
-        orders: how many orders and, with that, customers there were.
+        orders: number of orders, which sets the number of customers.
         seed: the same seed makes the same events.
     """
     chance = random.Random(seed)

@@ -1,7 +1,7 @@
-"""The order read models written by hand, as one would who has only DuckDB: the comparison of ``benchmarks.rebuild``.
+"""The order read models in hand-written DuckDB SQL: the baseline of ``benchmarks.rebuild``.
 
-One query a table over the very segments that refold replays, upcasting written out, results stored in a DuckDB
-file. The fold is a Python loop over sorted rows, since no SQL can say it.
+One query per table over the segments that refold replays, with upcasting written out; results go to a DuckDB
+file. The fold is a Python loop over sorted rows, since SQL cannot express it.
 """
 
 from __future__ import annotations

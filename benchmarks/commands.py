@@ -36,7 +36,7 @@ def commands_of(client: int, order: int) -> list[object]:
 
 
 def work(handler: CommandHandler, client: int, commands: int, seconds: list[float]) -> None:
-    """Be one client: send the next command when the last one is handled."""
+    """Run one client, which sends a command when the previous one is handled."""
     sent = 0
     while sent < commands:
         for command in commands_of(client, sent)[: commands - sent]:

@@ -2,8 +2,8 @@
 
 ``python -m benchmarks.compare --before ../refold-0.1 --after . --rounds 5 commands "rebuild --events 2000000"`` runs
 each benchmark alternately in both folders, each with its own ``.venv`` and data. It prints the median of every number
-and the ratio after/before; the last line is one JSON object. Runs that alternate share the good and bad minutes of the
-machine, so the ratio is steadier than the numbers.
+and the ratio after/before; the last line is one JSON object. Alternating runs see the same load on the machine,
+so the ratio varies less than the numbers.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def compare(before: Sequence[Numbers], after: Sequence[Numbers]) -> dict[str, di
 def measure(
     before: Path, after: Path, benchmark: str, rounds: int, renamed: Mapping[str, str]
 ) -> dict[str, dict[str, float]]:
-    """Run a benchmark alternately in both checkouts, and compare; every second round begins with the other one."""
+    """Run a benchmark alternately in both checkouts and compare; the order is reversed every second round."""
     found: dict[Path, list[Numbers]] = {before: [], after: []}
     for number in range(rounds):
         for checkout in (before, after) if number % 2 == 0 else (after, before):

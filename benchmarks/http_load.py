@@ -1,11 +1,11 @@
-"""Load on an HTTP server: as much as it takes, or at a steady rate.
+"""Load on an HTTP server: a closed loop at full speed, or an open loop at a steady rate.
 
 ``closed_loop``
     every connection sends its next request after each response: by ``wrk`` if it is installed, else
     by a process of its own.
 ``open_loop``
     requests are due at a steady rate, whether or not earlier ones are answered; each is timed from the instant when it
-    was due, so a server that stalls is charged for all requests that had to wait.
+    was due, so the latency of a server that stalls includes the wait of all delayed requests.
 
 ``python -m benchmarks.http_load closed|open …`` is that process.
 """
@@ -38,8 +38,8 @@ class Load:
     Attributes:
         port: of the server, on this machine.
         kind: one of :data:`KINDS`, ``mixed`` for all of them alike, or ``constant``.
-        orders: how many orders there are, and with that customers; keys are uniform over all of them.
-        seconds: for how long.
+        orders: number of orders, which sets the number of customers; keys are uniform over all of them.
+        seconds: duration.
     """
 
     port: int

@@ -90,7 +90,7 @@ FROM read_parquet('{files}', hive_partitioning = true, union_by_name = true)
 
 
 def make_source(folder: Path, events: int, form: str) -> Path:
-    """Write the history as one file; one that is there already is kept."""
+    """Write the history as one file, unless it exists."""
     path = folder / f"history.{form}"
     if path.exists():
         return path
@@ -117,7 +117,7 @@ def refold_side(folder: Path, source: Path, workers: int) -> Measurement:
 
 
 def by_hand_side(folder: Path, source: Path, workers: int) -> Measurement:
-    """Do what a user would do without refold."""
+    """Write the same rows with plain DuckDB."""
     if source.suffix == ".parquet":
         read = f"read_parquet('{source}', file_row_number = true)"
         rows = f"SELECT * EXCLUDE (file_row_number), file_row_number AS position FROM {read}"

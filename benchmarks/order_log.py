@@ -1,7 +1,7 @@
-"""A made-up order history of any size, as a typed, sealed log: what the benchmarks replay.
+"""A synthetic order history of any size, as a typed, sealed log for the benchmarks to replay.
 
 About ten events an order, all schema versions and a retired event type among them, ten thousand articles, five orders a
-customer. Everything follows from the order's number by DuckDB's hash, so two runs make the same history.
+customer. All values derive from the order's number by DuckDB's hash, so two runs make the same history.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ CREATE MACRO amount(i) AS (list_sum(list_transform(range(1, item_count(i) + 1),
     lambda j: item_quantity(i, j) * item_cents(i, j))) * 0.01)::DECIMAL(18,2);
 """
 
-# seq: 0 placed, then the items, then what came of the order; 100 and more are events of an article's stock.
+# seq: 0 placed, then the items, then the order's later events; 100 and more are events of an article's stock.
 _CHUNK = """
 CREATE OR REPLACE TABLE chunk AS
 SELECT row_number() OVER (ORDER BY occurred_at, i, seq) + {base} AS position, * FROM (
@@ -125,11 +125,11 @@ _EVENTS: dict[SchemaKey, tuple[str, str, str]] = {
 
 
 def make_order_log(folder: Path, events: int, *, bucket_count: int = 64) -> EventLog:
-    """Write a log of about ``events`` events, typed and sealed; one that is there already is kept.
+    """Write a log of about ``events`` events, typed and sealed, unless it exists.
 
     Args:
-        folder: where the log goes, one a size.
-        events: how many; whole orders, so a few more or less.
+        folder: parent folder of the logs, one log per size.
+        events: approximate number of events; only complete orders are written.
         bucket_count: of the log.
     """
     orders = max(events * 100 // 1071, 1)

@@ -1,4 +1,4 @@
-"""The HTTP API under load: how many requests a second it answers on a million orders while these change.
+"""The HTTP API under load: requests per second on a million orders while a writer appends.
 
 ``python -m benchmarks.serve --json``. A writer appends at a steady rate all the time. Two servers are measured:
 
@@ -86,7 +86,7 @@ def _refold(folder: Path, *command: str) -> list[str]:
 
 @contextmanager
 def serving(folder: Path, *, live: bool) -> Iterator[Server]:
-    """Run a server, that follows the log itself or answers from what is published."""
+    """Run a server that follows the log or answers from published generations."""
     command = _refold(folder, "serve", "--port", "0", *(["--stream"] if live else []))
     environment = {**os.environ, "REFOLD_SERVE_CONSTANT": "1"}
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment) as process:

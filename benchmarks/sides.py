@@ -25,7 +25,7 @@ def run_side(module: str, side: str, folder: Path, *arguments: str) -> Measureme
 
 
 def measured(work: Callable[[], Measurement | None]) -> Measurement:
-    """Run one side's work in this process: its seconds, and the process's peak memory."""
+    """Run one side in this process; return its seconds and the process's peak memory."""
     started = time.perf_counter()
     result = work() or {}
     seconds = time.perf_counter() - started
@@ -96,7 +96,7 @@ def comparison(events: int, ours: Measurement, theirs: Measurement, found: dict[
 
 
 def print_result(result: Measurement, *, as_json: bool) -> None:
-    """Print a result: one line for each value, for people, and one JSON object as the last line."""
+    """Print a result: one readable line per value, and one JSON object as the last line."""
     if not as_json:
         for name, value in result.items():
             print(f"{name:24} {value}")

@@ -1,4 +1,4 @@
-"""How far read models are behind the log, and how fast they catch up, with a writer in a process of its own.
+"""Lag and catch-up speed of read models, with a writer in a separate process.
 
 ``python -m benchmarks.stream --json``:
 
@@ -46,7 +46,7 @@ _SHOWN = "SELECT position, (SELECT count(*) FROM order_summary WHERE status = 'p
 
 
 def appends(seed: int) -> Iterator[StreamAppend]:
-    """Yield a shop's history, append by append, without end and without repeating a stream."""
+    """Yield a shop's history, one append at a time, without end and without repeating a stream."""
     year = 0
     while True:
         for round_ in sample_history(50_000, seed=seed + year):
@@ -65,7 +65,7 @@ def make_log(folder: Path, events: int) -> EventLog:
 
 
 def fill(log: EventLog, events: int, *, seed: int) -> int:
-    """Append events, many to a commit, and return how many."""
+    """Append events, many to a commit, and return their number."""
     appender, source = Appender(log, ORDERS.registry), appends(seed)
     made = 0
     while made < events:
@@ -176,7 +176,7 @@ def _delays(appended: list[tuple[int, float]], seen: list[tuple[int, float]]) ->
 
 
 def sustained_side(folder: Path) -> Measurement:
-    """Apply the whole backlog by increments."""
+    """Apply the entire backlog by increments."""
     applying: list[ProgressReport] = []
     done = _follow(folder, once=True, report=lambda m: applying.append(m) if m.what == "micro_batch" else None)
     seconds = sum(m.seconds for m in applying)
@@ -209,7 +209,7 @@ def idle_side(folder: Path, seconds: float) -> Measurement:
 
 
 def memory_side(folder: Path, micro_batches: int) -> Measurement:
-    """Run many micro-batches of one commit each, and see whether memory stays flat."""
+    """Run many micro-batches of one commit each, and compare memory at the start and the end."""
     log = open_log(str(folder / "log"))
     appender, source = Appender(log, ORDERS.registry), appends(_SEED + 2000)
     stop, resident = threading.Event(), []
@@ -261,7 +261,13 @@ def _resident_mib() -> int:
 @click.option("--events", type=int, default=1_000_000, show_default=True, help="Of the backlog.")
 @click.option("--commits", type=int, default=6_000, show_default=True, help="Of the writer.")
 @click.option("--rate", type=float, default=200, show_default=True, help="Commits a second of the writer.")
-@click.option("--micro-batches", type=int, default=0, show_default=True, help="Run so many to see memory stay flat.")
+@click.option(
+    "--micro-batches",
+    type=int,
+    default=0,
+    show_default=True,
+    help="Number of micro-batches to run to check that memory stays flat.",
+)
 @click.option("--folder", type=click.Path(path_type=Path), default=Path("benchmark-data/stream"), show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object only.")
 @click.option("--side", type=click.Choice(["write", "latency", "sustained", "idle", "memory"]), hidden=True)

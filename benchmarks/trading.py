@@ -1,4 +1,4 @@
-"""A new ``trader_performance_summary`` over the whole trading history, against one query in plain DuckDB.
+"""A new ``trader_performance_summary`` over the full trading history, against one query in plain DuckDB.
 
 ``python -m benchmarks.trading --events 50000000 --json``. With ``--fold`` the Python fold ``average_cost_positions`` is
 rebuilt instead, and its rate is reported as events a second and core.
@@ -92,7 +92,7 @@ def _by_hand_side(folder: Path, workers: int, model: str) -> Measurement:
 
 
 def _fold_by_hand(connection: duckdb.DuckDBPyConnection, query: str) -> None:
-    """Loop over sorted rows in one process, a batch at a time, as one would."""
+    """Loop over sorted rows in one process, a batch at a time: the baseline of the fold."""
     states: dict[tuple[str, str], dict[str, object]] = {}
     cursor = connection.cursor().execute(query)
     while rows := cursor.fetchmany(100_000):
@@ -119,7 +119,7 @@ def _fold_by_hand(connection: duckdb.DuckDBPyConnection, query: str) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object only.")
 @click.option("--side", type=click.Choice(["refold", "by-hand"]), hidden=True)
 def main(events: int, folder: Path, workers: int, fold: bool, as_json: bool, side: str | None) -> None:
-    """Measure a new read model over the whole trading history."""
+    """Measure a new read model over the full trading history."""
     model = _FOLD if fold else _SUMMARY
     if side == "refold":
         print(json.dumps(measured(lambda: rebuild_side(folder, DOMAIN, workers, [model]))))

@@ -1,4 +1,4 @@
-"""A made-up trading history: sessions of 200 to 500 trades and cash events, in both schema versions, sealed."""
+"""A synthetic trading history: sessions of 200 to 500 trades and cash events, in both schema versions, sealed."""
 
 from __future__ import annotations
 
@@ -56,11 +56,11 @@ _EVENTS: dict[SchemaKey, tuple[str, str]] = {
 
 
 def make_trading_log(folder: Path, events: int, *, bucket_count: int = 64) -> EventLog:
-    """Write a log of about ``events`` events, typed and sealed; one that is there already is kept.
+    """Write a log of about ``events`` events, typed and sealed, unless it exists.
 
     Args:
-        folder: where the log goes, one a size.
-        events: how many; whole sessions, so a few more or less.
+        folder: parent folder of the logs, one log per size.
+        events: approximate number of events; only complete sessions are written.
         bucket_count: of the log.
     """
     sessions = max(events // _MEAN_SESSION, 1)

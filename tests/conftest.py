@@ -1,6 +1,6 @@
 """What all tests share: one Hypothesis profile.
 
-``REFOLD_HYPOTHESIS_EXAMPLES=2000 pytest tests/properties`` looks deeper.
+``REFOLD_HYPOTHESIS_EXAMPLES=2000 pytest tests/properties`` runs more examples.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Every command line and code block in the README and the docs does what it says: here they are run.
 
-A block belongs to the file whose name stands in backticks at the end of the paragraph before it (``as
+A block belongs to the file whose name is in backticks at the end of the paragraph before it (``as
 `tickets.jsonl`:``), and is then written; other Python blocks are executed, and each line of a ``console`` block
 that starts with ``$`` is run in a shell. The blocks of one document share a folder.
 """

@@ -117,7 +117,7 @@ def test_every_error_is_in_the_reference() -> None:
 
 @pytest.mark.parametrize("name", ["CONTRIBUTING.md", "AGENTS.md"])
 def test_every_file_that_a_guide_names_exists(name: str) -> None:
-    """Whoever follows the guide finds the file."""
+    """The file that the guide names exists."""
     named = re.findall(r"`((?:[\w.-]+/)+[\w.*-]*)`", (ROOT / name).read_text())
     assert named
     for path in named:

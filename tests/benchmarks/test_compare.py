@@ -35,7 +35,7 @@ def checkouts(tmp_path: Path) -> list[str]:
 
 
 def test_medians_and_ratio(checkouts: list[str]) -> None:
-    """Of all rounds, over nested and renamed keys; the last line is JSON."""
+    """Medians cover all rounds, with nested and renamed keys; the last line is JSON."""
     renamed = "latency.turn_ms=latency.micro_batch_ms"
     done = CliRunner().invoke(main, [*checkouts, "--rounds", "3", "--renamed", renamed, "fake"])
     assert done.exit_code == 0, done.output
@@ -47,13 +47,13 @@ def test_medians_and_ratio(checkouts: list[str]) -> None:
 
 
 def test_a_benchmark_whose_results_differ_ends_it(checkouts: list[str]) -> None:
-    """A speed is worth nothing if the answer is wrong."""
+    """The comparison fails if a benchmark's results are wrong."""
     done = CliRunner().invoke(main, [*checkouts, "fake --wrong"])
     assert done.exit_code == 1
     assert "do not agree" in done.stderr
 
 
 def test_a_checkout_is_not_compared_with_itself(checkouts: list[str]) -> None:
-    """That would be a mistake in the command."""
+    """Comparing a checkout with itself is a usage error."""
     done = CliRunner().invoke(main, ["--before", checkouts[1], "--after", checkouts[1], "fake"])
     assert done.exit_code == 2

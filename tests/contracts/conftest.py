@@ -1,4 +1,4 @@
-"""The stores that the contract suites run over; the S3 servers start once in a session, when first asked for."""
+"""The stores that the contract suites run over; the S3 servers start once in a session, at first use."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def localbucket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture(params=["local", "memory", "moto", "localbucket"])
 def store(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ObjectStore:
-    """An empty object store of each kind; a new kind of store belongs into this list."""
+    """An empty object store of each kind; a new kind of store is added to this list."""
     if request.param == "local":
         return open_store(str(tmp_path / "store"))
     if request.param == "memory":

@@ -1,4 +1,4 @@
-"""One rebuild of the order domain on one runner, as a process of its own, so that whoever waits for it can end it.
+"""One rebuild of the order domain on one runner, as a separate process, so that a caller can kill it after a timeout.
 
 ``python -m tests.contracts.rebuild_process LOG READ_MODELS RUNNER [BEAM OPTION]...``
 """
@@ -19,7 +19,7 @@ from refold.warehouse.event_log import open_log
 
 @contextmanager
 def options_for(runner: str, arguments: Sequence[str]) -> Iterator[PipelineOptions]:
-    """Yield the options of a runner; Dask's name a cluster of two processes that lives as long."""
+    """Yield the options of a runner; for Dask, start a cluster of two processes for the duration."""
     if runner != "dask":
         yield beam_options(None, arguments)
         return

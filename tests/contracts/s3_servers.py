@@ -1,4 +1,4 @@
-"""Real S3 servers on free loopback ports, and a proxy with the faults of networks and unfit stores."""
+"""Real S3 servers on free loopback ports, and a proxy that injects faults of networks and stores."""
 
 from __future__ import annotations
 
@@ -90,12 +90,12 @@ class Faults:
     """The faults of the proxy, and its requests.
 
     Attributes:
-        ignore_conditions: the server never hears of ``If-None-Match``.
-        lost_answers: so many writes are done, and their answers dropped.
-        conflicts: so many writes are refused with the 409 that S3 gives to writes that meet.
-        page_size: so many keys go on one page of a listing.
+        ignore_conditions: remove ``If-None-Match`` from requests.
+        lost_answers: number of writes to perform and whose responses to drop.
+        conflicts: number of writes to refuse with the 409 that S3 sends for concurrent writes.
+        page_size: number of keys on one page of a listing.
         requests: method and target of every request.
-        ports: the client's port of every request, which tells one connection from another.
+        ports: the client's port of every request, which identifies its connection.
     """
 
     ignore_conditions: bool = False
@@ -108,7 +108,7 @@ class Faults:
 
 @contextmanager
 def faulty_proxy(upstream: str) -> Iterator[tuple[str, Faults]]:
-    """Run a proxy before an S3 server; the faults that the caller sets take effect at once."""
+    """Run a proxy in front of an S3 server; faults that the caller sets take effect at once."""
     server = _Proxy(upstream)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()

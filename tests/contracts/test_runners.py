@@ -1,4 +1,4 @@
-"""Every Beam runner builds the same read models: those that one process builds without Beam."""
+"""Every Beam runner builds the same read models: the same that one process builds without Beam."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def read(path: Path) -> Published:
 
 
 def run_to_its_end(command: Sequence[str], output: Path) -> None:
-    """Run a process that must succeed in time, and end all its descendants."""
+    """Run a process that must succeed within the time limit, and kill all its descendants."""
     with output.open("wb") as log:
         process = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log, start_new_session=True)
         try:

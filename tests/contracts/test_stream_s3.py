@@ -17,7 +17,7 @@ from tests.contracts.s3_servers import BUCKET, use_s3
 
 
 def test_it_follows_and_publishes(localbucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """After several micro-batches, it has published what a rebuild builds."""
+    """After several micro-batches, the published read models equal those of a rebuild."""
     use_s3(monkeypatch, localbucket)
     url = f"s3://{BUCKET}/{uuid.uuid4().hex}"
     options = beam_options(None, ["--direct_num_workers=1"])

@@ -41,7 +41,7 @@ def struct(*fields: Field) -> FieldType:
 
 
 def shop(*versions: tuple[Field, ...], upcast: bool = True) -> Lock:
-    """Lock one event type, whose versions are these, each carried to the next."""
+    """Lock one event type with these versions, and an upcaster from each to the next."""
     last = len(versions)
     steps = [
         Step(f"to_{n + 1}", "sql", (("Sold", n + 1),)) if upcast and n < last else None for n in range(1, last + 1)
@@ -52,7 +52,7 @@ def shop(*versions: tuple[Field, ...], upcast: bool = True) -> Lock:
 
 
 def bumped(before: tuple[Field, ...], after: tuple[Field, ...]) -> Compatibility:
-    """Judge a change that was made as it should be: with a new version, and an upcaster to it."""
+    """Compare before and after a correct change: a new version, and an upcaster to it."""
     return compare(shop(before), shop(before, after))
 
 
@@ -93,7 +93,7 @@ CHANGES: dict[str, tuple[tuple[Field, ...], tuple[Field, ...], dict[str, str], V
 
 @pytest.mark.parametrize("change", CHANGES)
 def test_a_change_with_a_new_version_and_an_upcaster(change: str) -> None:
-    """It is backward compatible, and forward as far as each field allows."""
+    """A change with an upcaster is backward compatible; forward compatibility depends on each field."""
     before, after, reasons, verdict = CHANGES[change]
     found = bumped(before, after)
     assert {r.where: r.what for r in found.event_types[0].reasons} == reasons
@@ -117,7 +117,7 @@ def test_a_change_with_a_new_version_and_an_upcaster(change: str) -> None:
     ],
 )
 def test_widening_and_narrowing(narrow: str, wide: str) -> None:
-    """Old code can read what became narrower, not what became wider."""
+    """Old code can read a narrower type, not a wider one."""
     widened = bumped((field("n", narrow),), (field("n", wide),))
     narrowed = bumped((field("n", wide),), (field("n", narrow),))
     assert [r.what for r in widened.event_types[0].reasons] == ["retyped widened"]
@@ -143,7 +143,7 @@ def test_retyping_that_is_neither(one: str, other: str) -> None:
 
 
 def test_a_rename_is_guessed() -> None:
-    """By type, on both sides of it."""
+    """A removed and an added field of one type are reported as a possible rename."""
     texts = [r.text for r in bumped((SKU,), (field("article"),)).event_types[0].reasons]
     assert "renamed from sku?" in texts[0]
     assert "renamed to article?" in texts[1]
@@ -151,13 +151,13 @@ def test_a_rename_is_guessed() -> None:
 
 
 def errors(found: Compatibility) -> list[tuple[str, str]]:
-    """Return what is wrong in every mode."""
+    """Return the findings that are errors in every mode."""
     assert not any(found.meets(mode) for mode in Mode if found.errors)
     return [(reason.what, reason.where) for _, reason in found.errors]
 
 
 def test_an_unversioned_change_is_an_error() -> None:
-    """Even one that adds an optional field: what is stored has none."""
+    """Even an added optional field needs a new version: stored events lack it."""
     found = compare(shop((SKU,)), shop((SKU, field("note", nullable=True))))
     assert errors(found) == [("unversioned change", "v1 note")]
     assert "a new schema_version" in found.errors[0][1].text
@@ -170,7 +170,7 @@ def test_an_unversioned_change_is_an_error() -> None:
 
 
 def test_a_missing_upcaster_is_an_error() -> None:
-    """Whether the old version is still declared or not."""
+    """A missing upcaster is an error whether or not the old version is still declared."""
     complete = shop((SKU,), (SKU, field("note")))
     assert errors(compare(complete, shop((SKU,), (SKU, field("note")), upcast=False))) == [("missing upcaster", "v1")]
     without = Lock("shop", {key: locked for key, locked in complete.schemas.items() if key != ("Sold", 1)})
@@ -178,7 +178,7 @@ def test_a_missing_upcaster_is_an_error() -> None:
 
 
 def test_a_removed_event_type_is_an_error_and_a_retired_one_is_not() -> None:
-    """It is retired when an upcaster converts its events to another type."""
+    """An event type is retired when an upcaster converts its events to another type."""
     before = Lock("shop", {**shop((SKU,)).schemas, ("Paid", 1): LockedSchema((SKU,), None)})
     assert errors(compare(before, shop((SKU,)))) == [("removed event type", "Paid")]
     step = Step("paid_is_sold", "python", (("Sold", 1),))
@@ -192,8 +192,8 @@ def test_a_removed_event_type_is_an_error_and_a_retired_one_is_not() -> None:
     assert [r.what for r in compare(retired, before).event_types[0].reasons] == ["declared again"]
 
 
-def test_a_version_that_goes_back_is_no_good() -> None:
-    """What was stored meanwhile is not read."""
+def test_an_older_version_is_an_error() -> None:
+    """A removed version leaves events stored with it unreadable."""
     assert errors(compare(shop((SKU,), (SKU,)), shop((SKU,)))) == [
         ("missing upcaster", "v2"),
         ("older version", "v1"),
@@ -201,13 +201,13 @@ def test_a_version_that_goes_back_is_no_good() -> None:
 
 
 def test_a_new_event_type_breaks_nothing() -> None:
-    """No code read it before."""
+    """A new event type is compatible: no older code reads it."""
     found = compare(Lock("shop", {}), shop((SKU,)))
     assert (found.verdict, [r.what for r in found.event_types[0].reasons]) == (Verdict.FULL, ["added event type"])
 
 
 def test_domains_are_not_compared() -> None:
-    """It would be a mix-up."""
+    """Lock files of different domains are not compared."""
     with pytest.raises(UsageError, match="different domains, 'shop' and 'desk'"):
         compare(Lock("shop", {}), Lock("desk", {}))
 
@@ -225,7 +225,7 @@ def run(folder: Path, *arguments: str, code: int = 0) -> Result:
 
 @pytest.fixture
 def repository(tmp_path: Path) -> Path:
-    """A git repository whose first commit has the lock file of contracts that were a little different."""
+    """A git repository whose first commit has the lock file of slightly different contracts."""
 
     def git(*arguments: str) -> None:
         identity = ["-c", "user.name=a", "-c", "user.email=a@example.com"]
@@ -246,7 +246,7 @@ def repository(tmp_path: Path) -> Path:
 
 
 def test_locking(tmp_path: Path) -> None:
-    """Written once, kept while it is true, and verified in CI."""
+    """The lock file is written once, left alone while it is current, and verified in CI."""
     assert "is out of date" in run(tmp_path, "lock", "--verify", code=1).stdout
     assert not (tmp_path / "lock.json").exists()
     assert "18 schemas of domain orders" in run(tmp_path, "lock").stdout
@@ -258,7 +258,7 @@ def test_locking(tmp_path: Path) -> None:
 
 
 def test_checking_against_a_revision(repository: Path) -> None:
-    """The lock file as git has it at the same path, against the code of now."""
+    """The lock file of a git revision, at the same path, is compared with the current code."""
     document = json.loads(run(repository, "check", "--against", "then", "--json").stdout)
     assert (document["verdict"], document["compatible"], document["errors"]) == ("backward", True, 0)
     changed = {t["event_type"]: t for t in document["event_types"] if t["reasons"]}
@@ -271,7 +271,7 @@ def test_checking_against_a_revision(repository: Path) -> None:
 
 
 def test_checking_against_a_file(repository: Path) -> None:
-    """Errors have their exit code in every mode; without --against the lock file itself is meant."""
+    """Errors have their exit code in every mode; without --against the current lock file is used."""
     assert "0 event types changed" in run(repository, "check").stdout
     document = json.loads((repository / "lock.json").read_text())
     document["events"]["OrderGone"] = {"1": {"fields": []}}
@@ -283,7 +283,7 @@ def test_checking_against_a_file(repository: Path) -> None:
 
 
 def test_what_cannot_be_checked_against(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
-    """A usage error with git's own reason."""
+    """An unknown revision is a usage error with git's own reason."""
     for revision in ("nope", "--help", "then:lock.json"):
         assert "Git reports: fatal" in run(repository, "check", f"--against={revision}", code=2).stderr
     assert "Git reports: fatal" in run(tmp_path_factory.mktemp("bare"), "check", "--against", "HEAD", code=2).stderr

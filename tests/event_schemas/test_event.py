@@ -1,4 +1,4 @@
-"""``@event``: which annotations become which Arrow types, and which declarations are refused."""
+"""``@event``: which annotations become which Arrow types, and which declarations are rejected."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def test_the_contract_is_read_back() -> None:
 
 
 def test_the_class_name_is_the_default_event_type() -> None:
-    """``name=`` is needed only where the class is called otherwise than the stored events."""
+    """``name=`` is needed only if the class name differs from the event type."""
 
     @event(schema_version=1)
     class DoorOpened:
@@ -89,7 +89,7 @@ def test_the_class_name_is_the_default_event_type() -> None:
 
 
 def test_an_event_is_a_frozen_slotted_dataclass_with_keywords() -> None:
-    """Events are values: equal by their fields, and never changed."""
+    """Events are values: equal by their fields, and immutable."""
 
     @event(schema_version=1)
     class DoorOpened:
@@ -126,14 +126,14 @@ def test_an_annotation_without_an_arrow_type_is_refused(annotation: Any) -> None
 
 @pytest.mark.parametrize("name", [*ENVELOPE.names, "payload", "bucket", "_at", "Position"])
 def test_reserved_field_names_are_refused(name: str) -> None:
-    """A field would hide a column of the envelope or of refold, in any case of letters."""
+    """A field must not hide a column of the envelope or of refold; names are case-insensitive."""
     cls = type("DoorOpened", (), {"__annotations__": {name: str}})
     with pytest.raises(ContractError, match=f"the field name '{name}' is reserved"):
         event(schema_version=1)(cls)
 
 
 def test_field_names_that_differ_in_case_are_refused() -> None:
-    """SQL would read one for the other."""
+    """Field names that differ only in case are rejected: SQL cannot distinguish them."""
     cls = type("DoorOpened", (), {"__annotations__": {"door": str, "Door": str}})
     with pytest.raises(ContractError, match="two fields are named 'Door'"):
         event(schema_version=1)(cls)
@@ -141,7 +141,7 @@ def test_field_names_that_differ_in_case_are_refused() -> None:
 
 @pytest.mark.parametrize("read", [event_type_of, schema_version_of, schema_of])
 def test_other_classes_have_no_contract(read: Any) -> None:
-    """The error says how to make an event."""
+    """The error shows how to declare an event."""
     assert not is_event(Item)
     assert not is_event(OrderPlaced.__doc__)
     with pytest.raises(ContractError, match="Decorate the class with @event"):

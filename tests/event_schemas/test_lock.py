@@ -1,4 +1,4 @@
-"""The lock file: what it keeps, that it is always written alike, and that this repository's files are up to date."""
+"""The lock file: its content, that its text is deterministic, and that this repository's files are current."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ REGISTRY = Registry(events=[Sold], upcasters=[add_price, join])
 
 
 def test_a_lock_file_keeps_everything() -> None:
-    """Types, nested ones too, what is optional, and where upcasters and mergers lead."""
+    """The lock file has types, nested ones too, optional fields, and the targets of upcasters and mergers."""
     lock = lock_of(REGISTRY, "shop")
     again = read_lock(write_lock(lock), where="here")
     assert again == lock
@@ -71,7 +71,7 @@ def test_a_lock_file_keeps_everything() -> None:
 
 
 def test_the_order_of_declarations_changes_no_lock_file() -> None:
-    """So that a diff shows what changed and nothing else."""
+    """The text is deterministic, so a diff shows only real changes."""
     turned = Registry(events=[Sold], upcasters=[join, add_price])
     assert write_lock(lock_of(turned, "shop")) == write_lock(lock_of(REGISTRY, "shop"))
     lock = lock_of(REGISTRY, "shop")
@@ -80,7 +80,7 @@ def test_the_order_of_declarations_changes_no_lock_file() -> None:
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"format": 1}', '{"format": 1, "domain": "a", "events": {"A": 1}}'])
 def test_what_is_no_lock_file(text: str) -> None:
-    """The error names it, and how to make one."""
+    """The error names the file, and the command that writes one."""
     with pytest.raises(UsageError, match=r"not a lock file .* `refold schemas lock`"):
         read_lock(text, where="here")
     with pytest.raises(UsageError, match="lock format 2"):
@@ -97,7 +97,7 @@ def test_the_lock_files_of_this_repository_are_up_to_date(domain: str) -> None:
 
 
 def test_the_element_of_a_list_has_one_name() -> None:
-    """Arrow calls it ``item`` or ``element``; a lock file must not change with the way a schema was written."""
+    """Arrow calls it ``item`` or ``element``; a lock file must not depend on how a schema was written."""
 
     def locked(list_type: pa.DataType) -> str:
         schema = pa.schema([pa.field("sku", pa.string(), nullable=False), pa.field("tags", list_type)])

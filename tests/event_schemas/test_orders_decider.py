@@ -1,4 +1,4 @@
-"""The order domain's deciders: what each command leads to, and what is refused."""
+"""The order domain's deciders: the events of each command, and the rejections."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def cancelled(items: list[OrderItem], refund: Decimal | None) -> OrderCancelled:
 
 
 def decided(decider: Decider[Any], given: list[Any], command: Any) -> Any:
-    """Decide on what events made of a stream."""
+    """Decide on the state that events of a stream fold to."""
     state = decider.initial_state()
     for event in given:
         state = decider.evolve(state, event)
@@ -114,7 +114,7 @@ def decided(decider: Decider[Any], given: list[Any], command: Any) -> Any:
     ],
 )
 def test_a_command_leads_to_events(decider: Decider[Any], given: list[Any], command: Any, then: list[Any]) -> None:
-    """What is allowed happens, with what the stream knows filled in."""
+    """An allowed command yields its events, with values filled in from the stream's state."""
     assert decided(decider, given, command) == then
 
 

@@ -1,4 +1,4 @@
-"""Each step of the order domain's history: what was stored, and what comes out."""
+"""Each upcaster of the order domain: the stored event, and the result."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ NOON = datetime(2024, 5, 1, 12, tzinfo=UTC)
 
 
 def recorded(event_type: str, stream_version: int = 1, **payload: Any) -> RecordedEvent:
-    """Give an event of schema version 1 as the log holds it."""
+    """Return an event of schema version 1 as it is stored."""
     return RecordedEvent(
         position=stream_version,
         commit_number=1,
@@ -39,7 +39,7 @@ def recorded(event_type: str, stream_version: int = 1, **payload: Any) -> Record
 
 
 def step(event_type: str, schema_version: int, **payload: Any) -> dict[str, Any]:
-    """Run one compiled SQL upcaster on one stored event, and give the payload that comes out."""
+    """Run one compiled SQL upcaster on one stored event, and return the resulting payload."""
     envelope = recorded(event_type)
     row = {f: getattr(envelope, f) for f in RecordedEvent.__slots__} | {"_ordinal": 0} | payload
     schema = event_relation_schema(ORDERS.registry.schema(event_type, schema_version))
@@ -58,13 +58,13 @@ def test_an_order_placed_of_version_1_was_in_euros() -> None:
 
 @pytest.mark.parametrize(("text", "day"), [("2024-05-04", date(2024, 5, 4)), ("", None)])
 def test_version_3_renamed_customer_and_made_deliver_on_a_date(text: str, day: date | None) -> None:
-    """An empty text meant that the customer asked for no day."""
+    """An empty text meant that the customer requested no day."""
     after = step("OrderPlaced", 2, order_id="order-1", customer="c7", deliver_on=text, currency="SEK")
     assert after == {"order_id": "order-1", "customer_id": "c7", "currency": "SEK", "deliver_on": day}
 
 
 def test_a_day_that_is_none_is_an_error() -> None:
-    """Only the empty text means that no day was asked for."""
+    """Only the empty text means that no day was requested."""
     with pytest.raises(duckdb.ConversionException, match="tomorrow"):
         step("OrderPlaced", 2, order_id="order-1", customer="c7", deliver_on="tomorrow", currency="SEK")
 
@@ -85,7 +85,7 @@ def test_order_dispatched_became_order_shipped() -> None:
 
 
 def test_stock_moved_is_split_into_two_adjustments() -> None:
-    """What leaves one article arrives at the other."""
+    """A transfer removes pieces from one article and adds them to the other."""
     moved = recorded("StockMoved", from_sku="cup-12", to_sku="cup", quantity=3)
     assert split_move.apply(moved) == [
         StockAdjusted(sku="cup-12", quantity=-3, reason="moved to cup"),
@@ -94,7 +94,7 @@ def test_stock_moved_is_split_into_two_adjustments() -> None:
 
 
 def test_a_move_of_nothing_is_dropped() -> None:
-    """An upcaster that returns no event drops the one it was given."""
+    """An upcaster that returns no event drops its input."""
     assert split_move.apply(recorded("StockMoved", from_sku="cup-12", to_sku="cup", quantity=0)) == []
 
 

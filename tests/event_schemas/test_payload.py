@@ -1,4 +1,4 @@
-"""Payloads: what fits a schema, the canonical text, and the values that come back."""
+"""Payloads: validation against a schema, the canonical text, and the values that reads return."""
 
 from __future__ import annotations
 
@@ -102,19 +102,19 @@ def test_a_value_has_one_text_and_comes_back(dtype: pa.DataType, value: Any, sto
     ],
 )
 def test_a_value_that_does_not_fit_is_refused(dtype: pa.DataType, value: Any) -> None:
-    """Nothing is rounded, cut or guessed."""
+    """A value that does not match its type is rejected: nothing is rounded, truncated or guessed."""
     with pytest.raises(PayloadError, match=r"^x: expected .*, found "):
         canonical_json({"x": value}, one(dtype))
 
 
 def test_fields_are_written_in_declared_order() -> None:
-    """So the same event has the same text whatever the order of its fields was."""
+    """The canonical text does not depend on the order of the fields."""
     schema = pa.schema([pa.field("b", pa.int64()), pa.field("a", pa.int64())])
     assert canonical_json({"a": 1, "b": 2}, schema) == '{"b":2,"a":1}'
 
 
 def test_an_optional_field_may_be_missing() -> None:
-    """It is stored as null and read as None, also where the stored object lacks it."""
+    """A missing optional field is stored as null and read as None, also if the stored object lacks it."""
     schema = one(pa.int64(), nullable=True)
     assert to_json({}, schema) == {"x": None}
     assert from_json({}, schema) == {"x": None}
@@ -172,7 +172,7 @@ def test_a_nested_field_is_named_with_its_path(lines: Any, message: str) -> None
 
 
 def test_a_long_value_is_cut_in_the_message() -> None:
-    """A document of a megabyte would hide the message."""
+    """A long value is shortened in the message."""
     with pytest.raises(PayloadError) as caught:
         canonical_json({"x": "9" * 1_000_000}, one(pa.int64()))
     assert len(str(caught.value)) < 120
@@ -180,6 +180,6 @@ def test_a_long_value_is_cut_in_the_message() -> None:
 
 
 def test_a_type_that_payloads_cannot_hold_is_refused() -> None:
-    """It is an error of the schema, named with the field."""
+    """An unsupported type is an error of the schema that names the field."""
     with pytest.raises(PayloadError, match="x: a payload cannot hold the type binary"):
         canonical_json({"x": b"1"}, one(pa.binary()))

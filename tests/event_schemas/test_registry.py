@@ -1,4 +1,4 @@
-"""The registry: what a domain's contracts must be together, and what is found in them."""
+"""The registry: consistency rules over a domain's contracts, and lookups."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ REGISTRY = Registry(events=[Sold, Returned], upcasters=[TO_3, FROM_HALVES, TO_2,
 
 
 def test_every_stored_schema_is_listed() -> None:
-    """Old versions, retired types and what a merger joins are part of what the log may hold."""
+    """Old versions, retired types and the inputs of a merger are schemas that the log may contain."""
     assert REGISTRY.schema_keys == (
         *(("Bought", 1), ("Half", 1), ("OtherHalf", 1), ("Returned", 1)),
         *(("Sold", 1), ("Sold", 2), ("Sold", 3)),
@@ -69,7 +69,7 @@ def test_every_stored_schema_is_listed() -> None:
 
 
 def test_what_is_known_of_a_schema() -> None:
-    """Its fields, whether it is declared, and the upcaster that reads it."""
+    """A schema has its fields, whether it is declared, and the upcaster that reads it."""
     assert REGISTRY.schema("Sold", 3) == schema_of(Sold)
     assert REGISTRY.schema("Sold", 1) == OLD
     assert REGISTRY.knows(("Bought", 1))
@@ -92,13 +92,13 @@ def test_the_sources_of_an_event_type() -> None:
 
 
 def test_an_unknown_event_type_is_an_error() -> None:
-    """The message lists those there are."""
+    """The message lists the known names."""
     with pytest.raises(UnknownEventTypeError, match=r"Unknown event type 'Lost'\. .*: Bought, Half, Other"):
         REGISTRY.schema("Lost", 1)
 
 
 def test_an_unknown_schema_version_is_an_error() -> None:
-    """The message lists those there are, for events of newer code."""
+    """For an event of newer code, the message lists the known schema versions."""
     with pytest.raises(UnknownSchemaVersionError, match=r"version 4 of event type 'Sold'; known: \[1, 2, 3\]"):
         REGISTRY.schema("Sold", 4)
 

@@ -1,4 +1,4 @@
-"""Upcasters: the three forms, and which declarations are refused."""
+"""Upcasters: the three forms, and which declarations are rejected."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Returned:
 
 
 def test_a_function_without_arguments_is_sql() -> None:
-    """It leads to the next version of its own type."""
+    """An SQL upcaster converts to the next version of its own type."""
 
     @upcaster(Sold, from_version=1, schema=OLD)
     def rename() -> str:
@@ -41,7 +41,7 @@ def test_a_function_without_arguments_is_sql() -> None:
 
 
 def test_a_function_of_one_event_is_python() -> None:
-    """It may yield several event types; any of them may have been named by its class."""
+    """It may yield several event types; each may be given by its class."""
 
     @upcaster("Swapped", from_version=1, schema=OLD, into=[Sold, Returned])
     def split(swapped: Any) -> list[Any]:
@@ -52,7 +52,7 @@ def test_a_function_of_one_event_is_python() -> None:
 
 
 def test_a_merger_reads_several_schemas() -> None:
-    """Each is named by class or type name, schema version and schema."""
+    """Inputs are given by class or by type name, schema version and schema."""
 
     @merger([("Half", 1, OLD), (Sold, 1, OLD)], into=Sold)
     def join(run: list[Any]) -> tuple[Any, ...]:

@@ -1,4 +1,4 @@
-"""A small domain whose read models can be broken from outside, for tests of what happens then."""
+"""A small domain whose folds and casts fail on demand, for tests of failures."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from refold.warehouse.declarations.projection import (
 from refold.warehouse.declarations.reducers import latest, total
 
 DEADLY = "REFOLD_TEST_DEADLY"
-"""Names a file; whoever folds an event while it is there removes it and dies."""
+"""Names a file; a process that folds an event while the file exists removes it and dies."""
 
 Money = Annotated[Decimal, pa.decimal128(18, 2)]
 
@@ -44,7 +44,7 @@ class Sold:
 
 @event(schema_version=1)
 class Noted:
-    """A note was left, which some read models take for a number."""
+    """A note was left, which some read models cast to a number."""
 
     note: str
 
@@ -105,10 +105,10 @@ SHOP = _domain((Opened, Sold, Noted), (TILLS, SKUS, _paths(_follow)))
 """Nothing in it fails."""
 
 FORGETFUL = _domain((Opened, Sold), (TILLS, SKUS, _paths(_follow)))
-"""Later code, which has lost the event ``Noted``."""
+"""Later code, which no longer declares the event ``Noted``."""
 
 CASTING = _domain((Opened, Sold, Noted), (TILLS, SKUS, NOTES))
-"""A handler casts what is no number at times."""
+"""A handler casts text that is sometimes not a number."""
 
 RAISING = _domain((Opened, Sold, Noted), (TILLS, SKUS, _paths(_raise)))
-"""A fold raises at times."""
+"""A fold raises on some events."""

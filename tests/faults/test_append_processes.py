@@ -1,7 +1,7 @@
 """Many processes append to one log at once, and some of them are killed: nothing is lost, double or missing.
 
-Run as a program, this file forks into those processes. Each tells on their common standard output what the log
-acknowledged.
+Run as a program, this file forks into those processes. Each prints to their shared standard output what the log
+acknowledges.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ from refold.warehouse.event_log import (
 
 WORKERS = 8
 KILLED_AFTER = {1: 3, 3: 12, 5: 20}
-"""Worker to the number of its appends that are acknowledged before it is killed."""
+"""Number of acknowledged appends after which each of these workers is killed."""
 APPENDS = 30
 
 History = tuple[str, dict[int, list[Any]], list[int]]
-"""URL of the log, what each worker was told, and how each of them ended."""
+"""URL of the log, the acknowledged appends of each worker, and the exit code of each."""
 
 
 @event(schema_version=1)
@@ -47,7 +47,7 @@ REGISTRY = Registry(events=[Counted])
 
 
 def work(url: str, worker: int) -> None:
-    """Append to a stream of its own and, expecting its version, to one that all share; tell each answer."""
+    """Append by turns to an own and to a shared stream, both with an expected version, and print each answer."""
     appender = Appender(open_log(url), REGISTRY)
     for number in range(APPENDS if worker not in KILLED_AFTER else 1_000_000):
         events = [
@@ -61,17 +61,17 @@ def work(url: str, worker: int) -> None:
                 break
             except ConcurrencyError:
                 continue
-        told = [stream_id, [e.event_id for e in events], answer.first_position, answer.stream_version]
-        tell({"worker": worker, "pid": os.getpid(), "told": told})
+        acknowledged = [stream_id, [e.event_id for e in events], answer.first_position, answer.stream_version]
+        print_line({"worker": worker, "pid": os.getpid(), "acknowledged": acknowledged})
 
 
-def tell(said: object) -> None:
-    """Write one line at once, so that those of several processes do not mix."""
-    os.write(sys.stdout.fileno(), json.dumps(said).encode() + b"\n")
+def print_line(value: object) -> None:
+    """Write a line in one call, so that lines of several processes do not mix."""
+    os.write(sys.stdout.fileno(), json.dumps(value).encode() + b"\n")
 
 
 def fork(url: str) -> None:
-    """Become eight workers, wait for them, and tell how each ended."""
+    """Fork eight workers, wait for them, and print the exit code of each."""
     workers = {}
     for worker in range(WORKERS):
         if (pid := os.fork()) == 0:
@@ -83,17 +83,17 @@ def fork(url: str) -> None:
         workers[pid] = worker
     for _ in range(WORKERS):
         pid, status = os.wait()
-        tell({"worker": workers[pid], "code": os.waitstatus_to_exitcode(status)})
+        print_line({"worker": workers[pid], "code": os.waitstatus_to_exitcode(status)})
 
 
 @pytest.fixture(scope="module")
 def history(tmp_path_factory: pytest.TempPathFactory) -> History:
-    """A log after eight processes, three of which were killed in the midst of an append."""
+    """A log after eight processes, three of which were killed during an append."""
     url = str(tmp_path_factory.mktemp("processes") / "log")
     create_log(url, domain_name="counting", bucket_count=4)
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
     command = [sys.executable, __file__, url]
-    told: dict[int, list[Any]] = {n: [] for n in range(WORKERS)}
+    acknowledged: dict[int, list[Any]] = {n: [] for n in range(WORKERS)}
     codes: dict[int, int] = {}
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
         assert process.stdout is not None
@@ -102,25 +102,25 @@ def history(tmp_path_factory: pytest.TempPathFactory) -> History:
             if "code" in line:
                 codes[worker] = line["code"]
                 continue
-            told[worker].append(line["told"])
-            if len(told[worker]) == KILLED_AFTER.get(worker):
+            acknowledged[worker].append(line["acknowledged"])
+            if len(acknowledged[worker]) == KILLED_AFTER.get(worker):
                 os.kill(line["pid"], signal.SIGKILL)
-    return url, told, [codes[n] for n in range(WORKERS)]
+    return url, acknowledged, [codes[n] for n in range(WORKERS)]
 
 
 def test_the_killed_died_and_the_others_ended_well(history: History) -> None:
-    """The fault happened, and it was no fault to the others."""
-    _, told, codes = history
+    """Only the chosen workers are killed; the others complete all appends."""
+    _, acknowledged, codes = history
     assert codes == [-signal.SIGKILL if n in KILLED_AFTER else 0 for n in range(WORKERS)]
-    assert all(len(told[n]) == APPENDS for n in range(WORKERS) if n not in KILLED_AFTER)
-    assert all(len(told[n]) >= count for n, count in KILLED_AFTER.items())
+    assert all(len(acknowledged[n]) == APPENDS for n in range(WORKERS) if n not in KILLED_AFTER)
+    assert all(len(acknowledged[n]) >= count for n, count in KILLED_AFTER.items())
 
 
 def test_no_acknowledged_event_is_lost(history: History) -> None:
-    """Each stands where its writer was told."""
-    url, told, _ = history
+    """Each event has the position and stream version that its writer received."""
+    url, acknowledged, _ = history
     events = {e.event_id: e for e in read_positions(open_log(url), REGISTRY, 0)}
-    for stream_id, event_ids, first_position, stream_version in (t for worker in told.values() for t in worker):
+    for stream_id, event_ids, first_position, stream_version in (a for worker in acknowledged.values() for a in worker):
         found = [events[i] for i in event_ids]
         assert [e.position for e in found] == [first_position + i for i in range(len(event_ids))]
         assert {e.stream_id for e in found} == {stream_id}
@@ -128,19 +128,19 @@ def test_no_acknowledged_event_is_lost(history: History) -> None:
 
 
 def test_no_event_is_double_and_no_position_missing(history: History) -> None:
-    """Positions count from 1 without a gap; only what a killed worker was at is there without an acknowledgement."""
-    url, told, _ = history
+    """Positions count from 1 without a gap; at most the last append of a killed worker is unacknowledged."""
+    url, acknowledged, _ = history
     events = list(read_positions(open_log(url), REGISTRY, 0))
     assert [e.position for e in events] == list(range(1, len(events) + 1))
     assert len({e.event_id for e in events}) == len(events)
-    acknowledged = {i for worker in told.values() for t in worker for i in t[1]}
-    unheard = {tuple(e.event_id.split("-")[:2]) for e in events if e.event_id not in acknowledged}
-    assert {int(worker) for worker, _ in unheard} <= set(KILLED_AFTER)
-    assert len(unheard) <= len(KILLED_AFTER)
+    acknowledged_ids = {i for worker in acknowledged.values() for a in worker for i in a[1]}
+    unacknowledged = {tuple(e.event_id.split("-")[:2]) for e in events if e.event_id not in acknowledged_ids}
+    assert {int(worker) for worker, _ in unacknowledged} <= set(KILLED_AFTER)
+    assert len(unacknowledged) <= len(KILLED_AFTER)
 
 
 def test_each_worker_s_events_are_in_its_order(history: History) -> None:
-    """Whoever appends one thing after another finds them so in the log."""
+    """The events of one worker have the order of its appends."""
     url, _, _ = history
     numbers: dict[int, list[int]] = {}
     for found in read_positions(open_log(url), REGISTRY, 0):
@@ -150,7 +150,7 @@ def test_each_worker_s_events_are_in_its_order(history: History) -> None:
 
 
 def test_the_log_is_sound(history: History) -> None:
-    """A whole check finds nothing."""
+    """A full verification has no findings."""
     url, _, _ = history
     found = verify(open_log(url), REGISTRY)
     assert (found.findings, found.unchecked, found.streams) == ((), (), WORKERS + 1)

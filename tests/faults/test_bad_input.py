@@ -1,4 +1,4 @@
-"""Bad events, damaged logs and places that cannot be written: an error that helps, and nothing lost or half-done."""
+"""Bad events, damaged logs and places that cannot be written: a helpful error, and no lost or partial state."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ LETTERS = "SELECT * FROM refold.dead_letters ORDER BY position, read_model"
 
 
 def older_code() -> Registry:
-    """Give the contracts of code that wrote to the log before, of which today's code knows nothing."""
+    """Return contracts of older code that the current code does not know."""
 
     @event(schema_version=1)
     class Stolen:
@@ -67,7 +67,7 @@ def older_code() -> Registry:
 
 
 def newer_code() -> Registry:
-    """Give the contracts of code that is a version ahead."""
+    """Return contracts of code that is one version newer."""
 
     @event(schema_version=2)
     class Opened:
@@ -89,7 +89,7 @@ class Shop:
     read_models: str
 
     def append(self, stream_id: str, *events: object, registry: Registry = SHOP.registry) -> int:
-        """Append in one commit, and tell the last position."""
+        """Append in one commit, and return the last position."""
         return Appender(self.log, registry).append(stream_id, events).last_position
 
     def rebuild(self, domain: str = "SHOP", *, dead_letter: bool = False) -> Rebuilt:
@@ -98,11 +98,11 @@ class Shop:
         return rebuild(self.log, f"{DOMAINS}:{domain}", self.read_models, options, dead_letter=dead_letter)
 
     def seal(self) -> None:
-        """Seal the log with today's code."""
+        """Seal the log with the current code."""
         seal(self.log, f"{DOMAINS}:SHOP", beam_options(None, ["--direct_running_mode=in_memory"]))
 
     def query(self, sql: str) -> list[tuple[Any, ...]]:
-        """Ask the published file."""
+        """Query the published file."""
         path = Path(self.read_models) / "fragile" / "current.duckdb"
         with closing(duckdb.connect(str(path), read_only=True)) as connection:
             return connection.execute(sql).fetchall()
@@ -112,20 +112,20 @@ class Shop:
         return self.query("SELECT till, owner, pieces, worth FROM tills ORDER BY till")
 
     def events(self) -> list[Any]:
-        """Read the whole log."""
+        """Read the full log."""
         return list(read_positions(self.log, SHOP.registry, 0))
 
     def generations(self) -> list[Generation]:
-        """List what is published."""
+        """List the published generations."""
         return open_generations(self.read_models, "fragile").all()
 
     def files(self, *folders: str) -> dict[Path, bytes]:
-        """Give all that lies in some folders of the log."""
+        """Return all files in some folders of the log."""
         roots = [Path(self.log.url) / folder for folder in folders]
         return {path: path.read_bytes() for root in roots for path in root.rglob("*") if path.is_file()}
 
     def database_files(self) -> set[Path]:
-        """List files that the read models consist of, or that were left on the way to them."""
+        """List the files of the read models, including leftovers."""
         root = Path(self.read_models) / "fragile"
         return {path for folder in ("files", "work") for path in (root / folder).rglob("*") if path.is_file()}
 
@@ -145,7 +145,7 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def shop(original: Path, tmp_path: Path) -> Shop:
-    """A copy of them, to do harm to."""
+    """A copy of them, to damage."""
     shutil.copytree(original, tmp_path, symlinks=True, dirs_exist_ok=True)
     return Shop(open_log(str(tmp_path / "log")), str(tmp_path / "read-models"))
 
@@ -159,7 +159,7 @@ def nothing_changes(shop: Shop, *, folders: tuple[str, ...] = ("commits", "segme
 
 
 def says(error: pytest.ExceptionInfo[RefoldError], *parts: str) -> None:
-    """Check that an error names each thing."""
+    """Check that an error's text has all of these parts."""
     missing = [part for part in parts if part not in str(error.value)]
     assert not missing, f"{missing} not in: {error.value}"
 
@@ -185,7 +185,7 @@ GIVEN: dict[str, tuple[NewEvent, type[RefoldError], tuple[str, ...]]] = {
 
 @pytest.mark.parametrize("what", GIVEN)
 def test_a_bad_event_is_refused_at_append(shop: Shop, what: str) -> None:
-    """It takes the events of its call with it, and nothing else."""
+    """An invalid event rejects the events of its own append, and nothing else."""
     bad, kind, parts = GIVEN[what]
     with nothing_changes(shop), pytest.raises(kind) as error:
         shop.append("till-1", Opened(owner="Eve"), bad)
@@ -215,7 +215,7 @@ OTHERS: dict[str, tuple[Callable[[], Registry], NewEvent, str]] = {
 @pytest.mark.parametrize("sealed", [False, True], ids=["in a commit", "in an untyped segment"])
 @pytest.mark.parametrize("what", OTHERS)
 def test_a_stored_event_that_today_s_code_does_not_know_stops_a_rebuild(shop: Shop, what: str, sealed: bool) -> None:
-    """Other code stored it: a rebuild names it, or collects it as a dead letter, and the log keeps it."""
+    """An event stored by other code stays in the log; a rebuild names it or collects it as a dead letter."""
     code, stored, reason = OTHERS[what]
     position = shop.append("till-9", stored, registry=code())
     shop.append("till-9", Opened(owner="Bob"))
@@ -248,13 +248,13 @@ def test_a_stored_event_that_today_s_code_does_not_know_stops_a_rebuild(shop: Sh
 
 
 def commit_of(shop: Shop, position: int) -> Path:
-    """Find the commit that holds a position."""
+    """Return the path of the commit that contains a position."""
     numbers = [i.number for i in shop.log.commits_after(0) if i.first_position <= position <= i.last_position]
     return shop.log.commit_paths(numbers)[0]
 
 
 def test_an_event_that_a_handler_cannot_cast(shop: Shop) -> None:
-    """Only the events that fail are named, or become dead letters of the read model that cannot take them."""
+    """Only the events that fail are named, or become dead letters of the read model that cannot apply them."""
     position = shop.append("till-1", Noted(note="many"))
     shop.append("till-1", Noted(note="40"))
     with nothing_changes(shop, folders=("commits",)), pytest.raises(InvalidEventsError) as error:
@@ -304,7 +304,7 @@ def test_a_fold_that_raises(shop: Shop) -> None:
 
 
 def cut(path: Path) -> None:
-    """Lose the second half of a file."""
+    """Truncate a file to its first half."""
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
 
@@ -323,7 +323,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], None], tuple[str, ...]]] = {
 
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_a_damaged_segment_stops_a_rebuild(shop: Shop, damage: str) -> None:
-    """The error names it, a check of the log finds it, readers go on, and once it is restored the rebuild works."""
+    """The error names the file, verification finds it, readers continue, and after a restore the rebuild works."""
     harm, parts = DAMAGES[damage]
     segment = shop.log.manifest().segments_of({("Sold", 1)})[0]
     path = Path(shop.log.url) / segment.key
@@ -341,7 +341,7 @@ def test_a_damaged_segment_stops_a_rebuild(shop: Shop, damage: str) -> None:
 
 
 def test_a_missing_commit_stops_a_rebuild(shop: Shop) -> None:
-    """What comes after it is not silently left out."""
+    """A missing commit is an error: the commits after it are not silently left out."""
     for number in range(3):
         shop.append(f"till-{number}", Opened(owner="Bob"))
     path = shop.log.commit_paths([TILLS + 2])[0]
@@ -356,7 +356,7 @@ def test_a_missing_commit_stops_a_rebuild(shop: Shop) -> None:
 
 
 def test_a_truncated_commit_stops_a_rebuild(shop: Shop) -> None:
-    """The error names it, and it is not taken for the end of the log."""
+    """The error names the damaged commit, which does not count as the end of the log."""
     shop.append("till-1", Opened(owner="Bob"))
     path = shop.log.commit_paths([TILLS + 1])[0]
     cut(path)
@@ -369,7 +369,7 @@ def test_a_truncated_commit_stops_a_rebuild(shop: Shop) -> None:
 
 @pytest.mark.parametrize("content", [b"", b"{", b'{"number": 1}', b"\xff\xfe"])
 def test_a_corrupted_manifest_stops_everything_but_readers(shop: Shop, content: bytes) -> None:
-    """Without it nobody knows what is live: no rebuild, no append, and a check that says so."""
+    """Without the manifest nothing knows the live segments: rebuild and append fail, and verification reports it."""
     path = max((Path(shop.log.url) / "manifests").iterdir())
     path.write_bytes(content)
     for work in (shop.rebuild, lambda: shop.append("till-1", Opened(owner="Eve"))):
@@ -380,7 +380,7 @@ def test_a_corrupted_manifest_stops_everything_but_readers(shop: Shop, content: 
 
 
 def test_another_bucket_count_is_refused(shop: Shop) -> None:
-    """It would put streams into other buckets than they are in."""
+    """A changed bucket count is an error: streams would hash to other buckets."""
     with nothing_changes(shop), pytest.raises(LogError) as error:
         create_log(shop.log.url, domain_name="fragile", bucket_count=3)
     says(error, shop.log.url, "has 2 buckets, not 3", "leave it out")
@@ -389,7 +389,7 @@ def test_another_bucket_count_is_refused(shop: Shop) -> None:
 
 
 def test_places_that_cannot_be_written(shop: Shop, tmp_path: Path) -> None:
-    """The error names the place; a log is not half created and a rebuild leaves what is published elsewhere alone."""
+    """The error names the place; no log is partially created, and a rebuild leaves the published files alone."""
     (tmp_path / "file").write_text("no folder")
     below = str(tmp_path / "file" / "below")
     with pytest.raises(StoreError, match=re.escape(below)) as error:
@@ -402,7 +402,7 @@ def test_places_that_cannot_be_written(shop: Shop, tmp_path: Path) -> None:
 
 
 def test_an_empty_log_has_nothing_to_rebuild(tmp_path: Path) -> None:
-    """No empty generation is published in place of an error."""
+    """A rebuild of an empty log is an error, not an empty generation."""
     log = create_log(str(tmp_path / "log"), domain_name="fragile", bucket_count=2)
     empty = Shop(log, str(tmp_path / "read-models"))
     with pytest.raises(EmptyLogError) as error:

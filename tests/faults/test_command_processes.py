@@ -1,7 +1,7 @@
 """Two processes of eight threads are sent each command twice, in random order: each has one effect and one answer.
 
-Run as a program, this file is one of those processes. A third sends its commands until it is killed, and is then sent
-them again.
+Run as a program, this file is one of those processes. A third process is killed while it handles commands, which are
+then sent again.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from refold.warehouse.event_log import (
 from refold.warehouse.orders.domain import ORDERS
 
 COMMANDS = int(os.environ.get("REFOLD_TEST_COMMANDS", "400"))
-"""How many different commands."""
+"""The number of different commands."""
 THREADS = 8
 STREAMS = 25
 KILLED_AFTER = 40
@@ -44,21 +44,21 @@ def command(number: int) -> ReceiveStock:
 
 
 def work(url: str, numbers: list[int]) -> None:
-    """Handle commands from eight threads; tell each answer."""
+    """Handle commands from eight threads and print each answer."""
     handler = CommandHandler(open_log(url), ORDERS, snapshot_every=10, attempts=100)
 
     def one(number: int) -> None:
         answer = handler.handle(command(number), command_id=f"c{number}")
         assert isinstance(answer, Handled)
-        told = [number, answer.position, answer.stream_id, answer.stream_version, answer.events, answer.repeated]
-        os.write(sys.stdout.fileno(), json.dumps(told).encode() + b"\n")
+        result = [number, answer.position, answer.stream_id, answer.stream_version, answer.events, answer.repeated]
+        os.write(sys.stdout.fileno(), json.dumps(result).encode() + b"\n")
 
     with ThreadPoolExecutor(THREADS) as pool:
         list(pool.map(one, numbers))
 
 
 def start(url: str, numbers: list[int]) -> subprocess.Popen[str]:
-    """Start a process that is sent these commands."""
+    """Start a process that handles these commands."""
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
     process = subprocess.Popen(
         [sys.executable, __file__, url],
@@ -74,7 +74,7 @@ def start(url: str, numbers: list[int]) -> subprocess.Popen[str]:
 
 
 def answers_of(process: subprocess.Popen[str]) -> Iterator[list[Any]]:
-    """Read what a process tells."""
+    """Read the answers that a process prints."""
     assert process.stdout is not None
     with process.stdout:
         for line in process.stdout:
@@ -82,7 +82,7 @@ def answers_of(process: subprocess.Popen[str]) -> Iterator[list[Any]]:
 
 
 def events_by_command(log: EventLog) -> dict[str, RecordedEvent]:
-    """Read the log; no two events may be of one command."""
+    """Read the log and map each command to its only event."""
     events = list(read_positions(log, ORDERS.registry, 0))
     found = {str(e.causation_id): e for e in events}
     assert len(found) == len(events)
@@ -90,13 +90,13 @@ def events_by_command(log: EventLog) -> dict[str, RecordedEvent]:
 
 
 def test_each_command_has_one_effect_and_one_answer(tmp_path: Path) -> None:
-    """The log holds each once; each of its answers is the first, and exactly one says so."""
+    """The log holds one event per command; both answers name that event, and exactly one is not marked as repeated."""
     log = create_log(str(tmp_path / "log"), domain_name="orders", bucket_count=4)
     sent = [*range(COMMANDS)] * 2
     random.Random(7).shuffle(sent)
     processes = [start(log.url, sent[side::2]) for side in range(2)]
     with ThreadPoolExecutor(2) as pool:
-        answers = [a for told in pool.map(lambda p: list(answers_of(p)), processes) for a in told]
+        answers = [a for received in pool.map(lambda p: list(answers_of(p)), processes) for a in received]
     assert [process.wait() for process in processes] == [0, 0]
     events = events_by_command(log)
     assert sorted(events) == sorted(f"c{n}" for n in range(COMMANDS))
@@ -113,14 +113,14 @@ def test_each_command_has_one_effect_and_one_answer(tmp_path: Path) -> None:
     assert verify(log, ORDERS.registry).findings == ()
 
 
-def test_what_a_killed_process_was_at_is_done_once(tmp_path: Path) -> None:
-    """Whoever got no answer sends the command again, and does no harm if it was done."""
+def test_commands_of_a_killed_process_take_effect_once(tmp_path: Path) -> None:
+    """A client without an answer resends its command; a command that already took effect is not applied again."""
     log = create_log(str(tmp_path / "log"), domain_name="orders", bucket_count=4)
     process = start(log.url, [*range(1000)])
-    told: dict[int, list[Any]] = {}
+    acknowledged: dict[int, list[Any]] = {}
     for number, *answer in answers_of(process):
-        told[number] = answer
-        if len(told) == KILLED_AFTER:
+        acknowledged[number] = answer
+        if len(acknowledged) == KILLED_AFTER:
             process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
     handler = CommandHandler(log, ORDERS)
@@ -130,7 +130,7 @@ def test_what_a_killed_process_was_at_is_done_once(tmp_path: Path) -> None:
     for number, handled in enumerate(answers):
         assert isinstance(handled, Handled)
         assert handled.position == events[f"c{number}"].position
-    for number, (position, _, _, _, _) in told.items():
+    for number, (position, _, _, _, _) in acknowledged.items():
         assert position == events[f"c{number}"].position
 
 

@@ -1,7 +1,7 @@
-"""An import is killed with SIGKILL at many points and run again: nothing is lost, nothing is double.
+"""An import is killed with SIGKILL at many points and run again: no event is lost or duplicated.
 
 Run as a program, this file forks into the processes that import: each case kills one at a given state of its files on
-disk, then lets a second one finish, and reports what the log holds.
+disk, then lets a second one finish, and reports the contents of the log.
 """
 
 from __future__ import annotations
@@ -42,11 +42,11 @@ CASES = {
     "after the first commits": ("commits", "../commits/*", 4),
     "in the middle of the commits": ("commits", "../commits/*", 12),
 }
-"""How the import is published, and what must lie in the staging folder, how many times, before it is killed."""
+"""How the import is published, and the pattern and number of staging files at which it is killed."""
 
 
 def make_rows() -> str:
-    """Write a history of several schemas and streams, with an invalid row now and then."""
+    """Write a history of several schemas and streams, with some invalid rows."""
     made: list[Any] = []
     for i in range(ROWS):
         valid = row(stream_id=f"p-{i % 97}", event_id=f"e{i}", payload={"name": f"n{i}", "tags": ["x"] * (i % 4)})
@@ -57,7 +57,7 @@ def make_rows() -> str:
 
 
 def make_log(folder: Path, mode: str) -> EventLog:
-    """Create a log, with a stream that the history continues if it is to go through commits."""
+    """Create a log; if the import is to use commits, with a stream that the history continues."""
     log = create_log(str(folder), domain_name="parcels", bucket_count=8)
     if mode == "commits":
         Appender(log, PARCELS.registry).append("p-1", [Lost()])
@@ -65,7 +65,7 @@ def make_log(folder: Path, mode: str) -> EventLog:
 
 
 def forked(work: Callable[[], object]) -> int:
-    """Do work in a process of its own, and give its number."""
+    """Run work in a child process and return its process id."""
     pid = os.fork()
     if pid == 0:
         os.setsid()
@@ -77,7 +77,7 @@ def forked(work: Callable[[], object]) -> int:
 
 
 def killed(work: Callable[[], object], staging: Path, pattern: str, count: int) -> bool:
-    """Do work in a process that is killed as soon as there are so many files; False if it ended before."""
+    """Run work in a process and kill it once ``count`` files match; return False if it ended before."""
     pid = forked(work)
     while os.waitpid(pid, os.WNOHANG) == (0, 0):
         if len(list(staging.glob(pattern))) >= count:
@@ -88,7 +88,7 @@ def killed(work: Callable[[], object], staging: Path, pattern: str, count: int) 
 
 
 def run_case(folder: Path, mode: str, pattern: str, count: int) -> None:
-    """Kill an import, run it again, and tell what came of it."""
+    """Kill an import, run it again, and print the result."""
     log_folder, source = folder / "log", folder / "history.jsonl"
     os.waitpid(forked(lambda: make_log(log_folder, mode)), 0)
 
@@ -97,11 +97,11 @@ def run_case(folder: Path, mode: str, pattern: str, count: int) -> None:
 
     was_killed = killed(work, log_folder / "staging", pattern, count)
     os.waitpid(forked(work), 0)
-    os.waitpid(forked(lambda: tell(log_folder, was_killed)), 0)
+    os.waitpid(forked(lambda: print_result(log_folder, was_killed)), 0)
 
 
-def tell(log_folder: Path, was_killed: bool) -> None:
-    """Write what a log holds, and what is left lying about, as one line."""
+def print_result(log_folder: Path, was_killed: bool) -> None:
+    """Print the contents of the log and the leftover staging files as one line."""
     log = open_log(str(log_folder))
     events = history(log)
     rejects = log_folder.parent / "history.jsonl.rejects.jsonl"

@@ -1,4 +1,4 @@
-"""Killing a rebuild, a seal or a worker at any time: readers continue, nothing is half-done, the next run resumes.
+"""Killing a rebuild, a seal or a worker at any time: readers continue, every change is atomic, the next run resumes.
 
 Run as a program, this file is what gets killed, or a reader beside it.
 """
@@ -39,7 +39,7 @@ EVENTS = 30_000
 SALES = 40
 COMMITS = 100
 BOUND = 90
-"""Seconds after which whatever is waited for counts as never happening."""
+"""Seconds after which a wait fails."""
 STATE = """
 SELECT position, (SELECT count(*) FROM order_summary), (SELECT sum(on_hand) FROM inventory_status)
 FROM refold.checkpoint
@@ -50,7 +50,7 @@ State = tuple[int, int, int]
 
 @dataclass(frozen=True, slots=True)
 class Shop:
-    """A log, and read models that stand behind it by some commits."""
+    """A log, and read models that lag behind it by some commits."""
 
     folder: Path
 
@@ -66,7 +66,7 @@ class Shop:
 
     @property
     def published(self) -> Path:
-        """Where generations are."""
+        """The generations."""
         return self.folder / "read-models" / "orders"
 
     def generation(self) -> Generation:
@@ -76,11 +76,11 @@ class Shop:
         return found
 
     def rebuild(self) -> Rebuilt:
-        """Rebuild all read models here and now."""
+        """Rebuild all read models in this process."""
         return rebuild(open_log(self.log), "orders", self.read_models, beam_options(None))
 
     def state(self) -> State:
-        """Read what an analyst sees."""
+        """Read the tables that an analyst sees."""
         return read_once(str(self.published / "current.duckdb"))
 
     def rows(self) -> dict[str, list[Any]]:
@@ -92,7 +92,7 @@ class Shop:
 
 @pytest.fixture(scope="module")
 def original(tmp_path_factory: pytest.TempPathFactory) -> Shop:
-    """A published history, and some more of it that the next rebuild has to seal and replay too."""
+    """A published history, and later events that the next rebuild has to seal and replay."""
     shop = Shop(tmp_path_factory.mktemp("original"))
     make_order_log(shop.folder, EVENTS, bucket_count=16)
     shop.rebuild()
@@ -105,7 +105,7 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> Shop:
 
 @pytest.fixture(scope="module")
 def undisturbed(original: Shop, tmp_path_factory: pytest.TempPathFactory) -> Shop:
-    """What comes of it if nobody is killed."""
+    """The expected rows, of a run that is not killed."""
     shop = copied(original, tmp_path_factory.mktemp("undisturbed"))
     assert shop.rebuild().resumed == 0
     return shop
@@ -113,7 +113,7 @@ def undisturbed(original: Shop, tmp_path_factory: pytest.TempPathFactory) -> Sho
 
 @pytest.fixture
 def shop(original: Shop, tmp_path: Path) -> Shop:
-    """A copy, to do harm to."""
+    """A copy, to run a test on."""
     return copied(original, tmp_path)
 
 
@@ -148,12 +148,12 @@ def killed_when(condition: Callable[[], bool], *arguments: str) -> int:
 
 
 def staged(shop: Shop) -> list[Path]:
-    """List what a rebuild has staged and finished."""
+    """List the objects that a rebuild has finished staging."""
     return objects(shop.published, "staging/rebuild-*/staged/done/*")
 
 
 def objects(folder: Path, pattern: str) -> list[Path]:
-    """List objects that are there, which a file that is still being written under a temporary name is not."""
+    """List the complete objects, without files that are still written under a temporary name."""
     return [path for path in folder.glob(pattern) if not path.name.startswith(TEMP_PREFIX)]
 
 
@@ -182,7 +182,7 @@ MOMENTS: dict[str, Callable[[Shop], bool]] = {
 
 @pytest.mark.parametrize("moment", MOMENTS)
 def test_a_killed_rebuild_harms_nobody_and_is_resumed(shop: Shop, undisturbed: Shop, moment: str) -> None:
-    """Readers see the old generation until a second run has published the same rows, from what the first staged."""
+    """Readers see the old generation until a second run, which reuses staged objects, publishes the same rows."""
     before, old = shop.state(), shop.generation()
     with reading(shop) as answers:
         code = killed_when(lambda: MOMENTS[moment](shop), "rebuild", shop.log, shop.read_models)
@@ -199,7 +199,7 @@ def test_a_killed_rebuild_harms_nobody_and_is_resumed(shop: Shop, undisturbed: S
 
 
 def test_a_rebuild_killed_as_it_publishes_has_published_all_or_nothing(shop: Shop, undisturbed: Shop) -> None:
-    """Killed once its file lies among the published ones, it is either the newest generation or none at all."""
+    """After a kill once the file exists, either the newest generation refers to it or none does."""
     before, old = shop.state(), shop.generation()
     files = len(objects(shop.published, "files/*.duckdb"))
     with reading(shop) as answers:
@@ -217,7 +217,7 @@ def test_a_rebuild_killed_as_it_publishes_has_published_all_or_nothing(shop: Sho
 
 
 def test_a_refresh_killed_as_it_catches_up_is_gone_on_with(shop: Shop, undisturbed: Shop) -> None:
-    """Readers have the old generation until a second run has published; nothing is applied twice."""
+    """Readers see the old generation until a second run publishes; nothing is applied twice."""
     before, old = shop.state(), shop.generation()
     code = killed_when(lambda: any(shop.published.glob("work/*/working.duckdb")), "refresh", shop.log, shop.read_models)
     assert code == -signal.SIGKILL
@@ -240,7 +240,7 @@ def unsealed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("moment", ["staging/seal-*/repartitioned/*", "staging/seal-*/sealed/*"])
 def test_a_killed_seal_leaves_the_log_sound(unsealed: Path, tmp_path: Path, moment: str) -> None:
-    """Its files are not used; a second seal does all of it, and a full check finds nothing either time."""
+    """The files of a killed seal are not used; a second seal completes, and full verification passes both times."""
     url = str(shutil.copytree(unsealed, tmp_path / "log"))
     before = open_log(url).head()
     code = killed_when(lambda: objects(Path(url), moment) != [], "seal", url)
@@ -256,7 +256,7 @@ def test_a_killed_seal_leaves_the_log_sound(unsealed: Path, tmp_path: Path, mome
 
 @pytest.mark.parametrize(("step", "how"), [("stage", "kill"), ("merge", "exit")])
 def test_a_worker_process_that_dies_is_an_error(tmp_path: Path, step: str, how: str) -> None:
-    """The run ends, says so, and leaves no process behind; Beam alone waits for a dead worker for ever."""
+    """The run ends with an error and leaves no process; Beam itself waits forever for a dead worker."""
     arguments = ("die", str(tmp_path), step, how)
     with started(*arguments, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
         try:

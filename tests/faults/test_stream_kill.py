@@ -1,6 +1,6 @@
-"""``kill -9`` of stream, publish, seal and rebuild at random instants, all running together, while a writer goes on.
+"""``kill -9`` of stream, publish, seal and rebuild at random instants, all running together, while a writer appends.
 
-The variable ``REFOLD_KILLS`` says how many processes are killed.
+The variable ``REFOLD_KILLS`` is the number of processes to kill.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from refold.warehouse.read_models.generations.generations import open_generation
 ROOT = Path(__file__).parents[2]
 KILLS = int(os.environ.get("REFOLD_KILLS", "4"))
 LONGEST = 0.8
-"""Seconds that a process is let live, at most, once it has begun to work."""
+"""Maximum seconds from a process's start of work to its kill."""
 OPTIONS = beam_options(None, ["--direct_num_workers=2"])
 COMMANDS = {
     "stream": ["stream", "--publish-every", "0.2"],
@@ -37,7 +37,7 @@ COMMANDS = {
 
 
 class Chaos:
-    """The processes that run beside one another.
+    """The processes that run concurrently.
 
     Args:
         folder: holds log and read models.
@@ -48,7 +48,7 @@ class Chaos:
         self._running: dict[str, subprocess.Popen[bytes]] = {}
 
     def keep_running(self) -> None:
-        """Start what does not run."""
+        """Start the processes that are not running."""
         for name, arguments in COMMANDS.items():
             if name not in self._running or self._running[name].poll() is not None:
                 self._running[name] = self._started(arguments)
@@ -64,7 +64,7 @@ class Chaos:
             victim.wait()
 
     def wait(self, seconds: float) -> None:
-        """Let things happen."""
+        """Wait for some time."""
         with suppress(subprocess.TimeoutExpired):
             self._running["stream"].wait(timeout=seconds)
 
@@ -113,7 +113,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_nothing_is_lost_or_applied_twice(folder: Path) -> None:
-    """However often whoever was killed, read models are those of a rebuild, and generations never went back."""
+    """After all kills, read models equal those of a rebuild, and generation positions never decrease."""
     dice = random.Random(KILLS)
     chaos = Chaos(folder)
     names = [*COMMANDS, "publish"]

@@ -19,7 +19,7 @@ class SampleAppend:
     Attributes:
         stream_id: the stream.
         number: of the first of them in its history, which gives ids and times.
-        events: what they say.
+        events: the events.
     """
 
     stream_id: str
@@ -31,7 +31,7 @@ class SampleAppend:
         return f"golden-{self.number + index:04d}"
 
     def occurred_at(self, index: int) -> datetime:
-        """Tell when it happened: an hour and a microsecond apart, so that some cross a day."""
+        """Return when it happened: an hour and a microsecond apart, so that some cross a day."""
         return datetime(2024, 2, 28, 20, tzinfo=UTC) + (self.number + index) * timedelta(hours=1, microseconds=1)
 
 

@@ -1,7 +1,7 @@
 """Make a new set of golden files; run by hand, once a storage format: ``python -m tests.golden.make 0.1``.
 
 The history is always the same, and so are the rows of read models. Names of objects and ``recorded_at`` are not, which
-is why each set holds its own expected rows. A set that is there is never made again: old files must stay readable, so
+is why each set has its own expected rows. An existing set is never replaced: old files must stay readable, so
 a change of format gets a set of its own beside them. If a read model is changed on purpose, ``rebuilt.jsonl`` alone may
 follow: ``python -m tests.golden.make 0.1 --rebuilt``, and a look at what git says of it.
 """
@@ -57,14 +57,14 @@ def make(frozen: Path, domain_name: str) -> None:
 
 
 def freeze_rebuilt(frozen: Path, domain_name: str) -> None:
-    """Write down what today's code makes of a frozen log."""
+    """Write the rows that the current code builds from a frozen log."""
     with tempfile.TemporaryDirectory() as place:
         folder = unpack(frozen / PACKED, Path(place))
         write_lines(frozen / "rebuilt.jsonl", rebuilt_lines(folder, domain_name, "rebuilt"))
 
 
 def rebuilt_lines(folder: Path, domain_name: str, read_models: str) -> list[str]:
-    """Rebuild into a folder beside a log, and give all rows."""
+    """Rebuild into a folder beside a log, and return all rows."""
     url, log = str(folder / read_models), open_log(str(folder / "log"))
     published = rebuild(log, domain_name, url, beam_options(None, IN_MEMORY)).generation
     return table_lines(open_generations(url, domain_name).path(published))

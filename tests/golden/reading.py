@@ -1,4 +1,4 @@
-"""Golden files in a folder: how they lie there, and their rows as lines of JSON text."""
+"""Golden files in a folder: their layout, and their rows as lines of JSON text."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def _anonymous(member: tarfile.TarInfo) -> tarfile.TarInfo:
 
 
 def unpack(packed: Path, folder: Path) -> Path:
-    """Take out the folders of a set, to any place."""
+    """Extract the folders of a set to any folder."""
     with tarfile.open(packed) as archive:
         archive.extractall(folder, filter="data")
     return folder

@@ -1,4 +1,4 @@
-"""Logs and published databases of former releases: today's code must read them, and make of them what it did then."""
+"""Logs and published databases of former releases: the current code must read them and build the same rows."""
 
 from __future__ import annotations
 
@@ -29,19 +29,19 @@ SETS = sorted(path.parent.relative_to(HERE).as_posix() for path in HERE.glob("*/
 
 @pytest.fixture(scope="module", params=SETS)
 def frozen(request: pytest.FixtureRequest) -> Path:
-    """A set as it lies in the repository."""
+    """A set in the repository."""
     return Path(HERE, request.param)
 
 
 @pytest.fixture
 def domain(frozen: Path) -> Domain:
-    """The domain as it is today."""
+    """The current domain."""
     return load_domain(frozen.name)
 
 
 @pytest.fixture
 def folder(frozen: Path, tmp_path: Path) -> Path:
-    """A copy in another place than that where the set was made."""
+    """A copy in another folder than the one where the set was made."""
     return unpack(frozen / PACKED, tmp_path / "copy")
 
 
@@ -57,7 +57,7 @@ def test_both_domains_are_frozen() -> None:
 
 
 def test_every_shape_is_in_segments_and_in_commits(log: EventLog, domain: Domain) -> None:
-    """What was declared when the set was made is held in all four ways, and is known to this day."""
+    """The set has every schema declared at that time in all four forms, and the current domain knows them all."""
     head = log.head()
     by_import = [info for info in head.tail if info.import_id is not None]
     tail = read_positions(log, domain.registry, head.sealed.sealed_position)
@@ -74,12 +74,12 @@ def test_every_shape_is_in_segments_and_in_commits(log: EventLog, domain: Domain
         assert not [schema_key for schema_key in schema_keys if not domain.registry.knows(schema_key)]
 
 
-def test_all_events_are_read_as_they_were_told(log: EventLog, domain: Domain, frozen: Path) -> None:
+def test_all_events_are_read_as_recorded(log: EventLog, domain: Domain, frozen: Path) -> None:
     """Envelope and payload of every position, from segments, commits and imports alike."""
     assert event_lines(read_positions(log, domain.registry, 0)) == read_lines(frozen / "events.jsonl")
 
 
-def test_every_stream_is_read_as_it_was_told(log: EventLog, domain: Domain, frozen: Path) -> None:
+def test_every_stream_is_read_as_recorded(log: EventLog, domain: Domain, frozen: Path) -> None:
     """Streams that were sealed and continued afterwards are complete."""
     lines = sorted(read_lines(frozen / "events.jsonl"), key=_stream_of)
     for stream_id, expected in groupby(lines, key=_stream_of):
@@ -91,7 +91,7 @@ def _stream_of(line: str) -> str:
 
 
 def test_nothing_is_wrong_with_the_log(log: EventLog, domain: Domain, frozen: Path) -> None:
-    """Today's checks find nothing in it, and leave nothing out."""
+    """Verification has no findings and leaves nothing unchecked."""
     found = verify(log, domain.registry)
     assert found.findings == ()
     assert found.unchecked == ()
@@ -107,7 +107,7 @@ def test_read_models_come_out_as_they_did(log: EventLog, domain: Domain, frozen:
 
 
 def test_a_published_database_is_read_as_it_was(folder: Path, frozen: Path, domain: Domain) -> None:
-    """Its generation is found, its file opens read-only, and it holds the rows that were published."""
+    """The generation is found, its file opens read-only, and it has the published rows."""
     generations = open_generations(str(folder / "read-models"), domain.name)
     generation = generations.newest()
     assert generation is not None

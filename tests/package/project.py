@@ -109,7 +109,7 @@ ROWS = [
     {"visitor": "v1", "visits": 13, "last_gate": "side", "gate": "side", "length": 1},
     {"visitor": "v2", "visits": 13, "last_gate": "main", "gate": "main", "length": 1},
 ]
-"""What the read models hold after both files."""
+"""The rows of the read models after both files."""
 
 
 def run(folder: Path, *arguments: str, code: int = 0) -> str:

@@ -1,4 +1,4 @@
-"""The import contracts of pyproject.toml refuse what they are for, in modules that nobody listed."""
+"""The import contracts of pyproject.toml apply to modules that they do not list."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ REFUSED = {
     "pipelines/demo/new_module.py": "import refold.pipelines.serving.settings",
     "pipelines/init/new_module.py": "import refold.pipelines.cli.config",
 }
-"""A module that would break the house to what it imports; a room without a floor breaks it by itself."""
+"""A forbidden module, and its imports; a package without a layer violates the contracts on its own."""
 
 
 def test_modules_are_refused(tmp_path: Path) -> None:
-    """All are added to a copy of the code, and import-linter's report names each."""
+    """import-linter reports each module when all are added to a copy of the code."""
     shutil.copy(ROOT / "pyproject.toml", tmp_path)
     for name in ("src", "event_schemas", "warehouse", "pipelines"):
         shutil.copytree(ROOT / name, tmp_path / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))

@@ -1,4 +1,4 @@
-"""What is imported, and when: no heavy library before it is needed, no room of refold by its bare name."""
+"""Imports: no heavy library before it is needed, no package of refold by its bare name."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_importing_refold_loads_no_heavy_library() -> None:
 
 @pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["rebuild", "--help"], ["serve", "--help"]])
 def test_help_loads_neither_beam_nor_duckdb(arguments: list[str]) -> None:
-    """Help is there at once."""
+    """Help imports no heavy library."""
     loaded = loaded_by("-m", "refold", *arguments)
     assert "click" in loaded
     assert not loaded & {"apache_beam", "duckdb", "fastapi", "distributed"}
@@ -47,7 +47,7 @@ def imported_names(file: Path) -> Iterator[str]:
 
 
 def test_no_file_imports_a_room_by_its_bare_name() -> None:
-    """``import warehouse`` would find some user's own package, or nothing."""
+    """``import warehouse`` would import a user's package, or fail."""
     files = [file for folder in FOLDERS for file in (ROOT / folder).rglob("*.py")]
     assert len(files) > 300
     bare = [(file, name) for file in files for name in imported_names(file) if name.partition(".")[0] in ROOMS]

@@ -40,7 +40,7 @@ def make(name: str, *, code: int = 0) -> str:
 
 
 def test_the_two_commands_of_a_new_project_work_in_a_fresh_environment(tmp_path: Path) -> None:
-    """The wheel is built, installed beside pytest, and nothing else is needed."""
+    """The project works with the built wheel and pytest alone."""
     source, there = tmp_path / "source", tmp_path / "venv" / "bin"
     for name in ("src", "event_schemas", "warehouse", "pipelines"):
         shutil.copytree(ROOT / name, source / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
@@ -82,14 +82,14 @@ def test_a_new_project_is_tidy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 @pytest.mark.parametrize("name", ["Help", "class", "1st", "a--b", "../up", "", "a b"])
 def test_a_name_that_is_none(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The error shows a name that would do, and nothing is made."""
+    """The error shows a valid name, and nothing is created."""
     monkeypatch.chdir(tmp_path)
     assert "for example help-desk" in make(name, code=2)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_name_that_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """By a folder, by an installed module, or by another folder of the project."""
+    """A name is taken by a folder, an installed module or another folder of the project."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "here").mkdir()
     assert "here exists already" in make("here", code=2)

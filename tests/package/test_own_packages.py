@@ -62,7 +62,7 @@ COMMANDS = {
     "status": [["status"]],
     "stream": [["stream", "--once"]],
 }
-"""What is run of every command; ``serve`` and the Beam commands in other modes have tests of their own below."""
+"""The arguments to run each command with; ``serve`` and other Beam modes have separate tests below."""
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +83,7 @@ def project(built: Path, tmp_path: Path) -> Path:
 
 
 def test_all_commands_are_covered() -> None:
-    """A new command needs a line here; ``demo`` and ``init`` bring a domain of their own."""
+    """Every command is listed; ``demo`` and ``init`` have their own domain."""
     assert {*COMMANDS, "demo", "init", "serve"} == set(ALL_COMMANDS)
 
 
@@ -95,7 +95,7 @@ def test_a_command_works(lines: list[list[str]], project: Path) -> None:
 
 
 def test_the_domain_module_prints(project: Path) -> None:
-    """Otherwise these tests would prove nothing."""
+    """The module prints when imported, which the other tests rely on."""
     assert GREETING in run(project, "schemas", "list")
 
 

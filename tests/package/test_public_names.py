@@ -1,4 +1,4 @@
-"""What refold offers by name: a change here is a change for whoever builds on it."""
+"""The public names of refold: a change here is a change for every user."""
 
 from __future__ import annotations
 
@@ -162,7 +162,7 @@ def test_the_public_names_are_these() -> None:
 
 @pytest.mark.parametrize("name", PUBLIC)
 def test_a_public_name_is_there_and_documented(name: str) -> None:
-    """It is what the stub says, and its docstring is its own."""
+    """Each name matches the stub, and has its own docstring."""
     value = getattr(refold, name)
     assert value.__name__ == name
     assert len(inspect.getdoc(value) or "") > 20
@@ -189,7 +189,7 @@ def test_the_rooms_with_a_list_of_names_are_these() -> None:
 
 @pytest.mark.parametrize("room", ROOMS)
 def test_the_names_of_a_room_are_these(room: str) -> None:
-    """Each stands in ``__all__``, and is there."""
+    """Each is in ``__all__``, and can be imported."""
     module = importlib.import_module(room)
     assert module.__all__ == ROOMS[room]
     assert all(hasattr(module, name) for name in module.__all__)

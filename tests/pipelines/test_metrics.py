@@ -24,7 +24,7 @@ from refold.warehouse.read_models.generations.generations import open_generation
 from tests.pipelines.cli.letters import WRITER, Weighed
 
 ROOT = Path(__file__).parents[2]
-REF = "tests.pipelines.cli.letters:MENDED"
+REF = "tests.pipelines.cli.letters:FIXED"
 NAMES = {
     *("refold_log_position", "refold_log_last_recorded_timestamp_seconds", "refold_log_unsealed_events"),
     *("refold_read_model_position", "refold_read_model_lag_events", "refold_read_model_lag_seconds"),
@@ -55,7 +55,7 @@ def log(tmp_path: Path) -> EventLog:
 
 
 def test_every_recorded_value_is_served() -> None:
-    """Under the documented names, each with its value."""
+    """Each value is served under its documented name."""
     metrics = serve_metrics(0)
     try:
         metrics.log_moved(12, "2025-03-01T12:00:00+00:00", 5)
@@ -123,7 +123,7 @@ def test_a_rebuild_reports_its_progress(log: EventLog, tmp_path: Path) -> None:
 
 
 def test_a_command_prints_the_address_of_its_metrics(capsys: pytest.CaptureFixture[str]) -> None:
-    """They are served until its work is done."""
+    """The metrics are served until the command ends."""
     with metered(0) as metrics:
         metrics.micro_batch(3, 0.1)
         address = re.fullmatch(r"Metrics at http://127\.0\.0\.1:(\d+)/metrics\n", capsys.readouterr().err)
@@ -147,7 +147,7 @@ def run(*arguments: str, code: int = 0) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.parametrize("command", ["seal", "rebuild"])
 def test_commands_that_can_be_scraped(command: str, log: EventLog, tmp_path: Path) -> None:
-    """They print the address, and do their work."""
+    """Each command prints the address and completes."""
     where = ("--log", log.url, "--read-models", str(tmp_path / "models"))
     done = run(*where, command, "--metrics-port", "0", "--json")
     assert re.fullmatch(r"Metrics at http://127\.0\.0\.1:\d+/metrics\n", done.stderr)
@@ -159,8 +159,8 @@ def test_the_metrics_of_a_generation(log: EventLog, tmp_path: Path) -> None:
     Appender(log, WRITER).append("parcel-2", [Weighed(parcel="b", printed="12 g")])
     options = beam_options(None, ["--direct_running_mode=in_memory", "--direct_num_workers=1"])
     url = str(tmp_path / "models")
-    broken = "tests.pipelines.cli.letters:BROKEN"
-    generation = rebuild(log, broken, url, options, dead_letter=True).generation
+    ref = "tests.pipelines.cli.letters:BROKEN"
+    generation = rebuild(log, ref, url, options, dead_letter=True).generation
     Appender(log, WRITER).append("parcel-2", [Weighed(parcel="b", printed="7")])
     metrics = Metrics()
     measure_generation(metrics, log, open_generations(url, "letters"), generation)
@@ -172,7 +172,7 @@ def test_the_metrics_of_a_generation(log: EventLog, tmp_path: Path) -> None:
 
 
 def test_a_port_in_use_stops_a_command_before_it_does_anything(log: EventLog) -> None:
-    """Exit code 2, and the log is not sealed."""
+    """The exit code is 2, and the log is not sealed."""
     metrics = serve_metrics(0)
     done = run("--log", log.url, "seal", "--metrics-port", str(metrics.port), code=2)
     metrics.close()

@@ -1,4 +1,4 @@
-"""Sealing as a whole: who loses the race for a manifest deletes its own files, and nobody else's."""
+"""A complete seal: the loser of the race for a manifest deletes its own files and no others."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""A domain that uses all that the engine offers, with every handler and SQL upcaster said twice: in SQL, and in Python.
+"""A domain that uses every feature of the engine, with each handler and SQL upcaster in both SQL and Python.
 
 The Python side never sees SQL; ``reference.py`` folds it. ``DEPOT`` is applied to histories without invalid events,
-``FRAGILE`` holds the read models that break on some.
+``FRAGILE`` has the read models that fail on some events.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ class Closed:
 
 @event(schema_version=1)
 class Recalled:
-    """An article was called back; no upcaster leads here."""
+    """An article was recalled; no upcaster yields it."""
 
     sku: str | None
     reason: str
@@ -142,7 +142,7 @@ def rename_owner() -> str:
 
 @upcaster(Opened, from_version=2, schema=OPENED_V2)
 def split_owners(opened: RecordedEvent) -> list[dict[str, Any]]:
-    """Retype a field, add one; split joint owners, drop an account of nobody."""
+    """Retype a field, add one; split joint owners, drop an account without owners."""
     owner, day = opened.payload["owner"], opened.payload["day"]
     if owner == POISON:
         raise ValueError("nobody is called so")
@@ -161,7 +161,7 @@ def price_sold() -> str:
 
 
 @upcaster(Sold, from_version=1, schema=SOLD_V1)
-def price_sold_anew() -> str:
+def reprice_sold() -> str:
     """Say, in code that is deployed later, that old prices were half a cent off, and keep sales of nothing."""
     return """
         SELECT * EXCLUDE (cents), CAST(cents * 0.01 + 0.01 AS DECIMAL(18,2)) AS price, NULL AS ref, NULL AS sold_at
@@ -187,7 +187,7 @@ def unnest_labels() -> str:
 
 @upcaster("Notes", from_version=1, schema=NOTES_V1)
 def unnest_notes() -> str:
-    """Make several events of one in SQL, each of which goes on through Python."""
+    """Make several events of one in SQL, each of which a Python upcaster converts further."""
     return "SELECT unnest(notes) AS note FROM event"
 
 
@@ -279,7 +279,7 @@ def _sold_anew_twin(e: Any) -> list[dict[str, Any]]:
     return [{"sku": e.sku, "quantity": e.quantity, "price": price, "ref": None, "sold_at": None}]
 
 
-LATER_UPCASTERS = tuple(price_sold_anew if step is price_sold else step for step in UPCASTERS)
+LATER_UPCASTERS = tuple(reprice_sold if step is price_sold else step for step in UPCASTERS)
 LATER_STEPS = tuple(
     Step.one("depot.Sold", 1, "depot.Sold", 2, _sold_anew_twin) if step.sources == (("depot.Sold", 1),) else step
     for step in STEPS
@@ -448,7 +448,7 @@ SKU_HANDLERS: dict[type, Twin] = {
 
 
 def remember_path(state: dict[str, Any] | None, e: Any) -> dict[str, Any] | None:
-    """Depend on the order of everything: a fold that no reducer can say."""
+    """Depend on the order of all events: a fold that no reducer can express."""
     if e.event_type == "Closed":
         return None
     if state is None:
@@ -466,7 +466,7 @@ def remember_path(state: dict[str, Any] | None, e: Any) -> dict[str, Any] | None
 
 
 def toggle(state: dict[str, Any] | None, e: Any) -> dict[str, Any] | None:
-    """Change the state in place; an article that is recalled goes, and may come back."""
+    """Change the state in place; a recalled article is deleted, and may return."""
     if e.event_type == "Recalled":
         return None if e.level > 1 else state
     if state is None:
@@ -834,7 +834,7 @@ FRAGILE_MODELS: tuple[tuple[ReadModel, Model], ...] = (
         unlucky,
     ),
 )
-"""Read models that some events break."""
+"""Read models that fail on some events."""
 
 
 def _domain(

@@ -60,7 +60,7 @@ SHARED_MEMORY = Path("/dev/shm")
 
 
 def scratch_folder() -> tempfile.TemporaryDirectory[str]:
-    """Give a folder that is gone after use, in memory where there is such: fsync costs nothing there."""
+    """Yield a temporary folder, in memory if possible, where fsync costs nothing."""
     parent = SHARED_MEMORY if SHARED_MEMORY.is_dir() else None
     return tempfile.TemporaryDirectory(prefix="refold-test-", dir=parent)
 
@@ -176,9 +176,9 @@ class Tables:
     """A working database of read models, in a folder of its own.
 
     Args:
-        folder: where its file goes.
+        folder: parent folder of its file.
         domain: contracts, upcasters and read models.
-        threads: how many threads DuckDB may use.
+        threads: number of DuckDB threads.
         dead_letter: collect invalid events instead of stopping.
         indexes: which columns have an index, as in a live database.
     """
@@ -209,7 +209,7 @@ class Tables:
         self.connection.close()
 
     def catch_up(self, log: EventLog) -> None:
-        """Go on to the head of the log."""
+        """Catch up to the head of the log."""
         catch_up(
             self.connection,
             log,
@@ -241,18 +241,18 @@ class Tables:
 
     @property
     def at(self) -> Checkpoint:
-        """Where in the log the tables stand."""
+        """The position of the tables."""
         return self._at
 
     def rebuild(self, log: EventLog, models: Sequence[ReadModel] = ()) -> None:
         """Make tables again from all that is sealed, as a rebuild does; others stay as they are."""
         sealed = log.manifest()
-        broken: dict[str, list[InvalidEvent]] = {}
+        invalid: dict[str, list[InvalidEvent]] = {}
         for model in models or self.domain.read_models:
             staged, found = self._replay(log, sealed, model)
-            broken |= {name: events for name, events in found.items() if events}
+            invalid |= {name: events for name, events in found.items() if events}
             database.create_table(self.connection, model, staged)
-        database.add_dead_letters(self.connection, broken)
+        database.add_dead_letters(self.connection, invalid)
         self._at = Checkpoint(sealed.sealed_position, sealed.sealed_commit, sealed.recorded_at)
         database.set_checkpoint(self.connection, self._at, domain_name=self.domain.name, log_id=log.log_id)
 
@@ -262,7 +262,7 @@ class Tables:
         compiled = compile_model(model, self.domain)
         schema_keys = {s for t in model.event_types for s in self.domain.registry.sources(t)}
         staged: list[Path] = []
-        broken: dict[str, list[InvalidEvent]] = {"": [], model.name: []}
+        invalid: dict[str, list[InvalidEvent]] = {"": [], model.name: []}
         parts = len(units.groups_of(compiled))
         merged = [self._folder / f"{model.name}-part-{part}.parquet" for part in range(parts)]
         with connect(threads=1) as worker:
@@ -274,16 +274,16 @@ class Tables:
                 typed = typed_segments(worker, log, self.domain.registry, segments)
                 write = functools.partial(units.stage, worker, compiled, path=path)
                 wrote, found = apply_valid(worker, self.domain, compiled, typed.relations, write)
-                broken[""] += typed.invalid_events
-                broken[model.name] += found
+                invalid[""] += typed.invalid_events
+                invalid[model.name] += found
                 staged += [path] if wrote else []
             if not merged or not staged:
-                return staged, broken
+                return staged, invalid
             failed: set[int] = set()
             while more := _merged(worker, compiled, staged, merged, failed):
                 failed |= more
-        broken[model.name] += [InvalidEvent(p, "", "", 0, "the fold failed", "") for p in failed]
-        return merged, broken
+        invalid[model.name] += [InvalidEvent(p, "", "", 0, "the fold failed", "") for p in failed]
+        return merged, invalid
 
     def rows(self, name: str) -> list[dict[str, Any]]:
         """Read a table, sorted by key."""
@@ -349,4 +349,4 @@ def in_order(rows: list[dict[str, Any]], model: ReadModel) -> list[dict[str, Any
 def expected_rows(domain: Domain, name: str, stored: Sequence[Stored], steps: Sequence[Upcast] = STEPS) -> Folded:
     """Fold a history with the reference, its rows in the order in which tables are read here."""
     folded = fold_history(stored, steps, REFERENCES[name])
-    return Folded(in_order(folded.rows, domain.read_model(name)), folded.broken)
+    return Folded(in_order(folded.rows, domain.read_model(name)), folded.invalid)

@@ -133,7 +133,7 @@ BREAKING: dict[SchemaKey, st.SearchStrategy[dict[str, Any]]] = {
     ("HalfA", 2): st.sampled_from([{"street": "bad"}, {"street": "x"}, {"street": POISON}]),
     ("HalfB", 1): st.sampled_from([{"city": "bad"}, {"city": "y"}, {"city": POISON}]),
 }
-"""What some of the fragile read models cannot take."""
+"""Events that some of the fragile read models cannot apply."""
 
 STRANGE: dict[SchemaKey, st.SearchStrategy[dict[str, Any]]] = {
     ("Unheard", 1): st.just({"a": 1}),
@@ -141,7 +141,7 @@ STRANGE: dict[SchemaKey, st.SearchStrategy[dict[str, Any]]] = {
     ("Labelled", 1): st.just({"label": None}),
     ("Closed", 1): st.just({"why": "no such field"}),
 }
-"""What fits no contract."""
+"""Events that match no contract."""
 
 
 def _given(

@@ -1,7 +1,7 @@
-"""What a history means: a plain sequential fold in pure Python, which shares no code with the engine.
+"""The expected result of a history: a sequential fold in pure Python, which shares no code with the engine.
 
 Every stored event is carried to its newest form, in position order; every read model then folds what its handlers,
-written in Python, make of it. An event that a read model cannot take is left out as if it had never been stored.
+written in Python, make of it. An event that a read model cannot apply is left out as if it had never been stored.
 """
 
 from __future__ import annotations
@@ -124,18 +124,18 @@ REDUCERS: dict[str, Callable[[list[Any]], Any]] = {
 
 @dataclass(frozen=True, slots=True)
 class Folded:
-    """What a history comes to.
+    """The result of a history.
 
     Attributes:
         rows: one dict a row.
-        broken: positions of the events that the read model leaves out.
+        invalid: positions of the events that the read model leaves out.
     """
 
     rows: list[Row]
-    broken: frozenset[int]
+    invalid: frozenset[int]
 
 
-class _Broken(Exception):
+class _InvalidEvents(Exception):
     """Some stored events cannot be applied."""
 
     def __init__(self, origins: Iterable[int]) -> None:
@@ -144,14 +144,14 @@ class _Broken(Exception):
 
 
 def fold_history(history: Sequence[Stored], steps: Sequence[Step], model: Model) -> Folded:
-    """Fold a history, one event after the other; start again without an event that turns out to be broken."""
-    broken: frozenset[int] = frozenset()
+    """Fold a history, one event after the other; start again without events that turn out to be invalid."""
+    invalid: frozenset[int] = frozenset()
     while True:
-        kept = [e for e in history if e.position not in broken and not e.strange]
+        kept = [e for e in history if e.position not in invalid and not e.strange]
         try:
-            return Folded(_fold(list(_newest(kept, steps, set(model.handlers))), model), broken)
-        except _Broken as found:
-            broken |= found.origins
+            return Folded(_fold(list(_newest(kept, steps, set(model.handlers))), model), invalid)
+        except _InvalidEvents as found:
+            invalid |= found.origins
 
 
 def _newest(history: Sequence[Stored], steps: Sequence[Step], wanted: set[str]) -> Iterator[_Carried]:
@@ -212,7 +212,7 @@ def _applied(step: Step, run: list[_Carried]) -> list[_Carried]:
     try:
         made = step.apply(events)
     except Exception:
-        raise _Broken(origins) from None
+        raise _InvalidEvents(origins) from None
     last = run[-1]
     return [_Carried(last.last, origins, (*last.path, i), schema_key, p) for i, (schema_key, p) in enumerate(made)]
 
@@ -226,7 +226,7 @@ def _fold(events: list[_Carried], model: Model) -> list[Row]:
         try:
             _take(states, handler(c.as_event()), model, c.schema_key[0], deletes=deletes)
         except Exception:
-            raise _Broken(c.origins) from None
+            raise _InvalidEvents(c.origins) from None
     return [{**dict(zip(model.key, key, strict=True)), **_values(model, state)} for key, state in states.items()]
 
 

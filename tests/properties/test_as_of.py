@@ -1,4 +1,4 @@
-"""The law as of any position: what is built from a log up to P is the fold of its first P events."""
+"""The law as of any position: a build as of position P is the fold of the first P events."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ def write(history: History, writer: Writer) -> None:
 
 
 def agree(path: Path, domain: Domain, history: History, position: int) -> None:
-    """Compare a file with the fold of the first events, row by row, and its dead letters with what that leaves out."""
+    """Compare a file with the fold of the first events: all rows, and the dead letters."""
     stored = stored_events(history)[:position]
     letters = {("", e.position) for e in stored if e.strange}
     with read_only(path) as connection:
         for model in domain.read_models:
             expected = expected_rows(domain, model.name, stored)
             assert table_rows(connection, model) == expected.rows, (model.name, position)
-            letters |= {(model.name, broken) for broken in expected.broken}
+            letters |= {(model.name, invalid) for invalid in expected.invalid}
         found = connection.execute("SELECT read_model, position FROM refold.dead_letters ORDER BY ALL").fetchall()
         assert found == sorted(letters)
         assert connection.execute("SELECT position FROM refold.checkpoint").fetchall() == [(position,)]
@@ -47,7 +47,7 @@ def agree(path: Path, domain: Domain, history: History, position: int) -> None:
 @settings(max_examples=EXAMPLES, phases=PHASES)
 @given(data=st.data())
 def test_as_of_a_position_is_the_fold_of_what_is_before_it(domain: Domain, data: st.DataObject) -> None:
-    """At several positions, within commits too, sealed or not, whatever comes behind them."""
+    """The law holds at any position, within commits too, sealed or not, with any later events."""
     breaking = domain is FRAGILE
     types = sorted({t for m in domain.read_models for t in m.event_types})
     history = data.draw(histories(types, breaking=breaking, max_steps=8))

@@ -72,7 +72,7 @@ class Joined:
 
 
 BOXED = pa.schema([pa.field("n", pa.int64(), nullable=False)])
-TOLD = pa.schema([pa.field("word", pa.string(), nullable=False)])
+WORD = pa.schema([pa.field("word", pa.string(), nullable=False)])
 
 
 @upcaster("Boxed", from_version=1, schema=BOXED, into=Packed)
@@ -84,11 +84,11 @@ def unbox(boxed: RecordedEvent) -> list[Packed]:
 
 @upcaster("Ticked", from_version=1, schema=BOXED, into=Sold)
 def drop(ticked: RecordedEvent) -> list[Sold]:
-    """Drop, in Python: what comes out is no empty relation but none at all."""
+    """Drop in Python: the result is no relation, rather than an empty one."""
     return [Sold(sku="tick", quantity=1)] if ticked.payload["n"] else []
 
 
-@merger([("Told", 1, TOLD)], into=Joined)
+@merger([("Spoken", 1, WORD)], into=Joined)
 def join(run: list[RecordedEvent]) -> list[Joined]:
     """Join words."""
     return [Joined(trail=" ".join(event.payload["word"] for event in run))]
@@ -108,7 +108,7 @@ def ticked(n: int) -> NewEvent:
 
 def spoken(*words: str) -> list[NewEvent]:
     """Give events for a merger."""
-    return [NewEvent(payload={"word": word}, event_type="Told", schema_version=1) for word in words]
+    return [NewEvent(payload={"word": word}, event_type="Spoken", schema_version=1) for word in words]
 
 
 def every_way(*appends: tuple[str, list[Any]], model: ReadModel) -> Iterator[Tables]:
@@ -135,7 +135,7 @@ def log(tmp_path: Path) -> EventLog:
 
 
 def test_sums_beyond_what_a_double_can_hold() -> None:
-    """Staged objects are Parquet, which has no HUGEINT; DuckDB would write a double in its place."""
+    """Staged objects are Parquet, which has no HUGEINT; DuckDB would write a double instead."""
     odd = 2**61 + 1
     model = Projection(
         name="skus",
@@ -208,8 +208,8 @@ def test_uuids_inside_lists_and_structs_pass_through_python() -> None:
         ]
 
 
-def test_an_event_that_breaks_an_increment_does_not_take_the_increment_with_it() -> None:
-    """An error inside a transaction would end it; so changes are computed before it begins."""
+def test_an_event_that_fails_does_not_fail_its_increment() -> None:
+    """Changes are computed before the transaction, which an error would end."""
     model = Projection(
         name="skus",
         key={"sku": "VARCHAR"},
@@ -226,8 +226,8 @@ def test_an_event_that_breaks_an_increment_does_not_take_the_increment_with_it()
         assert "Could not convert string 'one'" in reason
 
 
-def test_an_event_that_is_dropped_is_not_broken() -> None:
-    """While the one beside it is looked for, what a Python upcaster drops makes no relation at all."""
+def test_an_event_that_is_dropped_is_not_invalid() -> None:
+    """A Python upcaster that drops all its events gives no relation; the search for invalid events allows that."""
     model = Projection(
         name="skus", key={"sku": "VARCHAR"}, columns={"n": count()}, on={Sold: "SELECT nullif(sku, '') AS sku, 1 AS n"}
     )
@@ -241,8 +241,8 @@ def test_an_event_that_is_dropped_is_not_broken() -> None:
     "select",
     ["nullif(trail, 'bad end') AS trail", "CASE trail WHEN 'bad end' THEN error('no') ELSE trail END AS trail"],
 )
-def test_what_a_merger_joined_is_left_out_as_a_whole(select: str) -> None:
-    """Halving never parts a run, or its rest would be joined into an event that nobody recorded."""
+def test_all_events_of_a_failed_merge_are_left_out(select: str) -> None:
+    """The search never splits a run, since the rest would be merged into an event that was never recorded."""
     model = Projection(
         name="trails", key={"trail": "VARCHAR"}, columns={"n": count()}, on={Joined: f"SELECT {select}, 1 AS n"}
     )
@@ -279,7 +279,7 @@ def test_an_event_on_which_a_fold_fails_is_left_out_for_all_keys() -> None:
 
 @pytest.mark.parametrize("key", ["value", "t", "d", "event", "order", "at", 'a "quoted" name'])
 def test_a_key_may_have_any_name(key: str) -> None:
-    """Also one that the engine's own SQL uses."""
+    """A key may have a name that the engine's SQL uses."""
     model = Projection(
         name="p",
         key={key: "VARCHAR"},
@@ -316,7 +316,7 @@ def test_a_state_that_an_increment_would_not_find_again(
 
 
 def test_increments_leave_nothing_behind(log: EventLog, tmp_path: Path) -> None:
-    """A follower's connection lives for ever, so that temporary tables would too; after an error as well."""
+    """Increments drop their temporary tables, also after an error, since a follower's connection stays open."""
     model = Projection(
         name="skus", key={"sku": "VARCHAR"}, columns={"n": count()}, on={Sold: "SELECT nullif(sku, '') AS sku, 1 AS n"}
     )

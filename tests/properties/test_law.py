@@ -1,7 +1,7 @@
 """The law: however a history is cut, sealed, bucketed and applied, a read model equals a plain fold of it.
 
-Below Beam (``engine.py``), one read model at a time; ``test_law_in_beam.py`` goes all the way. The variable
-``REFOLD_HYPOTHESIS_EXAMPLES`` says how many histories each test tries.
+Below Beam (``engine.py``), one read model at a time; ``test_law_in_beam.py`` runs complete rebuilds. The variable
+``REFOLD_HYPOTHESIS_EXAMPLES`` is the number of histories per test.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ domain_of = cache(depot.only)
 
 
 class World:
-    """A log that is being written, and read models that stand somewhere in it.
+    """A log that is being written, and read models at some positions of it.
 
     Args:
-        folder: where all of it goes.
+        folder: parent folder of log and read models.
         domain: of the read models.
         bucket_count: of the log.
     """
@@ -98,13 +98,13 @@ def agree(tables: Tables, history: History, steps: Sequence[Step] = depot.STEPS)
     expected = expected_rows(tables.domain, model.name, stored, steps)
     assert tables.rows(model.name) == expected.rows
     assert tables.checksum(model.name) == tables.checksum_of(model.name, expected.rows)
-    assert tables.dead_letters() == {(model.name, position) for position in expected.broken} | {
+    assert tables.dead_letters() == {(model.name, position) for position in expected.invalid} | {
         ("", event.position) for event in stored if event.strange
     }
 
 
 def go_forward(tables: Tables, log: EventLog, data: st.DataObject) -> None:
-    """Go to the end of a log in steps as the stream takes them, of any size, cut for any number of workers."""
+    """Apply a log to its end in micro-batches of any size, split for any number of workers."""
     most = data.draw(st.integers(1, 12))
     limits = SpanLimits(small_events=data.draw(st.sampled_from([0, 3, 100])), max_events=most)
     with patch.object(events, "FEW", data.draw(st.sampled_from([0, 256]))):
@@ -143,8 +143,8 @@ def test_every_way_is_the_fold(name: str, data: st.DataObject) -> None:
 @pytest.mark.parametrize("name", [model.name for model, _ in depot.FRAGILE_MODELS])
 @settings(max_examples=EXAMPLES)
 @given(data=st.data())
-def test_broken_events_are_left_out_alike(name: str, data: st.DataObject) -> None:
-    """Rebuild and follower leave out the same events, as dead letters, and hold what the rest of the history means."""
+def test_invalid_events_are_left_out_alike(name: str, data: st.DataObject) -> None:
+    """Rebuild and follower have the same dead letters, and the rows of the remaining history."""
     domain = domain_of(name)
     history = data.draw(histories(domain.read_models[0].event_types, breaking=True, follow=True))
     with world(domain, bucket_count=data.draw(BUCKETS)) as depot_world:
@@ -164,7 +164,7 @@ def test_broken_events_are_left_out_alike(name: str, data: st.DataObject) -> Non
 @settings(max_examples=EXAMPLES)
 @given(data=st.data())
 def test_an_upcaster_that_is_changed_later(name: str, data: st.DataObject) -> None:
-    """What was followed by the old code is seen to be stale, rebuilt by the new, and followed on: as if always new."""
+    """Read models of old code are detected as stale and rebuilt, and equal those of the new code alone."""
     domain, changed = domain_of(name), depot.later(name)
     [before], [after] = domain.read_models, changed.read_models
     assert fingerprint_parts(before, domain) != fingerprint_parts(after, changed)

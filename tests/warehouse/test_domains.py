@@ -1,4 +1,4 @@
-"""The two domains that ship: what each event contributes, what the folds make of it, what the views show."""
+"""The two included domains: the effect of each event, the folds, and the views."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def event_table(payload: Mapping[str, Any], schema: pa.Schema) -> pa.Table:
 
 
 def contributions(domain: Domain, read_model: str, event: Any) -> list[dict[str, Any]]:
-    """Run the handler of one event, and give its rows without the columns that refold added."""
+    """Run the handler of one event, and return its rows without the columns that refold adds."""
     [handler] = [h for h in domain.read_model(read_model).handlers if h.event_class is type(event)]
     with connect() as connection:
         connection.register("event", event_table(dataclasses.asdict(event), schema_of(type(event))))
@@ -93,7 +93,7 @@ def contributions(domain: Domain, read_model: str, event: Any) -> list[dict[str,
 
 
 def show(domain: Domain, view: str, table: str, rows: Iterable[tuple[Any, ...]]) -> list[dict[str, Any]]:
-    """Fill one table of a domain, and give what a view over it shows."""
+    """Fill one table of a domain, and return the rows of a view over it."""
     with connect() as connection:
         typed = ", ".join(f"{c} {t}" for c, t in domain.read_model(table).table.items())
         connection.execute(f"CREATE TABLE {table} ({typed})")
@@ -111,7 +111,7 @@ def test_a_domain_is_found_by_its_name(name: str, domain: Domain) -> None:
 
 
 def test_an_order_lies_in_one_bucket() -> None:
-    """Only so can a rebuild finish order_summary bucket by bucket."""
+    """All streams of an order hash to one bucket, so a rebuild completes order_summary per bucket."""
     assert keyed_by_stream(ORDERS.read_model("order_summary"))
 
 
@@ -129,7 +129,7 @@ def test_an_order_lies_in_one_bucket() -> None:
     ids=lambda value: type(value).__name__,
 )
 def test_order_summary(event: Any, row: dict[str, Any]) -> None:
-    """Each event says what it changes, and that the order was touched."""
+    """Each event updates its columns and the time of the last change."""
     assert contributions(ORDERS, "order_summary", event) == [{"order_id": "s-1", "updated_at": LATE} | row]
 
 
@@ -146,7 +146,7 @@ def test_order_summary(event: Any, row: dict[str, Any]) -> None:
     ],
 )
 def test_orders_by_customer(event: Any, row: dict[str, Any]) -> None:
-    """A refund is taken off again."""
+    """A refund is subtracted."""
     assert contributions(ORDERS, "orders_by_customer", event) == [{"customer_id": "c7"} | row]
 
 
@@ -159,7 +159,7 @@ def test_orders_by_customer(event: Any, row: dict[str, Any]) -> None:
     ],
 )
 def test_revenue_by_day(event: Any, rows: list[dict[str, Any]]) -> None:
-    """Half past eleven at night in UTC is still that day; without a refund there is nothing to say."""
+    """An event at 23:30 UTC counts for that day; an event without a refund has no row."""
     expected = [{"day": date(2024, 5, 1), "currency": "EUR"} | row for row in rows]
     assert contributions(ORDERS, "revenue_by_day", event) == expected
 
@@ -179,12 +179,12 @@ def test_revenue_by_day(event: Any, rows: list[dict[str, Any]]) -> None:
     ids=lambda value: type(value).__name__,
 )
 def test_inventory_status(event: Any, rows: list[dict[str, Any]]) -> None:
-    """Adding to an order reserves, shipping takes out of both, cancelling sets free."""
+    """Adding to an order reserves stock, shipping reduces both totals, and cancelling releases the reservation."""
     assert contributions(ORDERS, "inventory_status", event) == [row | {"last_movement_at": LATE} for row in rows]
 
 
 def test_what_is_available_is_on_hand_and_not_reserved() -> None:
-    """The three totals agree after every event, so they agree always."""
+    """The three totals agree after every event."""
     for event in (RECEIVED, ADJUSTED, ADDED, SHIPPED, CANCELLED):
         for row in contributions(ORDERS, "inventory_status", event):
             assert row.get("on_hand", 0) - row.get("reserved", 0) == row.get("available", 0)
@@ -198,8 +198,8 @@ def test_what_is_available_is_on_hand_and_not_reserved() -> None:
     ],
     ids=lambda value: type(value).__name__,
 )
-def test_what_purchase_cost_is_given(event: Any, rows: list[dict[str, Any]]) -> None:
-    """Only a receipt has a cost of its own."""
+def test_purchase_cost(event: Any, rows: list[dict[str, Any]]) -> None:
+    """Only a receipt has its own cost."""
     assert contributions(ORDERS, "purchase_cost", event) == rows
 
 
@@ -220,19 +220,19 @@ def test_what_purchase_cost_is_given(event: Any, rows: list[dict[str, Any]]) -> 
     ],
 )
 def test_trader_performance_summary(event: Any, row: dict[str, Any]) -> None:
-    """A position closed without profit is no win."""
+    """A position that is closed without profit is not a win."""
     assert contributions(TRADING, "trader_performance_summary", event) == [{"trader_id": "t1"} | row]
 
 
 @pytest.mark.parametrize(("side", "quantity", "expected"), [("buy", 3, [3]), ("sell", 3, [-3]), ("buy", 0, [])])
-def test_what_average_cost_positions_is_given(side: str, quantity: int, expected: list[int]) -> None:
-    """The fold sees a sale as a negative quantity, and never a trade of nothing."""
+def test_average_cost_positions(side: str, quantity: int, expected: list[int]) -> None:
+    """The fold gets a sale as a negative quantity, and no trade of quantity zero."""
     rows = contributions(TRADING, "average_cost_positions", dataclasses.replace(TRADED, side=side, quantity=quantity))
     assert rows == [{"trader_id": "t1", "instrument": "ACME", "quantity": q, "price": TRADED.price} for q in expected]
 
 
 def test_a_trade_of_version_1_had_a_sign_for_a_side() -> None:
-    """Version 2 says the side in words, renamed symbol, and has prices of four places."""
+    """Version 2 has the side as a word, a renamed symbol, and prices with four decimals."""
     stored = {"trader_id": "t1", "symbol": "ACME", "quantity": -3, "price": Decimal("10.12")}
     with connect() as connection:
         connection.register("event", event_table(stored, TRADING.registry.schema("TradeExecuted", 1)))
@@ -250,7 +250,7 @@ VALUATION = ORDERS.read_model("purchase_cost")
 
 
 def folded(fold: Any, events: Iterable[Any], state: dict[str, Any] | None = None) -> dict[str, Any] | None:
-    """Fold events from a state on."""
+    """Fold events onto a state."""
     for event in events:
         state = fold.fold(state, event)
     return state
@@ -272,7 +272,7 @@ def folded(fold: Any, events: Iterable[Any], state: dict[str, Any] | None = None
     ],
 )
 def test_average_cost(trades: list[tuple[int, str]], quantity: int, average_cost: str, realised_profit: str) -> None:
-    """Away from zero blends, towards zero realises, across zero does both; short positions mirror long ones."""
+    """Increases average the cost, reductions realise profit, a flip does both; shorts mirror longs."""
     state = folded(POSITIONS, [Trade(q, Decimal(price)) for q, price in trades])
     assert state == {
         "quantity": quantity,
@@ -304,7 +304,7 @@ def test_moving_average_cost(
 
 
 def stored(fold: Fold, state: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    """Give a state as the published table would give it back."""
+    """Return a state as read from the published table."""
     if state is None:
         return None
     types = {c: arrow_type(t, where=c) for c, t in fold.columns.items()}
@@ -326,7 +326,7 @@ FOUR_PLACES = st.decimals(0, 10_000, places=4)
     ids=["average_cost_positions", "purchase_cost"],
 )
 @given(data=st.data())
-def test_a_fold_goes_on_from_what_its_columns_hold(fold: Fold, events: Any, data: Any) -> None:
+def test_a_fold_resumes_from_its_columns(fold: Fold, events: Any, data: Any) -> None:
     """Storing the state after every event changes nothing, so increments agree with a rebuild."""
     history = data.draw(st.lists(events, max_size=20))
     state: dict[str, Any] | None = None
@@ -352,7 +352,7 @@ def test_revenue_by_month() -> None:
 
 
 def test_revenue_dashboard() -> None:
-    """A day without sales counts in the seven days' average, one a week before does not."""
+    """The seven-day average includes days without sales, and excludes the day a week before."""
     days = [
         (date(2024, 5, 1), "EUR", 1, Decimal("70.00"), Decimal("0.00")),
         (date(2024, 5, 7), "EUR", 1, Decimal("14.00"), Decimal("7.00")),
@@ -370,7 +370,7 @@ def test_revenue_dashboard() -> None:
 
 
 def test_trader_performance_summary_derives_ratios() -> None:
-    """The win rate is of closed positions; a trader who has closed none has none."""
+    """The win rate is of closed positions; a trader without closed positions has none."""
     summaries = [
         ("t1", 9, Decimal("900"), Decimal("50"), Decimal("-3.00"), 3, 1, LATE),
         ("t2", 1, Decimal("100"), Decimal("50"), Decimal("0.00"), 0, 0, LATE),
@@ -388,7 +388,7 @@ def test_trader_performance_summary_derives_ratios() -> None:
 
 @pytest.mark.parametrize("domain", [ORDERS, TRADING], ids=lambda d: d.name)
 def test_every_event_is_read(domain: Domain) -> None:
-    """An event that neither a read model nor a decider reads would be stored for nothing."""
+    """Every event is read by a read model or a decider."""
     read = {t for model in domain.read_models for t in model.event_types}
     if domain is ORDERS:  # its decider alone reads these
         read |= {"SubscriptionStarted", "SubscriptionCancelled"}

@@ -51,18 +51,18 @@ CANCELLED = OrderCancelled(
 )
 
 
-def test_a_command_s_events_are_told() -> None:
-    """In order, or none."""
+def test_a_command_s_events_are_checked() -> None:
+    """Events are checked in order; a command may have none."""
     given([PLACED, CUPS]).when(CANCEL).then([CANCELLED])
     given([]).when(AdjustStock(sku="cup", quantity=0, reason="")).then([])
 
 
-def test_a_rejection_is_told_by_its_code() -> None:
+def test_a_rejection_is_checked_by_its_code() -> None:
     """The code is what programs rely on."""
     given([PLACED, CANCELLED]).when(CANCEL).then_rejected("already_cancelled")
 
 
-def test_what_a_command_does_not_do_is_told() -> None:
+def test_a_failed_check_of_a_command_is_explained() -> None:
     """The message shows the command, what was expected, and what was found."""
     with pytest.raises(AssertionError, match=r"(?s)CancelOrder.*Expected: \[\].*Found: \[OrderCancelled"):
         given([PLACED]).when(CANCEL).then([])
@@ -103,7 +103,7 @@ def test_old_events_and_other_streams_may_be_given() -> None:
     scenario.then_rows("order_summary", rows)
 
 
-def test_rows_are_told_by_key_and_the_columns_that_matter() -> None:
+def test_rows_are_checked_by_key_and_given_columns() -> None:
     """Decimals, dates and times are Python's; no events make no rows."""
     paid_on = datetime(2026, 2, 3, tzinfo=UTC)
     given([PLACED, NewEvent(payload=PAID, occurred_at=paid_on)]).then_rows(
@@ -126,8 +126,8 @@ def test_rows_are_told_by_key_and_the_columns_that_matter() -> None:
         [{"sku": "mug", "on_hand": 5}],
     ],
 )
-def test_other_rows_are_told(rows: list[dict[str, object]]) -> None:
-    """One too many, one too few, another value, a column that is not there."""
+def test_other_rows_are_reported(rows: list[dict[str, object]]) -> None:
+    """The message shows extra and missing rows, other values, and unknown columns."""
     received = StockReceived(sku="cup", quantity=5, unit_cost=Decimal(1), best_before=None)
     given([received]).then_rows("inventory_status", [{"sku": "cup", "on_hand": 5}])
     with pytest.raises(AssertionError, match=r"(?s)rows of read model inventory_status differ.*Expected.*Found"):
@@ -140,8 +140,8 @@ def test_a_row_needs_its_key() -> None:
         given([]).then_rows("inventory_status", [{"on_hand": 5}])
 
 
-def test_a_read_model_that_depends_on_how_events_come_is_told() -> None:
-    """One that counts how often it was brought forward, which a rebuild would not do again."""
+def test_a_read_model_that_depends_on_increments_is_reported() -> None:
+    """A fold that counts its increments differs from a rebuild."""
     calls = iter(range(1000))
 
     def forgetful(state: dict[str, int] | None, event: object) -> dict[str, int]:

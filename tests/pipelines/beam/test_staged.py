@@ -62,14 +62,14 @@ def run(folder: Path, mode: str, **work: object) -> None:
 
 @pytest.mark.parametrize("mode", MODES)
 def test_each_group_is_merged_once_with_all_its_names(tmp_path: Path, mode: str) -> None:
-    """In the order of the names."""
+    """Names are merged in order."""
     run(tmp_path, mode, merge=functools.partial(merge, str(tmp_path)))
     assert [(tmp_path / group).read_text() for group in ("all", "even", "odd")] == ["0 1 2 3", "0 2", "1 3"]
 
 
 @pytest.mark.parametrize("mode", MODES)
 def test_an_error_of_duckdb_is_its_sentence(tmp_path: Path, mode: str) -> None:
-    """Without the excerpt of the query, whose last line is a row of carets."""
+    """The message lacks DuckDB's excerpt of the query and its carets."""
     with pytest.raises(RefoldError) as caught:
         run(tmp_path, mode, stage=fail_in_sql)
     message = str(caught.value)
@@ -79,7 +79,7 @@ def test_an_error_of_duckdb_is_its_sentence(tmp_path: Path, mode: str) -> None:
 
 
 def test_an_error_of_the_system_says_what_was_being_done(tmp_path: Path) -> None:
-    """And which error it was."""
+    """The message has the unit of work and the system's error."""
     expected = r"A pipeline worker failed \(test, merge of all\): OSError: \[Errno 28\] No space left on device"
     with pytest.raises(RefoldError, match=expected):
         run(tmp_path, "in_memory", stage=lambda unit: [("all", str(unit))], merge=fail_in_merge)
@@ -87,7 +87,7 @@ def test_an_error_of_the_system_says_what_was_being_done(tmp_path: Path) -> None
 
 @pytest.mark.parametrize("mode", MODES)
 def test_an_error_of_refold_arrives_as_it_was_raised(tmp_path: Path, mode: str) -> None:
-    """Its type and its message."""
+    """The error keeps its type and message."""
     with pytest.raises(PayloadError, match=r"^position 7: no such field$"):
         run(tmp_path, mode, stage=refuse)
 
@@ -99,7 +99,7 @@ def count(url: str) -> None:
 
 
 def test_a_repeated_pipeline_runs_as_often_as_it_is_called(tmp_path: Path) -> None:
-    """The graph is built once."""
+    """The pipeline's graph is built once, for any number of runs."""
     pipeline = RepeatedPipeline(str(tmp_path), functools.partial(count, str(tmp_path)), name="test")
     for _ in range(3):
         pipeline.run()
@@ -107,7 +107,7 @@ def test_a_repeated_pipeline_runs_as_often_as_it_is_called(tmp_path: Path) -> No
 
 
 def test_a_repeated_pipeline_reports_its_error(tmp_path: Path) -> None:
-    """As a staged pipeline does."""
+    """A repeated pipeline reports errors as a staged pipeline does."""
     pipeline = RepeatedPipeline(str(tmp_path), fail, name="micro-batch")
     with pytest.raises(RefoldError, match=r"A pipeline worker failed \(micro-batch\): Binder Error: Referenced"):
         pipeline.run()

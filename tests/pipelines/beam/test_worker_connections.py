@@ -34,14 +34,14 @@ def test_a_connection_is_reused_without_its_temporary_tables() -> None:
 
 
 def test_a_borrower_gets_its_own_memory_limit() -> None:
-    """Whoever borrowed before: 1,000 workers share the machine's memory, and later 2,000 do."""
+    """The limit does not depend on earlier borrowers: 1,000 workers share the memory, then 2,000 do."""
     large, small = memory_limit(1_000), memory_limit(2_000)
     assert large != small
     assert (memory_limit(1_000), memory_limit(2_000)) == (large, small)
 
 
 def test_a_connection_that_failed_is_not_reused() -> None:
-    """It may be in the middle of a transaction."""
+    """A failed connection may have an open transaction."""
     with pytest.raises(ZeroDivisionError), worker_connection(2) as first:
         raise ZeroDivisionError
     with worker_connection(2) as second:

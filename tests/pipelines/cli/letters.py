@@ -1,4 +1,4 @@
-"""A domain that cannot apply some of its events, and the same domain after it was mended."""
+"""A domain that cannot apply some of its events, and the same domain after a fix."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from refold.warehouse.declarations.reducers import count, latest, total
 
 @event(schema_version=1)
 class Weighed:
-    """A parcel was put on a scale, which prints what it likes."""
+    """A parcel was put on a scale, which prints free text."""
 
     parcel: str
     printed: str
@@ -18,7 +18,7 @@ class Weighed:
 
 @event(schema_version=1)
 class Lost:
-    """A parcel was lost; the first domain does not know that this can happen."""
+    """A parcel was lost; the first domain does not declare this event."""
 
     parcel: str
 
@@ -52,15 +52,15 @@ _LOSSES_UNKNOWN = Projection(
 )
 
 _CAST = "CAST(printed AS BIGINT)"
-_MENDED = "CAST(regexp_replace(printed, '[^0-9]', '', 'g') AS BIGINT)"
+_FIXED = "CAST(regexp_replace(printed, '[^0-9]', '', 'g') AS BIGINT)"
 
 BROKEN = Domain(name="letters", events=(Weighed,), read_models=(_weights(_CAST), SEEN, _LOSSES_UNKNOWN))
-HALF_MENDED = Domain(name="letters", events=(Weighed,), read_models=(_weights(_MENDED), SEEN, _LOSSES_UNKNOWN))
-MENDED = Domain(name="letters", events=(Weighed, Lost), read_models=(_weights(_MENDED), SEEN, LOSSES))
+HALF_FIXED = Domain(name="letters", events=(Weighed,), read_models=(_weights(_FIXED), SEEN, _LOSSES_UNKNOWN))
+FIXED = Domain(name="letters", events=(Weighed, Lost), read_models=(_weights(_FIXED), SEEN, LOSSES))
 KNOWING = Domain(name="letters", events=(Weighed, Lost), read_models=(_weights(_CAST), SEEN, _LOSSES_UNKNOWN))
-"""It knows that parcels get lost, and no read model asks for it."""
+"""It declares the event of lost parcels, which no read model handles."""
 SMALLER = Domain(name="letters", events=(Weighed,), read_models=(_weights(_CAST), SEEN))
-"""It has lost a read model."""
+"""It no longer declares one read model."""
 
 WRITER = Registry(events=[Weighed, Lost])
-"""What the service that appends knows."""
+"""The events that the appending service declares."""

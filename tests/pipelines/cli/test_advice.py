@@ -59,12 +59,12 @@ def check(line: str) -> None:
 
 @pytest.mark.parametrize("line", LINES)
 def test_a_quoted_command_line_exists(line: str) -> None:
-    """An error that advises what does not exist is worse than none."""
+    """Each command line that a message quotes is valid."""
     check(line)
 
 
 def test_the_search_finds_command_lines() -> None:
-    """And notices one that is wrong."""
+    """The search also finds an invalid command line."""
     assert {"rebuild", "events verify", "dead-letters list", "schemas lock"} <= set(LINES)
     for wrong in ("events get", "rebuild --everything", "nope"):
         with pytest.raises(LookupError):

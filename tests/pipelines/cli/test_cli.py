@@ -121,7 +121,7 @@ COMMANDS = [((), cli), *commands(cli)]
 
 
 def test_the_commands_are_those_of_the_design() -> None:
-    """One name for each, and no other."""
+    """Each command has one name, and there are no others."""
     leaves = {" ".join(path) for path, command in COMMANDS if not isinstance(command, click.Group)}
     assert leaves == {
         *(
@@ -160,27 +160,27 @@ def test_help_has_an_example_and_machines_have_json(path: tuple[str, ...], comma
 
 
 def test_examples_name_options_that_there_are() -> None:
-    """An example that has aged is worse than none."""
+    """Examples use only options that the command has."""
     for path, command in COMMANDS:
         if isinstance(command, click.Group):
             continue
         known = {option for parameter in command.params for option in parameter.opts}
-        told = re.findall(r"(?<= )--[a-z][a-z-]*", (command.epilog or "").split(" -- ")[0])
-        assert set(told) <= known, path
+        options = re.findall(r"(?<= )--[a-z][a-z-]*", (command.epilog or "").split(" -- ")[0])
+        assert set(options) <= known, path
 
 
 def _modules_after(code: str, folder: Path) -> set[str]:
-    """Name the top-level modules that are loaded when some code has run."""
-    told = f"import sys\n{code}\nprint(*{{m.split('.')[0] for m in sys.modules}}, file=sys.stderr)"
+    """Run code and return the top-level modules that it loads."""
+    program = f"import sys\n{code}\nprint(*{{m.split('.')[0] for m in sys.modules}}, file=sys.stderr)"
     done = subprocess.run(
-        [sys.executable, "-c", told], cwd=folder, capture_output=True, text=True, check=False, timeout=60
+        [sys.executable, "-c", program], cwd=folder, capture_output=True, text=True, check=False, timeout=60
     )
     assert done.returncode == 0, done.stderr
     return set(done.stderr.split())
 
 
 def test_help_imports_nothing_heavy(tmp_path: Path) -> None:
-    """So it answers at once."""
+    """Help loads no heavy library."""
     code = "from refold.pipelines.cli.main import cli\ncli.main(['--help'], standalone_mode=False)"
     loaded = _modules_after(code, tmp_path)
     assert "click" in loaded
@@ -188,7 +188,7 @@ def test_help_imports_nothing_heavy(tmp_path: Path) -> None:
 
 
 def test_commands_that_only_look_never_import_beam(made: Path) -> None:
-    """It costs most of a second."""
+    """Read-only commands do not load Beam, whose import takes most of a second."""
     looking = [
         ["status"],
         ["query", "FROM order_summary LIMIT 1"],
@@ -222,7 +222,7 @@ def test_commands_that_only_look_never_import_beam(made: Path) -> None:
 
 
 def test_an_error_of_ours_is_one_paragraph_and_its_exit_code(tmp_path: Path) -> None:
-    """No traceback, and nothing on stdout."""
+    """An error of refold prints one paragraph, without a traceback and with nothing on stdout."""
     done = refold("status", "--json", folder=tmp_path, code=1)
     assert done.stdout == ""
     [paragraph] = done.stderr.splitlines()
@@ -272,7 +272,7 @@ def test_debug_shows_where_it_happened(tmp_path: Path) -> None:
 def test_exit_codes(
     error: BaseException, code: int, message: str, call: Call, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """As the error tree says; 1 for what nobody foresaw, 130 for Ctrl-C."""
+    """Each error has the exit code of its class; unexpected errors have 1, Ctrl-C has 130."""
 
     def fail(_: Invocation) -> None:
         raise error
@@ -291,7 +291,7 @@ def test_what_click_refuses_is_a_usage_error(arguments: list[str], call: Call, t
 
 
 @pytest.mark.parametrize(
-    ("runner", "arguments", "told"),
+    ("runner", "arguments", "message"),
     [
         (None, ["--direct_num_workers=many"], "direct_num_workers"),
         (None, ["--no_such_option=1"], "no option --no_such_option"),
@@ -299,9 +299,9 @@ def test_what_click_refuses_is_a_usage_error(arguments: list[str], call: Call, t
         (None, ["--runner=NoSuchRunner"], "NoSuchRunner"),
     ],
 )
-def test_beams_options_are_checked_before_anything_runs(runner: str | None, arguments: list[str], told: str) -> None:
-    """Beam itself would print its whole usage, or drop them in silence."""
-    with pytest.raises(UsageError, match=told):
+def test_beams_options_are_checked_before_anything_runs(runner: str | None, arguments: list[str], message: str) -> None:
+    """Invalid options are a usage error; Beam would print its usage, or ignore them."""
+    with pytest.raises(UsageError, match=message):
         parse_options(runner, arguments)
 
 
@@ -309,7 +309,7 @@ def test_beams_options_are_checked_before_anything_runs(runner: str | None, argu
 
 
 def test_options_work_before_and_after_the_command(call: Call, made: Path, tmp_path: Path) -> None:
-    """The later one wins."""
+    """An option after the command overrides the same option before it."""
     where = ["--log", str(made / "log"), "--read-models", str(made / "read-models")]
     before = answer(call("--json", *where, "status", folder=tmp_path))
     after = answer(call("--log", "/nowhere", "status", "--json", *where, folder=tmp_path))
@@ -317,7 +317,7 @@ def test_options_work_before_and_after_the_command(call: Call, made: Path, tmp_p
 
 
 def test_a_log_of_another_domain_is_refused(call: Call, made: Path) -> None:
-    """Positions of one domain mean nothing in another."""
+    """Positions of one domain are not valid in another."""
     assert "belongs to domain 'orders'" in call("status", "--domain", "trading", folder=made, code=1).stderr
 
 
@@ -360,7 +360,7 @@ def test_status_of_what_is_caught_up(call: Call, made: Path) -> None:
 
 
 def test_status_before_anything_is_published(call: Call, shop: Path) -> None:
-    """No error: the log is there, and it says what to do."""
+    """Status is not an error without read models: it names the next step."""
     document = answer(call("status", "--json", "--read-models", "elsewhere", folder=shop))
     assert document["generation"] is None
     assert document["lag"]["events"] == document["log"]["position"]
@@ -369,7 +369,7 @@ def test_status_before_anything_is_published(call: Call, shop: Path) -> None:
 
 
 def test_the_lag_is_the_age_of_the_oldest_event_that_is_not_shown(shop: Path) -> None:
-    """By the footer of the first commit that the generation does not hold."""
+    """The age is read from the footer of the first commit that the generation lacks."""
     newest = open_generations(str(shop / "read-models"), "orders").newest()
     assert newest is not None
     append(shop, RECEIVED)
@@ -385,7 +385,7 @@ def test_the_lag_is_the_age_of_the_oldest_event_that_is_not_shown(shop: Path) ->
 
 
 def test_the_lag_is_known_when_the_commit_is_collected(shop: Path) -> None:
-    """Sealed commits are deleted one day; then it is told since when at the latest."""
+    """If the sealed commit is deleted, status reports a lower bound of the lag."""
     newest = open_generations(str(shop / "read-models"), "orders").newest()
     assert newest is not None
     log = append(shop, RECEIVED)
@@ -398,7 +398,7 @@ def test_the_lag_is_known_when_the_commit_is_collected(shop: Path) -> None:
 
 
 def test_a_lag_beyond_the_objective_has_an_exit_code(call: Call, shop: Path) -> None:
-    """For a scheduler's alarm."""
+    """The exit code is 4, for alerts of a scheduler."""
     call("status", "--max-lag", "0", folder=shop)
     append(shop, RECEIVED)
     call("status", "--max-lag", "3600", folder=shop)
@@ -406,7 +406,7 @@ def test_a_lag_beyond_the_objective_has_an_exit_code(call: Call, shop: Path) -> 
 
 
 def test_read_models_of_another_log_are_not_compared(call: Call, shop: Path) -> None:
-    """Their positions count other events."""
+    """Status shows no lag: the positions belong to another log."""
     config = json.loads((shop / "log" / "refold.json").read_text())
     (shop / "log" / "refold.json").unlink()
     (shop / "log" / "refold.json").write_text(json.dumps({**config, "log_id": "another"}))
@@ -418,7 +418,7 @@ def test_read_models_of_another_log_are_not_compared(call: Call, shop: Path) -> 
 # query
 
 
-def test_query_as_json_tells_where_the_answer_stands(call: Call, made: Path) -> None:
+def test_query_as_json_has_its_position(call: Call, made: Path) -> None:
     """Position and last_updated beside the rows; decimals as text, exactly."""
     document = answer(call("query", "--json", "SELECT 1.10::DECIMAL(9,2) AS a, 2 AS b, 3 AS b", folder=made))
     status = answer(call("status", "--json", folder=made))
@@ -434,7 +434,7 @@ def test_query_as_json_tells_where_the_answer_stands(call: Call, made: Path) -> 
 
 
 def test_query_in_a_pipe_gives_every_row_and_the_footer_on_stderr(call: Call, made: Path) -> None:
-    """Nothing is cut, however wide or long."""
+    """Rows and values are complete, at any width and length."""
     result = call("query", "SELECT i, repeat('x', 300) AS wide FROM range(1500) r(i)", folder=made)
     lines = result.stdout.splitlines()
     assert len(lines) == 1501
@@ -443,7 +443,7 @@ def test_query_in_a_pipe_gives_every_row_and_the_footer_on_stderr(call: Call, ma
 
 
 def test_query_on_a_terminal_shows_a_screenful(made: Path) -> None:
-    """And says how to see the others."""
+    """The table is cut to the screen, and the footer says how to see all rows."""
     shown = on_terminal("query", "SELECT 'row-' || i AS name FROM range(250) r(i)", folder=made)
     assert len(re.findall(r"row-\d+", shown)) == 100
     assert "--limit 0" in shown
@@ -458,7 +458,7 @@ def test_query_on_a_terminal_shows_a_screenful(made: Path) -> None:
 
 
 def test_query_as_csv(call: Call, made: Path) -> None:
-    """For spreadsheets: plain values, lists as JSON."""
+    """CSV has plain values, and lists as JSON."""
     result = call(
         "query", "--csv", "SELECT 1234.50::DECIMAL(9,2) AS a, 'x,y' AS b, [1, 2] AS c, NULL AS d", folder=made
     )
@@ -466,8 +466,8 @@ def test_query_as_csv(call: Call, made: Path) -> None:
     call("query", "--csv", "--json", "SELECT 1", folder=made, code=2)
 
 
-def test_a_limit_is_told(call: Call, made: Path) -> None:
-    """A cut answer never looks like a whole one."""
+def test_a_limit_is_reported(call: Call, made: Path) -> None:
+    """A truncated result is marked as such."""
     result = call("query", "--limit", "2", "--csv", "FROM range(3)", folder=made)
     assert len(result.stdout.splitlines()) == 3
     assert "The first 2 rows" in result.stderr
@@ -475,7 +475,7 @@ def test_a_limit_is_told(call: Call, made: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("sql", "code", "told"),
+    ("sql", "code", "message"),
     [
         ("SELEC 1", 2, "syntax error"),
         ("FROM nowhere", 2, "nowhere does not exist"),
@@ -486,16 +486,16 @@ def test_a_limit_is_told(call: Call, made: Path) -> None:
         ("SELECT error('late') FROM range(5000) r(i) WHERE i = 4999", 1, "late"),
     ],
 )
-def test_a_query_that_fails_says_why(sql: str, code: int, told: str, call: Call, made: Path) -> None:
-    """In one paragraph, and with nothing on stdout."""
+def test_a_query_that_fails_says_why(sql: str, code: int, message: str, call: Call, made: Path) -> None:
+    """The error is one paragraph on stderr, with nothing on stdout."""
     result = call("query", "--json", sql, folder=made, code=code)
-    assert told in result.stderr
+    assert message in result.stderr
     assert len(result.stderr.splitlines()) == 1
     assert result.stdout == ""
 
 
 def test_query_without_anything_published_is_an_error(call: Call, made: Path, tmp_path: Path) -> None:
-    """It says what to run."""
+    """The error names the command to run."""
     result = call("query", "SELECT 1", "--read-models", str(tmp_path), folder=made, code=1)
     assert "Nothing is published" in result.stderr
     assert "refold rebuild" in result.stderr
@@ -549,7 +549,7 @@ def test_tail_follows_new_commits_until_ctrl_c(shop: Path) -> None:
 
 
 def test_stats_count_events_by_shape(call: Call, made: Path) -> None:
-    """And the sum is the log."""
+    """Counts per schema add up to the events of the log."""
     document = answer(call("events", "stats", "--json", folder=made))
     assert sum(schema_key["events"] for schema_key in document["schemas"]) == document["events"]
     assert "OrderPlaced v1" in call("events", "stats", folder=made).stdout
@@ -590,7 +590,7 @@ def test_schemas_list_says_what_old_events_become(call: Call, made: Path) -> Non
 
 
 def test_dry_run_counts_what_upcasters_make_of_the_log(call: Call, shop: Path) -> None:
-    """All is well, until an event comes that no upcaster can carry."""
+    """A dry run counts no invalid event, until the log has one that an upcaster rejects."""
     document = answer(call("schemas", "dry-run", "--json", folder=shop))
     assert document["invalid"] == 0
     append(shop, HALF, stream_id="order-half")
@@ -600,7 +600,7 @@ def test_dry_run_counts_what_upcasters_make_of_the_log(call: Call, shop: Path) -
 
 
 def test_generations_list_and_show(call: Call, made: Path, tmp_path: Path) -> None:
-    """A row a generation, with all rows together; each read model's rows by themselves; and none is no error."""
+    """``list`` has a row per generation, ``show`` a row per read model; an empty list is no error."""
     [generation] = answer(call("generations", "list", "--json", folder=made))["generations"]
     assert generation["number"] == 1
     assert generation["bytes"] > 0
@@ -619,7 +619,7 @@ def test_generations_list_and_show(call: Call, made: Path, tmp_path: Path) -> No
 
 
 def test_generations_are_compared_rolled_back_and_collected(call: Call, shop: Path) -> None:
-    """A generation whose rows were changed, as a rebuild of other code would, is looked at, left, and removed."""
+    """A generation with changed rows is compared, rolled back, and collected."""
     published = open_generations(str(shop / "read-models"), "orders")
     first = published.newest()
     assert first is not None
@@ -660,7 +660,7 @@ HALF = NewEvent(payload={"street": "1 Mill Lane"}, event_type="StreetChanged", s
 
 
 def test_from_a_file_to_an_answer(tmp_path: Path) -> None:
-    """Import into a log that comes to be, seal, rebuild, query; in pipes, with not a byte on stderr."""
+    """Import into a new log, seal, rebuild and query work in pipes, with nothing on stderr."""
     adjusted = {"stream_id": "stock-cup", "event_type": "StockAdjusted", "occurred_at": "2025-01-01T00:00:00Z"}
     lines = [{**adjusted, "payload": {"sku": "cup", "quantity": n, "reason": "counted"}} for n in (5, -2)]
     (tmp_path / "history.jsonl").write_text("\n".join(map(json.dumps, lines)))
@@ -679,13 +679,13 @@ def test_from_a_file_to_an_answer(tmp_path: Path) -> None:
 
 
 def test_a_misspelt_file_leaves_no_log_behind(tmp_path: Path) -> None:
-    """A failed command leaves everything as it was."""
+    """A failed import creates no log."""
     assert "There is no file 'nope.jsonl'" in refold("ingest", "nope.jsonl", folder=tmp_path, code=2).stderr
     assert list(tmp_path.iterdir()) == []
 
 
 def test_some_read_models_are_rebuilt_beside_the_others(shop: Path) -> None:
-    """By name and by --only; what is published holds all of them at one position."""
+    """Selected by name or --only; the generation has all read models at one position."""
     append(shop, RECEIVED)
     document = answer(refold("rebuild", "inventory_status", "--only", "purchase_cost", "--json", folder=shop))
     assert (document["generation"], document["dead_letters"]) == (2, 0)
@@ -696,12 +696,12 @@ def test_some_read_models_are_rebuilt_beside_the_others(shop: Path) -> None:
 
 
 def test_rebuild_refuses_a_name_that_is_no_read_model_before_it_starts_beam(call: Call, made: Path) -> None:
-    """And says which there are."""
+    """The error lists the read models."""
     assert "order_summary" in call("rebuild", "orders", folder=made, code=2).stderr
 
 
-def test_a_broken_event_stops_a_rebuild_or_becomes_a_dead_letter(shop: Path) -> None:
-    """Nothing is published in the first case; in the second all but that event is."""
+def test_an_invalid_event_stops_a_rebuild_or_becomes_a_dead_letter(shop: Path) -> None:
+    """A stopped rebuild publishes nothing; with dead letters, all other events are applied."""
     append(shop, HALF, stream_id="order-half")
     stopped = refold("rebuild", "order_summary", "--quiet", folder=shop, code=1)
     assert "CityChanged is missing" in stopped.stderr
@@ -724,14 +724,14 @@ def test_a_rebuild_shows_its_phases_on_a_terminal(shop: Path) -> None:
 
 
 def test_nothing_of_beam_is_heard_from_worker_processes(shop: Path) -> None:
-    """They write to descriptor 2 by themselves, before anybody can set up their logging."""
+    """Workers write to descriptor 2 directly, before their logging can be configured."""
     beam = ("--quiet", "--", "--direct_running_mode=multi_processing", "--direct_num_workers=1")
     assert refold("rebuild", "inventory_status", "--json", *beam, folder=shop).stderr == ""
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_rebuild_that_is_stopped_leaves_what_was_published(shop: Path, number: signal.Signals) -> None:
-    """One word, the exit code of Ctrl-C, and no scratch file; the next run publishes."""
+    """It prints one word, exits with the code of Ctrl-C and leaves no scratch file; the next run publishes."""
     command = [sys.executable, "-m", "refold", "rebuild", "inventory_status", "--quiet"]
     staging = shop / "read-models" / "orders" / "staging"
     with subprocess.Popen(command, cwd=shop, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
@@ -748,18 +748,18 @@ def test_a_rebuild_that_is_stopped_leaves_what_was_published(shop: Path, number:
 
 
 def terminal() -> Console:
-    """Give a terminal that keeps what is printed."""
+    """Return a terminal that records its output."""
     return Console(file=io.StringIO(), force_terminal=True, width=120)
 
 
 def shown_on(console: Console) -> str:
-    """Give what was printed, without colours."""
+    """Return the recorded output, without colours."""
     assert isinstance(console.file, io.StringIO)
     return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", console.file.getvalue())
 
 
 class Pipe(io.StringIO):
-    """A pipe that a test waits for until a text has been written to it."""
+    """A pipe on which a test can wait for a text."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -779,7 +779,7 @@ class Pipe(io.StringIO):
 
 
 def test_a_pipe_gets_a_line_at_every_interval(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also when the work reports nothing for long, and no bar; --quiet turns it off."""
+    """Lines appear even if the work reports no progress, and no bar does; --quiet turns them off."""
     monkeypatch.setenv("REFOLD_PROGRESS_SECONDS", "0.001")
     pipe = Pipe()
     with rebuild_progress(quiet=False, console=Console(file=pipe)) as report:
@@ -805,7 +805,7 @@ def test_a_short_command_prints_no_line() -> None:
 
 @pytest.mark.parametrize("interval", ["often", "0", "-1"])
 def test_an_invalid_interval_is_refused(interval: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is a mistake in a job's definition, not a reason to print without end."""
+    """An invalid interval is a usage error."""
     monkeypatch.setenv("REFOLD_PROGRESS_SECONDS", interval)
     with (
         pytest.raises(UsageError, match="REFOLD_PROGRESS_SECONDS is"),
@@ -815,7 +815,7 @@ def test_an_invalid_interval_is_refused(interval: str, monkeypatch: pytest.Monke
 
 
 def test_a_command_in_a_pipe_shows_its_progress(shop: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """On stderr, so that --json stays one document."""
+    """Progress is on stderr, so that stdout is one JSON document."""
     monkeypatch.setenv("REFOLD_PROGRESS_SECONDS", "0.01")
     done = refold("rebuild", "inventory_status", "--json", folder=shop)
     assert answer(done)["generation"] == 2
@@ -824,7 +824,7 @@ def test_a_command_in_a_pipe_shows_its_progress(shop: Path, monkeypatch: pytest.
 
 
 def test_bars_show_how_far_an_import_is() -> None:
-    """Events, and rows that were rejected."""
+    """The bar shows events and rejected rows."""
     console = terminal()
     with import_progress(quiet=False, console=console) as report:
         report(ImportProgress("identify", 10, 10))
@@ -835,7 +835,7 @@ def test_bars_show_how_far_an_import_is() -> None:
 
 
 def test_the_speed_of_a_resumed_rebuild_is_that_of_this_run() -> None:
-    """What an earlier run staged took no time now: 30 of 80 objects in 10 s are 30 events a second, and 10 s to go."""
+    """Objects of an earlier run do not count: 30 of 80 objects in 10 s are 30 events a second, and 10 s to go."""
     progress = RebuildProgress("replay", done=50, planned=80, events=800)
     assert replay_text(progress, 20, 10.0) == "50/80, 30 events/s, 10 s left"
     assert replay_text(progress, 50, 10.0) == "50/80", "nothing is known yet"

@@ -64,7 +64,7 @@ def test_a_file_is_found_upwards_and_its_paths_are_relative_to_it(tmp_path: Path
 
 
 def test_refold_toml_wins_over_pyproject_beside_it(tmp_path: Path) -> None:
-    """One folder, two files: the one that is ours alone counts."""
+    """If a folder has both files, ``refold.toml`` wins."""
     write(tmp_path / "pyproject.toml", '[tool.refold]\ndomain = "a"\nrunner = "x"')
     write(tmp_path / "refold.toml", 'domain = "b"')
     settings = load_settings({}, {}, tmp_path)
@@ -78,7 +78,7 @@ def test_urls_absolute_paths_and_home_stay_as_they_are(tmp_path: Path, url: str)
     assert load_settings({}, {}, tmp_path / "below").log == url
 
 
-def test_a_path_outside_the_current_folder_is_given_whole(tmp_path: Path) -> None:
+def test_a_path_outside_the_current_folder_is_absolute(tmp_path: Path) -> None:
     """``..`` is relative to the file, too."""
     write(tmp_path / "shop" / "refold.toml", 'log = "../log"')
     log = load_settings({}, {}, tmp_path / "shop").log

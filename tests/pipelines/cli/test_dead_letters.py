@@ -1,4 +1,4 @@
-"""Dead letters: seen, retried after the cause was mended, or decided over; never lost on the way."""
+"""Dead letters: listed, retried after a fix, or discarded; never lost."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ OPEN = {("weights", 2), ("weights", 4), ("weights", 5), ("", 6)}
 
 @dataclass(frozen=True, slots=True)
 class Scales:
-    """A log, and what is published of it."""
+    """A log, and its published read models."""
 
     folder: Path
 
@@ -106,7 +106,7 @@ class Scales:
         return result
 
     def answer(self, *arguments: str, domain: str = "BROKEN") -> Any:
-        """Run such a command, and parse what it answers to machines."""
+        """Run such a command with ``--json``, and parse its output."""
         return json.loads(self.call(*arguments, "--json", domain=domain).stdout)
 
     def retry(self, domain: str, *, code: int) -> subprocess.CompletedProcess[str]:
@@ -138,12 +138,12 @@ def scales(original: Path, tmp_path: Path) -> Scales:
 
 
 def test_letters_are_listed_by_read_model_and_reason(scales: Scales) -> None:
-    """With counts and the first positions, what is most open first."""
-    told = scales.answer("list")
-    assert (told["open"], told["discarded"]) == (4, 0)
-    groups = {(g["read_model"], tuple(g["positions"])): g["events"] for g in told["groups"]}
+    """Groups have counts and first positions; the group with most open letters is first."""
+    report = scales.answer("list")
+    assert (report["open"], report["discarded"]) == (4, 0)
+    groups = {(g["read_model"], tuple(g["positions"])): g["events"] for g in report["groups"]}
     assert groups == {("weights", (2, 5)): 2, ("weights", (4,)): 1, ("", (6,)): 1}
-    assert told["groups"][0]["positions"] == [2, 5]
+    assert report["groups"][0]["positions"] == [2, 5]
     assert [g["positions"] for g in scales.answer("list", "--read-model", "weights")["groups"]] == [[2, 5], [4]]
     shown = scales.call("list", "--limit", "1")
     assert "'12 g'" in shown.stdout
@@ -152,12 +152,12 @@ def test_letters_are_listed_by_read_model_and_reason(scales: Scales) -> None:
     assert "no read model 'nope'" in scales.call("list", "--read-model", "nope", code=2).stderr
 
 
-def test_a_letter_is_shown_whole(scales: Scales) -> None:
+def test_a_letter_is_shown_with_its_event(scales: Scales) -> None:
     """The envelope as the log has it, the reasons, and the payload as it was stored; also of an unknown type."""
     [event] = [letter for letter in scales.letters() if letter.position == 6]
-    told = scales.answer("show", "6")
-    assert (told["event_type"], told["stream_version"], told["payload"]) == ("Lost", 1, '{"parcel":"b"}')
-    assert told["letters"] == [{"read_model": "", "reason": event.reason, "discarded_at": None}]
+    report = scales.answer("show", "6")
+    assert (report["event_type"], report["stream_version"], report["payload"]) == ("Lost", 1, '{"parcel":"b"}')
+    assert report["letters"] == [{"read_model": "", "reason": event.reason, "discarded_at": None}]
     shown = scales.call("show", "4").stdout
     for part in ("recorded_at", "parcel-1", "weights: ", "'many 3 g'", '{"parcel":"a","printed":"many 3 g"}'):
         assert part in shown
@@ -165,10 +165,10 @@ def test_a_letter_is_shown_whole(scales: Scales) -> None:
 
 
 def test_a_discarded_event_stops_no_strict_rebuild(scales: Scales) -> None:
-    """It is remembered from rebuild to rebuild, of some read models and of all, until it is taken back."""
+    """The decision survives rebuilds of some or all read models, until it is undone."""
     before = scales.rows()
-    told = scales.answer("discard", "2", "4", "5", "6")
-    assert {(n["read_model"], n["position"]) for n in told["changed"]} == OPEN
+    report = scales.answer("discard", "2", "4", "5", "6")
+    assert {(n["read_model"], n["position"]) for n in report["changed"]} == OPEN
     assert (scales.newest.number, scales.newest.parent, scales.rows()) == (2, 1, before)
     assert scales.rebuild("BROKEN").dead_letters == 0
     assert scales.rebuild("BROKEN", "seen").generation.number == 4
@@ -183,9 +183,9 @@ def test_a_discarded_event_stops_no_strict_rebuild(scales: Scales) -> None:
 
 
 def test_an_event_that_can_be_applied_is_no_letter_any_more(scales: Scales) -> None:
-    """Also if it was discarded: what was mended is shown, and the letter is gone."""
+    """After a fix the event is applied, and its letter is gone, even if it was discarded."""
     scales.call("discard", "2", "4", "5", "6")
-    assert scales.rebuild("MENDED").generation.number == 3
+    assert scales.rebuild("FIXED").generation.number == 3
     assert scales.letters() == []
     assert scales.rows()["weights"] == [("a", 10 + 12 + 14 + 3 + 12), ("c", 7)]
 
@@ -201,7 +201,7 @@ def test_discarding_twice_publishes_once(scales: Scales) -> None:
 
 
 def test_decisions_that_race_are_all_kept(scales: Scales) -> None:
-    """Each is made anew on top of whoever published first."""
+    """Each decision is applied again on top of the generation that was published first."""
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(lambda position: discard(scales.generations, [position]), (2, 4, 5, 6)))
     assert scales.undecided() == set()
@@ -211,7 +211,7 @@ def test_decisions_that_race_are_all_kept(scales: Scales) -> None:
 
 
 def test_a_file_that_was_published_before_letters_could_be_discarded(scales: Scales) -> None:
-    """It is read as it is, and gets the column with the first decision."""
+    """An old file without the column is readable; the first decision adds the column."""
     generations, newest = scales.generations, scales.newest
     with scratch_folder(generations.store) as folder:
         path = generations.working_copy(newest, folder)
@@ -225,8 +225,8 @@ def test_a_file_that_was_published_before_letters_could_be_discarded(scales: Sca
     assert scales.undecided() == OPEN - {("", 6)}
 
 
-def test_catching_up_passes_over_what_is_discarded(scales: Scales) -> None:
-    """As a rebuild does that goes on with an older plan: it stops only at what nobody decided over."""
+def test_catching_up_skips_discarded_events(scales: Scales) -> None:
+    """A catch-up stops only at events that are not discarded."""
     domain = load_domain(f"{DOMAINS}:BROKEN")
     decided = dict.fromkeys(OPEN, datetime(2025, 3, 1, tzinfo=UTC))
     with closing(database.open_database(scales.folder / "private.duckdb")) as connection:
@@ -242,7 +242,7 @@ def test_catching_up_passes_over_what_is_discarded(scales: Scales) -> None:
 
 
 def test_letters_on_a_remote_store(scales: Scales) -> None:
-    """Decided over and remembered there as well."""
+    """Decisions work the same on a remote store."""
     url = f"memory://letters-{uuid.uuid4()}"
     options = beam_options(None, ["--direct_running_mode=in_memory", "--direct_num_workers=1"])
     rebuild(scales.log, f"{DOMAINS}:BROKEN", url, options, dead_letter=True)
@@ -254,8 +254,8 @@ def test_letters_on_a_remote_store(scales: Scales) -> None:
     assert {n.key for n in published_dead_letters(generations, newest) if n.discarded_at} == OPEN
 
 
-def test_a_decision_that_is_killed_is_made_whole_or_not_at_all(scales: Scales) -> None:
-    """The file that it was writing is nobody's; making it again works."""
+def test_a_decision_is_atomic(scales: Scales) -> None:
+    """After a kill the partial file is unreferenced, and the decision can be repeated."""
     before, command = scales.rows(), [sys.executable, "-m", "refold", *scales.where("BROKEN")]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     work = scales.folder / "models" / "letters" / "work"
@@ -271,7 +271,7 @@ def test_a_decision_that_is_killed_is_made_whole_or_not_at_all(scales: Scales) -
 
 
 def test_a_lost_file_stops_no_rebuild(scales: Scales) -> None:
-    """The decisions that it held are lost with it; the rebuild is what mends the loss."""
+    """A rebuild replaces a missing file; the decisions in it are lost."""
     scales.call("discard", "2", "4", "5", "6")
     scales.generations.path(scales.newest).unlink()
     with pytest.raises(InvalidEventsError, match="cannot apply some events: 4"):
@@ -290,59 +290,59 @@ def test_nothing_to_discard_where_nothing_is_published(tmp_path: Path) -> None:
 
 
 def test_a_retry_gives_what_a_rebuild_gives(scales: Scales) -> None:
-    """All letters are gone, and the tables are those of a fresh rebuild of the mended domain."""
-    done = scales.retry("MENDED", code=0)
-    told = json.loads(done.stdout)
+    """A retry with the fixed domain removes all letters; the tables equal those of a full rebuild."""
+    done = scales.retry("FIXED", code=0)
+    report = json.loads(done.stdout)
     assert "Retrying 4 dead letters: this replays 13 events to rebuild weights, losses." in done.stderr
-    assert {(n["read_model"], n["position"]) for n in told["gone"]} == OPEN
-    assert (told["remaining"], told["new"], told["generation"]) == ([], [], 2)
+    assert {(n["read_model"], n["position"]) for n in report["gone"]} == OPEN
+    assert (report["remaining"], report["new"], report["generation"]) == ([], [], 2)
     retried = scales.rows()
-    fresh = scales.rebuild("MENDED", models="fresh").generation
+    fresh = scales.rebuild("FIXED", models="fresh").generation
     assert fresh.tables == scales.newest.tables
     with pytest.raises(UsageError, match="no dead letter"):
         discard(scales.generations, [2])
     assert retried["losses"] == [("b", 1)]
 
 
-def test_what_was_not_mended_remains(scales: Scales) -> None:
-    """Exit code 1, and it tells which; a discarded letter is not retried."""
+def test_letters_without_a_fix_remain(scales: Scales) -> None:
+    """The exit code is 1, and the report lists them; a discarded letter is not retried."""
     scales.call("discard", "4")
-    told = json.loads(scales.retry("HALF_MENDED", code=1).stdout)
-    assert told["read_models"] == ["weights"]
-    assert {n["position"] for n in told["gone"]} == {2, 5}
-    assert [(n["read_model"], n["position"]) for n in told["remaining"]] == [("", 6)]
+    report = json.loads(scales.retry("HALF_FIXED", code=1).stdout)
+    assert report["read_models"] == ["weights"]
+    assert {n["position"] for n in report["gone"]} == {2, 5}
+    assert [(n["read_model"], n["position"]) for n in report["remaining"]] == [("", 6)]
     assert scales.undecided() == {("", 6)}
 
 
 def planned(scales: Scales, domain: str, *letters: DeadLetter) -> tuple[tuple[str, ...], int]:
-    """Plan a retry, and give the read models that it would rebuild and the events that it would replay."""
+    """Plan a retry; return the read models that it would rebuild and the events that it would replay."""
     made = plan_retry(scales.log, load_domain(f"{DOMAINS}:{domain}"), scales.newest, letters)
     return made.read_models, made.events
 
 
 def test_only_what_can_change_is_rebuilt(scales: Scales) -> None:
-    """For an event that fits no contract, the read models that would read its type; none if nobody knows it."""
-    misfit = DeadLetter("", 9, "parcel-1", "Weighed", 1, "printed is missing", "{}", None)
+    """For an untyped event, the read models that handle its type; none for an unknown type."""
+    invalid = DeadLetter("", 9, "parcel-1", "Weighed", 1, "printed is missing", "{}", None)
     [lost] = [letter for letter in scales.letters() if letter.position == 6]
     failed = DeadLetter("weights", 2, "parcel-1", "Weighed", 1, "no number", "{}", None)
-    assert planned(scales, "BROKEN", misfit) == (("weights", "seen", "losses"), 18)
+    assert planned(scales, "BROKEN", invalid) == (("weights", "seen", "losses"), 18)
     assert planned(scales, "BROKEN", lost) == ((), 0)
     assert planned(scales, "BROKEN", failed) == (("weights",), 6)
-    assert planned(scales, "HALF_MENDED", lost) == ((), 0)
-    assert planned(scales, "MENDED", failed) == (("weights", "losses"), 13)
+    assert planned(scales, "HALF_FIXED", lost) == ((), 0)
+    assert planned(scales, "FIXED", failed) == (("weights", "losses"), 13)
     assert planned(scales, "BROKEN", replace(failed, discarded_at=datetime(2025, 3, 1, tzinfo=UTC))) == ((), 0)
 
 
 def test_an_event_that_fits_now_and_nobody_reads(scales: Scales) -> None:
-    """Any rebuild finds that: the first read model does."""
+    """The first read model is rebuilt, since any rebuild detects that the event is valid now."""
     [lost] = [letter for letter in scales.letters() if letter.position == 6]
     assert planned(scales, "KNOWING", lost) == (("weights",), 6)
     scales.rebuild("KNOWING", "weights", dead_letter=True)
     assert scales.undecided() == OPEN - {("", 6)}
 
 
-def test_a_read_model_that_the_domain_has_lost_is_left_behind(scales: Scales) -> None:
-    """It cannot be taken over, so a retry rebuilds all of the others."""
+def test_a_removed_read_model_is_dropped(scales: Scales) -> None:
+    """A removed read model cannot be copied, so a retry rebuilds all the others."""
     failed = DeadLetter("weights", 2, "parcel-1", "Weighed", 1, "no number", "{}", None)
     assert planned(scales, "SMALLER", failed) == (("weights", "seen"), 12)
     assert scales.rebuild("SMALLER", "weights", "seen", dead_letter=True).generation.tables.keys() == {

@@ -1,4 +1,4 @@
-"""Which domain a command works on: the one that is named, else that of the log or the read models; never a guess."""
+"""The domain of a command: the named one, else that of the log or the read models, else an error."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ LETTERS = "tests.pipelines.cli.letters:BROKEN"
 """A domain named ``letters`` that no package has installed."""
 
 WAYS = ("--domain NAME", "--domain my_shop.domain:SHOP", "REFOLD_DOMAIN", "domain = ", "refold.toml", "orders, trading")
-"""What the one error about a missing domain says."""
+"""The message about a missing domain."""
 
 
 @pytest.fixture(autouse=True)
@@ -46,7 +46,7 @@ def log_of_letters(folder: Path) -> EventLog:
 
 
 def test_a_log_says_its_domain(call: Call, tmp_path: Path) -> None:
-    """``refold --log URL events tail`` just works."""
+    """``refold --log URL events tail`` needs no ``--domain``."""
     log_of_orders(tmp_path / "shop")
     found = answer(call("--log", "shop", "events", "tail", "--json", folder=tmp_path))
     assert [event["event_type"] for event in found["events"]] == ["StockReceived"]
@@ -55,7 +55,7 @@ def test_a_log_says_its_domain(call: Call, tmp_path: Path) -> None:
 
 
 def test_read_models_say_their_domain(call: Call, tmp_path: Path) -> None:
-    """The folder of the generations is the name; a log elsewhere is not asked, and no code of the domain is needed."""
+    """The generations' folder has the domain's name; neither the log nor the domain's code is read."""
     publish(open_generations(str(tmp_path / "models"), "letters"), tmp_path)
     (tmp_path / "models" / "notes").mkdir()
     (tmp_path / "models" / "readme.txt").touch()
@@ -65,7 +65,7 @@ def test_read_models_say_their_domain(call: Call, tmp_path: Path) -> None:
 
 
 def test_read_models_of_several_domains_need_a_name(call: Call, tmp_path: Path) -> None:
-    """Which of them is meant is the user's to say."""
+    """Several domains without a name are an error."""
     for name in ("letters", "orders"):
         publish(open_generations(str(tmp_path), name), tmp_path)
     where = ("generations", "list", "--read-models", ".")
@@ -77,14 +77,14 @@ def test_read_models_of_several_domains_need_a_name(call: Call, tmp_path: Path) 
 
 @pytest.mark.parametrize("command", [["query", "SELECT 1"], ["schemas", "list"], ["generations", "list"]])
 def test_without_log_and_read_models_a_domain_must_be_named(command: list[str], call: Call, tmp_path: Path) -> None:
-    """One error says how, and which domains are installed."""
+    """The error shows how, and lists the installed domains."""
     stderr = call(*command, folder=tmp_path, code=2).stderr
     assert all(way in stderr for way in WAYS)
     assert len(stderr.splitlines()) == 1
 
 
 def test_ingest_creates_no_log_of_a_domain_that_nobody_named(call: Call, tmp_path: Path) -> None:
-    """And leaves nothing behind."""
+    """The import is an error, and creates no files."""
     (tmp_path / "history.jsonl").touch()
     stderr = call("ingest", "history.jsonl", folder=tmp_path, code=2).stderr
     assert "no domain is named for a new one" in stderr
@@ -93,7 +93,7 @@ def test_ingest_creates_no_log_of_a_domain_that_nobody_named(call: Call, tmp_pat
 
 
 def test_a_log_whose_domain_is_not_installed(call: Call, tmp_path: Path) -> None:
-    """What needs the domain's code says so; what needs none works."""
+    """Commands that need the domain's code report that; the others work."""
     log_of_letters(tmp_path)
     stderr = call("--log", ".", "events", "tail", folder=tmp_path, code=2).stderr
     assert "belong to domain 'letters', and no installed domain has that name" in stderr

@@ -1,4 +1,4 @@
-"""What a plan says, and that a rebuild without names does that and no more."""
+"""A plan, and that a rebuild without names does exactly that."""
 
 from __future__ import annotations
 
@@ -73,13 +73,13 @@ V1_WIDER = V1.append(pa.field("till", pa.string()))
 
 @upcaster(Sold, from_version=1, schema=V1)
 def add_currency() -> str:
-    """Say that it was euros."""
+    """Add euros as the currency."""
     return "SELECT *, 'EUR' AS currency FROM event"
 
 
 @upcaster(Sold, from_version=1, schema=V1)
 def add_dollars() -> str:
-    """Say that it was dollars."""
+    """Add dollars as the currency."""
     return "SELECT *, 'USD' AS currency FROM event"
 
 
@@ -151,7 +151,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def folder(built: Path, tmp_path: Path) -> Path:
-    """A stall of one's own, to change."""
+    """A copy of the stall, to change."""
     return shutil.copytree(built, tmp_path / "stall", symlinks=True)
 
 
@@ -178,19 +178,19 @@ def planned(folder: Path, domain: Domain, *, everything: bool = False) -> Rebuil
 
 
 def reasons(plan: RebuildPlan) -> dict[str, tuple[str, ...]]:
-    """Give the reasons of what is to be rebuilt or dropped."""
+    """Return the reasons of each rebuild or drop."""
     return {m.name: m.reasons for m in plan.read_models if m.verdict is not Verdict.UNCHANGED}
 
 
 def test_what_is_published_as_it_is_declared_is_no_work(built: Path) -> None:
-    """Nothing to replay, no time, no disk."""
+    """The plan has no events, no time and no disk space."""
     plan = planned(built, BASE)
     assert {m.verdict for m in plan.read_models} == {Verdict.UNCHANGED}
     assert (plan.work, plan.events, plan.seconds, plan.disk_bytes, plan.behind) == (False, 0, 0.0, 0, 0)
 
 
 @pytest.mark.parametrize(
-    ("domain", "told"),
+    ("domain", "expected"),
     [
         (CHANGED, {"skus": ("handler Sold changed",), "sales": ("it was never built",)}),
         (FEWER, {"paths": ("it is no longer declared",)}),
@@ -226,21 +226,23 @@ def test_what_is_published_as_it_is_declared_is_no_work(built: Path) -> None:
     ],
     ids=["handler", "removed", "column", "new handler", "upcaster", "other event", "fold"],
 )
-def test_each_change_is_told_with_its_part(built: Path, domain: Domain, told: dict[str, tuple[str, ...]]) -> None:
-    """And what is as it was is left alone."""
+def test_each_change_is_reported_with_its_part(
+    built: Path, domain: Domain, expected: dict[str, tuple[str, ...]]
+) -> None:
+    """Each changed read model has its reason, and unchanged ones are not in the plan."""
     plan = planned(built, domain)
-    assert reasons(plan) == told
+    assert reasons(plan) == expected
     assert plan.work
 
 
 def test_a_stored_schema_that_changes_is_a_change(built: Path) -> None:
-    """It decides how stored events are read."""
+    """A changed stored schema, which determines how events are read, is a reason to rebuild."""
     changed = reasons(planned(built, _domain(SKUS, STALLS, PATHS, step=add_currency_wider)))
     assert changed["skus"] == ("schema Sold v1 changed", "upcaster Sold v1 changed")
 
 
-def test_a_view_is_told_apart(built: Path) -> None:
-    """It costs no replay, yet is work."""
+def test_a_view_change_is_separate(built: Path) -> None:
+    """A changed view needs a publish, but no replay."""
     plan = planned(built, OTHER_VIEW)
     assert ([(v.name, v.verdict) for v in plan.views], plan.to_rebuild, plan.work) == (
         [("best", Verdict.CHANGED)],
@@ -250,7 +252,7 @@ def test_a_view_is_told_apart(built: Path) -> None:
 
 
 def test_before_the_first_publish_all_are_new(built: Path, tmp_path: Path) -> None:
-    """Counted from the log, with default speed and sizes."""
+    """Events are counted from the log; speed and sizes are defaults."""
     plan = plan_rebuild(the_log(built), BASE, open_generations(str(tmp_path), "stall"))
     assert plan.to_rebuild == ("skus", "stalls", "paths")
     assert {m.verdict for m in plan.read_models} == {Verdict.NEW}
@@ -259,7 +261,7 @@ def test_before_the_first_publish_all_are_new(built: Path, tmp_path: Path) -> No
 
 
 def test_read_models_of_another_log_must_all_be_rebuilt(built: Path, tmp_path: Path) -> None:
-    """And the plan says why."""
+    """All are rebuilt, and the plan has the reason."""
     other = create_log(str(tmp_path / "log"), domain_name="stall", bucket_count=2)
     plan = plan_rebuild(other, BASE, the_generations(built))
     assert (plan.other_log, plan.to_rebuild) == (True, ("skus", "stalls", "paths"))
@@ -267,7 +269,7 @@ def test_read_models_of_another_log_must_all_be_rebuilt(built: Path, tmp_path: P
 
 
 def test_events_and_bytes_are_those_that_a_rebuild_then_reads(folder: Path) -> None:
-    """To the event and the byte, when all is sealed."""
+    """The numbers are exact if the log is sealed."""
     plan = planned(folder, BASE, everything=True)
     done = rebuild(the_log(folder), f"{HERE}:BASE", str(folder / "read-models"), _options())
     assert (plan.events, plan.bytes_read) == (done.events, done.bytes_read)
@@ -283,7 +285,7 @@ def test_no_event_is_read_for_it(folder: Path) -> None:
 
 
 def test_what_is_not_sealed_is_counted_by_its_footers(folder: Path) -> None:
-    """For every read model, since a footer does not tell event types."""
+    """Unsealed events count for every read model, since a footer has no event types."""
     appender = Appender(the_log(folder), BASE.registry)
     appender.append("stall-1", [Closed(why="sun"), Closed(why="wind")])
     plan = planned(folder, CHANGED)
@@ -292,12 +294,12 @@ def test_what_is_not_sealed_is_counted_by_its_footers(folder: Path) -> None:
 
 
 def measured(folder: Path, **values: Any) -> Generation:
-    """Give the newest generation with another measurement."""
+    """Return the newest generation with another measurement."""
     return dataclasses.replace(the_newest(folder), measured=Measured(**values))
 
 
 def test_seconds_come_from_what_the_last_rebuild_took(built: Path) -> None:
-    """A rebuild notes it; a short one tells the start-up, a long one the speed and the serial share."""
+    """A rebuild records its time; a short one gives the start-up, a long one the speed and serial share."""
     noted = the_newest(built).measured
     assert noted is not None
     assert (noted.events, noted.workers) == (200, 2)
@@ -363,7 +365,7 @@ def published(folder: Path) -> set[str]:
 
 
 def test_a_rebuild_does_what_the_plan_says_and_only_that(folder: Path) -> None:
-    """Changed and new ones are rebuilt, the others taken over; then there is nothing to do, and nothing is done."""
+    """Changed and new read models are rebuilt and the others copied; a second rebuild does nothing."""
     domain = f"{HERE}:CHANGED"
     plan = call("plan", folder=folder, domain=domain, code=5)
     assert [m["name"] for m in plan["read_models"] if m["verdict"] != "unchanged"] == ["skus", "sales"]
@@ -389,7 +391,7 @@ def test_what_is_no_longer_declared_is_dropped(folder: Path) -> None:
 
 
 def test_a_changed_view_is_published(folder: Path) -> None:
-    """With nothing replayed."""
+    """A changed view is published without a replay."""
     refold("rebuild", folder=folder, domain=f"{HERE}:OTHER_VIEW")
     path = str(the_generations(folder).path(the_newest(folder)))
     with closing(duckdb.connect(path, read_only=True)) as connection:
@@ -398,14 +400,14 @@ def test_a_changed_view_is_published(folder: Path) -> None:
 
 
 def test_a_lag_is_no_reason_to_rebuild(folder: Path) -> None:
-    """It is told, and left to those that catch up."""
+    """The plan reports the lag, and leaves it to a catch-up."""
     Appender(the_log(folder), BASE.registry).append("stall-1", [Closed(why="sun")])
     done = call("rebuild", folder=folder)
     assert (done["published"], done["behind"]) == (False, 1)
 
 
-def test_people_are_told_why_and_what_it_takes(folder: Path) -> None:
-    """In a table and a sentence; or that there is nothing to do, and how far behind it is."""
+def test_the_printed_plan_has_reasons_and_costs(folder: Path) -> None:
+    """The plan is a table and a sentence; without work it reports that, and the lag."""
     where = ["--log", str(folder / "log"), "--read-models", str(folder / "read-models")]
     shown = CliRunner().invoke(cli, ["plan", "--domain", f"{HERE}:CHANGED", *where])
     assert shown.exit_code == 5
@@ -419,7 +421,7 @@ def test_people_are_told_why_and_what_it_takes(folder: Path) -> None:
 
 
 def test_names_and_all_exclude_each_other(folder: Path) -> None:
-    """A usage error."""
+    """Both together are a usage error."""
     assert "--all" in call("rebuild", "skus", "--all", folder=folder, code=2)
 
 
@@ -460,7 +462,7 @@ LAID_OUT = (
     .replace("\"SELECT *, 'normal' AS priority FROM event\"", "\"select *, 'normal' as priority   from event\"")
     .replace("class Opened:\n", 'class Opened:\n    """A ticket was opened."""\n\n')
 )
-OTHERWISE = DESK.replace("'normal'", "'low'").replace("+ 1}", "+ 2}")
+CHANGED_DESK = DESK.replace("'normal'", "'low'").replace("+ 1}", "+ 2}")
 
 
 def test_format_comments_and_docstrings_are_no_change(tmp_path: Path) -> None:
@@ -480,7 +482,7 @@ def test_format_comments_and_docstrings_are_no_change(tmp_path: Path) -> None:
     (tmp_path / "desk.py").write_text(LAID_OUT)
     assert LAID_OUT.count("\n") == DESK.count("\n") + 9
     assert refold("plan", folder=tmp_path, domain="desk:DESK")["work"] is False
-    (tmp_path / "desk.py").write_text(OTHERWISE)
+    (tmp_path / "desk.py").write_text(CHANGED_DESK)
     plan = refold("plan", folder=tmp_path, domain="desk:DESK", code=5)
     assert {m["name"]: m["reasons"] for m in plan["read_models"]} == {
         "counted": ["declaration changed", "upcaster Opened v1 changed"],
@@ -488,8 +490,8 @@ def test_format_comments_and_docstrings_are_no_change(tmp_path: Path) -> None:
     }
 
 
-def test_a_killed_rebuild_by_plan_is_gone_on_with(folder: Path) -> None:
-    """The plan is still the same then, and so is what was staged."""
+def test_a_killed_rebuild_by_plan_is_resumed(folder: Path) -> None:
+    """The next run has the same plan, and uses the staged objects."""
 
     def break_off(progress: Any) -> None:
         if progress.phase == "load":

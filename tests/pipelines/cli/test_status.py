@@ -63,7 +63,7 @@ class Scales:
 
     @property
     def generations(self) -> Generations:
-        """What is published."""
+        """The published generations."""
         return open_generations(str(self.folder / "models"), "letters")
 
     def append(self, *printed: str) -> None:
@@ -72,7 +72,7 @@ class Scales:
             Appender(self.log, WRITER).append("parcel-1", [Weighed(parcel="a", printed=text)])
 
     def arguments(self, *arguments: str) -> list[str]:
-        """Give the command line that looks here."""
+        """Return the command line for this log and these read models."""
         where = ["--log", str(self.folder / "log"), "--read-models", str(self.folder / "models")]
         return ["--domain", REF, *where, "status", *arguments]
 
@@ -83,18 +83,18 @@ class Scales:
         return result
 
     def answer(self, *arguments: str) -> Any:
-        """Run it, and parse what it answers to machines."""
+        """Run it with ``--json``, and parse its output."""
         return json.loads(self.status(*arguments, "--json").stdout)
 
-    def beat(self, *, ago: float = 0.0, position: int = 2) -> Heartbeat:
-        """Write what a live stream would have said some seconds ago."""
+    def write_heartbeat(self, *, ago: float = 0.0, position: int = 2) -> Heartbeat:
+        """Write the heartbeat of a live stream as of some seconds ago."""
         info = self.log.commit_info(position)
         assert info is not None
         at = (datetime.now(UTC) - timedelta(seconds=ago)).isoformat()
         recorded = info.recorded_at.isoformat()
-        said = Heartbeat(position, info.number, recorded, at, at, "scales.example", 4711, 1200, 340.5)
-        write_heartbeat(self.generations.store, said)
-        return said
+        heartbeat = Heartbeat(position, info.number, recorded, at, at, "scales.example", 4711, 1200, 340.5)
+        write_heartbeat(self.generations.store, heartbeat)
+        return heartbeat
 
 
 @pytest.fixture(scope="module")
@@ -119,25 +119,25 @@ def scales(original: Path, tmp_path: Path) -> Scales:
     ("text", "seconds"),
     [("5s", 5), ("2m", 120), ("1h", 3600), ("1h30m", 5400), ("250ms", 0.25), ("1d", 86400), ("60", 60), ("0", 0)],
 )
-def test_lengths_of_time(text: str, seconds: float) -> None:
+def test_durations(text: str, seconds: float) -> None:
     """Units, several together, and plain seconds."""
     assert parse_duration(text) == seconds
 
 
 @pytest.mark.parametrize("text", ["", "5 x", "h", "-5s", "5s3", "1e3", "nan"])
-def test_what_is_no_length_of_time(scales: Scales, text: str) -> None:
-    """It is a usage error that shows how to write one."""
+def test_an_invalid_duration_is_rejected(scales: Scales, text: str) -> None:
+    """An invalid duration is a usage error with an example."""
     assert "write 5s, 2m, 1h30m" in scales.status(f"--max-lag={text}", code=2).stderr
 
 
 def test_each_read_model_has_its_lag(scales: Scales) -> None:
-    """Those that are published have the generation's, one that was never built has the whole log before it."""
+    """Published read models have the generation's lag; one that was never built lags by the full log."""
     scales.append("14", "15")
-    told = scales.answer()
-    lags = {m["name"]: m["lag"]["events"] for m in told["read_models"]}
+    report = scales.answer()
+    lags = {m["name"]: m["lag"]["events"] for m in report["read_models"]}
     assert lags == {"weights": 2, "seen": 2, "losses": 4}
-    assert told["lag"] == {m["name"]: m["lag"] for m in told["read_models"]}["seen"]
-    assert told["dead_letters"] == {"open": 1, "discarded": 0}
+    assert report["lag"] == {m["name"]: m["lag"] for m in report["read_models"]}["seen"]
+    assert report["dead_letters"] == {"open": 1, "discarded": 0}
     shown = scales.status().stdout
     assert re.search(r"losses +not built yet", shown)
     assert re.search(r"seen +1 +2 +2 events, ", shown)
@@ -145,15 +145,15 @@ def test_each_read_model_has_its_lag(scales: Scales) -> None:
 
 
 def test_the_lag_objective(scales: Scales) -> None:
-    """Met when all is shown, whatever the age; missed with exit code 4 when an event waits for longer."""
+    """The objective is met without lag, at any age; it is missed, with exit code 4, if an event waits longer."""
     scales.status("--max-lag", "0")
     scales.append("14")
     scales.status("--max-lag", "1h")
     assert "above --max-lag 0 s" in scales.status("--max-lag", "0s", code=4).stderr
 
 
-def test_the_idle_objective_is_one_of_its_own(scales: Scales, tmp_path: Path) -> None:
-    """It is missed when the log itself stands still, though the read models show all of it; or holds nothing."""
+def test_the_idle_objective_is_separate(scales: Scales, tmp_path: Path) -> None:
+    """It is missed if nothing was appended for that long, even without lag, or if the log is empty."""
     scales.status("--max-idle", "1h")
     missed = scales.status("--max-idle", "0", "--max-lag", "0", code=4)
     assert "idle for longer than --max-idle 0 s: the last append was at" in missed.stderr
@@ -165,7 +165,7 @@ def test_the_idle_objective_is_one_of_its_own(scales: Scales, tmp_path: Path) ->
 
 
 def test_the_lag_in_seconds_is_exact(scales: Scales) -> None:
-    """The age of the first commit that is not shown."""
+    """The lag is the age of the first commit that is not applied."""
     scales.append("14", "15")
     first = scales.log.commit_info(3)
     assert first is not None
@@ -175,16 +175,16 @@ def test_the_lag_in_seconds_is_exact(scales: Scales) -> None:
     assert lag_of(scales.log, find_end(scales.log), at, now=first.recorded_at - timedelta(1)) == Lag(2, 0.0)
 
 
-def test_the_stream_tells_where_it_is(scales: Scales) -> None:
-    """Its own position and lag, apart from what is published; when it is silent, for how long."""
+def test_the_stream_reports_its_position(scales: Scales) -> None:
+    """Status has the stream's position and lag, separate from the published ones, and its last heartbeat."""
     assert scales.answer()["stream"] is None
     scales.append("14")
-    said = scales.beat(ago=-60)  # by a clock ahead of ours: so it is fresh, however slow this machine is
-    told = scales.answer()["stream"]
-    assert {k: v for k, v in told.items() if k in dataclasses.asdict(said)} == dataclasses.asdict(said)
-    assert (told["lag"]["events"], told["silent"]) == (1, False)
+    heartbeat = scales.write_heartbeat(ago=-60)  # a clock ahead of this one: never silent
+    report = scales.answer()["stream"]
+    assert {k: v for k, v in report.items() if k in dataclasses.asdict(heartbeat)} == dataclasses.asdict(heartbeat)
+    assert (report["lag"]["events"], report["silent"]) == (1, False)
     assert re.search(r"Stream +position 2, lag 1 event, .*1,200 events, 340 a second", scales.status().stdout)
-    scales.beat(ago=12, position=3)
+    scales.write_heartbeat(ago=12, position=3)
     assert scales.answer()["stream"]["silent"] is True
     assert re.search(r"no heartbeat for \d\d s from process 4711 on scales.example", scales.status().stdout)
     forget_heartbeat(scales.generations.store)
@@ -193,21 +193,21 @@ def test_the_stream_tells_where_it_is(scales: Scales) -> None:
 
 
 def test_a_heartbeat_is_read_back(scales: Scales) -> None:
-    """As it was written last; what is none is an error with its place."""
+    """The last written heartbeat is read; an invalid one is an error with its location."""
     store = scales.generations.store
-    scales.beat(ago=60)
-    said = scales.beat()
-    assert read_heartbeat(store) == said
-    store.put("live/stream.json", json.dumps({**dataclasses.asdict(said), "more": 1}).encode())
-    assert read_heartbeat(store) == said
+    scales.write_heartbeat(ago=60)
+    heartbeat = scales.write_heartbeat()
+    assert read_heartbeat(store) == heartbeat
+    store.put("live/stream.json", json.dumps({**dataclasses.asdict(heartbeat), "more": 1}).encode())
+    assert read_heartbeat(store) == heartbeat
     for content in (b"", b"[]", b'{"position": 1}'):
         store.put("live/stream.json", content)
         with pytest.raises(GenerationError, match=r"live/stream\.json is not the heartbeat"):
             read_heartbeat(store)
 
 
-def test_watching_prints_a_line_a_look(scales: Scales) -> None:
-    """In a pipe; documents with --json; and objectives count for the last look."""
+def test_watching_prints_a_line_per_interval(scales: Scales) -> None:
+    """A pipe gets lines, or documents with --json; objectives apply to the last one."""
     scales.append("14")
     watched = scales.status("--watch", "--count", "3", "--interval", "0", "--max-lag", "0", code=4)
     lines = watched.stdout.splitlines()
@@ -219,7 +219,7 @@ def test_watching_prints_a_line_a_look(scales: Scales) -> None:
 
 
 def test_ctrl_c_ends_watching(scales: Scales) -> None:
-    """Without an error, since nobody ends it otherwise."""
+    """Ctrl-C is the normal end of watching, not an error."""
     command = [sys.executable, "-m", "refold", *scales.arguments("--watch", "--interval", "1h")]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     with subprocess.Popen(
@@ -233,7 +233,7 @@ def test_ctrl_c_ends_watching(scales: Scales) -> None:
 
 
 def test_watching_on_a_terminal_stays_in_place(scales: Scales) -> None:
-    """The table is drawn over the one before."""
+    """Each table overwrites the one before."""
     ours, theirs = pty.openpty()
     command = [sys.executable, "-m", "refold", *scales.arguments("--watch", "--count", "2", "--interval", "0")]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "120", "LINES": "50", "TERM": "xterm"}

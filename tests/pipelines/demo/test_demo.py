@@ -36,8 +36,8 @@ def test_prepare_refuses_another_demo_in_the_same_folder(tmp_path: Path, other: 
         prepare(tmp_path / "demo", **other)
 
 
-def test_prepare_refuses_the_log_of_somebody_else(tmp_path: Path) -> None:
-    """It may hold real events."""
+def test_prepare_rejects_a_log_that_is_no_demo(tmp_path: Path) -> None:
+    """A log that may have real events is not used."""
     (tmp_path / "log").mkdir()
     with pytest.raises(UsageError, match="do not belong to a demo"):
         prepare(tmp_path)
@@ -51,7 +51,7 @@ def test_prepare_refuses_a_description_that_it_cannot_read(tmp_path: Path) -> No
 
 
 class Killed(Exception):
-    """Stands for a crash."""
+    """Simulates a crash."""
 
 
 def contents(demo: Demo) -> list[tuple[str, int, str]]:
@@ -62,7 +62,7 @@ def contents(demo: Demo) -> list[tuple[str, int, str]]:
 
 
 def test_a_killed_demo_resumes(tmp_path: Path) -> None:
-    """The log then holds the history, event by event: nothing is lost or doubled."""
+    """After a resume the log has the exact history: no event is lost or duplicated."""
     demo = prepare(tmp_path / "demo", events=400, seed=3)
 
     def kill(there: int) -> None:
@@ -117,7 +117,7 @@ def test_a_domain_without_a_sample_history_has_no_demo(tmp_path: Path) -> None:
 
 
 def test_a_finished_demo_whose_log_is_gone_is_an_error(tmp_path: Path) -> None:
-    """It is not made again."""
+    """The demo is not created again."""
     with pytest.raises(LogError, match="lost events"):
         make_history(Demo(tmp_path / "demo", 400, 3, made=400))
 

@@ -1,4 +1,4 @@
-"""Helpers for the tests of imports: rows in files, and what became of them."""
+"""Helpers for the tests of imports: files of rows, and the resulting events and rejects."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ TIME = "2024-05-01T12:00:00Z"
 
 @dataclass(frozen=True, slots=True)
 class Read:
-    """What reading files into a spool made.
+    """The result of reading files into a spool.
 
     Attributes:
         events: accepted events in order, envelope and payload in one mapping; fields that are None are left out.
         rejects: lines of the reject file.
-        chunks: how many chunks the spool has.
+        chunks: number of chunks in the spool.
     """
 
     events: list[dict[str, Any]]

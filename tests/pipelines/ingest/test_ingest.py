@@ -137,7 +137,7 @@ def test_rejects_are_written_where_the_user_says(tmp_path: Path, log: EventLog) 
 
 
 def test_strict_publishes_nothing(tmp_path: Path, log: EventLog) -> None:
-    """The log is as it was; without --strict the import resumes there and counts the row."""
+    """With --strict the log does not change; without it the import resumes and counts the row."""
     path = write(tmp_path / "h.jsonl", *rows_of(100))
     before = objects(log)
     for _ in range(2):
@@ -172,7 +172,7 @@ def test_the_same_content_is_imported_once(tmp_path: Path, log: EventLog) -> Non
 
 @pytest.mark.parametrize("time", [1, 3, 7])
 def test_a_stopped_import_resumes(tmp_path: Path, log: EventLog, time: int) -> None:
-    """It reads on behind the last chunk, and ends as if nothing had happened."""
+    """The next run continues after the last chunk, with the result of an uninterrupted import."""
     path = write(tmp_path / "h.jsonl", *rows_of(100))
     with pytest.raises(Stopped):
         ingest(log, REF, [path], limits=SMALL, report=at("read", stop, time=time))
@@ -185,7 +185,7 @@ def test_a_stopped_import_resumes(tmp_path: Path, log: EventLog, time: int) -> N
 
 
 def test_a_stopped_import_whose_segments_were_collected_writes_them_again(tmp_path: Path, log: EventLog) -> None:
-    """What `refold generations gc` took for left over is missed before anything is published."""
+    """Files that `refold generations gc` deleted are found missing before the publish."""
     path = write(tmp_path / "h.jsonl", *rows_of(30))
 
     def stop_when_built(progress: ImportProgress) -> None:
@@ -205,7 +205,7 @@ def test_a_stopped_import_whose_segments_were_collected_writes_them_again(tmp_pa
 
 
 def test_a_file_that_changed_between_runs_is_read_again(tmp_path: Path, log: EventLog) -> None:
-    """What a killed run had spooled of the old content is forgotten."""
+    """The spool of the old content is discarded."""
     path = tmp_path / "h.jsonl"
     with pytest.raises(Stopped):
         ingest(log, REF, [write(path, *rows_of(60))], limits=SMALL, report=at("read", stop, time=3))
@@ -216,7 +216,7 @@ def test_a_file_that_changed_between_runs_is_read_again(tmp_path: Path, log: Eve
 
 
 def test_a_file_that_changes_while_it_is_read_is_refused(tmp_path: Path, log: EventLog) -> None:
-    """Half old and half new would be neither; nothing is published."""
+    """A file that changes during the import is an error, and nothing is published."""
     path = tmp_path / "h.jsonl"
     write(path, *rows_of(30))
     with pytest.raises(UsageError, match="changed while it was read"):
@@ -225,7 +225,7 @@ def test_a_file_that_changes_while_it_is_read_is_refused(tmp_path: Path, log: Ev
 
 
 def test_streams_of_the_log_go_through_commits(tmp_path: Path, log: EventLog) -> None:
-    """Events follow those that their streams have; other writers meanwhile only move them on."""
+    """Events are appended to existing streams; concurrent writers only shift their positions."""
     appender = Appender(log, PARCELS.registry)
     appender.append("p-1", [Lost()])
     path = write(tmp_path / "h.jsonl", *rows_of(30))
@@ -258,7 +258,7 @@ def test_stopped_commits_resume_without_duplicates(tmp_path: Path, log: EventLog
 
 
 def test_a_grown_file_adds_only_what_is_new(tmp_path: Path, log: EventLog) -> None:
-    """Events that their stream has already, by event_id, are left out: sealed ones and those in the tail."""
+    """Events whose event_id is already in the stream are skipped, sealed or in the tail."""
     path = tmp_path / "h.jsonl"
     ingest(log, REF, [write(path, *rows_of(20))])
     ingest(log, REF, [write(path, *rows_of(30))], limits=SMALL)
@@ -267,8 +267,8 @@ def test_a_grown_file_adds_only_what_is_new(tmp_path: Path, log: EventLog) -> No
     assert [e["event_id"] for e in history(log)] == [f"e{i}" for i in range(40) if i % 10 != 9]
 
 
-def test_a_stream_that_comes_to_be_meanwhile(tmp_path: Path, log: EventLog) -> None:
-    """Segments that can no longer be published are taken away, and the import goes through commits."""
+def test_a_stream_that_is_created_during_the_import(tmp_path: Path, log: EventLog) -> None:
+    """Segments that can no longer be published are deleted, and the import uses commits."""
     path = write(tmp_path / "h.jsonl", *rows_of(30))
     appender = Appender(log, PARCELS.registry)
     race = at("build", lambda _: appender.append("p-2", [Lost()]))
@@ -333,7 +333,7 @@ def test_nothing_to_import_changes_nothing(tmp_path: Path, log: EventLog) -> Non
 def test_invalid_file_arguments(
     tmp_path: Path, log: EventLog, monkeypatch: pytest.MonkeyPatch, names: list[str], format: str | None, why: str
 ) -> None:
-    """The message says what to give instead."""
+    """The message names valid arguments."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "x.log").write_text("")
     with pytest.raises(UsageError, match=why):
@@ -341,7 +341,7 @@ def test_invalid_file_arguments(
 
 
 def test_two_processes_do_not_share_an_import(tmp_path: Path, log: EventLog) -> None:
-    """The second gets an error that says to wait."""
+    """The second process gets an error that advises to wait."""
     path = write(tmp_path / "h.jsonl", *rows_of(30))
     with pytest.raises(Stopped):
         ingest(log, REF, [path], limits=SMALL, report=at("read", stop))
@@ -360,7 +360,7 @@ def test_a_contract_that_changed_between_runs(tmp_path: Path, log: EventLog) -> 
 
 
 def test_a_log_elsewhere_keeps_its_spool_in_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A log that is no folder is written to through the user's cache folder, which is left clean."""
+    """Imports to a remote log spool in the user's cache folder, and leave no files there."""
     monkeypatch.setenv("REFOLD_CACHE_DIR", str(tmp_path / "cache"))
     log = create_log("memory://remote-log", domain_name="parcels", bucket_count=2)
     done = ingest(log, REF, [write(tmp_path / "h.jsonl", *rows_of(20))])
@@ -369,7 +369,7 @@ def test_a_log_elsewhere_keeps_its_spool_in_the_cache(tmp_path: Path, monkeypatc
 
 
 def test_a_log_of_another_domain_is_refused(log: EventLog, tmp_path: Path) -> None:
-    """Its events would be of types that it does not know."""
+    """The import rejects a log of another domain, whose event types differ."""
     other = dataclasses.replace(log, domain_name="orders")
     with pytest.raises(UsageError, match="belongs to domain 'orders', not 'parcels'"):
         ingest(other, REF, [write(tmp_path / "h.jsonl", row())])

@@ -1,4 +1,4 @@
-"""JSON lines, arrays and CloudEvents: what becomes an event exactly as it was written, and what is rejected and why."""
+"""JSON lines, arrays and CloudEvents: which rows become events unchanged, and which are rejected."""
 
 from __future__ import annotations
 
@@ -221,7 +221,7 @@ def test_lines_of_all_kinds(tmp_path: Path) -> None:
 
 
 def test_an_empty_file_has_no_events(tmp_path: Path) -> None:
-    """Nothing is read of nothing, of a lone newline, or of an empty array."""
+    """An empty file, a single newline and an empty array have no events."""
     for i, text in enumerate(("", "\n", "[]", " [ ] ")):
         (tmp_path / str(i)).mkdir()
         found = read(tmp_path / str(i), write(tmp_path, text))
@@ -230,7 +230,7 @@ def test_an_empty_file_has_no_events(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("size", [10, 300, 5_000])
 def test_an_endless_line_is_rejected(tmp_path: Path, size: int) -> None:
-    """A line longer than the limit is passed over without being held; the rows around it are read."""
+    """A line over the limit is skipped without buffering it; the rows around it are read."""
     huge = row(payload={"name": "x" * 20_000})
     limits = ImportLimits(chunk_bytes=size, row_bytes=6_000)
     found = read(tmp_path, write(tmp_path, lines(row(), huge, row(), huge).rstrip("\n")), limits=limits)
@@ -251,7 +251,7 @@ def test_a_long_line_is_read(tmp_path: Path) -> None:
     "limits", [ImportLimits(chunk_bytes=700), ImportLimits(chunk_rows=3), ImportLimits(chunk_bytes=1 << 20)]
 )
 def test_chunks_make_no_difference(tmp_path: Path, limits: ImportLimits) -> None:
-    """However a file is cut, the events are the same, in the order of the file."""
+    """The chunk size changes neither the events nor their order."""
     rows = [row(stream_id=f"p-{i % 5}", event_id=f"e{i}") if i % 7 else "bad" for i in range(100)]
     found = read(tmp_path, write(tmp_path, lines(*rows)), limits=limits)
     assert [e["event_id"] for e in found.events] == [f"e{i}" for i in range(100) if i % 7]
@@ -284,7 +284,7 @@ def test_an_array_is_cut_into_its_elements(tmp_path: Path) -> None:
     ],
 )
 def test_a_damaged_array_is_refused(tmp_path: Path, text: str, line: int, why: str) -> None:
-    """After the damage elements cannot be told apart: the message names the line."""
+    """Elements after the damage cannot be delimited; the message names the line."""
     with pytest.raises(UsageError, match=rf"line {line}, element \d: .*{why}"):
         read(tmp_path, write(tmp_path, text, "batch.json"))
 
@@ -373,7 +373,7 @@ ANYTHING = st.recursive(
 def test_a_payload_is_read_as_canonical_json_reads_it(
     tmp_path_factory: pytest.TempPathFactory, given_payloads: list[dict[str, Any]]
 ) -> None:
-    """The fast way and the exact one agree: on what fits, and on its value."""
+    """The fast and the exact parser accept the same payloads, with the same values."""
     folder = tmp_path_factory.mktemp("law")
     rows = [row(payload={"name": "cup"} | payload) for payload in given_payloads]
     found = read(folder, write(folder, lines(*rows)), workers=1)

@@ -1,4 +1,4 @@
-"""Mapping files: what they may say, what is refused, and what they do to foreign rows."""
+"""Mapping files: their syntax, their errors, and their effect on rows of other formats."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def mapped(folder: Path, text: str) -> ColumnMapping:
 
 
 def test_a_mapping_file_says_it_all(tmp_path: Path) -> None:
-    """Every form that a value may have is read as what it means."""
+    """Every form of a value is parsed."""
     assert mapped(tmp_path, FULL) == ColumnMapping(
         envelope={
             "stream_id": ValueSource(template="order-{order.id}"),
@@ -199,7 +199,7 @@ def test_a_mapping_that_is_not_there_is_refused(tmp_path: Path) -> None:
 
 
 def test_the_example_in_the_docstring_is_a_mapping(tmp_path: Path) -> None:
-    """What the module shows is what it takes."""
+    """The example in the docstring parses."""
     from refold.pipelines.ingest import mapping_file
 
     example = (mapping_file.__doc__ or "").split("::", 1)[1]

@@ -161,7 +161,7 @@ CASTS: list[tuple[str, pa.Array, list[str | None]]] = [
 def test_a_column_is_cast_where_no_value_changes(
     tmp_path: Path, field: str, values: pa.Array, reasons: list[str | None]
 ) -> None:
-    """Another type is no reason to refuse a value; that it would become another value is."""
+    """A value of another type is accepted unless the cast changes the value."""
     columns = envelope(len(values)) | {"name": ["cup"] * len(values)} | {field: values}
     found = read(tmp_path, write_parquet(tmp_path / "cast.parquet", columns))
     assert found.reasons == {i + 1: reason for i, reason in enumerate(reasons) if reason}
@@ -222,7 +222,7 @@ def test_a_table_without_a_needed_column_is_refused(tmp_path: Path) -> None:
     ],
 )
 def test_a_column_that_can_never_fit_is_refused(tmp_path: Path, field: str, values: pa.Array, why: str) -> None:
-    """It is said once, with the column, not once a row."""
+    """The error appears once per column, not once per row."""
     columns = envelope(1) | {"name": ["cup"]} | {field: values}
     with pytest.raises(UsageError, match=why):
         read(tmp_path, write_parquet(tmp_path / "never.parquet", columns))
@@ -230,7 +230,7 @@ def test_a_column_that_can_never_fit_is_refused(tmp_path: Path, field: str, valu
 
 @pytest.mark.parametrize("limits", [ImportLimits(chunk_rows=7), ImportLimits(chunk_bytes=2000), ImportLimits()])
 def test_row_groups_and_chunks_make_no_difference(tmp_path: Path, limits: ImportLimits) -> None:
-    """However the rows lie in row groups and are cut, they come in their order, each once."""
+    """Rows are read once and in order, for any row groups and chunks."""
     columns = envelope(100) | {"name": [None if i % 10 == 3 else f"n{i}" for i in range(100)]}
     path = write_parquet(tmp_path / "groups.parquet", columns, row_group_size=30)
     found = read(tmp_path, path, limits=limits)
@@ -271,7 +271,7 @@ def test_csv_cells_become_typed_fields(tmp_path: Path) -> None:
 
 
 def test_bad_csv_rows_are_rejected_one_by_one(tmp_path: Path) -> None:
-    """A quote that is never closed takes no other row with it; lines are counted as an editor counts them."""
+    """An unclosed quote affects no other row; lines are counted as an editor counts them."""
     good = f"p-1,Described,{TIME},cup,,,,"
     rows = [
         good,
@@ -309,7 +309,7 @@ def test_an_empty_cell_of_a_required_field(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("limits", [ImportLimits(chunk_rows=7), ImportLimits(chunk_bytes=400), ImportLimits()])
 def test_chunks_of_csv_make_no_difference(tmp_path: Path, limits: ImportLimits) -> None:
-    """However the file is cut, the rows come in their order, each once."""
+    """Rows are read once and in order, for any chunk size."""
     path = tmp_path / "h.csv"
     path.write_text(csv(*(f'p-{i % 3},Described,{TIME},"n\n{i}",,,,' for i in range(60))))
     assert [e["name"] for e in read(tmp_path, path, limits=limits).events] == [f"n\n{i}" for i in range(60)]
@@ -324,7 +324,7 @@ def test_other_delimiters_and_json_cells(tmp_path: Path) -> None:
 
 
 def test_a_header_that_names_a_column_twice_is_refused(tmp_path: Path) -> None:
-    """Nobody could say which of the two is meant."""
+    """A duplicate column name is ambiguous, so it is an error."""
     path = tmp_path / "h.csv"
     path.write_text("stream_id,name,name\n")
     with pytest.raises(UsageError, match="names the column 'name' twice"):
@@ -332,7 +332,7 @@ def test_a_header_that_names_a_column_twice_is_refused(tmp_path: Path) -> None:
 
 
 def test_renamed_columns_templates_and_constants(tmp_path: Path) -> None:
-    """A foreign table is read by the names it has."""
+    """A mapping reads a table under its own column names."""
     columns = {
         "order": [7, 8],
         "kind": ["parcel.sent", "parcel.sent"],
@@ -355,7 +355,7 @@ def test_renamed_columns_templates_and_constants(tmp_path: Path) -> None:
 
 
 def test_an_event_without_an_id_gets_the_same_one_each_time(tmp_path: Path) -> None:
-    """It follows from the file's content and the row, however the file is cut."""
+    """The id derives from the file's content and the row, for any chunk size."""
     columns = {k: v for k, v in envelope(10).items() if k != "event_id"} | {"name": ["cup"] * 10}
     path = write_parquet(tmp_path / "f.parquet", columns)
     (tmp_path / "again").mkdir()

@@ -1,4 +1,4 @@
-"""As-of rebuilds: which place a position or a time means, and a file that is complete or absent."""
+"""As-of rebuilds: positions, times, and an output file that is complete or absent."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def build(market: Market, position: int, to: Path, **more: Any) -> AsOf:
 
 
 def sold(path: Path) -> int:
-    """Give how many pieces a file says were sold."""
+    """Return the pieces sold according to a file."""
     with closing(duckdb.connect(str(path), read_only=True)) as connection:
         [(pieces,)] = connection.execute("SELECT sum(sold) FROM stalls").fetchall()
     return int(pieces)
@@ -70,7 +70,7 @@ def pieces_until(position: int) -> int:
 
 @pytest.mark.parametrize("position", [1, 17, 48, 49, 95, 96])
 def test_it_holds_the_events_up_to_there(market: Market, tmp_path: Path, position: int) -> None:
-    """Sealed or not, at the end of a commit or within it."""
+    """The file has all events up to the position: sealed or not, at the end of a commit or within it."""
     built = build(market, position, tmp_path / "then.duckdb")
     assert sold(built.path) == pieces_until(position)
     assert (built.at.position, built.at.commit_number) == (position, (position + 1) // 2)
@@ -87,8 +87,8 @@ def test_nothing_is_published_and_nothing_left(market: Market, tmp_path: Path) -
     assert [p for p in Path(market.url).rglob("*") if "staging/" in str(p) and p.is_file()] == []
 
 
-def test_the_file_says_where_it_stands_as_a_published_one_does(market: Market, tmp_path: Path) -> None:
-    """Checkpoint, projections with rows and checksum, views."""
+def test_the_file_has_the_metadata_of_a_published_one(market: Market, tmp_path: Path) -> None:
+    """The file has the checkpoint, projections with rows and checksum, and views."""
     built = build(market, 30, tmp_path / "then.duckdb")
     info = market.log.commit_info(15)
     assert info is not None
@@ -101,12 +101,12 @@ def test_the_file_says_where_it_stands_as_a_published_one_does(market: Market, t
 
 
 def test_only_some_read_models(market: Market, tmp_path: Path) -> None:
-    """The others are not in the file."""
+    """The file has only the selected read models."""
     assert build(market, 30, tmp_path / "then.duckdb", only=["paths"]).rows.keys() == {"paths"}
 
 
 def test_an_existing_file_is_not_overwritten(market: Market, tmp_path: Path) -> None:
-    """Not even one that appears while the read models are built."""
+    """This includes a file that appears during the build."""
     to = tmp_path / "then.duckdb"
     to.write_text("mine")
     with pytest.raises(UsageError, match=r"then\.duckdb exists"):
@@ -119,11 +119,11 @@ def test_an_existing_file_is_not_overwritten(market: Market, tmp_path: Path) -> 
         build(market, 30, tmp_path / "nowhere" / "then.duckdb")
 
 
-def test_one_that_broke_off_is_gone_on_with(market: Market, tmp_path: Path) -> None:
-    """By one as of the same position; one of another position has nothing in common with it."""
+def test_an_interrupted_build_is_resumed(market: Market, tmp_path: Path) -> None:
+    """A build as of the same position resumes it; one of another position is separate."""
 
     class BrokenOff(Exception):
-        """Whoever ran it had enough."""
+        """The build was interrupted."""
 
     def stop(progress: RebuildProgress) -> None:
         if progress.phase == "load":
@@ -139,7 +139,7 @@ def test_one_that_broke_off_is_gone_on_with(market: Market, tmp_path: Path) -> N
 
 
 def test_a_killed_one_leaves_no_file(market: Market, tmp_path: Path) -> None:
-    """Killed while it loads, the name is not there; run again, it is."""
+    """A build that is killed while it loads leaves no file; the next run writes it."""
     to = tmp_path / "then.duckdb"
     command = [sys.executable, "-m", "tests.pipelines.rebuild.test_as_of", str(market.folder), str(to)]
     root = Path(__file__).parents[3]
@@ -151,8 +151,8 @@ def test_a_killed_one_leaves_no_file(market: Market, tmp_path: Path) -> None:
     assert sold(to) == pieces_until(33)
 
 
-def test_broken_events_behind_the_place_do_not_matter(tmp_path: Path) -> None:
-    """Before it they stop the rebuild, or become dead letters; behind it nobody sees them, in one segment or not."""
+def test_invalid_events_after_the_position_do_not_matter(tmp_path: Path) -> None:
+    """Before the position they stop the build or become dead letters; after it they are not read."""
     log = create_log(str(tmp_path / "log"), domain_name="market", bucket_count=1)
     market = Market(tmp_path, log, Appender(log, MARKET.registry))
     market.sell()
@@ -175,7 +175,7 @@ def test_there_is_no_such_position(market: Market, tmp_path: Path) -> None:
 
 
 def test_an_empty_log_has_no_place(tmp_path: Path) -> None:
-    """Neither by position nor by time."""
+    """Any position or time of an empty log is an error."""
     log = create_log(str(tmp_path / "log"), domain_name="market", bucket_count=2)
     for text in ("1", "2030-01-01T00:00:00Z"):
         with pytest.raises(EmptyLogError, match="has no events"):
@@ -186,7 +186,7 @@ def test_an_empty_log_has_no_place(tmp_path: Path) -> None:
 
 
 def test_a_time_is_the_last_commit_recorded_by_then(market: Market) -> None:
-    """At that time, between two commits, and after all of them."""
+    """A time at, between or after commits maps to the last commit recorded by then."""
     infos = list(market.log.commits_after(0))
     for info, following in itertools.pairwise(infos):
         if info.recorded_at < following.recorded_at:
@@ -197,14 +197,14 @@ def test_a_time_is_the_last_commit_recorded_by_then(market: Market) -> None:
 
 
 def test_a_time_before_the_first_commit(market: Market) -> None:
-    """There is nothing to build, and the error says when there was."""
+    """The error names the time of the first commit."""
     with pytest.raises(UsageError, match=r"has no events recorded .* commit 1 was recorded at"):
         find_place(market.log, MARKET.registry, "1999-12-31T23:59:59Z")
 
 
 @pytest.mark.parametrize(("text", "message"), [("yesterday", "neither a position nor a time"), ("2026-01-31", "zone")])
-def test_what_is_no_place(market: Market, text: str, message: str) -> None:
-    """A day without a zone could mean any of 26 hours."""
+def test_an_invalid_time_is_an_error(market: Market, text: str, message: str) -> None:
+    """A date without a time zone is ambiguous, so it is an error."""
     with pytest.raises(UsageError, match=message):
         find_place(market.log, MARKET.registry, text)
 
@@ -240,8 +240,8 @@ def pruned(tmp_path: Path) -> EventLog:
     return log
 
 
-def test_a_time_in_deleted_commits_cannot_be_told(pruned: EventLog) -> None:
-    """It says so, and what still can; positions are found in segments all the same."""
+def test_a_time_in_deleted_commits_is_an_error(pruned: EventLog) -> None:
+    """The error names the earliest usable time; positions are still found in segments."""
     infos = list(pruned.commits_after(0))
     for info in infos[:3]:
         pruned.store.delete(commit_key(info.number))
@@ -265,7 +265,7 @@ def test_a_time_in_deleted_commits_cannot_be_told(pruned: EventLog) -> None:
 
 
 def test_the_end_of_the_seal_is_known_without_its_commit(pruned: EventLog) -> None:
-    """From the manifest."""
+    """The manifest has the end of the sealed log."""
     infos = list(pruned.commits_after(0))
     for info in infos[:5]:
         pruned.store.delete(commit_key(info.number))

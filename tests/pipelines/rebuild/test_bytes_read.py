@@ -31,7 +31,7 @@ def bytes_read_by_this_process() -> int:
 
 @pytest.mark.skipif(not Path("/proc/self/io").exists(), reason="counts bytes by Linux's /proc/self/io")
 def test_one_event_type_means_only_its_columns_are_read(log: EventLog, tmp_path: Path) -> None:
-    """``revenue_by_day`` uses two event types of ten: few bytes are read, as few as foreseen from the manifest."""
+    """``revenue_by_day`` uses two event types of ten: few bytes are read, as estimated from the manifest."""
     rebuild(log, DOMAIN, str(tmp_path / "warm"), beam_options(None), only=["revenue_by_day"])
     gc.collect()
     before = bytes_read_by_this_process()
@@ -52,8 +52,8 @@ def test_columns_are_those_that_the_sql_names() -> None:
     assert not any(event_type == "ItemAdded" for event_type, _ in columns)
 
 
-def test_a_python_upcaster_reads_its_events_whole() -> None:
-    """It is given the event, so every column of it is fetched; those of other shapes are still picked."""
+def test_a_python_upcaster_reads_all_columns() -> None:
+    """A Python upcaster gets the full event; for other schemas only the used columns are read."""
     columns = columns_read(compile_model(ORDERS.read_model("purchase_cost"), ORDERS), ORDERS)
     assert {"from_sku", "to_sku", "quantity", "event_id"} <= columns["StockMoved", 1]
     assert columns["StockReceived", 1] == {"_ordinal", "position", "sku", "quantity", "unit_cost"}

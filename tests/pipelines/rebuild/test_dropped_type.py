@@ -57,7 +57,7 @@ def log(tmp_path: Path) -> EventLog:
 
 
 def test_a_sealed_event_of_a_dropped_type_stops_a_rebuild(log: EventLog, tmp_path: Path) -> None:
-    """The domain that knew it rebuilds; the one that does not says which type, and how many."""
+    """The old domain rebuilds; the new one reports the type and the number of events."""
     models = str(tmp_path / "models")
     assert rebuild(log, f"{__name__}:BEFORE", models, beam_options(None)).generation.number == 1
     with pytest.raises(
@@ -68,7 +68,7 @@ def test_a_sealed_event_of_a_dropped_type_stops_a_rebuild(log: EventLog, tmp_pat
 
 
 def test_it_can_be_kept_as_a_dead_letter(log: EventLog, tmp_path: Path) -> None:
-    """Its payload is there to be looked at, and the rest is built."""
+    """The dead letter has the payload, and all other events are applied."""
     rebuilt = rebuild(log, f"{__name__}:AFTER", str(tmp_path / "models"), beam_options(None), dead_letter=True)
     assert rebuilt.dead_letters == 1
     with duckdb.connect(str(tmp_path / "models" / "doors" / "current.duckdb"), read_only=True) as connection:

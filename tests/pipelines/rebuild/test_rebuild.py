@@ -1,4 +1,4 @@
-"""Rebuilds beside other rebuilds, beside appends, of some read models, and gone on with after they broke off."""
+"""Rebuilds: concurrent with others and with appends, of some read models, and resumed after an interruption."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def _market(*read_models: ReadModel, views: tuple[View, ...] = ()) -> Domain:
 
 MARKET = _market(STALLS, SKUS, PATHS, views=(SKUS_BY_NAME,))
 NAMES = ("stalls", "skus", "paths", "skus_by_name")
-OTHERWISE = _market(
+CHANGED = _market(
     Projection(
         name="stalls",
         key={"stall": "VARCHAR"},
@@ -86,7 +86,7 @@ OTHERWISE = _market(
     SKUS,
     PATHS,
 )
-"""The market with one read model declared otherwise."""
+"""The market with one changed read model."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,11 +149,11 @@ def market(tmp_path: Path) -> Market:
 
 
 class _BrokenOff(Exception):
-    """Whoever ran the rebuild had enough."""
+    """The rebuild was interrupted."""
 
 
 def at(phase: str, act: Callable[[], Any]) -> Callable[[RebuildProgress], None]:
-    """Act once, when a rebuild says that it came to a phase."""
+    """Act once, when a rebuild reports a phase."""
     phases: list[str] = []
 
     def report(progress: RebuildProgress) -> None:
@@ -178,8 +178,8 @@ def all_agree(market: Market) -> None:
 
 
 @pytest.mark.parametrize("workers", [1, 5])
-def test_a_rebuild_that_broke_off_is_gone_on_with_by_any_number_of_workers(market: Market, workers: int) -> None:
-    """What is staged is neither done again nor counted twice, though other workers would have divided it otherwise."""
+def test_an_interrupted_rebuild_is_resumed_with_any_number_of_workers(market: Market, workers: int) -> None:
+    """Staged units are neither repeated nor counted twice, even if the new workers would split them differently."""
     with pytest.raises(_BrokenOff):
         market.rebuild(workers=2, report=at("load", break_off))
     again = market.rebuild(workers=workers)
@@ -187,8 +187,8 @@ def test_a_rebuild_that_broke_off_is_gone_on_with_by_any_number_of_workers(marke
     all_agree(market)
 
 
-def test_a_rebuild_that_broke_off_is_gone_on_with_to_the_new_head(market: Market) -> None:
-    """What was appended and sealed since is caught up."""
+def test_an_interrupted_rebuild_is_resumed_up_to_the_new_head(market: Market) -> None:
+    """The resumed rebuild catches up with events appended and sealed since."""
     with pytest.raises(_BrokenOff):
         market.rebuild(report=at("load", break_off))
     market.sell()
@@ -202,7 +202,7 @@ def test_another_declaration_is_another_rebuild(market: Market) -> None:
     """What a killed rebuild staged is not used for read models of another declaration."""
     with pytest.raises(_BrokenOff):
         market.rebuild(report=at("load", break_off))
-    doubled = market.rebuild(domain="OTHERWISE")
+    doubled = market.rebuild(domain="CHANGED")
     assert doubled.resumed == 0
     assert [row[1] for row in market.rows("stalls")] == [2 * row[1] for row in market.expected()["stalls"]]
 
@@ -216,7 +216,7 @@ def test_a_rebuild_stages_nothing_for_ever(market: Market) -> None:
 
 @pytest.mark.parametrize("phase", ["seal", "replay", "load", "catch up"])
 def test_what_is_appended_meanwhile_is_in_it_or_comes_after(market: Market, phase: str) -> None:
-    """A generation has one position, and holds all events up to it: those before the end of its catch-up."""
+    """A generation has one position and all events up to it, including those of its catch-up."""
     market.rebuild(report=at(phase, market.sell))
     newest = market.generations.newest()
     assert newest is not None
@@ -224,8 +224,8 @@ def test_what_is_appended_meanwhile_is_in_it_or_comes_after(market: Market, phas
     all_agree(market)
 
 
-def test_phases_are_told_in_order(market: Market) -> None:
-    """And within the replay, what is staged against what is planned."""
+def test_phases_are_reported_in_order(market: Market) -> None:
+    """The replay also reports staged and planned units."""
     reports: list[RebuildProgress] = []
     rebuilt = market.rebuild(report=reports.append)
     assert list(dict.fromkeys(p.phase for p in reports)) == ["seal", "replay", "load", "catch up", "publish"]
@@ -235,7 +235,7 @@ def test_phases_are_told_in_order(market: Market) -> None:
 
 
 def test_of_two_that_are_the_same_one_publishes(market: Market) -> None:
-    """The second shares what the first staged; whoever ends first clears it away, and the other says so."""
+    """Both share staged objects; the first to end deletes them, and the other reports that."""
     market.rebuild()
 
     def another() -> None:
@@ -251,7 +251,7 @@ def test_of_two_that_are_the_same_one_publishes(market: Market) -> None:
 
 @pytest.mark.parametrize("only", [("skus",), ("stalls", "paths")])
 def test_of_two_that_publish_at_once_none_is_lost(market: Market, only: tuple[str, ...]) -> None:
-    """The one that comes second builds upon the first, whose tables stand further on in the log than its own."""
+    """The second builds on the first, whose tables are at a later position than its own."""
     market.rebuild()
 
     def another() -> None:
@@ -265,7 +265,7 @@ def test_of_two_that_publish_at_once_none_is_lost(market: Market, only: tuple[st
 
 
 def test_who_loses_the_race_for_a_number_takes_the_next(market: Market) -> None:
-    """Another publishes when all is ready to be published; the loser's file is gone, and nothing of either is lost."""
+    """If another publishes first, the loser deletes its file and publishes the changes of both."""
     market.rebuild()
 
     def another() -> None:
@@ -300,16 +300,16 @@ def test_read_models_may_be_built_one_by_one(market: Market) -> None:
     all_agree(market)
 
 
-def test_one_that_is_declared_otherwise_is_not_taken_over(market: Market) -> None:
-    """Tables of an old and a new declaration would contradict each other."""
+def test_a_read_model_with_another_declaration_is_not_copied(market: Market) -> None:
+    """Tables of an old and a new declaration are not mixed."""
     market.rebuild()
     with pytest.raises(UsageError, match=r"declaration of read model stalls has changed .* Rebuild it too"):
-        market.rebuild("skus", domain="OTHERWISE")
+        market.rebuild("skus", domain="CHANGED")
     assert [generation.number for generation in market.generations.all()] == [1]
 
 
 def test_read_models_of_another_log_are_not_taken_over(market: Market, tmp_path: Path) -> None:
-    """All of them are replaced, or none."""
+    """Either all read models are replaced, or none."""
     market.rebuild()
     log = create_log(str(tmp_path / "other"), domain_name="market", bucket_count=2)
     other = Market(tmp_path, log, Appender(log, MARKET.registry))
@@ -321,7 +321,7 @@ def test_read_models_of_another_log_are_not_taken_over(market: Market, tmp_path:
 
 
 def test_a_read_model_that_there_is_not(market: Market) -> None:
-    """The error lists those there are."""
+    """The error lists the declared read models."""
     with pytest.raises(UsageError, match="no read model 'sales'; it has: stalls, skus, paths"):
         market.rebuild("sales")
 

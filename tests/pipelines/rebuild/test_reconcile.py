@@ -66,7 +66,7 @@ def verified(market: Market, *only: str, domain: str = "MARKET", dead_letter: bo
 
 @contextmanager
 def tampering(market: Market) -> Iterator[duckdb.DuckDBPyConnection]:
-    """Open the newest published file to write into it, which nobody should."""
+    """Open the newest published file for writing, which no process does."""
     newest = market.generations.newest()
     assert newest is not None
     path = market.generations.path(newest)
@@ -81,7 +81,7 @@ def numbers(market: Market) -> list[int]:
 
 
 def test_increments_and_a_rebuild_agree(market: Market) -> None:
-    """At the generation's position, though the log went on; nothing is published, and nothing left lying about."""
+    """Both are compared at the generation's position; nothing is published, and no files are left."""
     found = reconciled(market)
     assert (found.differences, found.skipped) == ((), {})
     assert (found.generation, found.position, found.tables) == (2, 96, ("stalls", "skus", "paths"))
@@ -90,8 +90,8 @@ def test_increments_and_a_rebuild_agree(market: Market) -> None:
     assert left == {".duckdb", ".json"}
 
 
-def test_a_changed_value_is_told_with_its_key_and_both_values(market: Market) -> None:
-    """And so are a row too many, and one too few."""
+def test_a_changed_value_is_reported_with_its_key_and_both_values(market: Market) -> None:
+    """Extra and missing rows are reported too."""
     with tampering(market) as connection:
         connection.execute("UPDATE stalls SET sold = sold + 1 WHERE stall = 'stall-3'")
         connection.execute("DELETE FROM skus WHERE sku = 'cup'")
@@ -108,15 +108,15 @@ def test_a_changed_value_is_told_with_its_key_and_both_values(market: Market) ->
 
 
 def test_what_a_distinct_count_has_seen_is_compared_too(market: Market) -> None:
-    """The count itself would go wrong only with a later event."""
+    """A difference in seen values is found, although it affects the count only at a later event."""
     with tampering(market) as connection:
         connection.execute("DELETE FROM refold.seen_skus_stalls WHERE sku = 'cup' AND _value = 'stall-1'")
     [found] = reconciled(market, only=["skus"]).differences
     assert (found.name, found.only_there) == ("refold.seen_skus_stalls", 1)
 
 
-def test_only_what_was_asked_for(market: Market) -> None:
-    """What is wrong elsewhere is not looked at."""
+def test_only_the_selected_read_models(market: Market) -> None:
+    """Differences in other read models are not reported."""
     with tampering(market) as connection:
         connection.execute("UPDATE stalls SET sold = 0")
     assert reconciled(market, only=["paths"]).differences == ()
@@ -124,7 +124,7 @@ def test_only_what_was_asked_for(market: Market) -> None:
 
 
 def test_the_rebuilt_file_can_be_kept(market: Market, tmp_path: Path) -> None:
-    """To look into it."""
+    """``keep`` writes the rebuilt file to a path."""
     reconciled(market, keep=tmp_path / "rebuilt.duckdb")
     with closing(duckdb.connect(str(tmp_path / "rebuilt.duckdb"), read_only=True)) as connection:
         assert connection.execute("SELECT position FROM refold.checkpoint").fetchall() == [(96,)]
@@ -133,16 +133,16 @@ def test_the_rebuilt_file_can_be_kept(market: Market, tmp_path: Path) -> None:
 
 
 def test_a_read_model_declared_otherwise_cannot_be_compared(market: Market) -> None:
-    """It is left out by name; if nothing else remains, that is an error."""
-    found = reconciled(market, domain="OTHERWISE")
+    """It is skipped and named; if no other remains, that is an error."""
+    found = reconciled(market, domain="CHANGED")
     assert found.tables == ("skus", "paths")
     assert found.skipped["stalls"].startswith("its declaration changed")
     with pytest.raises(UsageError, match="no read model that can be compared"):
-        reconciled(market, domain="OTHERWISE", only=["stalls"])
+        reconciled(market, domain="CHANGED", only=["stalls"])
 
 
 def test_there_is_nothing_to_compare_with(market: Market, tmp_path: Path) -> None:
-    """Nothing published, or published from another log."""
+    """A comparison without a generation, or with one of another log, is an error."""
     with pytest.raises(GenerationError, match="Nothing is published"):
         reconcile(market.log, f"{HERE}:MARKET", str(tmp_path / "none"), OPTIONS)
     other = create_log(str(tmp_path / "other"), domain_name="market", bucket_count=2)
@@ -151,7 +151,7 @@ def test_there_is_nothing_to_compare_with(market: Market, tmp_path: Path) -> Non
 
 
 def test_dead_letters_are_left_out_and_compared(tmp_path: Path) -> None:
-    """Published ones are those that a rebuild meets; one that was taken away is missed."""
+    """Published letters must equal those of the rebuild; a removed one is reported as missing."""
     log = create_log(str(tmp_path / "log"), domain_name="market", bucket_count=2)
     market = Market(tmp_path, log, Appender(log, MARKET.registry))
     market.sell()
@@ -166,7 +166,7 @@ def test_dead_letters_are_left_out_and_compared(tmp_path: Path) -> None:
 
 
 def test_on_a_remote_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Log, read models and what is staged lie there; the rebuilt file is local."""
+    """Log, read models and staged objects are remote; the rebuilt file is local."""
     monkeypatch.setenv("REFOLD_CACHE_DIR", str(tmp_path / "cache"))
     root = f"memory://{uuid.uuid4().hex}"
     log = create_log(f"{root}/log", domain_name="market", bucket_count=2)
@@ -183,7 +183,7 @@ def test_on_a_remote_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_what_agrees_is_published(market: Market) -> None:
-    """The parent is brought to the new position before it is compared; what is new has nothing to be compared with."""
+    """The parent catches up to the new position before the comparison; new read models are not compared."""
     rebuilt = verified(market)
     assert rebuilt.verified is not None
     assert (rebuilt.verified.parent, rebuilt.verified.agreed) == (2, ("stalls", "skus", "paths"))
@@ -193,7 +193,7 @@ def test_what_agrees_is_published(market: Market) -> None:
 
 @pytest.mark.parametrize("only", [(), ("stalls",)])
 def test_what_differs_is_not_published(market: Market, only: tuple[str, ...]) -> None:
-    """Readers keep what they have, the error has the differences, and without the gate it is published after all."""
+    """Readers keep the old generation, and the error has the differences; without the check it is published."""
     with tampering(market) as connection:
         connection.execute("UPDATE stalls SET sold = sold + 1 WHERE stall = 'stall-3'")
     with pytest.raises(DisagreementError, match=r"stall stall-3: sold 60 in the rebuild, 61 in what was") as caught:
@@ -208,7 +208,7 @@ def test_what_differs_is_not_published(market: Market, only: tuple[str, ...]) ->
 
 
 def test_what_is_not_rebuilt_is_not_gated(market: Market) -> None:
-    """A rebuild of one read model vouches for that one."""
+    """A rebuild of one read model verifies only that one."""
     with tampering(market) as connection:
         connection.execute("UPDATE stalls SET sold = 0")
     rebuilt = verified(market, "paths")
@@ -216,9 +216,9 @@ def test_what_is_not_rebuilt_is_not_gated(market: Market) -> None:
     assert rebuilt.verified.agreed == ("paths",)
 
 
-def test_one_declared_otherwise_is_told_and_not_gated(market: Market) -> None:
-    """The others still are."""
-    rebuilt = verified(market, domain="OTHERWISE")
+def test_a_read_model_with_another_declaration_is_reported_and_not_gated(market: Market) -> None:
+    """All other read models are verified."""
+    rebuilt = verified(market, domain="CHANGED")
     assert rebuilt.verified is not None
     assert rebuilt.verified.agreed == ("skus", "paths")
     [changed] = rebuilt.verified.changed
@@ -226,11 +226,11 @@ def test_one_declared_otherwise_is_told_and_not_gated(market: Market) -> None:
     with tampering(market) as connection:
         connection.execute("UPDATE skus SET sold = 0")
     with pytest.raises(DisagreementError, match="skus"):
-        verified(market, domain="OTHERWISE")
+        verified(market, domain="CHANGED")
 
 
 def test_the_first_rebuild_has_nothing_to_be_verified_against(market: Market, tmp_path: Path) -> None:
-    """It is published."""
+    """The first rebuild is published without a comparison."""
     rebuilt = rebuild(market.log, f"{HERE}:MARKET", str(tmp_path / "new"), OPTIONS, verify=True)
     assert rebuilt.verified is not None
     assert (rebuilt.generation.number, rebuilt.verified.parent) == (1, 0)
@@ -248,8 +248,8 @@ def refold(market: Market, *arguments: str, code: int) -> subprocess.CompletedPr
     return done
 
 
-def test_the_commands_tell_people_and_machines(market: Market) -> None:
-    """Exit code 4 for a difference, on stdout what it is."""
+def test_the_commands_report_to_people_and_machines(market: Market) -> None:
+    """A difference has exit code 4, and is printed to stdout."""
     with tampering(market) as connection:
         connection.execute("UPDATE stalls SET sold = NULL WHERE stall = 'stall-3'")
     output = refold(market, "reconcile", code=4).stdout
@@ -270,12 +270,12 @@ def test_the_commands_tell_people_and_machines(market: Market) -> None:
     [(["--as-of", "3"], "need each other"), (["--as-of", "3", "--to", "x.duckdb", "--verify"], "publishes nothing")],
 )
 def test_options_that_contradict_each_other(market: Market, arguments: list[str], message: str) -> None:
-    """They are refused before anything is done."""
+    """Contradicting options are rejected before any work."""
     assert message in refold(market, "rebuild", *arguments, code=2).stderr
 
 
 def test_as_of_on_the_command_line(market: Market, tmp_path: Path) -> None:
-    """One JSON document says what was built."""
+    """One JSON document reports the result."""
     to = str(tmp_path / "then.duckdb")
     document = json.loads(refold(market, "rebuild", "paths", "--as-of", "30", "--to", to, "--json", code=0).stdout)
     assert (document["path"], document["position"], document["commit"]) == (to, 30, 15)

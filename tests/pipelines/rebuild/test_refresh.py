@@ -51,7 +51,7 @@ def the_generations(folder: Path) -> Generations:
 
 
 def on_hand(folder: Path) -> int:
-    """Read how many cups there are, as it is published."""
+    """Read the published number of cups."""
     path = str(folder / "read-models" / "orders" / "current.duckdb")
     with closing(duckdb.connect(path, read_only=True)) as connection:
         row = connection.execute("SELECT on_hand FROM inventory_status WHERE sku = 'cup'").fetchone()
@@ -70,12 +70,12 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def shop(made: Path, tmp_path: Path) -> Path:
-    """A shop of one's own, to change."""
+    """A copy of the shop, to change."""
     return shutil.copytree(made, tmp_path / "shop", symlinks=True)
 
 
 def test_the_first_refresh_rebuilds_all_and_the_second_does_nothing(tmp_path: Path) -> None:
-    """Then it catches up with what was appended, without a rebuild, and what it published is what a rebuild makes."""
+    """A later refresh catches up without a rebuild, and publishes what a rebuild would."""
     append(tmp_path)
     first = refreshed(tmp_path)
     assert first.rebuilt == tuple(m.name for m in ORDERS.read_models)
@@ -92,7 +92,7 @@ def test_the_first_refresh_rebuilds_all_and_the_second_does_nothing(tmp_path: Pa
 
 
 def test_a_backlog_that_is_most_of_a_large_log_is_replayed(shop: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In parallel, in place of caught up with."""
+    """A parallel replay replaces the catch-up."""
     monkeypatch.setattr(refreshing, "REBUILD_RATHER_FROM", 5)
     append(shop, 4)
     assert refreshed(shop).rebuilt == ()
@@ -102,15 +102,15 @@ def test_a_backlog_that_is_most_of_a_large_log_is_replayed(shop: Path, monkeypat
 
 
 def test_an_empty_log_is_an_error(tmp_path: Path) -> None:
-    """Rather than empty tables for everybody."""
+    """An empty log is an error, not a generation of empty tables."""
     append(tmp_path, 0)
     with pytest.raises(EmptyLogError, match="refold ingest"):
         refreshed(tmp_path)
     assert the_generations(tmp_path).newest() is None
 
 
-def test_only_what_is_published_can_be_published_anew(shop: Path, tmp_path: Path) -> None:
-    """Nothing is not, nor what was built from another log."""
+def test_only_a_published_generation_can_be_republished(shop: Path, tmp_path: Path) -> None:
+    """A republish without a generation, or with one of another log, is an error."""
     log, options = open_log(str(shop / "log")), beam_options(None)
     with pytest.raises(GenerationError, match="Nothing is published"):
         republish(log, "orders", str(tmp_path / "nowhere"), options)
@@ -120,7 +120,7 @@ def test_only_what_is_published_can_be_published_anew(shop: Path, tmp_path: Path
 
 
 def test_of_two_that_refresh_at_once_none_is_lost(shop: Path) -> None:
-    """The second finds that the first has published, and goes on from there."""
+    """The second builds on the generation that the first published."""
     append(shop)
 
     def another(progress: Any) -> None:
@@ -167,7 +167,7 @@ def tampered(folder: Path) -> Generation:
 
 
 def test_the_report_has_all_that_was_done(shop: Path) -> None:
-    """One JSON result, nothing on stderr, and exit code 0."""
+    """The command prints one JSON result and nothing on stderr, and exits with 0."""
     append(shop)
     result = run("--verify", folder=shop, code=0)
     assert (result["published"], result["generation"], result["position"], result["caught_up"]) == (
@@ -181,7 +181,7 @@ def test_the_report_has_all_that_was_done(shop: Path) -> None:
 
 
 def test_rows_that_no_event_made_have_an_exit_code(shop: Path) -> None:
-    """4, with the table, the key and both values in the report."""
+    """The exit code is 4, and the report has the table, the key and both values."""
     wrong = tampered(shop)
     result = run("--verify", folder=shop, code=4)
     assert (result["published"], result["generation"]) == (False, wrong.number)
@@ -191,7 +191,7 @@ def test_rows_that_no_event_made_have_an_exit_code(shop: Path) -> None:
 
 
 def test_a_failure_has_an_exit_code_and_leaves_what_was_published(shop: Path) -> None:
-    """1, and a paragraph on stderr."""
+    """The exit code is 1, with one paragraph on stderr."""
     append(shop)
     (shop / "log" / "commits" / f"{5:020d}.parquet").write_bytes(b"no commit")
     assert "is truncated or not a commit" in run(folder=shop, code=1)

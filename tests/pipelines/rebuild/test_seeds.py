@@ -1,4 +1,4 @@
-"""Read models that start from a published generation, and replay only what came after."""
+"""Read models that start from a published generation, and replay only later events."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ WITHOUT_THE_OLD = _stall(SEEDED_SKUS, SEEDED_PATHS, FROM_VIEW)
 WHOLE = _stall(
     SKUS, dataclasses.replace(PATHS, name="seeded_paths"), dataclasses.replace(SKUS, name="from_view", seed=None)
 )
-"""The same read models from the whole log, to compare with."""
+"""The same read models from the full log, to compare with."""
 SEEDED = ("skus", "seeded_paths", "from_view")
 
 
@@ -158,14 +158,14 @@ def stall(tmp_path: Path) -> Stall:
 
 
 def all_agree(stall: Stall, folder: str) -> None:
-    """Compare the seeded read models with those from the whole log."""
+    """Compare the seeded read models with those from the full log."""
     url = f"{folder}/whole-{uuid.uuid4()}"
     stall.rebuild("WHOLE", url=url)
     for name in SEEDED:
         assert stall.rows(name) == stall.rows(name, url), name
 
 
-def test_seeded_rows_and_later_events_make_what_the_whole_log_makes(stall: Stall, tmp_path: Path) -> None:
+def test_seeded_rows_and_later_events_equal_a_full_replay(stall: Stall, tmp_path: Path) -> None:
     """A projection, a fold, and one seeded from a view; no pipeline runs for them."""
     old = stall.newest
     done = stall.rebuild("AFTER", *SEEDED)
@@ -194,7 +194,7 @@ def test_it_works_on_a_remote_store() -> None:
 
 
 def test_the_same_declaration_starts_from_the_same_rows_again(stall: Stall, tmp_path: Path) -> None:
-    """Though the newest generation has moved on, and no longer holds what was read."""
+    """The seed stays the same after newer generations no longer have its rows."""
     first = stall.rebuild("AFTER", *SEEDED).generation
     stall.sell()
     stall.rebuild("WITHOUT_THE_OLD", "skus")
@@ -205,7 +205,7 @@ def test_the_same_declaration_starts_from_the_same_rows_again(stall: Stall, tmp_
 
 
 def test_a_seed_whose_file_is_gone_starts_from_the_newest(stall: Stall, tmp_path: Path) -> None:
-    """If that has the tables; a collected generation is no dead end."""
+    """After a collection the newest generation is the seed, if it has the tables."""
     stall.rebuild("AFTER", *SEEDED)
     stall.sell()
     newest = stall.rebuild("AFTER", "sales").generation
@@ -219,7 +219,7 @@ def test_a_seed_whose_file_is_gone_starts_from_the_newest(stall: Stall, tmp_path
 
 
 def test_a_plan_counts_only_the_events_after_the_seed(stall: Stall) -> None:
-    """And says from where on."""
+    """The plan has the seed's position."""
     plan = plan_rebuild(stall.log, AFTER, stall.generations)
     skus = next(m for m in plan.read_models if m.name == "skus")
     assert skus.seed_position == stall.newest.position
@@ -228,7 +228,7 @@ def test_a_plan_counts_only_the_events_after_the_seed(stall: Stall) -> None:
 
 
 def test_a_seed_that_changes_is_a_change(stall: Stall) -> None:
-    """Its layout is not."""
+    """A changed seed query is a reason to rebuild; its formatting is not."""
     stall.rebuild("AFTER", *SEEDED)
     laid_out = dataclasses.replace(SEEDED_SKUS, seed=f"{SEEDED_SKUS.seed}  -- as of the boundary\n")
     other = dataclasses.replace(SEEDED_SKUS, seed=f"{SEEDED_SKUS.seed} HAVING sku <> 'cup'")
@@ -239,7 +239,7 @@ def test_a_seed_that_changes_is_a_change(stall: Stall) -> None:
 
 
 def test_seeded_read_models_are_reconciled(stall: Stall) -> None:
-    """With what they were started from and all later events; alone, and beside others."""
+    """They are compared with their seed and all later events, alone and with other read models."""
     stall.rebuild("AFTER", *SEEDED)
     options = beam_options(None)
     found = reconcile(stall.log, f"{HERE}:AFTER", stall.url, options)
@@ -261,7 +261,7 @@ def test_a_seeded_rebuild_can_be_verified(stall: Stall) -> None:
 
 
 def test_as_of_a_position_there_is_no_seed(stall: Stall, tmp_path: Path) -> None:
-    """So that is refused, in place of rows that nobody declared."""
+    """An as-of rebuild of a seeded read model is an error."""
     with pytest.raises(UsageError, match="skus starts from a published generation"):
         rebuild_as_of(
             stall.log,
@@ -289,7 +289,7 @@ def test_without_a_generation_there_is_nothing_to_start_from(tmp_path: Path) -> 
 
 
 def test_a_generation_of_another_log_is_nothing_to_start_from(stall: Stall, tmp_path: Path) -> None:
-    """Its positions are not this log's."""
+    """A generation of another log is no valid seed."""
     other = _made(str(tmp_path / "other"))
     other.sell()
     with pytest.raises(GenerationError, match="generation 1 was built from another log"):
@@ -312,7 +312,7 @@ NO_TABLE = _stall(dataclasses.replace(SKUS, seed="SELECT sku, pieces, sales FROM
     ],
 )
 def test_rows_that_no_event_could_find_are_refused(stall: Stall, domain: str, message: str) -> None:
-    """What only the rows show is found before anything is published."""
+    """Invalid seed rows are found before the publish."""
     with pytest.raises(ProjectionError, match=message):
         stall.rebuild(domain, "skus")
     assert stall.newest.number == 1
@@ -331,13 +331,13 @@ def test_rows_that_no_event_could_find_are_refused(stall: Stall, domain: str, me
     ],
 )
 def test_a_seed_is_checked_when_it_is_declared(seed: str, message: str) -> None:
-    """Against the tables of the domain, naming the read model and the column."""
+    """A seed is checked against the domain's tables; the error names read model and column."""
     with pytest.raises(ProjectionError, match=f"Read model skus.*{message}"):
         _stall(SALES, dataclasses.replace(SKUS, seed=seed))
 
 
 def test_what_was_seen_before_is_not_known() -> None:
-    """So a distinct count cannot be seeded, nor a fold without all of its state."""
+    """A distinct count cannot be seeded, nor a fold without its full state."""
     with pytest.raises(ProjectionError, match="Read model stalls, column stalls: a count_distinct cannot start"):
         Projection(
             name="stalls",

@@ -41,7 +41,7 @@ new MutationObserver(() => {
   if (chip && seen.at(-1)?.[0] !== chip.textContent) seen.push([chip.textContent, at.textContent]);
 }).observe(document.getElementById("order-card"), {childList: true});
 """
-# Does what is asked, and loses the first answer on the way back.
+# Sends each request, and drops the first response.
 LOSE_AN_ANSWER = """
 const [real, name] = [window.fetch, arguments[0]];
 window.fetch = async (path, options) => {
@@ -149,7 +149,7 @@ def test_an_order_is_shown_as_processing_and_then_as_the_read_model_has_it(page:
 
 
 def test_lag_position_and_generations_are_those_of_the_status(page: Browser, site: str) -> None:
-    """The figures at the top and the table say what the server says."""
+    """The figures at the top and the table show the server's values."""
 
     def agree() -> bool:
         """Whether the table is the server's; a generation may be published at any time."""
@@ -186,7 +186,7 @@ def test_revenue_and_stock_are_plotted(page: Browser, site: str) -> None:
 
 
 def test_a_rejected_command_is_shown_and_changes_nothing(page: Browser, site: str) -> None:
-    """The rule's code and reason stand beside the form, and the log is as it was."""
+    """The rule's code and reason appear beside the form, and the log does not change."""
     before = get_json(f"{site}/status")["log"]["position"]
     page.fill("#order-id", "order-page-2")
     page.fill("#currency", "eur")
@@ -216,7 +216,7 @@ def test_what_was_accepted_before_a_rejection_is_not_sent_again(page: Browser, s
 
 
 def test_after_a_lost_answer_the_same_command_is_done_once(page: Browser, site: str) -> None:
-    """An item whose answer got lost is sent again under its key, and is there once."""
+    """An item whose response is lost is sent again under its key, and takes effect once."""
     page.script(LOSE_AN_ANSWER, "/commands/AddItem")
     page.fill("#order-id", "order-page-4")
     fill_item(page, 1, sku="mug-black", quantity="2", unit_price="5")
@@ -245,7 +245,7 @@ def test_an_order_that_somebody_else_changed_is_reported(page: Browser, site: st
 
 
 def test_text_stays_text(page: Browser) -> None:
-    """Markup in an id is shown as it was written, and makes no element."""
+    """Markup in an id is shown as text, and creates no element."""
     page.fill("#order-id", "order-<img src=x>")
     page.press("#submit")
     wait_for(page, "current", "order-<img src=x>")
@@ -255,7 +255,7 @@ def test_text_stays_text(page: Browser) -> None:
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 @pytest.mark.parametrize("width", [360, 1400])
 def test_it_fits_every_width_and_names_every_control(page: Browser, width: int, dark: bool) -> None:
-    """Nothing hangs over the edge of the screen, and whatever takes the keyboard has a name for a screen reader."""
+    """Nothing exceeds the width of the screen, and every focusable element has an accessible name."""
     page.show(width=width, dark=dark)
     page.until(lambda: page.count("#stock-list li") > 0 and page.count("#revenue-plot .bar") > 0, "no plots")
     assert page.script("return document.documentElement.scrollWidth") == width
@@ -288,8 +288,8 @@ def guarded() -> Iterator[str]:
         running.join()
 
 
-def test_a_token_is_asked_for_kept_for_the_tab_and_used(chromium: Browser, guarded: str) -> None:
-    """The field comes when the server wants a token; with it the page goes on, and does so after a reload."""
+def test_a_token_is_requested_kept_for_the_tab_and_used(chromium: Browser, guarded: str) -> None:
+    """The field appears if the server requires a token; with it the page continues, also after a reload."""
     chromium.open(f"{guarded}/")
     chromium.until(lambda: chromium.one("#token-panel").is_displayed(), "no token was asked for")
     chromium.fill("#token", "open-barley")
@@ -305,7 +305,7 @@ def test_a_token_is_asked_for_kept_for_the_tab_and_used(chromium: Browser, guard
 
 
 def test_what_the_server_does_not_do_is_left_out(chromium: Browser, guarded: str) -> None:
-    """Without commands and reports there are neither form nor plots, and the status stays."""
+    """Without commands and reports the page has neither form nor plots, only the status."""
     chromium.open(f"{guarded}/")
     chromium.until(lambda: not chromium.one("#order-form").is_displayed(), "the form is still there")
     assert not chromium.one("#revenue-plot").is_displayed()

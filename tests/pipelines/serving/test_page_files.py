@@ -37,7 +37,7 @@ BARE = Domain(name="bare", events=(Opened,))
 
 @pytest.fixture(scope="module")
 def ask() -> Ask:
-    """Ask an application that serves the page's files alone."""
+    """Send a request to an application that serves only the page's files."""
     app = FastAPI()
     app.include_router(page_router(PAGE))
     return asking(app)
@@ -57,7 +57,7 @@ def asking(app: Any) -> Ask:
 
 
 def test_nothing_inline_and_nothing_from_elsewhere_may_run(ask: Ask) -> None:
-    """The page is sent under a policy that only its own files meet, and holds neither script nor style itself."""
+    """The page's policy allows only its own files, and the page has no inline script or style."""
     answer = ask("/")
     policy = answer.headers["content-security-policy"]
     assert policy.startswith("default-src 'self';")
@@ -71,7 +71,7 @@ def test_nothing_inline_and_nothing_from_elsewhere_may_run(ask: Ask) -> None:
 
 
 def test_a_file_that_is_known_is_not_sent_again(ask: Ask) -> None:
-    """The ETag of a file gets 304 and no body, and a HEAD tells it."""
+    """A request with the ETag of a file gets 304 without a body; a HEAD has the ETag."""
     for path in ("/", "/static/page.css"):
         answer = ask(path)
         again = ask(path, headers={"If-None-Match": f'"other", W/{answer.headers["etag"]}'})
@@ -80,7 +80,7 @@ def test_a_file_that_is_known_is_not_sent_again(ask: Ask) -> None:
 
 
 def test_every_file_that_is_named_is_there(ask: Ask) -> None:
-    """Whatever the page's files ask for is served, as what it is."""
+    """Every file that the page refers to is served, with its media type."""
     named = {n for f in FILES.values() for n in re.findall(r"/static/[\w.-]+", f.content.decode())}
     assert {"/static/page.js", "/static/page.css", "/static/icon.svg"} <= named
     answers = {name: ask(name) for name in named}
@@ -94,7 +94,7 @@ ELSEWHERE = ["/static/../page.py", "/static/%2e%2e%2fpage.py", "/static/", "/sta
 
 @pytest.mark.parametrize("path", ELSEWHERE)
 def test_nothing_else_is_served(ask: Ask, path: str) -> None:
-    """A path that names no file of the page finds nothing."""
+    """A path that names no file of the page gets 404."""
     assert ask(path).status_code == 404
 
 

@@ -154,8 +154,8 @@ def row(answer: Answer) -> Any:
     return orjson.loads(answer.data)
 
 
-def test_questions_that_come_together_become_one_query() -> None:
-    """Each gets its own row, or none if there is no such row."""
+def test_concurrent_queries_share_one_statement() -> None:
+    """Each caller gets its own row, or none if there is no such row."""
 
     async def scenario() -> None:
         with batching() as (source, batcher):
@@ -179,8 +179,8 @@ def test_the_size_of_a_batch_is_limited() -> None:
     run(scenario)
 
 
-def test_the_same_question_asked_twice_is_asked_once() -> None:
-    """In the same batch, while the query runs, and afterwards until the read models change."""
+def test_equal_queries_run_once() -> None:
+    """Equal queries share a result in a batch, while it runs, and until the read models change."""
 
     async def scenario() -> None:
         with batching() as (source, batcher):
@@ -199,7 +199,7 @@ def test_the_same_question_asked_twice_is_asked_once() -> None:
 
 
 def test_a_cached_answer_is_dropped_when_the_read_models_move() -> None:
-    """Forward, and back as after a rollback."""
+    """A change of position in either direction, as after a rollback, clears the cache."""
 
     async def scenario() -> None:
         with batching() as (source, batcher):

@@ -111,7 +111,7 @@ def post(client: httpx.Client, name: str, *, status: int = 201, key: str | None 
 
 
 def test_an_order_is_found_with_position_and_lag(client: httpx.Client) -> None:
-    """One row, exact amounts as text, and its position."""
+    """The response has one row, exact amounts as text, and the position."""
     found = get(client, "/orders/order-4")
     order = found["data"]
     assert (order["order_id"], order["customer_id"], order["amount"], order["status"]) == (
@@ -178,7 +178,7 @@ def test_errors_are_problem_documents(client: httpx.Client, path: str, query: di
 
 
 def test_an_etag_saves_the_answer_as_long_as_nothing_changes(at_live: httpx.Client) -> None:
-    """304 for the same position, 200 for another."""
+    """A request with the ETag gets 304 at the same position, 200 at another."""
     first = at_live.get("/orders/order-5")
     known = {"if-none-match": first.headers["etag"]}
     again = at_live.get("/orders/order-5", headers=known)
@@ -262,7 +262,7 @@ def _ask_until(running: Served, path: str, position: int) -> list[int]:
 
 
 def test_the_server_reports_its_status(client: httpx.Client) -> None:
-    """Alive, ready, the positions, and metrics by route."""
+    """The server reports that it is alive and ready, its positions, and metrics by route."""
     assert get(client, "/healthz") == {"status": "alive"}
     assert get(client, "/readyz") == {"status": "ready"}
     status = get(client, "/status")
@@ -285,7 +285,7 @@ def test_a_server_without_read_models_is_alive_and_not_ready(tmp_path: Path) -> 
 
 
 def test_several_workers_serve_one_port(folder: Path) -> None:
-    """All of them answer from the same generation."""
+    """All workers answer from the same generation."""
     with served(folder, "--workers", "2", "--no-commands") as running, running.client() as client:
         assert {get(client, "/orders/order-3")["data"]["order_id"] for _ in range(20)} == {"order-3"}
         assert client.post("/commands/PlaceOrder", json={}).status_code == 404
@@ -344,7 +344,7 @@ def _ended(pids: set[int]) -> bool:
 
 
 def test_workers_stop_when_their_supervisor_is_killed(folder: Path) -> None:
-    """Otherwise they would keep the port and answer forever."""
+    """Workers stop, rather than keep the port and answer forever."""
     with served(folder, "--workers", "2", "--no-commands", code=-signal.SIGKILL) as running:
         tasks = Path(f"/proc/{running.process.pid}/task")
         workers = {int(pid) for children in tasks.glob("*/children") for pid in children.read_text().split()}

@@ -69,7 +69,7 @@ def make_shop(
 
     @shop.app.get("/orders/{order_id}")
     async def order(order_id: str, request: Request, limit: int = 50) -> dict[str, Any]:
-        return {"order_id": order_id, "asked_by": request.state.grant.name, "limit": limit}
+        return {"order_id": order_id, "requested_by": request.state.grant.name, "limit": limit}
 
     @shop.app.post("/commands/PlaceOrder", status_code=201)
     async def place(command: Command) -> None:
@@ -142,7 +142,7 @@ def ask(port: int, sent: bytes) -> bytes:
 
 
 def request(shop: Shop, method: str, path: str, *, address: str = "127.0.0.1", **options: Any) -> httpx.Response:
-    """Ask once, in this process."""
+    """Send one request, in this process."""
 
     async def once() -> httpx.Response:
         transport = httpx.ASGITransport(shop.app, raise_app_exceptions=False, client=(address, 4711))
@@ -153,7 +153,7 @@ def request(shop: Shop, method: str, path: str, *, address: str = "127.0.0.1", *
 
 
 def check_problem(answer: httpx.Response, status: int, code: str | None = None) -> dict[str, Any]:
-    """Check that an answer is a problem document of this status, and give it."""
+    """Check that a response is a problem document of this status, and return it."""
     assert answer.status_code == status, answer.text
     assert answer.headers["content-type"] == "application/problem+json"
     document: dict[str, Any] = answer.json()
@@ -178,7 +178,7 @@ def port() -> Iterator[int]:
 def test_a_valid_request_passes() -> None:
     """It reaches its route, which knows the caller; the response has the headers that protect browsers."""
     answer = request(make_shop(tokens=TOKENS), "GET", "/orders/order-1?limit=5", headers=bearer(READER))
-    assert answer.json() == {"order_id": "order-1", "asked_by": "reader", "limit": 5}
+    assert answer.json() == {"order_id": "order-1", "requested_by": "reader", "limit": 5}
     assert answer.headers["x-content-type-options"] == "nosniff"
 
 
@@ -246,7 +246,7 @@ def test_a_token_is_good_for_its_scopes_only() -> None:
 
 
 def test_other_hosts_and_origins() -> None:
-    """A page elsewhere can neither have its name resolve here and read, nor post here."""
+    """A page of another origin can neither read by DNS rebinding nor post."""
     shop = make_shop(hosts=allowed_hosts("127.0.0.1", Tokens()))
     for host in ("evil.example", "localhost.evil.example", "127.0.0.1.evil.example:8080", ""):
         check_problem(request(shop, "GET", "/orders/order-1", headers={"host": host}), 421, "host")
@@ -305,7 +305,7 @@ def test_large_bodies(port: int) -> None:
     assert b"\r\nconnection: close\r\n" in many_digits
     counted = ask(port, head + b"Transfer-Encoding: chunked\r\n\r\n" + b"20000\r\n" + b"a" * 0x20000 + b"\r\n")
     assert counted.startswith(b"HTTP/1.1 413 ")
-    # No route would read it, and it is refused all the same.
+    # No route reads it, and it is still rejected.
     assert ask(port, head.replace(b"POST", b"GET") + b"Content-Length: 100000000\r\n\r\n").startswith(b"HTTP/1.1 413 ")
 
 
@@ -318,7 +318,7 @@ def test_a_client_that_sends_10_mb(port: int) -> None:
 
 
 def test_a_body_that_does_not_end(port: int) -> None:
-    """The server waits for it as long as a request may take, and then refuses it."""
+    """The server waits up to the request's deadline, and then rejects it."""
     head = b"POST /commands/PlaceOrder HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
     assert ask(port, head + b'Content-Length: 100\r\n\r\n{"order_id":').startswith(b"HTTP/1.1 408 ")
 
@@ -388,7 +388,7 @@ def test_half_a_body_is_not_acted_on() -> None:
 
 
 def test_requests_in_flight_are_limited() -> None:
-    """One request more than allowed gets 503 with Retry-After; when a request ends, the next one passes."""
+    """A request above the limit gets 503 with Retry-After; when a request ends, the next one passes."""
 
     async def play() -> list[int]:
         shop = make_shop(limits=RequestLimits(in_flight=1))
@@ -421,20 +421,20 @@ def test_rates_are_limited() -> None:
 
 @pytest.mark.parametrize("rate", ["often", "0/second", "1/fortnight"])
 def test_invalid_rates(rate: str) -> None:
-    """They are usage errors when the server starts."""
+    """Invalid rates are usage errors when the server starts."""
     with pytest.raises(UsageError, match="100/second"):
         RequestLimits(rate=rate)
 
 
 def test_limits_that_allow_nothing() -> None:
-    """They are usage errors."""
+    """Limits that allow no request are usage errors."""
     for bounds in ({"body_bytes": 0}, {"seconds": -1.0}, {"in_flight": 0}):
         with pytest.raises(UsageError, match="more than 0"):
             RequestLimits(**bounds)
 
 
 def test_errors_are_problem_documents() -> None:
-    """Each has its status; internals stay inside."""
+    """Each error has its status, and no internals."""
     shop = make_shop()
     conflict = check_problem(request(shop, "GET", "/fails/conflict"), 409, "conflict")
     assert (conflict["expected_version"], conflict["actual_version"]) == (1, 2)

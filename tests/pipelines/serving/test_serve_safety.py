@@ -49,7 +49,7 @@ def state(folder: Path, running: Served) -> tuple[Any, ...]:
 
 
 def test_hostile_requests_get_4xx_and_change_nothing(folder: Path, guarded: Served) -> None:
-    """Several hundred of them; a response with 200 shows no rows."""
+    """Several hundred hostile requests change nothing; a response with 200 has no rows."""
     port = httpx.URL(guarded.url).port
     assert port is not None
     before = state(folder, guarded)
@@ -81,23 +81,23 @@ def test_a_token_is_good_for_its_scopes_only(guarded: Served) -> None:
 
 
 def test_analysts_query_in_sql_where_it_is_enabled(guarded: Served) -> None:
-    """Bound values, exact decimals, and the position of the answer."""
-    asked = {"sql": "SELECT sku, on_hand FROM inventory_status WHERE sku = $sku", "parameters": {"sku": "cup"}}
+    """A query has bound parameters, exact decimals, and the position of its result."""
+    body = {"sql": "SELECT sku, on_hand FROM inventory_status WHERE sku = $sku", "parameters": {"sku": "cup"}}
     with guarded.client(headers=bearer(READER)) as client:
-        answer = client.post("/query", json=asked)
+        answer = client.post("/query", json=body)
         assert answer.status_code == 200, answer.text
         assert answer.json()["data"] == [["cup", 100]]
         assert answer.json()["position"] == client.get("/status").json()["read_models"]["position"]
 
 
 def test_sql_is_off_by_default(folder: Path) -> None:
-    """The route does not exist."""
+    """Without the option the route does not exist."""
     with served(folder) as running, running.client() as client:
         assert client.post("/query", json={"sql": "SELECT 1"}).status_code == 404
 
 
 def test_requests_above_the_rate_get_429(folder: Path) -> None:
-    """With Retry-After, for this token only."""
+    """The response has Retry-After; other tokens are not affected."""
     with (
         served(folder, "--rate", "5/minute", environment={"REFOLD_TOKENS": TOKENS}) as running,
         running.client() as client,
@@ -109,7 +109,7 @@ def test_requests_above_the_rate_get_429(folder: Path) -> None:
 
 
 def test_a_public_server_needs_tokens(folder: Path) -> None:
-    """The command names the next step, and does not listen."""
+    """Without tokens the command fails before it listens, and names the next step."""
     command = [sys.executable, "-m", "refold", "serve", "--host", "0.0.0.0", "--port", "0"]
     command += ["--log", str(folder / "log"), "--read-models", str(folder / "read-models")]
     done = run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=60)

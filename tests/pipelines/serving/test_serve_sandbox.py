@@ -76,7 +76,7 @@ def still_well(sandbox: Sandbox) -> bool:
 
 
 def test_a_query_is_answered(sandbox: Sandbox) -> None:
-    """With names, types and the position of the answer."""
+    """A result has column names, types and its position."""
     answer = sandbox.query("SELECT shown, 'a' AS letter FROM t")
     assert (answer.columns, answer.types, answer.rows) == (["shown", "letter"], ["INTEGER", "VARCHAR"], [[1, "a"]])
     assert (answer.truncated, answer.generation, answer.position) == (False, 1, 10)
@@ -86,7 +86,7 @@ def test_a_query_is_answered(sandbox: Sandbox) -> None:
 
 
 def test_parameters_are_bound(sandbox: Sandbox) -> None:
-    """By name and by position; a value that looks like SQL is text."""
+    """Parameters are bound by name or by position; a value that looks like SQL is text."""
     hostile = "1'; DROP TABLE t; --"
     assert sandbox.query("SELECT $a || '!' AS x", {"a": hostile}).rows == [[hostile + "!"]]
     assert sandbox.query("SELECT ?::INTEGER + ?", [1, 2]).rows == [[3]]
@@ -111,7 +111,7 @@ def test_values_as_json_has_them(sandbox: Sandbox) -> None:
 
 
 def test_long_answers_are_truncated(sandbox: Sandbox) -> None:
-    """At the limit of rows or of bytes, and marked as such."""
+    """A result is truncated at the limit of rows or of bytes, and marked as such."""
     few = sandbox.query("FROM range(100)")
     assert (len(few.rows), few.truncated) == (100, False)
     many = sandbox.query("FROM range(100_000_000_000)")
@@ -195,7 +195,7 @@ def test_anything_but_a_query_is_refused(sandbox: Sandbox) -> None:
     ids=["nested", "long", "wide", "cases"],
 )
 def test_enormous_queries(patient: Sandbox, sql: str) -> None:
-    """They are refused, as invalid or for their memory."""
+    """Enormous queries are rejected, as invalid or for their memory."""
     with pytest.raises((QueryRefusedError, QueryTooLargeError)) as caught:
         patient.query(sql)
     assert len(str(caught.value)) < 3_000
@@ -214,7 +214,7 @@ def test_enormous_queries(patient: Sandbox, sql: str) -> None:
     ],
 )
 def test_queries_that_exceed_their_memory(patient: Sandbox, sql: str) -> None:
-    """They are stopped, even if DuckDB does not count their memory; the next query is answered."""
+    """Such queries are stopped, even if DuckDB does not count their memory; the next query is answered."""
     with pytest.raises(QueryTooLargeError, match="128 MiB"):
         patient.query(sql)
     assert still_well(patient)
@@ -230,7 +230,7 @@ def test_queries_that_exceed_their_memory(patient: Sandbox, sql: str) -> None:
     ],
 )
 def test_queries_that_do_not_end(sandbox: Sandbox, sql: str) -> None:
-    """They are stopped, even if they never check for interruption; the next query is answered."""
+    """Such queries are stopped, even if they never check for interruption; the next query is answered."""
     with pytest.raises(QueryTooSlowError, match="1 second"):
         sandbox.query(sql)
     assert still_well(sandbox)
@@ -262,13 +262,13 @@ for attempt in (lambda: open("/etc/passwd"), socket.socket, os.pipe):
 
 
 def test_rights_are_dropped_permanently() -> None:
-    """Even code that ran in the process could open no file, socket or pipe."""
+    """Code that runs in the process can open no file, socket or pipe."""
     done = subprocess.run([sys.executable, "-c", _ESCAPED], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["True"] * 3
 
 
 def test_a_process_that_dies_is_replaced(sandbox: Sandbox) -> None:
-    """Whether it ended between two queries or during one."""
+    """The process is replaced if it ends between queries or during one."""
     assert still_well(sandbox)
     [process] = sandbox._idle
     os.kill(process._process.pid, signal.SIGKILL)
@@ -277,7 +277,7 @@ def test_a_process_that_dies_is_replaced(sandbox: Sandbox) -> None:
 
 
 def test_the_newest_generation_is_queried(tmp_path: Path) -> None:
-    """The next query sees what was published since the last one, and the older file is closed."""
+    """The next query reads the newest generation, and the older file is closed."""
     generations = open_generations(str(tmp_path / "models"), "shop")
     publish(generations, tmp_path)
     with closing(open_sandbox(generations)) as sandbox:
@@ -328,7 +328,7 @@ def test_no_process_stays_behind(generations: Generations) -> None:
 
 
 def test_a_process_ends_itself(generations: Generations, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Even during a query that never checks for interruption, if its server does not stop it."""
+    """Without its server the process ends itself, even during a query that never checks for interruption."""
     monkeypatch.setattr("refold.pipelines.serving.sandbox.sandbox_process._ALARM_GRACE_SECONDS", 0.1)
     with closing(open_sandbox(generations, QueryLimits(seconds=0.1))) as sandbox:
         assert still_well(sandbox)
@@ -340,7 +340,7 @@ def test_a_process_ends_itself(generations: Generations, monkeypatch: pytest.Mon
 
 
 def test_limits_that_allow_nothing() -> None:
-    """They are usage errors."""
+    """Limits that allow nothing are usage errors."""
     for name in ("seconds", "rows", "memory_mib", "processes"):
         with pytest.raises(UsageError, match=f"{name} is 0"):
             QueryLimits(**{name: 0})

@@ -36,7 +36,7 @@ def from_file(folder: Path, text: str, mode: int = 0o600) -> Tokens:
 
 
 def test_tokens_from_the_environment() -> None:
-    """Several of them, each with its scopes; one given by its hash only."""
+    """The variable has several tokens, each with its scopes; one is given by its hash only."""
     tokens = from_environment(f"shop:read+command:{OTHER}, analyst:read:sha256={DIGEST}:2027-01-01")
     now = datetime(2026, 12, 31, 23, 59, tzinfo=UTC)
     shop, analyst = tokens.scopes_of(OTHER, now=now), tokens.scopes_of(SECRET, now=now)
@@ -48,7 +48,7 @@ def test_tokens_from_the_environment() -> None:
 
 
 def test_tokens_from_a_file(tmp_path: Path) -> None:
-    """They add to those of the environment; a TOML time is accepted."""
+    """Tokens of the file are added to those of the environment; a TOML time is accepted."""
     path = tmp_path / "tokens.toml"
     path.write_text(
         f'[tokens.keeper]\nscopes = ["admin"]\nsecret = "{OTHER}"\n'
@@ -64,7 +64,7 @@ def test_tokens_from_a_file(tmp_path: Path) -> None:
 
 
 def test_invalid_secrets() -> None:
-    """An unknown secret, the empty one, one in another case, and an expired one."""
+    """Unknown, empty, wrongly cased and expired secrets are rejected."""
     tokens = from_environment(f"a:read:{SECRET}:2026-01-01 b:read:{OTHER}")
     assert [tokens.scopes_of(s) for s in ("", SECRET.lower(), OTHER + "x", OTHER[:-1], SECRET, "ä", b"\xff")] == [
         None
@@ -92,7 +92,7 @@ def test_invalid_secrets() -> None:
     ],
 )
 def test_invalid_entries(text: str, message: str) -> None:
-    """Each is a usage error, which never shows the secret."""
+    """Each invalid entry is a usage error, which never shows the secret."""
     with pytest.raises(UsageError) as caught:
         from_environment(text)
     assert message.lower() in str(caught.value).lower()
@@ -116,7 +116,7 @@ def test_invalid_entries(text: str, message: str) -> None:
     ],
 )
 def test_invalid_files(tmp_path: Path, text: str, mode: int, message: str) -> None:
-    """Likewise; a file whose secrets other users can read, or whose tokens they can change, is refused."""
+    """A file whose secrets other users can read, or whose tokens they can change, is rejected."""
     with pytest.raises(UsageError) as caught:
         from_file(tmp_path, text, mode)
     assert message in str(caught.value)
@@ -144,7 +144,7 @@ def test_tokens_do_not_show_in_what_is_printed() -> None:
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.8.9.1", "localhost", "::1", "::ffff:127.0.0.1"])
 def test_loopback_needs_no_tokens(host: str) -> None:
-    """Only this machine can ask there."""
+    """Only this machine can send requests to a loopback address."""
     check_exposure(host, Tokens())
 
 
@@ -152,7 +152,7 @@ def test_loopback_needs_no_tokens(host: str) -> None:
     "host", ["0.0.0.0", "::", "", "10.0.0.1", "shop.example", "localhost.shop.example", "2130706433"]
 )
 def test_other_addresses_need_tokens(host: str) -> None:
-    """Without tokens it is a usage error that says what to do next."""
+    """Without tokens another address is a usage error that names the next step."""
     with pytest.raises(UsageError, match="REFOLD_TOKENS"):
         check_exposure(host, Tokens())
     check_exposure(host, from_environment(f"a:read:{SECRET}"))

@@ -1,4 +1,4 @@
-"""The stream: it follows, drains, takes over what others publish, and publishes what a rebuild would."""
+"""The stream: it follows the log, drains, adopts generations of others, and publishes what a rebuild would."""
 
 from __future__ import annotations
 
@@ -151,7 +151,7 @@ class Market:
         }
 
     def query(self, sql: str) -> list[tuple[Any, ...]]:
-        """Ask the published file, as an analyst would."""
+        """Query the published file, as an analyst would."""
         current = str(Path(self.url) / "market" / "current.duckdb")
         with closing(duckdb.connect(current, read_only=True)) as connection:
             return connection.execute(sql).fetchall()
@@ -167,7 +167,7 @@ def market(tmp_path: Path) -> Market:
 
 
 def test_it_builds_what_was_never_published(tmp_path: Path) -> None:
-    """The first stream of a log needs no rebuild before it."""
+    """A stream needs no prior rebuild."""
     market = Market(tmp_path)
     position = market.sell(2)
     done = market.stream()
@@ -175,7 +175,7 @@ def test_it_builds_what_was_never_published(tmp_path: Path) -> None:
 
 
 def test_what_it_publishes_is_what_a_rebuild_would(market: Market) -> None:
-    """After many micro-batches, a seal in between, with folds and distinct values."""
+    """After many micro-batches and a seal, the published rows equal those of a rebuild."""
     market.sell(5)
     assert market.stream().events == 20
     market.sell(5)
@@ -188,7 +188,7 @@ def test_what_it_publishes_is_what_a_rebuild_would(market: Market) -> None:
 
 
 def test_a_large_backlog_goes_through_parallel_micro_batches(market: Market, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Commits in parts, and segments by bucket, come to the same."""
+    """Parallel micro-batches, over commits and over segments by bucket, give the same rows."""
     monkeypatch.setattr(streaming, "next_step", _small_steps(next_step))
     market.sell(7)
     seal(market.log, f"{HERE}:MARKET", OPTIONS)
@@ -204,13 +204,13 @@ def _small_steps(next_step: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def test_nothing_new_publishes_nothing(market: Market) -> None:
-    """A stream that finds no events leaves no generation behind."""
+    """A stream without new events publishes no generation."""
     done = market.stream()
     assert (done.micro_batches, done.generation, market.newest().number) == (0, 1, 1)
 
 
 def test_it_stops_at_a_position(market: Market) -> None:
-    """At the end of the commit that holds it, and no further."""
+    """The stream stops at the end of the commit with that position."""
     market.sell(1)
     wanted = market.log.head().position
     threading.Thread(target=market.sell, args=(3,)).start()
@@ -220,7 +220,7 @@ def test_it_stops_at_a_position(market: Market) -> None:
 
 
 def test_a_rebuild_beside_it_is_taken_over(market: Market) -> None:
-    """The stream goes on from the rebuilt read models, and loses nothing that was appended meanwhile."""
+    """The stream continues from the rebuilt read models, and applies all events appended meanwhile."""
     market.sell(2)
     reported: list[str] = []
 
@@ -261,7 +261,7 @@ def test_who_loses_the_race_for_a_number_takes_the_next(market: Market) -> None:
 
 
 def test_read_models_of_other_code_stop_it(market: Market) -> None:
-    """Its own micro-batches would make a table that no declaration describes."""
+    """The stream stops, since its micro-batches would mix two declarations."""
     market.sell(1)
 
     def deploy(progress: ProgressReport) -> None:
@@ -274,7 +274,7 @@ def test_read_models_of_other_code_stop_it(market: Market) -> None:
 
 
 def test_a_changed_read_model_is_rebuilt_first(market: Market) -> None:
-    """New code starts by rebuilding what it declares otherwise, and only that."""
+    """A stream of new code first rebuilds the read models whose declaration changed, and no others."""
     market.rebuild("DOUBLED")
     reports: list[ProgressReport] = []
     done = market.stream(reports.append)
@@ -284,7 +284,7 @@ def test_a_changed_read_model_is_rebuilt_first(market: Market) -> None:
 
 
 def test_it_rebuilds_when_that_is_cheaper(market: Market, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It says so, with both estimates."""
+    """The stream reports the rebuild, with both estimates."""
     monkeypatch.setattr(backlog, "INCREMENTAL_RATE", 0.1)
     market.sell(3)
     reports: list[ProgressReport] = []
@@ -295,7 +295,7 @@ def test_it_rebuilds_when_that_is_cheaper(market: Market, monkeypatch: pytest.Mo
 
 
 def test_an_event_on_which_a_fold_fails_becomes_a_dead_letter(market: Market) -> None:
-    """The rest goes on, and what is left out is what a rebuild leaves out."""
+    """Other events are applied, and the dead letters equal those of a rebuild."""
     market.sell(1)
     market.sell(1, quantity=13)
     market.sell(1)
@@ -307,8 +307,8 @@ def test_an_event_on_which_a_fold_fails_becomes_a_dead_letter(market: Market) ->
     market.agrees()
 
 
-def test_its_live_database_can_be_asked_meanwhile(market: Market) -> None:
-    """Rows and position of one answer belong together."""
+def test_its_live_database_can_be_queried_meanwhile(market: Market) -> None:
+    """Rows and position of one result are consistent."""
     market.sell(2)
     opened: list[LiveDatabase] = []
     seen: list[tuple[int, int]] = []
@@ -326,7 +326,7 @@ def test_its_live_database_can_be_asked_meanwhile(market: Market) -> None:
 
 
 def test_a_reader_finds_by_index_what_a_scan_finds(market: Market) -> None:
-    """During micro-batches, checkpoints and publishes; what is published is the same, without an index."""
+    """Both agree during micro-batches, checkpoints and publishes; published files have no index."""
     indexes = {"stalls": ["stall", "last"], "skus": ["sku"], "paths": ["sku"]}
     market.sell(2)
     readers: list[_Comparing] = []
@@ -351,7 +351,7 @@ def test_a_reader_finds_by_index_what_a_scan_finds(market: Market) -> None:
 
 
 class _Comparing:
-    """Asks by index and by scan in one transaction, until the database is closed."""
+    """Queries by index and by scan in one transaction, until the database is closed."""
 
     def __init__(self, live: LiveDatabase) -> None:
         self.compared = 0
@@ -361,13 +361,13 @@ class _Comparing:
         self.thread.start()
 
     def _compare(self) -> None:
-        asked = itertools.cycle(
+        queries = itertools.cycle(
             [("stalls", "stall", f"stall-{n}") for n in range(5)] + [("stalls", "last", f"sku-{n}") for n in range(7)]
         )
         with suppress(GenerationError, duckdb.Error):  # the end of the stream closes the database under the reader
             while True:
                 with closing(self._live.cursor()) as cursor:
-                    self._ask(cursor, *next(asked))
+                    self._ask(cursor, *next(queries))
 
     def _ask(self, cursor: duckdb.DuckDBPyConnection, table: str, column: str, value: str) -> None:
         cursor.execute("BEGIN")
@@ -382,7 +382,7 @@ class _Comparing:
 
 
 def test_it_leaves_no_file_behind(market: Market) -> None:
-    """Neither its working copy, nor what it staged, nor its heartbeat."""
+    """The stream deletes its working copy, staged objects and heartbeat."""
     market.sell(2)
     heartbeats: list[Any] = []
     market.stream(lambda _: heartbeats.append(read_heartbeat(market.generations.store)))
@@ -392,14 +392,14 @@ def test_it_leaves_no_file_behind(market: Market) -> None:
 
 
 def test_a_store_in_memory_is_refused(market: Market) -> None:
-    """Another process could not publish to it."""
+    """An in-memory store is rejected: the publishing process cannot share it."""
     with pytest.raises(UsageError, match="memory://rm is in the memory of this process"):
         stream(market.log, f"{HERE}:MARKET", "memory://rm", OPTIONS, once=True)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_drains_it(market: Market, number: signal.Signals) -> None:
-    """What is appended is applied and published, and the exit code says that all is well."""
+    """A signal applies and publishes all appended events, and the exit code is 0."""
     position = market.sell(2)
     command = [sys.executable, "-m", "refold", "--domain", f"{HERE}:MARKET", "--log", market.log.url]
     command += ["--read-models", market.url, "stream", "--publish-every", "0", "--no-rebuild"]

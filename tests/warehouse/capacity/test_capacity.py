@@ -1,4 +1,4 @@
-"""The standard formulas to the figure, and forecasts from a log that is there."""
+"""The standard formulas with exact figures, and forecasts from an existing log."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ SEEN = Observed(
 
 
 def test_the_textbook_order_system() -> None:
-    """10M orders of 20 events of 500 + 100 bytes: its own figures."""
+    """10M orders of 20 events of 500 + 100 bytes give the textbook's figures."""
     sizing = Sizing(
         entities=10_000_000,
         events_per_entity=20,
@@ -63,8 +63,8 @@ def test_the_textbook_order_system() -> None:
 
 
 @pytest.mark.parametrize(("name", "value"), [("entities", 0), ("workers", -1), ("duplication_factor", float("nan"))])
-def test_sizes_that_cannot_be(name: str, value: Any) -> None:
-    """Each is named in the error."""
+def test_invalid_sizes(name: str, value: Any) -> None:
+    """The error names each invalid size."""
     with pytest.raises(UsageError, match=f"{name} is .*; expected a number above 0"):
         dataclasses.replace(Sizing(), **{name: value})
 
@@ -76,7 +76,7 @@ def test_a_forecast_scales_by_amdahls_law() -> None:
 
 
 def test_a_history_ten_times_as_long_takes_ten_times_as_much() -> None:
-    """Of all: events, bytes, rows and seconds; and that is said."""
+    """Events, bytes, rows and seconds scale by ten, and the assumptions are listed."""
     foreseen = forecast(SEEN, workers=2, times=10)
     assert (foreseen.events, foreseen.stored_bytes, foreseen.read_model_bytes) == (50_000_000, 3 * 10**9, 5 * 10**8)
     assert foreseen.rebuild_seconds == {1: 175.0, 2: 100.0}
@@ -85,8 +85,8 @@ def test_a_history_ten_times_as_long_takes_ten_times_as_much() -> None:
 
 
 @pytest.mark.parametrize(("workers", "times"), [(0, 1.0), (2, 0.0), (2, float("inf"))])
-def test_forecasts_that_cannot_be(workers: int, times: float) -> None:
-    """No worker, no growth."""
+def test_invalid_forecasts(workers: int, times: float) -> None:
+    """A forecast without workers or growth is an error."""
     with pytest.raises(UsageError, match="expected"):
         forecast(SEEN, workers=workers, times=times)
 
@@ -99,7 +99,7 @@ def _log(folder: Path, appends: int) -> None:
 
 
 def test_a_log_is_observed_before_anything_is_sealed_or_published(tmp_path: Path) -> None:
-    """From commits: their bytes, and their events as JSON; speed and serial share are defaults, and said to be."""
+    """Sizes come from commits and their JSON; speed and serial share are defaults, and marked as such."""
     _log(tmp_path, 10)
     log = create_log(str(tmp_path / "log"), domain_name="orders", bucket_count=2)
     seen = observe(log, ORDERS, open_generations(str(tmp_path / "read-models"), "orders"))
@@ -112,7 +112,7 @@ def test_a_log_is_observed_before_anything_is_sealed_or_published(tmp_path: Path
 
 
 def test_an_empty_log_gives_no_forecast(tmp_path: Path) -> None:
-    """The error says what else there is."""
+    """The error names the alternative."""
     _log(tmp_path, 0)
     log = create_log(str(tmp_path / "log"), domain_name="orders", bucket_count=2)
     with pytest.raises(EmptyLogError, match="refold capacity --entities"):
@@ -120,7 +120,7 @@ def test_an_empty_log_gives_no_forecast(tmp_path: Path) -> None:
 
 
 def test_the_command_works_out_the_formulas_when_any_size_is_given() -> None:
-    """The others are the textbook's; ``--times`` multiplies the entities."""
+    """Sizes that are not given are the textbook's; ``--times`` multiplies the entities."""
     result = CliRunner().invoke(cli, ["capacity", "--entities", "1000000", "--times", "10", "--json"])
     assert json.loads(result.stdout)["estimate"] == dataclasses.asdict(estimate(Sizing()))
     shown = CliRunner().invoke(cli, ["capacity", "--entities", "10000000"]).stdout
@@ -128,7 +128,7 @@ def test_the_command_works_out_the_formulas_when_any_size_is_given() -> None:
 
 
 def test_the_command_forecasts_from_the_log_otherwise(tmp_path: Path) -> None:
-    """Observed and foreseen, with what is assumed."""
+    """The report has observed and forecast values, and the assumptions."""
     _log(tmp_path, 10)
     where = ["--log", str(tmp_path / "log"), "--read-models", str(tmp_path / "read-models")]
     result = CliRunner().invoke(cli, ["capacity", "--times", "10", "--workers", "3", "--json", *where])

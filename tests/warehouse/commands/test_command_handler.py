@@ -94,14 +94,14 @@ def reads(handler: CommandHandler, monkeypatch: pytest.MonkeyPatch) -> list[int]
 
 
 def test_events_carry_what_led_to_them(log: EventLog, handler: CommandHandler) -> None:
-    """The command's id is their causation, its correlation is handed on."""
+    """Events have the command's id as causation, and its correlation id."""
     assert handler.handle(PLACE, command_id="a", correlation_id="visit") == Handled(1, "order-1", 1, 1, False)
     [event] = read_positions(log, ORDERS.registry, 0)
     assert (event.event_type, event.causation_id, event.correlation_id) == ("OrderPlaced", "a", "visit")
 
 
 def test_a_rejection_changes_nothing(log: EventLog, handler: CommandHandler) -> None:
-    """It is a value, and a repeated command is decided again."""
+    """A rejection is a value, and a repeated command is decided again."""
     answer = handler.handle(ADD, command_id="a")
     assert isinstance(answer, Rejected)
     assert answer.code == "no_such_order"
@@ -110,8 +110,8 @@ def test_a_rejection_changes_nothing(log: EventLog, handler: CommandHandler) -> 
     assert handler.handle(ADD, command_id="a") == Handled(2, "order-1", 2, 1, False)
 
 
-def test_nothing_to_do_is_an_answer(log: EventLog, handler: CommandHandler) -> None:
-    """The error has the stream's version."""
+def test_a_command_without_events_is_handled(log: EventLog, handler: CommandHandler) -> None:
+    """The result has the stream's version and no events."""
     handler.handle(RECEIVE, command_id="a")
     counted = AdjustStock(sku="cup", quantity=0, reason="counted")
     assert handler.handle(counted, command_id="b") == Handled(1, "stock-cup", 1, 0, False)
@@ -119,7 +119,7 @@ def test_nothing_to_do_is_an_answer(log: EventLog, handler: CommandHandler) -> N
 
 
 def test_a_repeat_gets_the_first_answer(log: EventLog, handler: CommandHandler) -> None:
-    """From this handler and from one that reads the log, whatever came between and whatever it expects."""
+    """Both this handler and a new one return it, after any other events and with any expected version."""
     handler.handle(PLACE, command_id="a")
     first = handler.handle(ADD, command_id="b", expected_version=1)
     handler.handle(ADD, command_id="c")
@@ -131,7 +131,7 @@ def test_a_repeat_gets_the_first_answer(log: EventLog, handler: CommandHandler) 
 
 
 def test_another_version_than_expected_is_a_conflict(log: EventLog, handler: CommandHandler) -> None:
-    """Also when only another process knows that the stream has moved on."""
+    """This includes a stream that another process appended to."""
     handler.handle(PLACE, command_id="a", expected_version=0)
     other = CommandHandler(log, ORDERS)
     other.handle(ADD, command_id="b", expected_version=1)
@@ -142,7 +142,7 @@ def test_another_version_than_expected_is_a_conflict(log: EventLog, handler: Com
 
 
 def test_a_decision_is_made_on_what_others_appended(log: EventLog, handler: CommandHandler) -> None:
-    """Neither an event nor a refusal comes of a stale view."""
+    """Neither events nor rejections result from a stale state."""
     handler.handle(PLACE, command_id="a")
     other = CommandHandler(log, ORDERS)
     other.handle(ADD, command_id="b")
@@ -174,7 +174,7 @@ def test_what_cannot_be_handled_appends_nothing(
 
 
 def test_old_events_are_decided_on_in_their_newest_form(log: EventLog, handler: CommandHandler) -> None:
-    """Upcasters in SQL and Python and mergers are run; one stream holds them all."""
+    """SQL upcasters, Python upcasters and mergers apply to one stream."""
     old = [
         ("OrderPlaced", 1, {"order_id": "order-1", "customer": "c1", "deliver_on": "", "note": None}),
         ("ItemAdded", 1, {"sku": "cup", "quantity": 2, "price_cents": 10}),
@@ -190,8 +190,8 @@ def test_old_events_are_decided_on_in_their_newest_form(log: EventLog, handler: 
     assert event.payload["items"] == [{"sku": "cup", "quantity": 2}]
 
 
-def test_a_stream_with_a_broken_event_takes_no_command(log: EventLog, handler: CommandHandler) -> None:
-    """The error has its position; half of a moved address is not an address."""
+def test_a_stream_with_an_invalid_event_handles_no_command(log: EventLog, handler: CommandHandler) -> None:
+    """The error has the event's position; half of a moved address is invalid."""
     half = NewEvent(payload={"street": "Hafen 1"}, event_type="StreetChanged", schema_version=1)
     Appender(log, ORDERS.registry).append("order-1", [half])
     with pytest.raises(InvalidEventsError, match="position 1"):
@@ -223,7 +223,7 @@ def test_a_batch_shares_a_commit(log: EventLog, handler: CommandHandler) -> None
 
 
 def test_of_racing_commands_with_one_expected_version_one_succeeds(log: EventLog) -> None:
-    """Pair after pair, from two handlers as two processes would have them."""
+    """Of each pair, sent by two handlers as two processes would, one succeeds."""
     handlers = [CommandHandler(log, ORDERS), CommandHandler(log, ORDERS)]
     outcomes: list[list[object]] = [[], []]
     start = threading.Barrier(2)
@@ -254,7 +254,7 @@ def test_others_on_the_same_stream_are_no_reason_to_fail(log: EventLog) -> None:
 
 
 def test_attempts_are_bounded(log: EventLog, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A command that others outrun each time ends with the conflict, and has appended nothing."""
+    """A command that loses every attempt ends with a conflict, and appends nothing."""
     handler, other = CommandHandler(log, ORDERS, attempts=2), Appender(log, ORDERS.registry)
     decide = STOCK.decide
 
@@ -314,7 +314,7 @@ def _stranger(log: EventLog, key: str) -> None:
 def test_a_lost_snapshot_costs_reading_only(
     long: EventLog, monkeypatch: pytest.MonkeyPatch, harm: Callable[[EventLog, str], None]
 ) -> None:
-    """All is read from the log, and the next snapshot is there again."""
+    """The handler reads the full stream, and writes the next snapshot."""
     [key] = snapshots(long)
     harm(long, key)
     handler = CommandHandler(long, ORDERS)
@@ -328,7 +328,7 @@ def test_a_lost_snapshot_costs_reading_only(
 
 
 def test_another_evolve_does_not_take_the_old_snapshot(long: EventLog, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A state that other functions made is computed again."""
+    """The state of another ``evolve`` function is computed again."""
     doubled = dataclasses.replace(STOCK, evolve=_evolve_twice)
     handler = CommandHandler(long, dataclasses.replace(ORDERS, deciders=(doubled,)))
     counts = reads(handler, monkeypatch)
@@ -340,7 +340,7 @@ def test_another_evolve_does_not_take_the_old_snapshot(long: EventLog, monkeypat
 
 
 def test_a_snapshot_ahead_of_the_log_is_not_used(long: EventLog, tmp_path: Path) -> None:
-    """A log that was restored from an older backup does not hear of what it lost."""
+    """After a restore of an older backup, later snapshots are ignored."""
     [key] = snapshots(long)
     kept = long.store.get(key)
     shorter = create_log(str(tmp_path / "restored"), domain_name="orders", bucket_count=4)
@@ -352,7 +352,7 @@ def test_a_snapshot_ahead_of_the_log_is_not_used(long: EventLog, tmp_path: Path)
 
 
 def test_a_snapshot_that_cannot_be_written_is_no_error(log: EventLog, tmp_path: Path) -> None:
-    """The command is handled, although a file is in the place of the folder."""
+    """The command is handled, although a file has the folder's name."""
     (tmp_path / "log" / SNAPSHOTS).write_text("in the way")
     handler = CommandHandler(log, ORDERS, snapshot_every=1)
     assert handler.handle(RECEIVE, command_id="a") == Handled(1, "stock-cup", 1, 1, False)
@@ -362,7 +362,7 @@ def test_a_snapshot_that_cannot_be_written_is_no_error(log: EventLog, tmp_path: 
 def test_a_stream_that_is_known_is_not_read(
     log: EventLog, handler: CommandHandler, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Only what others appended is; a handler that keeps no stream reads it each time."""
+    """Only events of other writers are read; a handler without a cache reads the stream each time."""
     counts = reads(handler, monkeypatch)
     for n in range(5):
         handler.handle(RECEIVE, command_id=f"a{n}")

@@ -1,4 +1,4 @@
-"""What a declaration refuses, because a rebuild and an increment would make different rows of it."""
+"""Declarations that are rejected because a rebuild and an increment would give different rows."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def declared(select: str | Delete, **columns: Any) -> Projection:
 
 
 def forget(_state: Any, _event: Any) -> None:
-    """Hold nothing."""
+    """Return no state."""
 
 
 @pytest.mark.parametrize(
@@ -73,7 +73,7 @@ def forget(_state: Any, _event: Any) -> None:
     ],
 )
 def test_a_handler_sees_one_event(select: str, why: str) -> None:
-    """Whatever counts, numbers, picks or compares events would depend on how a history is cut."""
+    """SQL that counts, numbers, picks or compares events would depend on the boundaries of increments."""
     with pytest.raises(ProjectionError, match=f"Read model p, event Packed: .*{why}"):
         declared(select)
 
@@ -188,13 +188,13 @@ def unbox(boxed: RecordedEvent) -> list[Weighed]:
     ],
 )
 def test_what_it_takes_to_order_contributions(select: str, columns: dict[str, Any], expected: Order) -> None:
-    """As little as will do: a position, or also the row, where one event may contribute twice to an ordered column."""
+    """The order is the position, plus the row if one event may contribute twice to an ordered column."""
     model = declared(select, **columns)
     assert compile_model(model, Domain(name="d", events=(Packed, Weighed), upcasters=(unbox,))).order is expected
 
 
 def test_split_events_are_ordered_among_themselves() -> None:
-    """By their place among what one stored event became."""
+    """Events that one stored event became are ordered by their index."""
     model = Projection(
         name="p", key={"k": "VARCHAR"}, columns={"n": latest("VARCHAR")}, on={Weighed: "SELECT sku AS k, quantity AS n"}
     )

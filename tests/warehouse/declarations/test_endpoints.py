@@ -1,4 +1,4 @@
-"""What a declaration of an endpoint refuses, and what it becomes when it is bound."""
+"""Endpoints: rejected declarations, and the result of binding."""
 
 from __future__ import annotations
 
@@ -88,19 +88,19 @@ def given(dtype: str = "INTEGER", **options: object) -> Parameter:
     ],
 )
 def test_a_wrong_declaration_is_refused_by_name(endpoint: Endpoint, why: str) -> None:
-    """Each names the endpoint by its path, and says what is wrong with it."""
+    """Each error has the endpoint's path and the reason."""
     with pytest.raises(ProjectionError, match=f"^Endpoint {re.escape(endpoint.path)}: .*{re.escape(why)}"):
         bound(endpoint)
 
 
 def test_two_endpoints_of_one_path_are_refused() -> None:
-    """Only one of them could ever answer."""
+    """Two endpoints with one path are an error."""
     with pytest.raises(ProjectionError, match=r"Domain shelves: two endpoints have the path '/shelves/\{shelf\}'"):
         bound(lookup(), lookup(newest_first="weight"))
 
 
 def test_what_a_lookup_becomes() -> None:
-    """The whole key makes it one row; part of it, or other columns beside it, do so or not."""
+    """A lookup by the full key has one row; a lookup by a part of the key can have several."""
     place, shelf, more = bound(PLACE, lookup(), lookup(path="/boxes/{boxes}/{shelf}/{place}"))
     assert (place.single_row, shelf.single_row, more.single_row) == (True, False, True)
     assert place.key == ("shelf", "place")

@@ -29,7 +29,7 @@ def helped_within(state: Any, amounts: list[Decimal]) -> Any:
 
 @pytest.mark.parametrize("function", [helped, helped_within])
 def test_a_helper_and_its_constants_count(function: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    """A fold means something else when what it calls does, or a constant that it reads is another."""
+    """The fingerprint of a fold includes the functions that it calls and the constants that it reads."""
     before = function_text(function)
     monkeypatch.setitem(globals(), "STEP", Decimal("0.001"))
     other_constant = function_text(function)
@@ -44,14 +44,14 @@ def _truncate(amount: Decimal) -> Decimal:
 
 
 def test_layout_and_docstrings_do_not_count() -> None:
-    """Nor do comments."""
-    text = function_text(told_otherwise).replace("told_otherwise", "helped")
+    """Comments, docstrings and layout do not change a fingerprint."""
+    text = function_text(laid_out).replace("laid_out", "helped")
     assert text == function_text(helped)
 
 
 # fmt: off
-def told_otherwise(state: Any,
-                   amount: Decimal) -> Any:
+def laid_out(state: Any,
+             amount: Decimal) -> Any:
     """Do the same, with another docstring."""
     # and with a comment
     return ((state or 0)

@@ -45,7 +45,7 @@ def bound(connection: duckdb.DuckDBPyConnection, sql: str, **parameters: Paramet
 
 
 def test_together_is_what_it_is_alone(connection: duckdb.DuckDBPyConnection) -> None:
-    """Rows and their order, also for those who get none."""
+    """Each request gets its rows in order, also if it has none."""
     report = bound(connection, SOLD, least=LEAST, shop=SHOP)
     assert report.batchable
     queries = [EndpointQuery(report, (least, shop)) for least in (0, 17, 29, 99) for shop in (None, "shop-3", "none")]
@@ -74,7 +74,7 @@ def test_what_a_join_would_change_is_asked_alone(
 
 
 def test_too_many_rows_are_refused_to_those_who_asked_for_them(connection: duckdb.DuckDBPyConnection) -> None:
-    """The others have their answer."""
+    """The other requests get their rows."""
     report = bound(connection, "SELECT i FROM range($least) r(i) ORDER BY ALL", least=LEAST)
     found = _ask(connection, report, 20_000, 3)
     assert [type(one) for one in found] == [UsageError, Answer]
@@ -93,7 +93,7 @@ def test_a_question_that_fails_harms_no_other(connection: duckdb.DuckDBPyConnect
 
 
 class _Source:
-    """A reader of one connection, which nothing changes."""
+    """A reader of one connection, whose data does not change."""
 
     def __init__(self, connection: duckdb.DuckDBPyConnection) -> None:
         self._connection = connection
@@ -105,7 +105,7 @@ class _Source:
         return query(self._connection), POSITION
 
     def close(self) -> None:
-        """There is nothing to give up."""
+        """Releasing does nothing."""
 
 
 def _ask(connection: duckdb.DuckDBPyConnection, report: BoundEndpoint, *values: object) -> list[Answer | BaseException]:

@@ -47,7 +47,7 @@ from refold.warehouse.engine.sql import first_line
     ],
 )
 def test_is_one_sentence(sql: str, sentence: str) -> None:
-    """The sentence stays whole; the excerpts with their carets, the advice and the line breaks go."""
+    """The sentence is complete, without excerpts, carets, advice and line breaks."""
     with connect() as connection, pytest.raises(duckdb.Error) as caught:
         connection.execute(sql).fetchall()
     assert first_line(caught.value) == sentence
@@ -64,7 +64,7 @@ def test_advice_on_memory_is_left_out() -> None:
 
 
 def test_every_caret_goes_from_a_long_query() -> None:
-    """DuckDB shortens a long line of the query on both sides; the excerpt goes all the same."""
+    """DuckDB shortens a long line of the query on both sides; the excerpt is still removed."""
     query = f"SELECT {', '.join(['1'] * 60)}, missing, {', '.join(['2'] * 60)}"
     with connect() as connection, pytest.raises(duckdb.Error) as caught:
         connection.execute(query)

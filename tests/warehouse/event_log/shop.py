@@ -92,7 +92,7 @@ CITY = pa.schema([pa.field("city", pa.string(), nullable=False)])
 
 @upcaster(Placed, from_version=1, schema=PLACED_V1)
 def add_currency() -> str:
-    """Version 1 had only euros; an empty customer fails."""
+    """Upcast version 1, which had only euros; an empty customer fails."""
     return "SELECT *, CASE WHEN customer = '' THEN error('nameless customer') ELSE 'EUR' END AS currency FROM event"
 
 

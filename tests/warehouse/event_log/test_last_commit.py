@@ -45,11 +45,11 @@ def test_there_is_none_after_the_last(log: EventLog, tmp_path: Path) -> None:
 class _Counting(LocalStore):
     """A local store that counts lookups."""
 
-    asked = 0
+    lookups = 0
 
     def exists(self, key: str) -> bool:
         """Count, and return the result."""
-        type(self).asked += 1
+        type(self).lookups += 1
         return super().exists(key)
 
 
@@ -62,4 +62,4 @@ def test_a_long_tail_takes_few_looks(tmp_path: Path) -> None:
         (tmp_path / commit_key(number)).write_bytes(content)
     store = _Counting(str(tmp_path))
     assert EventLog(store, "shop", 2, log.log_id).last_commit(0) is not None
-    assert _Counting.asked <= 22
+    assert _Counting.lookups <= 22

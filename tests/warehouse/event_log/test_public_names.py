@@ -1,4 +1,4 @@
-"""What the event log offers by name: a change here is a change for whoever builds on it."""
+"""The public names of the event log: a change here is a change for every user."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from refold.warehouse import event_log
 
 
 def test_the_public_names_are_these() -> None:
-    """Each stands in ``__all__``, sorted, and is there."""
+    """Each is in ``__all__``, sorted, and can be imported."""
     assert event_log.__all__ == [
         "Appended",
         "Appender",

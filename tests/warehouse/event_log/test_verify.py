@@ -79,7 +79,7 @@ def test_a_sound_log_is_counted(mixed: EventLog) -> None:
 
 
 def test_a_log_of_many_seals_is_sound(log: EventLog, appender: Appender) -> None:
-    """Merged segments, merged runs of heads, raw segments and old events of a shape that is known by now."""
+    """Merged segments, merged heads, untyped segments and events whose schema was registered later are sound."""
     for turn in range(12):
         appender.append(f"order-{turn % 5}", [PLACED, added()])
         seal(log, YOUNGER if turn == 3 else REGISTRY)
@@ -162,7 +162,7 @@ def test_a_truncated_commit(mixed: EventLog, number: int) -> None:
 
 
 def test_a_flipped_bit_in_a_commit(mixed: EventLog) -> None:
-    """The pages of a commit carry checksums of their own, since no manifest knows it yet: no letter can change."""
+    """The pages of a commit carry checksums of their own, since no manifest knows it yet: any changed byte is found."""
     change(mixed, commit_key(6), lambda data: data.replace(b"visit", b"visiu", 1))
     [misread] = read_positions(mixed, REGISTRY, 12, 13)
     assert misread.correlation_id == "visiu"
@@ -241,7 +241,7 @@ def test_the_same_event_recorded_twice(log: EventLog, appender: Appender) -> Non
 
 
 def test_many_findings_are_counted_not_listed(log: EventLog) -> None:
-    """The first twenty of a kind are enough; the rest is a number."""
+    """The first twenty of a kind are listed; the rest are counted."""
     for i in range(25):
         write_commit(log, [(f"s-{i}", "Closed", 1, "{}")])
         rewrite(log, i + 1, heads={})
@@ -296,7 +296,7 @@ def segment_values(key: str | None = None, **values: Any) -> Callable[[Values], 
     ],
 )
 def test_a_tampered_manifest(mixed: EventLog, how: Callable[[Values], Any], kind: str) -> None:
-    """Whatever a manifest says falsely is found."""
+    """Every false value of a manifest is found."""
     tamper(mixed, how)
     assert kind in kinds(verify(mixed, REGISTRY))
 
@@ -317,7 +317,7 @@ def test_a_missing_manifest_number(mixed: EventLog) -> None:
     assert manifest_key(2) in finding.where
 
 
-def test_an_import_that_the_manifest_forgot(mixed: EventLog) -> None:
+def test_an_import_that_the_manifest_lacks(mixed: EventLog) -> None:
     """A second run of that import would append it again."""
     seal(mixed)
     values = orjson.loads(mixed.store.get(manifest_key(2)))
@@ -339,7 +339,7 @@ def test_an_import_that_the_manifest_forgot(mixed: EventLog) -> None:
     ids=["missing", "truncated", "zeroed"],
 )
 def test_a_damaged_run_of_heads(mixed: EventLog, damage: Callable[[EventLog, str], None]) -> None:
-    """The run is named; the streams themselves are checked all the same."""
+    """The finding names the run; the streams are still checked."""
     run = mixed.manifest().heads[0]
     damage(mixed, run.key)
     found = verify(mixed, REGISTRY)
@@ -402,7 +402,7 @@ def test_a_contract_that_changed_under_its_version(mixed: EventLog) -> None:
     assert "raise schema_version" in found.findings[0].advice
 
 
-def test_a_shape_that_the_domain_forgot(mixed: EventLog) -> None:
+def test_a_schema_that_the_domain_no_longer_declares(mixed: EventLog) -> None:
     """Typed segments of an event type that is no longer declared are a finding."""
     found = verify(mixed, YOUNGER)
     assert kinds(found) == ["schema"]
@@ -410,7 +410,7 @@ def test_a_shape_that_the_domain_forgot(mixed: EventLog) -> None:
 
 
 def test_a_clock_that_went_back(log: EventLog, appender: Appender) -> None:
-    """Appenders never record a time before the last one's, so a commit that does was tampered with."""
+    """Appenders never record a time before the last one's, so such a commit is invalid."""
     appender.append("order-1", [PLACED])
     last = appender.append("order-1", [PLACED]).commit_number
     info = log.commit_info(last)

@@ -52,14 +52,14 @@ def movements(event: NewEvent) -> list[tuple[str, int, int]]:
 
 @pytest.mark.parametrize(("events", "seed"), SIZES)
 def test_it_has_as_many_events_as_requested_and_few_more(events: int, seed: int) -> None:
-    """The last order is completed, no more."""
+    """The history ends when the last order is complete."""
     made = sum(len(append.events) for append in appends(events, seed))
     assert events <= made <= events + 30
 
 
 @pytest.mark.parametrize(("events", "seed"), SIZES)
 def test_appends_of_a_round_go_to_different_streams_and_expect_their_versions(events: int, seed: int) -> None:
-    """So a round can be appended concurrently, and nothing is appended twice."""
+    """A round can be appended concurrently, and no event is appended twice."""
     versions: Counter[str] = Counter()
     for appends_of_round in sample_history(events, seed):
         assert len({a.stream_id for a in appends_of_round}) == len(appends_of_round)
@@ -70,7 +70,7 @@ def test_appends_of_a_round_go_to_different_streams_and_expect_their_versions(ev
 
 @pytest.mark.parametrize(("events", "seed"), SIZES)
 def test_stock_is_never_negative_in_any_order_of_a_round(events: int, seed: int) -> None:
-    """Even if everything that leaves the stock in a round comes first, and everything that arrives comes last."""
+    """Stock stays non-negative even if all removals of a round come before all receipts."""
     on_hand: Counter[str] = Counter()
     available: Counter[str] = Counter()
     for appends_of_round in sample_history(events, seed):
@@ -83,7 +83,7 @@ def test_stock_is_never_negative_in_any_order_of_a_round(events: int, seed: int)
 
 @pytest.mark.parametrize(("events", "seed"), SIZES)
 def test_payments_equal_prices_and_refunds_equal_payments(events: int, seed: int) -> None:
-    """To the cent, in one currency a customer."""
+    """Amounts agree to the cent, in one currency per customer."""
     cost: defaultdict[str, Decimal] = defaultdict(Decimal)
     paid: dict[str, Decimal] = {}
     currencies: dict[str, str] = {}
@@ -118,6 +118,6 @@ def test_halves_of_an_address_are_recorded_together() -> None:
 
 
 def test_the_same_seed_makes_the_same_history() -> None:
-    """With its event ids and times; another seed makes another history."""
+    """A seed determines event ids and times too; another seed makes another history."""
     assert list(sample_history(500, 7)) == list(sample_history(500, 7))
     assert list(sample_history(500, 7)) != list(sample_history(500, 8))

@@ -62,7 +62,7 @@ def connection() -> Iterator[duckdb.DuckDBPyConnection]:
 
 
 def put(connection: duckdb.DuckDBPyConnection, things: Sequence[Thing]) -> None:
-    """Make the table hold these, and nothing else."""
+    """Replace the table's rows."""
     connection.execute("DELETE FROM things")
     if things:
         connection.execute(
@@ -81,7 +81,7 @@ def paged(connection: duckdb.DuckDBPyConnection, bound: BoundEndpoint, limit: in
 
 
 def in_order(things: Sequence[Thing], owner: str) -> list[Thing]:
-    """Give an owner's as they must come: newest first, those without a time last, equal ones by the key."""
+    """Return an owner's rows in the expected order: newest first, without a time last, ties by key."""
     mine = [t for t in things if t[0] == owner]
     return sorted(mine, key=lambda t: (t[3] is None, -(t[3] or 0), t[1], t[2].encode()))
 
@@ -90,7 +90,7 @@ def in_order(things: Sequence[Thing], owner: str) -> list[Thing]:
 def test_pages_give_every_row_once_in_order(
     connection: duckdb.DuckDBPyConnection, things: list[Thing], limit: int
 ) -> None:
-    """Whatever the size of a page: none but the last is short, and the last one says so."""
+    """At any page size only the last page is short, and it has no next page."""
     put(connection, things)
     for owner in OWNERS:
         wanted = in_order(things, owner)
@@ -103,10 +103,10 @@ def test_pages_give_every_row_once_in_order(
 
 
 @given(things=THINGS, limit=st.integers(1, 5), spare=st.integers(1, 8))
-def test_questions_asked_together_get_what_each_gets_alone(
+def test_batched_queries_get_the_rows_that_each_gets_alone(
     connection: duckdb.DuckDBPyConnection, things: list[Thing], limit: int, spare: int
 ) -> None:
-    """Also if one has so many rows that others would be cut off, and on later pages."""
+    """This holds on later pages too, and if one query has more rows than the limit."""
     put(connection, things)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(queries, "_SPARE_ROWS", spare)
@@ -120,7 +120,7 @@ def test_questions_asked_together_get_what_each_gets_alone(
 def test_one_with_many_rows_leaves_the_others_theirs(
     connection: duckdb.DuckDBPyConnection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """All rows that were fetched belong to one owner, so the other gets a query of its own."""
+    """If all fetched rows belong to one owner, the other gets a separate query."""
     monkeypatch.setattr(queries, "_SPARE_ROWS", 1)
     put(connection, [("ann", number, "", 2) for number in range(20)] + [("bob", 1, "", None)])
     ann, bob = answer(connection, [EndpointQuery(NEWEST, ("ann",), 2), EndpointQuery(NEWEST, ("bob",), 2)])
@@ -129,7 +129,7 @@ def test_one_with_many_rows_leaves_the_others_theirs(
 
 
 def test_composite_keys_are_looked_up_together(connection: duckdb.DuckDBPyConnection) -> None:
-    """Each query gets the row of its own values, not one of values that others ask for."""
+    """Each query gets the row of its own values, not of a combination with values of others."""
     put(connection, [("ann", 1, "a", 1), ("ann", 2, "B", 2), ("bob", 1, "B", 3)])
     values = [(1, "a", "ann"), (1, "B", "bob"), (1, "a", "bob"), (2, "B", "ann"), (2, "a", "ann")]
     found = answer(connection, [EndpointQuery(ONE, value) for value in values])
@@ -162,7 +162,7 @@ def cursor(*parts: Any) -> str:
     ],
 )
 def test_a_cursor_that_no_page_gave_is_refused(connection: duckdb.DuckDBPyConnection, after: str) -> None:
-    """It is an error of who asks, never one of the database."""
+    """An invalid cursor is an error of the client, never of the database."""
     put(connection, [("ann", 1, "a", 1)])
     with pytest.raises(UsageError, match="is invalid"):
         answer(connection, [EndpointQuery(NEWEST, ("ann",), 1, after)])
@@ -184,7 +184,7 @@ def test_a_cursor_that_no_page_gave_is_refused(connection: duckdb.DuckDBPyConnec
     ],
 )
 def test_pages_go_by_a_column_of_any_type(dtype: str, newest: str, oldest: str) -> None:
-    """A cursor holds its value exactly, so that no row is lost or given twice."""
+    """A cursor has the exact value, so that no row is skipped or repeated."""
     with connect(threads=1) as connection:
         connection.execute(f"CREATE TABLE t (owner VARCHAR, id INTEGER, seen {dtype})")
         times = [newest, oldest, "NULL"]
@@ -197,7 +197,7 @@ def test_pages_go_by_a_column_of_any_type(dtype: str, newest: str, oldest: str) 
 
 
 def test_values_are_written_without_loss(connection: duckdb.DuckDBPyConnection) -> None:
-    """Integers of 128 bits and decimals as text, times in UTC, bytes as base64, nothing as null."""
+    """Integers of 128 bits and decimals as text, times in UTC, bytes as base64, NULL as null."""
     sql = (
         "SELECT $wide::HUGEINT AS wide, 0.10::DECIMAL(38,20) AS exact, '2026-03-01 01:30:00+02'::TIMESTAMPTZ AS seen, "
         "DATE '2026-03-01' AS day, '\\xFF'::BLOB AS bytes, NULL::HUGEINT AS nothing, [1.5, NULL] AS list"
@@ -221,7 +221,7 @@ def test_values_are_written_without_loss(connection: duckdb.DuckDBPyConnection) 
 def test_a_report_with_too_many_rows_is_refused(
     connection: duckdb.DuckDBPyConnection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As many as are allowed are answered; one more is an error that says what to do."""
+    """The limit itself is allowed; one row more is an error that names the next step."""
     monkeypatch.setattr(queries, "MAX_ROWS", 3)
     report = Report(
         path="/r",

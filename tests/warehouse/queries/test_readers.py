@@ -1,4 +1,4 @@
-"""Readers of what is published and of a live database, beside those who publish and write."""
+"""Readers of published generations and of a live database, concurrent with publishers and writers."""
 
 from __future__ import annotations
 
@@ -148,7 +148,7 @@ def has_open(path: Path) -> bool:
 def test_a_query_ends_on_the_generation_that_it_began_with(
     generations: Generations, reader: Reader, temporary: Path, monkeypatch: pytest.MonkeyPatch, indexed_rows: int
 ) -> None:
-    """A newer one is adopted meanwhile, and answers others; then the older one's file and folder are let go."""
+    """Other queries use a newer generation meanwhile; then the older file and folder are released."""
     monkeypatch.setattr(queries, "INDEXED_ROWS", indexed_rows)
     old = publish(generations, 1)
     assert reader.adopt()
@@ -177,7 +177,7 @@ def test_a_query_ends_on_the_generation_that_it_began_with(
 
 
 def test_nothing_newer_is_nothing_to_adopt(generations: Generations, reader: Reader) -> None:
-    """Before the first publish a query is refused; afterwards a look that finds nothing new changes nothing."""
+    """Before the first publish a query fails; afterwards a check without a newer generation changes nothing."""
     assert not reader.adopt()
     with pytest.raises(GenerationError, match="No read models are published yet"):
         reader.ask(shown)
@@ -219,7 +219,7 @@ def test_what_cannot_be_opened_leaves_the_older_answering(
 def test_a_reader_that_was_slow_finds_what_came_after_collected_generations(
     generations: Generations, reader: Reader
 ) -> None:
-    """The one that followed is collected already: the newest is adopted all the same, within a few looks."""
+    """If the next generation is already collected, the reader finds the newest within a few checks."""
     publish(generations, 1)
     reader.adopt()
     publish(generations, 2)
@@ -232,7 +232,7 @@ def test_a_reader_that_was_slow_finds_what_came_after_collected_generations(
 def test_indexes_are_made_in_a_private_copy(
     generations: Generations, reader: Reader, temporary: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The published file stays as it is, byte for byte, and is not even opened; the copy goes when the reader does."""
+    """The published file is neither changed nor opened; the copy is deleted when the reader closes."""
     monkeypatch.setattr(queries, "INDEXED_ROWS", ROWS)
     path = generations.path(publish(generations, 1))
     before = path.read_bytes()
@@ -252,7 +252,7 @@ def test_indexes_are_made_in_a_private_copy(
 
 
 def test_small_read_models_are_read_where_they_are(generations: Generations, reader: Reader, temporary: Path) -> None:
-    """The published file is opened by the side of others that read it, and never for writing."""
+    """The published file is opened read-only, concurrent with other readers."""
     path = generations.path(publish(generations, 1))
     reader.adopt()
     assert (has_open(path), list(temporary.iterdir())) == (True, [])
@@ -265,8 +265,8 @@ def test_small_read_models_are_read_where_they_are(generations: Generations, rea
         reader.ask(shown)
 
 
-def test_a_question_that_fails_gives_its_connection_back(generations: Generations, reader: Reader) -> None:
-    """Otherwise a generation would stay open for ever, and so its file on disk."""
+def test_a_failed_query_releases_its_connection(generations: Generations, reader: Reader) -> None:
+    """The generation can be closed, and its file deleted."""
     path = generations.path(publish(generations, 1))
     reader.adopt()
     for _ in range(3):
@@ -296,8 +296,8 @@ def test_copies_of_processes_that_were_killed_are_removed(
     assert reader.ask(shown)[0] == [1]
 
 
-def test_equal_positions_of_other_rows_are_told_apart() -> None:
-    """Dead letters that were retried, or other code, make other rows of the same events."""
+def test_generations_with_equal_positions_are_distinguished() -> None:
+    """Retried dead letters, or other code, give other rows for the same events."""
     one = generation_of(1, 10)
     table = one.tables["boxes"]
     digests = [
@@ -311,7 +311,7 @@ def test_equal_positions_of_other_rows_are_told_apart() -> None:
 
 
 def test_columns_that_endpoints_look_up_by_are_indexed() -> None:
-    """Both lookups of the one read model."""
+    """The columns of both lookups have an index."""
     assert lookup_indexes(DOMAIN) == {"boxes": ("box", "shelf")}
 
 
@@ -394,8 +394,8 @@ def test_rows_and_position_of_an_answer_agree(make_live: Callable[[int], LiveDat
     assert now.position == 39
 
 
-def test_another_live_database_is_adopted_while_threads_ask(make_live: Callable[[int], LiveDatabase]) -> None:
-    """No query fails, a running one ends on the database that it began with, and waiting requests are notified."""
+def test_another_live_database_is_adopted_during_queries(make_live: Callable[[int], LiveDatabase]) -> None:
+    """No query fails, a running query ends on its own database, and waiting requests are notified."""
     positions: list[int] = []
     reader = LiveReader()
     reader.updated = lambda: positions.append(at.position if (at := reader.read_position()) else 0)
@@ -422,7 +422,7 @@ def test_another_live_database_is_adopted_while_threads_ask(make_live: Callable[
 
 
 def test_a_live_reader_that_is_not_open_says_so(make_live: Callable[[int], LiveDatabase]) -> None:
-    """Before the stream opened its database, and after it ended; a micro-batch that ends late changes nothing."""
+    """It is an error before the stream opens its database and after it ends, even if a micro-batch ends late."""
     reader = LiveReader()
     reader.moved()
     assert reader.read_position() is None
@@ -436,8 +436,8 @@ def test_a_live_reader_that_is_not_open_says_so(make_live: Callable[[int], LiveD
         reader.ask(shown)
 
 
-def test_a_question_that_fails_leaves_no_transaction(make_live: Callable[[int], LiveDatabase]) -> None:
-    """The next on the same connection sees the micro-batches since, and the writer can checkpoint."""
+def test_a_failed_query_leaves_no_transaction(make_live: Callable[[int], LiveDatabase]) -> None:
+    """The next query on the connection sees later micro-batches, and the writer can checkpoint."""
     live = make_live(1)
     reader = LiveReader()
     reader.adopt(live)

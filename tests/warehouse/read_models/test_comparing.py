@@ -39,7 +39,7 @@ def rows(*values: str, columns: str = "k, a, b") -> str:
 
 
 def test_the_order_of_rows_and_columns_is_no_difference(tmp_path: Path) -> None:
-    """Nor is a type's spelling."""
+    """Neither the order nor the spelling of a type is a difference."""
     here = rows("(1, 'x', 2)", "(2, 'y', NULL)")
     there = rows("('y', NULL, 2)", "('x', 2, 1)", columns="a, b, k")
     assert compared(tmp_path, here, there) is None
@@ -100,7 +100,7 @@ def test_a_row_that_is_there_twice(tmp_path: Path) -> None:
     ],
 )
 def test_only_approximate_columns_may_differ_by_rounding(tmp_path: Path, here: str, there: str, equal: bool) -> None:
-    """Relative to the greater of the two, and to 1; in all other columns every bit counts."""
+    """The tolerance is relative to the greater value, at least 1; other columns are compared exactly."""
     approximate = Compared(name="t", source="{db}.t", key=("k",), approximate=frozenset({"a"}))
     ours, theirs = (f"CREATE TABLE t AS SELECT 1 AS k, ({value})::DOUBLE AS a" for value in (here, there))
     assert (compared(tmp_path, ours, theirs, approximate) is None) == equal
@@ -109,7 +109,7 @@ def test_only_approximate_columns_may_differ_by_rounding(tmp_path: Path, here: s
 
 
 def test_every_type_can_be_compared(tmp_path: Path) -> None:
-    """Nested ones too."""
+    """Values of every type, nested ones too, are compared."""
     values = "[1, 2] AS l, {'x': 1, 'y': [DATE '2024-01-01']} AS s, MAP {'a': 1} AS m, 1.50::DECIMAL(9,2) AS d"
     here = f"CREATE TABLE t AS SELECT 1 AS k, {values}, uuid() AS u"
     found = compared(tmp_path, here, here)
@@ -118,7 +118,7 @@ def test_every_type_can_be_compared(tmp_path: Path) -> None:
 
 
 def test_columns_that_one_side_only_has(tmp_path: Path) -> None:
-    """Or of another type; the shared columns are still compared."""
+    """Missing columns and changed types are reported; the shared columns are still compared."""
     found = compared(tmp_path, rows("(1, 'x', 1)"), rows("(1, 7, 2, 3)", columns="k, a, b, c"))
     assert found is not None
     assert found.schema == {"a": ("VARCHAR", "INTEGER"), "c": (None, "INTEGER")}
@@ -128,15 +128,15 @@ def test_columns_that_one_side_only_has(tmp_path: Path) -> None:
 
 
 def test_a_table_that_one_side_only_has(tmp_path: Path) -> None:
-    """It has no rows to count there; one that neither has is no difference."""
+    """A missing table is reported without counts; one that both sides lack is no difference."""
     found = compared(tmp_path, rows("(1, 'x', 1)"), "SELECT 1")
     assert found == TableDifference(name="t", rows_here=1, rows_there=None)
     assert in_words(found, here="A", there="B") == "t: there is no such table in B"
     assert compared(tmp_path, "SELECT 1", "SELECT 1") is None
 
 
-def test_whole_rows_where_no_key_is_known(tmp_path: Path) -> None:
-    """As for a table that is no longer declared."""
+def test_full_rows_are_compared_without_a_key(tmp_path: Path) -> None:
+    """A table that is no longer declared is compared by full rows."""
     keyless = Compared(name="t", source="{db}.t")
     found = compared(tmp_path, rows("(1, 'x', 1)", "(2, 'x', 1)"), rows("(1, 'x', 1)", "(2, 'y', 1)"), keyless)
     assert found is not None
@@ -144,7 +144,7 @@ def test_whole_rows_where_no_key_is_known(tmp_path: Path) -> None:
 
 
 def test_a_file_does_not_differ_from_itself(tmp_path: Path) -> None:
-    """Two generations may share one."""
+    """Two generations with the same file have no difference."""
     compared(tmp_path, rows("(1, 'x', 1)"), "SELECT 1")
     (tmp_path / "link.duckdb").symlink_to("here.duckdb")
     assert compare_files(tmp_path / "here.duckdb", tmp_path / "link.duckdb", [TABLE], spill=tmp_path) == []

@@ -76,7 +76,7 @@ def test_a_lost_answer_is_no_lost_race(generations: Generations, tmp_path: Path)
 
 
 def test_a_generation_of_a_former_release_has_a_kind(generations: Generations, tmp_path: Path) -> None:
-    """Its object does not name one."""
+    """A generation object without a kind gets a default."""
     publish(generations, tmp_path)
     [key] = generations.store.list_from("generations")
     document = orjson.loads(generations.store.get(key))
@@ -101,15 +101,15 @@ def test_an_older_generation_is_published_again(generations: Generations, tmp_pa
 
 
 def test_the_link_follows(local: Generations, tmp_path: Path) -> None:
-    """Where an analyst opens ``current.duckdb``, it is the older file."""
+    """After a rollback, ``current.duckdb`` links to the older file."""
     first = publish(local, tmp_path)
     publish(local, tmp_path)
     roll_back(local)
     assert (Path(local.store.url) / "current.duckdb").readlink() == Path(first.file)
 
 
-def test_what_cannot_be_rolled_back_to(generations: Generations, tmp_path: Path) -> None:
-    """Nothing published, nothing before, the newest itself, an unknown number, and a missing file."""
+def test_invalid_rollbacks(generations: Generations, tmp_path: Path) -> None:
+    """A rollback without a target, or to the newest, an unknown or a deleted one, is an error."""
     with pytest.raises(GenerationError, match="Nothing is published"):
         roll_back(generations)
     first = publish(generations, tmp_path)
@@ -189,7 +189,7 @@ def test_the_newest_stay_and_those_superseded_lately(generations: Generations, t
 
 
 def test_at_least_one_stays(generations: Generations) -> None:
-    """Whatever the arguments."""
+    """The newest generation stays, for any arguments."""
     for wrong in ({"keep": 0}, {"min_age": -HOUR}, {"leftover_age": -HOUR}):
         with pytest.raises(UsageError):
             planned(generations, **wrong)
@@ -206,7 +206,7 @@ def test_shared_files_stay(generations: Generations, tmp_path: Path) -> None:
 
 
 def test_a_seeded_table_needs_the_file_that_it_started_from(generations: Generations, tmp_path: Path) -> None:
-    """Its generation references both."""
+    """The generation references both files."""
     first, second = publish(generations, tmp_path), publish(generations, tmp_path)
     key = list(generations.store.list_from("generations"))[-1]
     document = orjson.loads(generations.store.get(key))
@@ -216,7 +216,7 @@ def test_a_seeded_table_needs_the_file_that_it_started_from(generations: Generat
 
 
 def test_readers_in_other_processes_read_on(local: Generations, tmp_path: Path) -> None:
-    """Through a rollback and a collection; a generation that is open is kept, and reported, until it is closed."""
+    """Readers continue during a rollback and a collection; an open generation is kept and reported."""
     first, second, third = (publish(local, tmp_path, ago=LONG_AGO) for _ in range(3))
     with reading(local.path(first), local.path(third)) as (old, new):
         assert roll_back(local, 2).file == second.file
@@ -233,7 +233,7 @@ def test_readers_in_other_processes_read_on(local: Generations, tmp_path: Path) 
     assert shown(local) == 2
 
 
-def test_asking_who_holds_a_file_drops_nobody_s_lock(local: Generations, tmp_path: Path) -> None:
+def test_checking_the_locks_of_a_file_releases_none(local: Generations, tmp_path: Path) -> None:
     """The sessions of the checking process keep their locks, which closing a descriptor here would drop."""
     path = local.path(publish(local, tmp_path))
     with duckdb.connect(str(path), read_only=True):
@@ -243,7 +243,7 @@ def test_asking_who_holds_a_file_drops_nobody_s_lock(local: Generations, tmp_pat
 
 
 def test_the_link_never_leads_to_a_collected_file(local: Generations, tmp_path: Path) -> None:
-    """Not even after a publisher was killed before it replaced the link."""
+    """The link is valid even if a publisher is killed before it replaces the link."""
     first, second = (publish(local, tmp_path, ago=LONG_AGO) for _ in range(2))
     link = Path(local.store.url) / "current.duckdb"
     link.unlink()
@@ -292,7 +292,7 @@ def test_leftovers_of_dead_writers(local: Generations, tmp_path: Path) -> None:
 
 
 def test_leftovers_on_a_remote_store(generations: Generations, tmp_path: Path) -> None:
-    """Their age is that in the store."""
+    """The age of remote leftovers is that of the store."""
     publish(generations, tmp_path)
     generations.store.put("files/orphan.duckdb", b"orphan")
     generations.store.put("staging/rebuild-dead/plan.json", b"{}")
@@ -304,7 +304,7 @@ def test_leftovers_on_a_remote_store(generations: Generations, tmp_path: Path) -
 
 
 def test_a_working_database_that_is_open_is_not_left_over(local: Generations, tmp_path: Path) -> None:
-    """Whatever its age: its writer holds a lock."""
+    """A working database is kept at any age while its writer holds a lock."""
     publish(local, tmp_path)
     folder = Path(local.store.url) / "work" / "refold-slow"
     folder.mkdir(parents=True)

@@ -63,7 +63,7 @@ def test_a_copy_is_rewritten_without_them(tmp_path: Path) -> None:
 
 
 def test_a_file_without_them_is_left_alone(tmp_path: Path) -> None:
-    """Rewriting it would cost seconds for nothing."""
+    """A file without indexes is not rewritten."""
     plain = made(tmp_path / "plain.duckdb", {})
     assert without_indexes(plain) == plain
 

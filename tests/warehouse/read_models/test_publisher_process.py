@@ -137,7 +137,7 @@ def test_a_process_that_dies(
 
 @pytest.mark.parametrize("message", [b"nonsense\xff", b"[1]", b'{"generation": 1, "ended": true}'])
 def test_an_invalid_answer(publishing: Publishing, message: bytes) -> None:
-    """A process that sends anything but an answer is killed: it ignores SIGTERM, and would never end by itself."""
+    """A process that sends an invalid response is killed, even if it ignores SIGTERM."""
     process = publishing.process(f"MESSAGE = {message!r}\n{NONSENSE}")
     process.ask(publishing.database, publishing.parent)
     with pytest.raises(GenerationError, match="sent an invalid answer"):
@@ -145,7 +145,7 @@ def test_an_invalid_answer(publishing: Publishing, message: bytes) -> None:
 
 
 def test_a_process_that_hangs_up(publishing: Publishing, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A process that closes the socket and goes on is killed."""
+    """A process that closes the socket and keeps running is killed."""
     monkeypatch.setattr("refold.warehouse.read_models.live.publisher_process._EXIT_SECONDS", 0.1)
     process = publishing.process(HANGS_UP)
     process.ask(publishing.database, publishing.parent)
@@ -154,19 +154,19 @@ def test_a_process_that_hangs_up(publishing: Publishing, monkeypatch: pytest.Mon
 
 
 def test_the_next_publish_starts_a_new_process(publishing: Publishing) -> None:
-    """A failure is not for ever: once the domain's module is mended, the next request is answered."""
+    """After a failure and a fix of the domain's module, the next request succeeds."""
     process = publishing.process(DEAD)
     process.ask(publishing.database, publishing.parent)
     with pytest.raises(GenerationError):
         process.wait()
     for module in Path(publishing.database.parent).glob("domain_*.py"):
-        module.write_text(QUIET + "# mended\n")
+        module.write_text(QUIET + "# fixed\n")
     process.ask(publishing.database, publishing.parent)
     assert process.wait().number == 2
 
 
 def test_close_waits_for_the_publish(publishing: Publishing) -> None:
-    """What was requested is published before the process ends."""
+    """A requested publish completes before the process ends."""
     process = publishing.process(QUIET)
     process.ask(publishing.database, publishing.parent)
     process.close()

@@ -43,8 +43,8 @@ def test_an_empty_log_has_nothing_to_run(log: EventLog) -> None:
 
 
 @pytest.mark.parametrize("sealed", [False, True], ids=["tail", "sealed"])
-def test_each_stored_shape_is_told(log: EventLog, *, sealed: bool) -> None:
-    """SQL and Python upcasters: how many events, how many fail, for what reason, and where first."""
+def test_each_stored_schema_is_reported(log: EventLog, *, sealed: bool) -> None:
+    """Each schema has its number of events and of failures, the reasons, and the first position."""
     appender = Appender(log, SHOP.registry)
     appender.append("order-1", [OLD, Placed(customer="c", currency="EUR"), NAMELESS, added()])
     appender.append("order-2", [BUNDLE, EMPTY, NAMELESS, OLD, EMPTY])
@@ -61,7 +61,7 @@ def test_each_stored_shape_is_told(log: EventLog, *, sealed: bool) -> None:
     assert found[("Added", 1)] == (1, 0, ())
 
 
-def test_what_a_shape_becomes_is_told(log: EventLog) -> None:
+def test_the_resulting_event_type_is_reported(log: EventLog) -> None:
     """A retired type ends as the type that its upcaster yields."""
     Appender(log, SHOP.registry).append("order-1", [OLD, BUNDLE, Closed()])
     becomes = {(r.event_type, r.schema_version): r.becomes for r in dry_run(log, SHOP)}
@@ -69,7 +69,7 @@ def test_what_a_shape_becomes_is_told(log: EventLog) -> None:
 
 
 def test_a_merger_runs_over_all_that_it_joins(log: EventLog) -> None:
-    """Halves that lie together are sound; a half alone fails with the reason of the merger."""
+    """Adjacent halves are valid; a single half fails with the reason of the merger."""
     street = NewEvent(payload={"street": "s"}, event_type="StreetChanged", schema_version=1)
     city = NewEvent(payload={"city": "c"}, event_type="CityChanged", schema_version=1)
     appender = Appender(log, SHOP.registry)
@@ -85,7 +85,7 @@ def test_a_merger_runs_over_all_that_it_joins(log: EventLog) -> None:
     )
 
 
-def test_events_that_fit_no_contract_are_broken(log: EventLog) -> None:
+def test_events_that_match_no_contract_are_invalid(log: EventLog) -> None:
     """A payload that does not fit and an unknown type count, in the tail and in untyped segments."""
     write_commit(log, [("a", "Placed", 2, '{"currency": "EUR"}'), ("a", "Opened", 1, "{}")])
     seal(log, SHOP.registry)
@@ -93,11 +93,11 @@ def test_events_that_fit_no_contract_are_broken(log: EventLog) -> None:
     found = by_schema_key(dry_run(log, SHOP))
     assert found[("Placed", 2)][:2] == (2, 2)
     assert {(r.first_position, "customer" in r.text) for r in found[("Placed", 2)][2]} == {(1, True), (3, False)}
-    events, broken, [reason] = found[("Opened", 1)]
-    assert (events, broken, reason.first_position, "Opened" in reason.text) == (1, 1, 2, True)
+    events, invalid, [reason] = found[("Opened", 1)]
+    assert (events, invalid, reason.first_position, "Opened" in reason.text) == (1, 1, 2, True)
 
 
-def test_typed_events_that_the_domain_forgot_are_broken(log: EventLog) -> None:
+def test_typed_events_of_an_undeclared_schema_are_invalid(log: EventLog) -> None:
     """The schema was known when the segment was sealed, and is unknown now."""
     Appender(log, SHOP.registry).append("order-1", [Closed(), added()])
     seal(log, SHOP.registry)
@@ -150,8 +150,8 @@ def test_python_failures_are_counted_beside_those_in_sql(log: EventLog) -> None:
     assert {r.first_position for r in placed.reasons} == {2, 3}
 
 
-def test_what_only_fails_together_is_told(log: EventLog) -> None:
-    """A merger's result that fails further on fails with no single event of the run."""
+def test_a_failure_of_a_run_is_reported(log: EventLog) -> None:
+    """A merged event can fail in a later step, although no single event of the run fails."""
 
     @event(schema_version=1, name="Moved")
     class Numbered:
@@ -168,7 +168,7 @@ def test_what_only_fails_together_is_told(log: EventLog) -> None:
     assert [(r.events, r.invalid, r.reasons[0].text.endswith("together")) for r in results] == [(1, 1, True)] * 2
 
 
-def test_progress_is_told_to_the_end(log: EventLog) -> None:
+def test_progress_is_reported_to_the_end(log: EventLog) -> None:
     """A step is a bucket, or a range of commits that are not sealed."""
     appender = Appender(log, SHOP.registry)
     appender.append("order-1", [Closed()])
