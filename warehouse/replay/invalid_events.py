@@ -213,11 +213,12 @@ def not_discarded(
 
 def refuse(invalid: Sequence[InvalidEvent], *, doing: str) -> InvalidEventsError:
     """Return the error of a strict run, with counts by reason and the first examples."""
-    counts = Counter(b.reason for b in invalid)
+    counts = Counter(b.reason.rstrip(".") for b in invalid)
     reasons = "; ".join(f"{n} x {reason}" for reason, n in counts.most_common(_EXAMPLES))
     first = sorted(invalid, key=lambda b: b.position)[:_EXAMPLES]
     examples = "; ".join(
-        f"position {b.position}, stream {b.stream_id}, {b.event_type} v{b.schema_version}: {b.reason}" for b in first
+        f"position {b.position}, stream {b.stream_id}, {b.event_type} v{b.schema_version}: {b.reason.rstrip('.')}"
+        for b in first
     )
     return InvalidEventsError(
         f"{doing} cannot apply some events: {len({b.position for b in invalid})}. By reason: {reasons}. First "

@@ -118,7 +118,7 @@ def test_a_domain_without_a_sample_history_has_no_demo(tmp_path: Path) -> None:
 
 def test_a_finished_demo_whose_log_is_gone_is_an_error(tmp_path: Path) -> None:
     """The demo is not created again."""
-    with pytest.raises(LogError, match="lost events"):
+    with pytest.raises(LogError, match="fewer events"):
         make_history(Demo(tmp_path / "demo", 400, 3, made=400))
 
 

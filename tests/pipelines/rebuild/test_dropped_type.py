@@ -61,7 +61,7 @@ def test_a_sealed_event_of_a_dropped_type_stops_a_rebuild(log: EventLog, tmp_pat
     models = str(tmp_path / "models")
     assert rebuild(log, f"{__name__}:BEFORE", models, beam_options(None)).generation.number == 1
     with pytest.raises(
-        InvalidEventsError, match=r"cannot apply some events: 1 .* Unknown event type 'DoorPainted'.* position 2"
+        InvalidEventsError, match=r"cannot apply some events: 1\. .* Unknown event type 'DoorPainted'.* position 2"
     ):
         rebuild(log, f"{__name__}:AFTER", str(tmp_path / "others"), beam_options(None))
     assert not (tmp_path / "others" / "doors" / "current.duckdb").exists()

@@ -429,7 +429,7 @@ def test_invalid_rates(rate: str) -> None:
 def test_limits_that_allow_nothing() -> None:
     """Limits that allow no request are usage errors."""
     for bounds in ({"body_bytes": 0}, {"seconds": -1.0}, {"in_flight": 0}):
-        with pytest.raises(UsageError, match="more than 0"):
+        with pytest.raises(UsageError, match="above 0"):
             RequestLimits(**bounds)
 
 
