@@ -198,8 +198,7 @@ def load_domain(name: str) -> Domain:
     if not isinstance(found, Domain):
         raise UsageError(
             f"Domain {name} is a {type(found).__name__}; expected a refold.Domain. Name the "
-            "variable that holds the Domain, as "
-            "in my_shop.domain:SHOP."
+            "variable that holds the Domain, as in my_shop.domain:SHOP."
         )
     return found
 
@@ -211,6 +210,6 @@ def _import(path: str) -> object:
     except (ImportError, AttributeError) as error:
         raise UsageError(
             f"Domain {path} cannot be loaded: {error}. Check the name given by --domain, "
-            "REFOLD_DOMAIN or refold.toml. Run "
-            "refold in the folder of refold.toml or of the module, or add that folder to PYTHONPATH."
+            "REFOLD_DOMAIN or refold.toml. Run refold in the folder of refold.toml or of the module, or add that folder to "
+            "PYTHONPATH."
         ) from error

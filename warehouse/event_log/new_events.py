@@ -79,9 +79,8 @@ def _row(event: NewEvent, registry: Registry) -> Row:
         event_type, schema_version = event.event_type, event.schema_version
     else:
         raise UsageError(
-            "A payload given as a dict needs its type: write NewEvent(payload=..., "
-            "event_type=..., schema_version=...). "
-            "Nothing was appended."
+            "A payload given as a dict needs its type: write NewEvent(payload=..., event_type=..., "
+            "schema_version=...). Nothing was appended."
         )
     described = f"Event {event_type} v{schema_version}"
     try:
