@@ -210,6 +210,7 @@ def _import(path: str) -> object:
     except (ImportError, AttributeError) as error:
         raise UsageError(
             f"Domain {path} cannot be loaded: {error}. Check the name given by --domain, "
-            "REFOLD_DOMAIN or refold.toml. Run refold in the folder of refold.toml or of the module, or add that folder to "
+            "REFOLD_DOMAIN or refold.toml. Run refold in the folder of refold.toml or of the module, or add "
+            "that folder to "
             "PYTHONPATH."
         ) from error

@@ -222,6 +222,7 @@ def refuse(invalid: Sequence[InvalidEvent], *, doing: str) -> InvalidEventsError
     )
     return InvalidEventsError(
         f"{doing} cannot apply some events: {len({b.position for b in invalid})}. By reason: {reasons}. First "
-        f"examples: {examples}. Nothing was published. Fix the upcaster, the handler or the contract. Or run again with "
+        f"examples: {examples}. Nothing was published. Fix the upcaster, the handler or the contract. Or run "
+        "again with "
         "--dead-letter to go on without these events, and retry them after the fix with `refold dead-letters retry`."
     )
