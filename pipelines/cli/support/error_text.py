@@ -51,4 +51,4 @@ def _reason(text: str) -> str:
     """
     if "Traceback (most recent call last)" in text:
         text = ([line for line in text.splitlines() if any(map(str.isalnum, line))] or [""])[-1]
-    return " ".join(text.split("\n\nLINE ")[0].split()).rstrip(".")
+    return " ".join(text.split("\n\nLINE ")[0].split()).rstrip(".!")
