@@ -83,10 +83,14 @@ def refused(name: str, **written: Any) -> Hostile:
 def _integer(name: str, arrow: pa.DataType, sql: str) -> FieldType:
     signed = name.startswith("int")
     bits = arrow.bit_width - 1 if signed else arrow.bit_width
+    wide = "BIGINT" if arrow.bit_width < 64 else sql
     highest, lowest = 2**bits - 1, -(2**bits) if signed else 0
 
     def exact(number: int) -> Hostile:
-        return fits(str(number), number, json=str(number), sql=f"{number}::{sql}")
+        return fits(str(number), number, json=str(number), sql=f"'{number}'::{wide}")
+
+    def beyond(name: str, number: int) -> Hostile:
+        return refused(name, python=number, json=str(number), sql=f"'{number}'::{wide}" if wide != sql else "")
 
     return FieldType(
         name=name,
@@ -98,8 +102,8 @@ def _integer(name: str, arrow: pa.DataType, sql: str) -> FieldType:
             exact(0),
             exact(highest),
             exact(lowest),
-            refused("max_plus_1", python=highest + 1, json=str(highest + 1), sql=f"{highest + 1}::DECIMAL(38,0)"),
-            refused("min_minus_1", python=lowest - 1, json=str(lowest - 1), sql=f"{lowest - 1}::DECIMAL(38,0)"),
+            beyond("max_plus_1", highest + 1),
+            beyond("min_minus_1", lowest - 1),
             refused("true", python=True, json="true"),
             refused("whole_float", python=1.0, json="1.0"),
             refused("exponent", json="1e2"),
@@ -230,7 +234,7 @@ FRACTION = FieldType(
     sql="DECIMAL(38,38)",
     plain=fits("half", Decimal("0.5" + "0" * 37), python=Decimal("0.5"), json='"0.5"'),
     values=(
-        fits("max", Decimal(f"0.{_LONG}"), json=f'"0.{_LONG}"', sql=f"0.{_LONG}::DECIMAL(38,38)"),
+        fits("max", Decimal(f"0.{_LONG}"), json=f'"0.{_LONG}"', sql=f"'0.{_LONG}'::DECIMAL(38,38)"),
         fits("tiny", Decimal("1e-38"), json='"1e-38"'),
         refused("one", python=1, json='"1"'),
         refused("too_tiny", python=Decimal("1e-39"), json='"1e-39"'),

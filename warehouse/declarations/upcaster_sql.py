@@ -87,9 +87,9 @@ def _field(field: pa.Field, found: pa.DataType, *, checked: bool, where: str) ->
     column = f"{where}, column {field.name}"
     nulls = null_in_required(name, field if checked else field.with_nullable(True))
     cases = [f"WHEN {n} THEN error({literal(f'{column}: NULL in a required field')})" for n in nulls]
-    changed = [f"TRY_CAST({name} AS {dtype}) IS NULL"] if found != field.type else []
-    if pt.is_integer(found) and pt.is_floating(field.type):
-        changed.append(f"CAST(TRY_CAST({name} AS {dtype}) AS HUGEINT) <> {name}")
+    changed = []
+    if found != field.type and not pt.is_null(found):  # inside a list, TRY_CAST makes NULL of what does not fit
+        changed.append(f"TRY_CAST(TRY_CAST({name} AS {dtype}) AS {duckdb_type(found)}) IS DISTINCT FROM {name}")
     changed += invalid_value(name, field.type)
     if changed:
         message = f"{literal(f'{column}: the value does not fit {field.type}: ')} || left(CAST({name} AS VARCHAR), 80)"

@@ -126,7 +126,7 @@ def null_in_required(expression: str, field: pa.Field) -> list[str]:
 _VALID_RANGES: tuple[tuple[Callable[[pa.DataType], bool], str], ...] = (
     (pt.is_floating, "isfinite({})"),
     (pt.is_date, "{} BETWEEN DATE '0001-01-01' AND DATE '9999-12-31'"),
-    (pt.is_timestamp, "epoch_us({}) BETWEEN -62135596800000000 AND 253402300799999999"),
+    (pt.is_timestamp, "isfinite({0}) AND epoch_us({0}) BETWEEN -62135596800000000 AND 253402300799999999"),
 )
 """What DuckDB's types hold beyond the values of fields: NaN and infinity, and times outside the years 1 to 9999."""
 
