@@ -143,7 +143,8 @@ def _arrow_fields(cls: type, *, where: str) -> list[pa.Field]:
 
 def _arrow_field(name: str, annotation: Any, *, where: str) -> pa.Field:
     annotation, optional = _strip_optional(annotation)
-    return pa.field(name, _arrow_type(annotation, where=f"{where}, field {name}"), nullable=optional)
+    dtype = _arrow_type(annotation, where=f"{where}, field {name}")
+    return pa.field(name, dtype, nullable=optional or dtype == pa.null())  # Arrow fails on a required null
 
 
 def _strip_optional(annotation: Any) -> tuple[Any, bool]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
+import io
 import uuid
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -11,6 +14,7 @@ from decimal import Decimal
 from typing import Annotated, Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from refold.event_schemas import (
     ENVELOPE,
@@ -220,6 +224,24 @@ def write_commit(log: EventLog, events: Iterable[tuple[str, str, int, str]]) -> 
     )
     assert log.store.put_if_absent(commit_key(info.number), commit.encode(info, list(zip(*rows, strict=True))))
     return info
+
+
+def nullify(log: EventLog, event_type: str, field: str) -> None:
+    """Make a field NULL in the sealed events of a type, as a release did that did not read what it wrote."""
+    before = log.manifest()
+    changed = []
+    for segment in before.segments:
+        if segment.event_type == event_type:
+            table = pq.read_table(log.store.local_path(segment.key), partitioning=None)
+            index = table.schema.get_field_index(field)
+            table = table.set_column(index, field, pa.nulls(len(table), table.schema.field(field).type))
+            written = io.BytesIO()
+            pq.write_table(table, written)
+            log.store.put(segment.key, written.getvalue())
+            checksum = hashlib.sha256(written.getvalue()).hexdigest()
+            segment = dataclasses.replace(segment, bytes=len(written.getvalue()), checksum=checksum)
+        changed.append(segment)
+    assert sealing.publish(log, dataclasses.replace(before, number=before.number + 1, segments=tuple(changed)))
 
 
 def payload_of(value: Any) -> dict[str, Any]:

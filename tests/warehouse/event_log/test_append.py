@@ -155,6 +155,32 @@ def test_times_are_recorded_in_utc(log: EventLog, appender: Appender) -> None:
     assert found.occurred_at.utcoffset() == timedelta(0)
 
 
+@pytest.mark.parametrize(
+    ("when", "reason"),
+    [
+        (datetime.max.replace(tzinfo=timezone(timedelta(hours=-5))), "in UTC it is outside the years 1 to 9999"),
+        (datetime.min.replace(tzinfo=timezone(timedelta(hours=5))), "in UTC it is outside the years 1 to 9999"),
+        (datetime(2024, 1, 1), "it has no time zone"),
+    ],
+)
+def test_a_time_that_utc_does_not_have_is_refused(
+    log: EventLog, appender: Appender, when: datetime, reason: str
+) -> None:
+    """The bounds are those of an import and of a payload; the message names the event."""
+    with pytest.raises(PayloadError, match=f"Event Placed v2: occurred_at is .*, and {reason}"):
+        appender.append("order-1", [NewEvent(payload=PLACED, occurred_at=when)])
+    assert log.head().commit == 0
+
+
+@pytest.mark.parametrize("when", [datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)])
+def test_the_first_and_the_last_time_are_kept(log: EventLog, appender: Appender, when: datetime) -> None:
+    """Sealed or not."""
+    appender.append("order-1", [NewEvent(payload=PLACED, occurred_at=when)])
+    assert [e.occurred_at for e in read_stream(log, REGISTRY, "order-1")] == [when]
+    seal(log)
+    assert [e.occurred_at for e in read_stream(log, REGISTRY, "order-1")] == [when]
+
+
 def test_recorded_at_never_goes_back(log: EventLog, appender: Appender) -> None:
     """A writer whose clock is behind the last commit uses that commit's time."""
     info = write_commit(log, [("order-1", "Closed", 1, "{}")])

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
+import pyarrow as pa
 import pytest
+from duckdb import DuckDBPyConnection
 
+from refold.event_schemas import ENVELOPE
 from refold.warehouse.engine.connections import connect
 from refold.warehouse.event_log import (
     Appender,
@@ -13,11 +17,13 @@ from refold.warehouse.event_log import (
     NewEvent,
     read_positions,
     read_stream,
+    segments,
     verify,
 )
 from refold.warehouse.event_log.heads import SealedHeads
 from refold.warehouse.event_log.layout import bucket_of
 from refold.warehouse.event_log.seal import publish
+from refold.warehouse.event_log.written_segments import WrittenSegmentError, check_written
 from refold.warehouse.replay.event_ranges import typed_segments
 from tests.warehouse.event_log.shop import (
     REGISTRY,
@@ -26,6 +32,7 @@ from tests.warehouse.event_log.shop import (
     Placed,
     added,
     bulk_import,
+    nullify,
     payload_of,
     prepare_seal,
     seal,
@@ -109,6 +116,47 @@ def test_an_invalid_payload_is_kept(log: EventLog) -> None:
         {"customer": 7},
         payload_of(Placed(customer="c", currency="EUR")),
     ]
+
+
+@pytest.mark.parametrize("change", ["quantity = quantity + 1", "sku = NULL", "token = NULL"])
+def test_a_segment_that_differs_from_its_events_is_not_sealed(
+    log: EventLog, appender: Appender, change: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was written is read again: a changed value, a NULL, also in an optional field."""
+    appender.append("order-1", [added(), added()])
+    copy = segments.copy_parquet
+    name, value = change.split(" = ")
+
+    def damaged(connection: DuckDBPyConnection, select: str, path: Path) -> None:
+        copy(connection, f"SELECT * REPLACE ({value} AS {name}) FROM ({select})", path)
+
+    monkeypatch.setattr(segments, "copy_parquet", damaged)
+    with pytest.raises(WrittenSegmentError, match=r"Added v1, bucket \d: the file that was written has 2 rows"):
+        seal(log)
+    assert not log.manifest().segments
+
+
+def test_events_that_would_lose_a_value_stay_unsealed(log: EventLog) -> None:
+    """If parsing made NULL of a value, the seal stops: it names the field and the position."""
+    row = {"position": 7, "stream_id": "s", "customer": None, "currency": "EUR"}
+    fields = [ENVELOPE.field("position"), ENVELOPE.field("stream_id"), *REGISTRY.schema("Placed", 2)]
+    nullable = pa.schema(f.with_nullable(True) for f in fields)
+    with connect() as connection:
+        connection.register("_made", pa.Table.from_pylist([row], schema=nullable))
+        path = Path(log.url) / "made.parquet"
+        connection.execute(f"COPY _made TO '{path}' (FORMAT parquet)")
+        with pytest.raises(WrittenSegmentError, match=r"customer is NULL in 1 events, .* position 7"):
+            check_written(connection, "_made", path, fields, what="Placed v2")
+
+
+def test_a_damaged_segment_is_not_merged(log: EventLog, appender: Appender) -> None:
+    """A segment of an older release with NULL in a required field stays as it is; new events are sealed beside it."""
+    appender.append("order-1", [PLACED])
+    seal(log)
+    nullify(log, "Placed", "customer")
+    appender.append("order-1", [PLACED])
+    made = seal(log)
+    assert [s.rows for s in made.segments if s.event_type == "Placed"] == [1, 1]
 
 
 @pytest.mark.parametrize("first", [0, 1])

@@ -34,6 +34,7 @@ from tests.warehouse.event_log.shop import (
     Placed,
     added,
     join_address,
+    nullify,
     seal,
     unbundle,
     write_commit,
@@ -381,6 +382,18 @@ def test_streams_in_a_wrong_bucket(mixed: EventLog) -> None:
     mixed.store.put(manifest_key(1), orjson.dumps(values))
     found = verify(mixed, REGISTRY)
     assert [f for f in found.findings if f.what.startswith(f"in bucket {wrong}, expected {segment.bucket}")]
+
+
+@pytest.mark.parametrize("field", ["customer", "occurred_at"])
+def test_a_null_in_a_required_field_of_a_segment(log: EventLog, appender: Appender, field: str) -> None:
+    """Release 0.1.0 could write one: segment, position and field are named."""
+    appender.append("order-1", [Closed(), PLACED])
+    seal(log)
+    assert verify(log, REGISTRY).sound
+    nullify(log, "Placed", field)
+    [finding] = verify(log, REGISTRY).findings
+    assert (finding.kind, "event_type=Placed" in finding.where) == ("segment", True)
+    assert finding.what == f"the event at position 2 has NULL in the required field {field}"
 
 
 def test_a_contract_that_changed_under_its_version(mixed: EventLog) -> None:
