@@ -29,6 +29,7 @@ from refold.event_schemas.registry import SchemaKey
 from refold.warehouse.engine.arrow_values import array_of
 from refold.warehouse.engine.sql import (
     columns,
+    invalid_value,
     json_structure,
     literal,
     null_in_required,
@@ -134,7 +135,9 @@ def _is_exact(schema: pa.Schema) -> str:
     conditions = [f"payload = {canonical_text(schema, '_p') if len(schema) else literal('{}')}"]
     conditions.append(f"epoch_us(occurred_at) BETWEEN {_FIRST_TIME} AND {_LAST_TIME}")
     for field in schema:
-        conditions += [f"NOT ({c})" for c in null_in_required(f"_p.{quote(field.name)}", field)]
+        value = f"_p.{quote(field.name)}"
+        wrong = null_in_required(value, field) + invalid_value(value, field.type)  # years after 9999 have a text, too
+        conditions += [f"({condition}) IS NOT TRUE" for condition in wrong]
     return f"coalesce({' AND '.join(conditions)}, false)"
 
 
