@@ -24,6 +24,7 @@ from refold.event_schemas import LogError, Registry
 from refold.event_schemas.envelope import UTC_MICROSECONDS
 from refold.event_schemas.registry import SchemaKey
 from refold.warehouse.engine.connections import connect
+from refold.warehouse.engine.parquet_files import parquet_relation
 from refold.warehouse.event_log import commit
 from refold.warehouse.event_log.bulk_import.existing_streams import load_tail, stream_heads
 from refold.warehouse.event_log.bulk_import.spool import (
@@ -33,7 +34,7 @@ from refold.warehouse.event_log.bulk_import.spool import (
 )
 from refold.warehouse.event_log.columns import write_parquet
 from refold.warehouse.event_log.commit import CommitInfo
-from refold.warehouse.event_log.heads import files_literal, heads_path
+from refold.warehouse.event_log.heads import heads_path
 from refold.warehouse.event_log.layout import commit_key, heads_key
 from refold.warehouse.event_log.log import EventLog, Head
 from refold.warehouse.event_log.manifest import HeadsRun, Segment
@@ -247,8 +248,8 @@ def existing_streams(
         return []
     load_tail(connection, head)
     for bucket in sorted({r.bucket for r in runs}):
-        mine = files_literal([heads_path(log, r) for r in runs if r.bucket == bucket])
-        if found := _overlap(connection, log, head, bucket, f"read_parquet({mine})", limit):
+        mine = parquet_relation([heads_path(log, r) for r in runs if r.bucket == bucket])
+        if found := _overlap(connection, log, head, bucket, mine, limit):
             return found
     return []
 

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 import duckdb
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from refold.event_schemas import DamagedLogError, ObjectNotFoundError
+from refold.warehouse.engine.parquet_files import open_parquet
 from refold.warehouse.event_log import manifest as manifests
 from refold.warehouse.event_log.commit import CommitInfo
 from refold.warehouse.event_log.layout import (
@@ -221,7 +221,8 @@ def _load_tail(
 def _rows(log: EventLog, info: CommitInfo) -> pa.Table | Exception:
     try:
         path = log.store.local_path(commit_key(info.number))
-        table = pq.read_table(path, page_checksum_verification=True, partitioning=None)
+        with open_parquet(path) as file:
+            table = file.read()
         number = pa.array([info.number] * len(table), pa.int64())
         return table.select(_TAIL.names[:-1]).append_column("_number", number)
     except (pa.ArrowException, OSError, ObjectNotFoundError, KeyError) as error:
