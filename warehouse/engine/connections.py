@@ -6,7 +6,7 @@ from pathlib import Path
 
 import duckdb
 
-from refold.warehouse.engine.engine_paths import engine_path
+from refold.warehouse.engine.engine_paths import database_path, engine_path
 from refold.warehouse.engine.sql import literal, quote
 
 _MEMORY = ":memory:"
@@ -40,7 +40,7 @@ def connect(
         config["memory_limit"] = memory_limit
     if temp_directory is not None:
         config["temp_directory"] = engine_path(temp_directory)
-    file = _MEMORY if database == _MEMORY else engine_path(database)
+    file = _MEMORY if database == _MEMORY else database_path(database)
     connection = duckdb.connect(file, read_only=read_only, config=config)
     connection.execute("SET TimeZone = 'UTC'")
     connection.execute("SET arrow_lossless_conversion = true")

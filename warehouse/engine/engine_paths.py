@@ -1,9 +1,13 @@
 """Paths as DuckDB and Arrow are given them: files whose names either would interpret are opened through a link.
 
-DuckDB reads a path as a pattern (``*``, ``?``, ``[``), takes a backslash for a separator, expands ``~``, and cuts the
-path of a database at ``?``. It has no escape that works for all of these: ``[*]`` is a pattern still, which lists each
-folder and fails if a sibling's name has a backslash. So a path with any but plain characters goes through a symbolic
-link with a plain name, to the folder up to the last name that is not plain.
+DuckDB reads a path as a pattern (``*``, ``?``, ``[``), takes a backslash for a separator and expands ``~``. It has no
+escape that works for all of these: ``[*]`` is a pattern still, which lists each folder and fails if a sibling's name
+has a backslash. So a path with any but plain characters goes through a symbolic link with a plain name, to the folder
+up to the last name that is not plain.
+
+DuckDB follows such a link before it opens a database. Then only two characters matter: a backslash, which the prefix
+``duckdb:`` protects, and ``?``, at which it inserts ``.wal`` into the path. So a folder below a name with ``?`` can
+hold databases, but none can be written there: see :func:`can_write_databases`.
 """
 
 from __future__ import annotations
@@ -48,11 +52,30 @@ def engine_path(path: str | Path) -> str:
     return "/".join([_links(os.getpid()).to(target), *names[last + 1 :]])
 
 
+def database_path(path: str | Path) -> str:
+    """Return the path of a database file to connect to, as :func:`engine_path` does."""
+    plain = engine_path(path)
+    return plain if plain == os.path.join(os.getcwd(), path) else f"duckdb:{plain}"
+
+
+def can_write_databases(folder: str | Path) -> bool:
+    """Check whether DuckDB can write databases in a folder; if not, write them elsewhere and move them.
+
+    Example:
+        >>> can_write_databases("/data/read-models"), can_write_databases("/data/what?")
+        (True, False)
+    """
+    return "?" not in os.path.realpath(folder)
+
+
 def real_paths(text: str) -> str:
     """Return a message of DuckDB or Arrow with the real paths in place of those through links."""
-    for target, link in list(_links_of.get(os.getpid(), _Links()).made.items()):
-        text = text.replace(link, target)
-    return text
+    links = _links_of.get(os.getpid())
+    if links is None or links.folder is None:
+        return text
+    targets = {link: target for target, link in list(links.made.items())}
+    link = re.compile(re.escape(f"{links.folder.path}/") + r"\d+")
+    return link.sub(lambda found: targets.get(found[0], found[0]), text)
 
 
 @dataclass(slots=True)
