@@ -32,6 +32,7 @@ from refold.warehouse.event_log.bulk_import.spool import (
     Spooled,
     read_spool,
 )
+from refold.warehouse.event_log.clocks import next_recorded_at
 from refold.warehouse.event_log.columns import write_parquet
 from refold.warehouse.event_log.commit import CommitInfo
 from refold.warehouse.event_log.heads import heads_path
@@ -181,16 +182,13 @@ def _enveloped(rows: pa.Table, recorded_at: str) -> pa.Table:
     return rows
 
 
-def publish_import(
-    log: EventLog, import_id: str, events: int, recorded_at: str, built: Sequence[SealedBucket]
-) -> CommitInfo:
+def publish_import(log: EventLog, import_id: str, events: int, built: Sequence[SealedBucket]) -> CommitInfo:
     """Make an import part of the log, with one commit that names its segments.
 
     Args:
         log: the log.
         import_id: identity of the import; publishing it again returns the first commit.
         events: number of events in its segments.
-        recorded_at: time at which they were recorded, RFC 3339.
         built: its buckets.
 
     Raises:
@@ -210,17 +208,13 @@ def publish_import(
             uuid=str(uuid.uuid5(_COMMIT_NAMESPACE, import_id)),
             first_position=head.position + 1,
             last_position=head.position + events,
-            recorded_at=max(datetime.fromisoformat(recorded_at), _recorded_at(head)),
+            recorded_at=next_recorded_at(log.store, head.commit, head.last_recorded_at),
             segments=segments,
             heads_runs=heads,
             import_id=import_id,
         )
         if log.store.put_if_absent(commit_key(info.number), commit.encode(info, ())):
             return info
-
-
-def _recorded_at(head: Head) -> datetime:
-    return datetime.fromisoformat(head.recorded_at or "1970-01-01T00:00:00+00:00")
 
 
 def find_import(log: EventLog, head: Head, import_id: str) -> CommitInfo | None:
