@@ -191,7 +191,7 @@ ReadModel = Projection | Fold
 
 def keyed_by_stream(model: ReadModel) -> bool:
     """Check whether all events of a key are in one stream, and so in one bucket."""
-    return any(all(h.sql.plain.get(k) == "stream_id" for h in model.handlers) for k in model.key)
+    return any(all(k in h.by_stream for h in model.handlers) for k in model.key)
 
 
 def create_table_sql(model: ReadModel) -> str:
