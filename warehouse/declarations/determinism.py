@@ -31,6 +31,7 @@ _OPERATORS = {
 }
 _REFUSED_OPERATORS = {
     "SAMPLE": "a sample selects other rows each time; use WHERE",
+    "CHUNK_GET": "DESCRIBE and SHOW read the database's own catalogue; write a SELECT over tables",
     "POSITIONAL_JOIN": "a positional join depends on the order of rows, which may differ each time; join by a column",
 }
 _FIRST_VIRTUAL_COLUMN = 1 << 63  # such as rowid, which depends on how a table was written
@@ -62,7 +63,9 @@ def check_one_event(select: str) -> None:
             )
         if node.get("type") == "SELECT_NODE" and _reads_event(node, readers):
             _check_select(node, readers)
-            if node not in _leaves(root):  # refold adds the position to those, so they group by it
+            if not any(
+                node is leaf for leaf in _leaves(root)
+            ):  # refold adds the position to those, so they group by it
                 _check_aggregates(node)
 
 
@@ -78,8 +81,8 @@ def check_repeatable(select: str, tables: Collection[str] | None = None) -> None
     """
     tree = parse(select)
     _check_functions(tree, instead=_TAKE_FROM_TABLE)
-    if tables is not None:
-        _check_tables(tree, {folded(t) for t in tables} | set(_common_tables(tree)))
+    known = None if tables is None else {folded(t) for t in tables} | set(_common_tables(tree))
+    _check_tables(tree, known)
     for node in walk(tree):
         modifiers = node.get("modifiers")
         kinds = {m["type"] for m in modifiers} if isinstance(modifiers, list) else set()
@@ -133,6 +136,8 @@ def _check_call(call: Call, *, instead: str) -> None:
 
 def _check_functions(tree: Node, *, instead: str) -> None:
     for node in walk(tree):
+        if node.get("class") == "PARAMETER":
+            raise SqlError("a parameter has no value here; only a report has parameters")
         if node.get("type") == "TABLE_FUNCTION":
             name = _called(node["function"])
             if name not in functions.TABLE_FUNCTIONS:
@@ -147,7 +152,8 @@ def _check_functions(tree: Node, *, instead: str) -> None:
 
 def _check_name(name: str, *, instead: str) -> None:
     if name in functions.REFUSED:
-        raise SqlError(f"{name}() {functions.REFUSED[name]}; {instead}")
+        reason = functions.REFUSED[name]
+        raise SqlError(f"{name}() {reason}" if ";" in reason else f"{name}() {reason}; {instead}")
     if not functions.is_allowed(name):
         raise SqlError(
             f"{name}() is not among the functions that are known to return the same value each time; {instead}"
@@ -169,11 +175,13 @@ def _check_aggregate(node: Node, name: str) -> None:
             )
 
 
-def _check_tables(tree: Node, known: Collection[str]) -> None:
+def _check_tables(tree: Node, known: Collection[str] | None) -> None:
     for node in walk(tree):
         if node.get("type") == "BASE_TABLE":
             path = (node.get("qualified_name") or {}).get("path") or [node["table_name"]]
-            if len(path) > 1 or folded(path[-1]) not in known:
+            # DuckDB takes what is no table for the name of a file.
+            table = path[-1].isidentifier() and path[:-1] in ([], ["main"], ["refold"])
+            if not table if known is None else len(path) > 1 or folded(path[-1]) not in known:
                 raise SqlError(_not_a_table(".".join(path)))
 
 
@@ -192,15 +200,40 @@ def _check_own_names(tree: Node, definitions: Collection[str]) -> None:
     for name in (*aliases, *definitions):
         if name.startswith("_"):
             raise SqlError(f"the name {name} starts with an underscore, which is reserved; choose another one")
+    outer = _leaves(tree["statements"][0]["node"])
+    for node in walk(tree):
+        nested = node.get("type") == "SELECT_NODE" and not any(node is leaf for leaf in outer)
+        given = {n for e in node["select_list"] for n in _given_names(e)} if nested else set()
+        given |= set(map(folded, node.get("column_name_alias") or []))
+        if taken := given & _NAMES_OF_ONE_EVENT:
+            raise SqlError(f"a subquery calls another column `{min(taken)}`, which names one event; rename that column")
+
+
+def _given_names(expression: Node) -> set[str]:
+    """Return the names that an entry of a select list gives to something else than the column of that name."""
+    replaced = [entry["key"] for star in walk(expression) for entry in star.get("replace_list") or []]
+    renamed = [n for star in walk(expression) for entry in star.get("rename_list") or [] for n in _texts(entry)]
+    alias = folded(expression.get("alias") or "")
+    same = expression["class"] == "COLUMN_REF" and folded(expression["column_names"][-1]) == alias
+    return {*map(folded, [*replaced, *renamed]), *([] if same else [alias])}
+
+
+def _texts(part: Any) -> Iterator[str]:
+    if isinstance(part, str):
+        yield part
+    elif isinstance(part, dict | list):
+        for value in part.values() if isinstance(part, dict) else part:
+            yield from _texts(value)
 
 
 def _check_select(node: dict[str, Any], readers: Collection[str]) -> None:
-    kinds = {m["type"] for m in node["modifiers"]}
-    if any(kind.startswith("LIMIT") for kind in kinds) or any(n.get("sample") for n in walk(node)):
+    limited = any(m["type"].startswith("LIMIT") for m in node["modifiers"])
+    if limited or any(n.get("sample") for n in walk(node)):
         raise SqlError("a limit or sample selects among many events, but a handler sees one event at a time")
     if any(m.get("distinct_on_targets") for m in node["modifiers"]):
         raise SqlError("DISTINCT ON selects among many events, but a handler sees one event at a time")
-    if (node["from_table"]["type"] == "EMPTY") + sum(_is_event_table(n, readers) for n in walk(node)) > 1:
+    body = [value for part, value in node.items() if part != "cte_map"]
+    if (node["from_table"]["type"] == "EMPTY") + sum(_is_event_table(n, readers) for n in walk(body)) > 1:
         raise SqlError("event is read twice in one SELECT, but a handler sees one event and cannot look up others")
 
 
@@ -208,9 +241,11 @@ def _check_aggregates(node: Node) -> None:
     """Check that a nested SELECT over events groups by what identifies an event."""
     own = [n for part in ("select_list", "having") for n in _own_nodes(node.get(part))]
     aggregates = any(n.get("class") == "FUNCTION" and _called(n) in functions.AGGREGATING for n in own)
-    if not (aggregates or node.get("group_expressions")):
+    if not (aggregates or node.get("group_expressions") or node.get("having")):
         return
-    if len(node.get("group_sets") or []) > 1 or not any(map(_identifies_event, node.get("group_expressions") or [])):
+    every = node["aggregate_handling"] == "FORCE_AGGREGATES"  # GROUP BY ALL
+    groups = node["select_list"] if every else node.get("group_expressions") or []
+    if len(node.get("group_sets") or []) > 1 or not any(map(_identifies_event, groups)):
         raise SqlError("an aggregate spans many events, but a handler sees one event at a time; group by position")
 
 

@@ -174,9 +174,9 @@ REFUSED = {
     **dict.fromkeys(_CLOCK, "returns a different value each time, because it reads the clock"),
     **dict.fromkeys(_RANDOM, "returns a different value each time"),
     **dict.fromkeys(_SESSION, "depends on the session, its settings or the database"),
-    **dict.fromkeys(_UNORDERED, "depends on the order of rows, which may differ each time"),
-    **dict.fromkeys(_ESTIMATE, "is an estimate that may differ each time"),
-    **dict.fromkeys(_INTERNAL, "is internal to DuckDB and may change with its version"),
+    **dict.fromkeys(_UNORDERED, "depends on the order of rows, which may differ each time; use min() or max()"),
+    **dict.fromkeys(_ESTIMATE, "is an estimate that may differ each time; use an exact function"),
+    **dict.fromkeys(_INTERNAL, "is internal to DuckDB and may change with its version; use another function"),
 }
 """Functions that may not be called, each with the reason."""
 

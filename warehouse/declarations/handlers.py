@@ -18,6 +18,7 @@ from refold.warehouse.engine.names import first_double
 from refold.warehouse.engine.scratch import scratch
 from refold.warehouse.engine.sql import SqlError, empty_relation, first_line, result_schema, same_value
 from refold.warehouse.engine.syntax_tree import Rewritten, rewrite
+from refold.warehouse.engine.types import resolved_type
 
 _APPENDED = {"_position": "position", "_ordinal": "_ordinal"}
 """Column that refold adds to every handler, to the column of ``event`` that it holds."""
@@ -91,7 +92,7 @@ def compile_handler(
         check_one_event(select)
         sql = rewrite(select, append=_APPENDED)
         query = _over_empty_events(sql.text, payload)
-        found = result_schema(scratch(), query)
+        found = bind_over_event(query)
         plan = bound_plan(scratch(), query)
         check_plan(plan, tables=(), of_event=True)
         origins = dict(zip(found.names, output_origins(plan, "event"), strict=True))
@@ -124,6 +125,25 @@ def _handler(
     )
 
 
+def bind_over_event(query: str) -> pa.Schema:
+    """Bind a statement over ``event``, and return the schema of its result.
+
+    Raises:
+        SqlError: a subquery leaves out a column that refold adds to the outer select list.
+        duckdb.Error: it does not bind.
+    """
+    try:
+        return result_schema(scratch(), query)
+    except duckdb.BinderException as error:
+        if any(f'"{name}"' in str(error).splitlines()[0] for name in _APPENDED.values()):
+            raise SqlError(
+                f"{first_line(error)} refold adds the place of the event in the log to the select list, so a subquery "
+                "must keep it: begin with SELECT *, as in FROM (SELECT *, unnest(lines) AS line FROM event). With an "
+                "aggregate, group by position"
+            ) from error
+        raise
+
+
 def _check_appended(names: list[str], origins: Mapping[str, Origins]) -> None:
     """Check the names of a handler's columns, and that those which refold appends hold what they say."""
     if double := first_double(names):
@@ -131,7 +151,7 @@ def _check_appended(names: list[str], origins: Mapping[str, Origins]) -> None:
             f"the SELECT yields two columns {double[0]!r} and {double[1]!r}, and SQL ignores case; rename one"
         )
     for output, source in _APPENDED.items():
-        if origins[output] != {Origin(source)}:
+        if origins.get(output) != {Origin(source)}:
             raise SqlError(
                 f"the SELECT yields no `{source}` of the event: it is hidden by another column or an outer join; keep "
                 "it in each subquery, and give its name to no other column"
@@ -177,7 +197,7 @@ def _common_type(where: str, column: str, found: list[tuple[str, str]]) -> str:
     if not column.isidentifier() or keyword.iskeyword(column):
         raise ProjectionError(f"{where}: Python cannot write this name after `event.`; choose another one.")
     typed = [(event_type, dtype) for event_type, dtype in found if dtype != _UNTYPED] or [("", "INTEGER")]
-    common = _describe(" UNION ALL ".join(f"SELECT NULL::{dtype} AS x" for _, dtype in typed))["x"]
+    common = _describe(" UNION ALL ".join(f"SELECT CAST(NULL AS {dtype}) AS x" for _, dtype in typed))["x"]
     for _, dtype in typed:
         if not same_value(arrow_type(dtype, where=where), arrow_type(common, where=where)):
             types = ", ".join(f"{t} from {e}" for e, t in typed)
@@ -192,9 +212,9 @@ def arrow_type(duckdb_type: str, *, where: str) -> pa.DataType:
         ProjectionError: DuckDB has no such type; the message starts with ``where``.
     """
     try:
-        return result_schema(scratch(), f"SELECT NULL::{duckdb_type} AS x").field("x").type
-    except duckdb.Error as error:
-        raise ProjectionError(f"{where}: {duckdb_type!r} is not a DuckDB type: {first_line(error)}") from error
+        return result_schema(scratch(), f"SELECT CAST(NULL AS {resolved_type(duckdb_type)}) AS x").field("x").type
+    except (SqlError, duckdb.Error) as error:
+        raise ProjectionError(f"{where}: {first_line(error)}") from error
 
 
 def _over_empty_events(text: str, payload: pa.Schema) -> str:

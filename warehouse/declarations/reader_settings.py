@@ -16,7 +16,7 @@ from refold.warehouse.engine.sql import SqlError
 from refold.warehouse.engine.syntax_tree import deparse, parse, walk
 
 _ZONED = re.compile(r"WITH TIME ZONE$")
-_HAS_ZONE = re.compile(r"(Z|[+-]\d\d(:?\d\d)?|infinity|epoch)\s*$", re.IGNORECASE)
+_HAS_ZONE = re.compile(r"\s*(-?infinity|epoch|.*:\d\d(\.\d+)?\s*(Z|[+-]\d\d(:?\d\d)?))\s*", re.IGNORECASE)
 
 _SORTS = {"list_sort": 3, "array_sort": 3, "list_grade_up": 3, "array_grade_up": 3, "grade_up": 3}
 _REVERSE_SORTS = ("list_reverse_sort", "array_reverse_sort")
@@ -43,7 +43,7 @@ def check_reader_settings(plan: Node) -> None:
 def _zone_free(call: Call) -> bool:
     if call.name == CAST:
         same = call.arguments[0] == call.result or type_names(call.arguments[0]) == {"NULL"}
-        return same or bool(call.text and _HAS_ZONE.search(call.text))
+        return same or bool(call.text and _HAS_ZONE.fullmatch(call.text))
     if call.name == "timezone":
         return len(call.arguments) == 2 and type_names(call.arguments[0]) == {"VARCHAR"}
     return call.name in ZONE_FREE and (call.name != "make_timestamptz" or len(call.arguments) == 1)
@@ -52,7 +52,8 @@ def _zone_free(call: Call) -> bool:
 def _described(call: Call) -> str:
     if call.name == CAST:
         return f"a conversion of {_written(call.arguments[0])} to {_written(call.result)}"
-    return f"{call.name}() with {', '.join(map(_written, call.arguments))}"
+    called = f"{call.name}()" if call.name[0].isalpha() else f"the operator {call.name}"
+    return f"{called} with {', '.join(map(_written, call.arguments))}"
 
 
 def _written(dtype: Any) -> str:

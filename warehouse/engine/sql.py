@@ -117,9 +117,9 @@ def null_in_required(expression: str, field: pa.Field) -> list[str]:
             conditions += [f"({expression} IS NOT NULL AND {p})" for p in parts]
     if pt.is_list(field.type):
         element = field.type.value_field
-        parts = null_in_required("x", element)
+        parts = null_in_required("_x", element)
         if parts:
-            conditions.append(f"len(list_filter({expression}, lambda x: {' OR '.join(parts)})) > 0")
+            conditions.append(f"len(list_filter({expression}, lambda _x: {' OR '.join(parts)})) > 0")
     return conditions
 
 

@@ -7,12 +7,14 @@ the user left it out, and appends columns (position, envelope) to the select lis
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from refold.warehouse.engine.scratch import scratch
 from refold.warehouse.engine.sql import SqlError, quote
+
+_NO_SELECT = "Only SELECT statements can be serialized"
 
 UNNESTING = frozenset({"generate_subscripts", "regexp_split_to_table", "unlist", "unnest"})
 """Functions that make several rows of one when they are in a select list."""
@@ -54,7 +56,7 @@ def rewrite(select: str, *, append: dict[str, str]) -> Rewritten:
         if leaf["from_table"]["type"] == "EMPTY":
             leaf["from_table"] = parse("SELECT 1 FROM event")["statements"][0]["node"]["from_table"]
         present = {_output_name(e).lower() for e in leaf["select_list"]}
-        starred = any(e["class"] == "STAR" for e in leaf["select_list"])
+        starred = any(_brings_all(e, leaf["from_table"]) for e in leaf["select_list"])
         for output, source in append.items():
             if output.lower() not in present and not (starred and output == source):
                 leaf["select_list"].append(_column(source, alias=output))
@@ -70,7 +72,8 @@ def parse(select: str) -> dict[str, Any]:
     row = scratch().execute("SELECT json_serialize_sql(?)", [select]).fetchone()
     tree: dict[str, Any] = json.loads(row[0]) if row else {}
     if tree.get("error"):
-        raise SqlError(f"{tree.get('error_message', 'not a SELECT')} in: {select.strip()}")
+        message = str(tree.get("error_message", _NO_SELECT))
+        raise SqlError(f"{'expected one SELECT' if message.startswith(_NO_SELECT) else message} in: {select.strip()}")
     if len(tree["statements"]) != 1:
         raise SqlError(f"expected one SELECT, found {len(tree['statements'])} statements in: {select.strip()}")
     return tree
@@ -81,6 +84,24 @@ def deparse(tree: dict[str, Any]) -> str:
     row = scratch().execute("SELECT json_deserialize_sql(?::JSON)", [json.dumps(tree)]).fetchone()
     assert row is not None
     return str(row[0])
+
+
+def with_values(select: str, values: Mapping[str, str]) -> str:
+    """Return a SELECT with SQL expressions in place of its parameters.
+
+    Example:
+        >>> with_values("SELECT $a + 1", {"a": "2"})
+        'SELECT (2 + 1)'
+    """
+    tree = parse(select)
+    for node in list(walk(tree)):
+        if node.get("class") == "PARAMETER":
+            [value] = parse(f"SELECT {values[node['identifier']]}")["statements"][0]["node"]["select_list"]
+            alias = node.get("alias", "")
+            node.clear()
+            node.update(value, alias=alias)
+    tree["statements"][0]["named_param_map"] = []
+    return deparse(tree)
 
 
 def normalised(select: str) -> str:
@@ -168,6 +189,14 @@ def walk(node: Any) -> Iterator[dict[str, Any]]:
     elif isinstance(node, list):
         for value in node:
             yield from walk(value)
+
+
+def _brings_all(expression: dict[str, Any], table: dict[str, Any]) -> bool:
+    """Check whether an expression is ``*``, or ``e.*`` of a table; ``address.*`` brings the fields of a struct only."""
+    if expression["class"] != "STAR" or expression["columns"]:
+        return False
+    names = {str(n.get(part, "")).lower() for n in walk(table) for part in ("alias", "table_name")}
+    return not expression["relation_name"] or expression["relation_name"].lower() in names
 
 
 def _output_name(expression: dict[str, Any]) -> str:
