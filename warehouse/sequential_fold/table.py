@@ -19,6 +19,19 @@ from refold.warehouse.sequential_fold.sample import Sample
 from refold.warehouse.sequential_fold.upcast import InvalidError, Made
 from refold.warehouse.sequential_fold.values import name_in_sql
 
+_NOT_EXACT = ("_NS", "INTERVAL")
+
+
+class NotByStreamError(Exception):
+    """A key of a read model that is taken to be keyed by the stream belongs to another stream."""
+
+
+def exact_in_python(model: ReadModel) -> str | None:
+    """Return a type of the read model whose values Python cannot hold without loss; None if there is none."""
+    types = [*model.key.values(), *filter(None, _value_types(model).values())]
+    return next((t for t in types if any(part in t.upper() for part in _NOT_EXACT)), None)
+
+
 Row = tuple[tuple[Any, ...], dict[str, Any]]
 """A key, and the state of its row: what the fold function returned, or the value of each column."""
 
@@ -75,19 +88,21 @@ class Table:
         if event.event_type not in self._handlers:
             return []
         cls, select, deletes = self._handlers[event.event_type]
+        types, values, sample = _value_types(self.model), list[str](), self.sample
+
+        def outputs(names: frozenset[str]) -> list[str]:
+            values.extend(n for n in types if n.lower() in names)
+            typed = [*self.model.key.items(), *((n, types[n]) for n in values)]
+            return [*(_cast(n, t) for n, t in typed), sample.condition() if sample else "true"]
+
         try:
-            self.sql.put(event, schema_of(cls))
-            found = {n.lower() for n in self.sql.columns(select, schema_of(cls))}
-            values = [n for n in _value_types(self.model) if n.lower() in found]
-            outputs = [_cast(n, t) for n, t in self.model.key.items()]
-            outputs += [_cast(n, _value_types(self.model)[n]) for n in values]
-            kept = [] if self.sample is None else [self.sample.condition()]
-            rows = self.sql.rows(select, schema_of(cls), [*outputs, *kept])
+            rows = self.sql.rows(select, event, schema_of(cls), outputs)
         except Exception as error:
             raise InvalidError(made.origins) from error
         width = len(self.model.key)
         if any(value is None for row in rows for value in row[:width]):
             raise InvalidError(made.origins)
+        self._check_stream(event.stream_id, [row[:width] for row in rows])
         return [
             Contribution(
                 made.origins,
@@ -96,8 +111,15 @@ class Table:
                 None if deletes else {n: _in_utc(v) for n, v in zip(values, row[width:], strict=False)},
             )
             for row in rows
-            if not kept or row[-1]
+            if row[-1]
         ]
+
+    def _check_stream(self, stream_id: str, keys: Sequence[tuple[Any, ...]]) -> None:
+        """Check what the sample relies on: that the events of other streams cannot reach the keys of this one."""
+        if self.sample is not None and self.sample.by_stream:
+            index = list(self.model.key).index(self.sample.columns[0])
+            if any(key[index] != stream_id for key in keys):
+                raise NotByStreamError(self.model.name)
 
     def apply(self, contributions: Sequence[Contribution]) -> None:
         """Apply the contributions of one commit, in order, all or none.

@@ -128,17 +128,21 @@ def _applied(sql: OneEvent, registry: Registry, step: Upcaster, run: list[Made])
 def _by_sql(sql: OneEvent, registry: Registry, step: Upcaster, event: RecordedEvent) -> list[RecordedEvent]:
     [target] = targets(step)
     schema, source = registry.schema(*target), step.sources[0].schema
-    sql.put(event, source)
-    kept = [n for n in sql.columns(step.sql(), source) if n in ENVELOPE_NAMES - {"event_type", "schema_version"}]
-    outputs = [f"CAST({name_in_sql(f.name)} AS {sql_type(f.type)})" for f in schema]
+    fields = [f"CAST({name_in_sql(f.name)} AS {sql_type(f.type)})" for f in schema]
+    kept: list[str] = []
+
+    def outputs(names: frozenset[str]) -> list[str]:
+        kept.extend(sorted(names & ENVELOPE_NAMES - {"event_type", "schema_version"}))
+        return [*fields, *map(name_in_sql, kept)]
+
     try:
-        rows = sql.rows(step.sql(), source, [*map(name_in_sql, kept), *outputs])
+        rows = sql.rows(step.sql(), event, source, outputs)
     except duckdb.Error as error:
         raise MisfitError(str(error)) from error
     made = []
     for row in rows:
-        envelope = dict(zip(kept, row, strict=False))
-        payload = payload_of(dict(zip(schema.names, row[len(kept) :], strict=True)), schema)
+        payload = payload_of(dict(zip(schema.names, row, strict=False)), schema)
+        envelope = dict(zip(kept, row[len(fields) :], strict=True))
         made.append(_next(event, target, payload, **envelope))
     return made
 
