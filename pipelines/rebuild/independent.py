@@ -70,10 +70,10 @@ def reconcile_independently(
     generation = newest_of(log, generations)
     names, skipped = _comparable(domain, generations, generation, only)
     models = [domain.read_model(name) for name in names]
-    samples = {m.name: _sample(m, generation, sample, seed) for m in models} if sample else {}
+    chosen = {m.name: _sample(m, generation, sample, seed) for m in models} if sample else {}
     with scratch_folder(generations.store) as folder:
         path = folder / "recomputed.duckdb"
-        folded, samples = _folded(log, domain, models, generations, generation, samples, report)
+        folded, samples = _folded(log, domain, models, generations, generation, chosen, report)
         write_folded(path, models, folded)
         if keep is not None:
             name_file(path, keep)

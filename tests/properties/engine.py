@@ -114,7 +114,7 @@ class Writer:
             "recorded_at": RECORDED,
             "correlation_id": None,
             "causation_id": None,
-            "payload": payload_text(given, self._registry),
+            "payload": payload_text(given, self._registry) if given.text is None else given.text,
         }
 
     def _number(self, rows: list[dict[str, Any]]) -> None:

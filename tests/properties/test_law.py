@@ -46,7 +46,7 @@ class World:
 
     def __init__(self, folder: Path, domain: Domain, *, bucket_count: int) -> None:
         self.domain = domain
-        self.writer = Writer(folder, depot.DEPOT.registry, bucket_count=bucket_count)
+        self.writer = Writer(folder, domain.registry, bucket_count=bucket_count)
         self._folder = folder
         self._opened: list[Tables] = []
 
@@ -69,7 +69,7 @@ class World:
             if isinstance(step, Commit | Import):
                 self.writer.write(step)
             elif isinstance(step, Seal):
-                seal(self.log, depot.DEPOT.registry)
+                seal(self.log, self.domain.registry)
             else:
                 for follower in followers:
                     follower.catch_up(self.log)
