@@ -42,7 +42,7 @@ class Part:
 
     sku: str | None
     amount: Annotated[Decimal, pa.decimal128(12, 3)]
-    at: datetime | None
+    seen: datetime | None
 
 
 ANNOTATIONS: dict[Any, str] = {
@@ -66,8 +66,8 @@ ANNOTATIONS: dict[Any, str] = {
     Annotated[Decimal, pa.decimal128(38, 10)]: "DECIMAL(38,10)",
     list[str]: "VARCHAR[]",
     list[int]: "BIGINT[]",
-    Part: "STRUCT(sku VARCHAR, amount DECIMAL(12,3), at TIMESTAMPTZ)",
-    list[Part]: "STRUCT(sku VARCHAR, amount DECIMAL(12,3), at TIMESTAMPTZ)[]",
+    Part: "STRUCT(sku VARCHAR, amount DECIMAL(12,3), seen TIMESTAMPTZ)",
+    list[Part]: "STRUCT(sku VARCHAR, amount DECIMAL(12,3), seen TIMESTAMPTZ)[]",
 }
 """Annotation to DuckDB type."""
 

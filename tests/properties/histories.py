@@ -11,7 +11,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from tests.properties.domain import POISON, UNLUCKY
+from tests.properties.depot.contracts import POISON, UNLUCKY
 from tests.properties.reference import SchemaKey, Stored
 
 
