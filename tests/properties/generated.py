@@ -6,6 +6,7 @@ Python (split, drop, add). Read models combine random expressions over the field
 
 from __future__ import annotations
 
+import json
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -248,7 +249,8 @@ def _value(draw: st.DrawFn, fields: Sequence[FieldOf], sql: str) -> str:
 
 def mix(state: dict[str, Any] | None, e: Any) -> dict[str, Any] | None:
     """Depend on each value of each event, and on the order of events; delete the row now and then."""
-    code = zlib.crc32(f"{e.event_type} {[f'{type(v).__name__} {v}' for v in e]}".encode())
+    values = [(type(v).__name__, v) for v in e]
+    code = zlib.crc32(json.dumps([e.event_type, values], default=str).encode())
     if code % 11 == 0:
         return None
     before = state or {"n": 0, "mixed": 7, "trail": []}
