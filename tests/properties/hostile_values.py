@@ -70,6 +70,7 @@ _EDGES: tuple[tuple[Callable[[pa.DataType], bool], Callable[[pa.DataType], list[
 def values(field: pa.Field) -> st.SearchStrategy[Any]:
     """Draw values that fit a field; few different ones, so that they meet again."""
     dtype = field.type
+    found: st.SearchStrategy[Any]
     if pt.is_list(dtype):
         found = st.lists(values(dtype.value_field), max_size=3)
     elif pt.is_struct(dtype):

@@ -81,4 +81,5 @@ def test_every_way_is_the_sequential_fold(data: st.DataObject) -> None:
         made.write([Seal()])
         rebuilt.rebuild(made.log)
         agree(rebuilt, expected)
+        made.log.store.delete_prefix("commits")  # from here on, the segments are the record
         assert recomputed(made.log, domain, "model") == expected

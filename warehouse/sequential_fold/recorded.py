@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+import duckdb
 import pyarrow.parquet as pq
 
 from refold.warehouse.object_store import ObjectStore
@@ -83,7 +87,7 @@ def _imported(store: ObjectStore, number: int, key: str, takes: Takes) -> Iterat
 def _of_segment(
     store: ObjectStore, segment: Mapping[str, Any], takes: Takes, position_base: int, commit_base: int
 ) -> Iterator[Recorded]:
-    for row in _rows(store, segment["key"]):
+    for row in _segment_rows(store.local_path(segment["key"])):
         if not takes(row["stream_id"]):
             continue
         envelope = {name: row.pop(name) for name in _SEGMENT_ENVELOPE}
@@ -101,6 +105,18 @@ def _rows(store: ObjectStore, key: str) -> Iterator[dict[str, Any]]:
     with pq.ParquetFile(store.local_path(key)) as file:
         for batch in file.iter_batches(batch_size=4096):
             yield from batch.to_pylist()
+
+
+def _segment_rows(path: Path) -> Iterator[dict[str, Any]]:
+    """Read a segment with DuckDB: Arrow cannot read an integer column of NULLs that DuckDB wrote with deltas."""
+    with tempfile.TemporaryDirectory(prefix="refold-") as folder, closing(duckdb.connect()) as connection:
+        link = Path(folder) / "segment.parquet"  # a path may have characters that mean something in a glob
+        link.symlink_to(path.resolve())
+        connection.execute("SET TimeZone = 'UTC'; SET threads = 1")
+        found = connection.execute("FROM read_parquet(?, hive_partitioning = false)", [str(link)])
+        names = [column[0] for column in found.description or ()]
+        while rows := found.fetchmany(4096):
+            yield from (dict(zip(names, row, strict=True)) for row in rows)
 
 
 _SEGMENT_ENVELOPE = (
