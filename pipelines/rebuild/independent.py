@@ -107,7 +107,7 @@ def _comparable(
 def _sample(model: ReadModel, generation: Generation, keys: int, seed: int) -> Sample:
     """Choose keys; where one key column is the stream, the events of other streams need not be read."""
     one_in = max(1, generation.tables[model.name].rows // keys)
-    streams = [k for k in model.key if all(h.sql.plain.get(k) == "stream_id" for h in model.handlers)]
+    streams = [k for k in model.key if all(k in h.by_stream for h in model.handlers)]
     return Sample(seed, one_in, (streams[0],) if streams else tuple(model.key), by_stream=bool(streams))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TypedDict
+from typing import Any, TypedDict
 
 from refold.event_schemas import event
 from refold.warehouse.declarations.domain import Domain
@@ -44,7 +44,7 @@ class Longest(TypedDict):
     filename: str
 
 
-def _longest(state: Longest | None, sold: Sold) -> Longest:
+def _longest(state: Longest | None, sold: Sold) -> dict[str, Any]:
     return {"filename": max(state["filename"] if state else "", sold.filename, key=len)}
 
 

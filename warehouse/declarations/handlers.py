@@ -151,7 +151,7 @@ def _check_appended(names: list[str], origins: Mapping[str, Origins]) -> None:
             f"the SELECT yields two columns {double[0]!r} and {double[1]!r}, and SQL ignores case; rename one"
         )
     for output, source in _APPENDED.items():
-        if origins.get(output) != {Origin(source)}:
+        if origins.get(output) != frozenset({Origin(source)}):
             raise SqlError(
                 f"the SELECT yields no `{source}` of the event: it is hidden by another column or an outer join; keep "
                 "it in each subquery, and give its name to no other column"

@@ -121,7 +121,7 @@ def _check_carried(names: list[str], origins: Mapping[str, Origins]) -> None:
             f"the SELECT yields two columns {double[0]!r} and {double[1]!r}, and SQL ignores case; rename one"
         )
     for name in CARRIED:
-        if origins.get(name) != {Origin(name)}:
+        if origins.get(name) != frozenset({Origin(name)}):
             raise SqlError(
                 f"the SELECT changes `{name}`, which every event keeps: another column has its name, or an outer join "
                 "hides it; rename that column"
