@@ -56,7 +56,7 @@ SHAPES = (
     ),
     Shape(
         name="list",
-        annotation=lambda a: list[a | None],
+        annotation=lambda a: list[a | None],  # type: ignore[valid-type]
         sql="{}[]",
         wrap=lambda v: [None, v],
         json="[null,{}]",
@@ -74,7 +74,7 @@ SHAPES = (
     ),
     Shape(
         name="nested",
-        annotation=lambda a: list[_struct(list[a])],  # type: ignore[misc]
+        annotation=lambda a: list[_struct(list[a])],  # type: ignore[misc, valid-type]
         sql="STRUCT(v {}[])[]",
         wrap=lambda v: [{"v": []}, {"v": [v, v]}],
         json='[{{"v":[]}},{{"v":[{0},{0}]}}]',

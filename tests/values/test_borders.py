@@ -65,7 +65,7 @@ def test_appends_store_a_value_or_name_it(field: Field, tmp_path: Path) -> None:
 @pytest.mark.parametrize("field", FIELDS, ids=ids)
 def test_commands_take_the_values_that_events_take(field: Field) -> None:
     """A command from parsed JSON has the value that an event stores, or is refused with the same words."""
-    cls = command(type("Put", (), {"__annotations__": {"x": field.annotation}}))
+    cls: Any = command(type("Put", (), {"__annotations__": {"x": field.annotation}}))
     schema = schema_of(class_of(field, 1))
     for value in (field.type.plain, *field.type.values):
         if not value.json:

@@ -84,7 +84,9 @@ def write_values(log: EventLog, field: Field, *, bulky: bool) -> tuple[dict[str,
 
     Each is written with and without blanks: a payload in canonical form takes another way through the parser.
     """
-    events, expected, refused = [], {}, {}
+    events: list[Foreign] = []
+    expected: dict[str, Any] = {}
+    refused: dict[int, str] = {}
     for value in (field.type.plain, *field.type.values):
         if not value.json or (value.bulky and not bulky):
             continue

@@ -124,13 +124,13 @@ def test_a_segment_that_differs_from_its_events_is_not_sealed(
 ) -> None:
     """What was written is read again: a changed value, a NULL, also in an optional field."""
     appender.append("order-1", [added(), added()])
-    copy = segments.copy_parquet
+    copy = segments.copy_to_parquet
     name, value = change.split(" = ")
 
-    def damaged(connection: DuckDBPyConnection, select: str, path: Path) -> None:
-        copy(connection, f"SELECT * REPLACE ({value} AS {name}) FROM ({select})", path)
+    def damaged(connection: DuckDBPyConnection, select: str, path: Path, options: str) -> None:
+        copy(connection, f"SELECT * REPLACE ({value} AS {name}) FROM ({select})", path, options)
 
-    monkeypatch.setattr(segments, "copy_parquet", damaged)
+    monkeypatch.setattr(segments, "copy_to_parquet", damaged)
     with pytest.raises(WrittenSegmentError, match=r"Added v1, bucket \d: the file that was written has 2 rows"):
         seal(log)
     assert not log.manifest().segments
