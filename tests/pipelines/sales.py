@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TypedDict
-
 from refold.event_schemas import event
 from refold.warehouse.declarations.domain import Domain
 from refold.warehouse.declarations.endpoints import Lookup
@@ -38,13 +36,7 @@ SHOPS = Projection(
 )
 
 
-class Longest(TypedDict):
-    """The longest file name of a region."""
-
-    filename: str
-
-
-def _longest(state: Longest | None, sold: Sold) -> Longest:
+def _longest(state: dict[str, str] | None, sold: Sold) -> dict[str, str]:
     return {"filename": max(state["filename"] if state else "", sold.filename, key=len)}
 
 
