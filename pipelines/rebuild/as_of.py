@@ -7,11 +7,9 @@ file. Nothing is published, and published generations are not read.
 from __future__ import annotations
 
 import functools
-import os
 import shutil
 import tempfile
 import time
-import uuid
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -21,6 +19,7 @@ from apache_beam.options.pipeline_options import PipelineOptions
 
 from refold.event_schemas import UsageError
 from refold.pipelines.beam.runners import beam_options, workers_of
+from refold.pipelines.rebuild.new_file import name_file, refuse_existing
 from refold.pipelines.rebuild.replay import RebuildProgress
 from refold.pipelines.rebuild.staged_replay import staged_replay
 from refold.warehouse.declarations.domain import Domain, load_domain
@@ -149,18 +148,6 @@ def _refuse_unseeded(models: Sequence[ReadModel], seeded: Sequence[StagedModels]
         )
 
 
-def refuse_existing(path: Path) -> None:
-    """Check that a path is free, and that its folder exists.
-
-    Raises:
-        UsageError: the path exists, or its folder does not.
-    """
-    if path.exists() or path.is_symlink():
-        raise UsageError(f"{path} exists, and is not overwritten. Give another path, or remove it first.")
-    if not path.parent.is_dir():
-        raise UsageError(f"{path} cannot be written: the folder {path.parent} does not exist. Make it first.")
-
-
 def _build(
     log: EventLog,
     domain: Domain,
@@ -190,23 +177,3 @@ def _build(
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     return {table.name: table.rows for table in finished}
-
-
-def name_file(path: Path, to: Path) -> None:
-    """Rename a finished file; unlike ``os.rename``, never replace another one.
-
-    Raises:
-        UsageError: the name was taken meanwhile.
-    """
-    try:
-        os.link(path, to)
-    except FileExistsError:
-        refuse_existing(to)
-    except OSError:  # a disk without hard links, or another disk
-        copy = to.with_name(f".refold-{uuid.uuid4()}")
-        try:
-            shutil.copyfile(path, copy)
-            refuse_existing(to)
-            os.rename(copy, to)
-        finally:
-            copy.unlink(missing_ok=True)

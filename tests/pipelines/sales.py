@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any, TypedDict
+
 from refold.event_schemas import event
 from refold.warehouse.declarations.domain import Domain
 from refold.warehouse.declarations.endpoints import Lookup
@@ -36,7 +38,13 @@ SHOPS = Projection(
 )
 
 
-def _longest(state: dict[str, str] | None, sold: Sold) -> dict[str, str]:
+class Longest(TypedDict):
+    """The longest file name of a region."""
+
+    filename: str
+
+
+def _longest(state: Longest | None, sold: Sold) -> dict[str, Any]:
     return {"filename": max(state["filename"] if state else "", sold.filename, key=len)}
 
 

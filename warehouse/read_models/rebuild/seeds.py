@@ -12,12 +12,15 @@ from pathlib import Path
 import duckdb
 
 from refold.event_schemas import GenerationError, ProjectionError
+from refold.warehouse.declarations.determinism import check_plan
 from refold.warehouse.declarations.domain import Domain
 from refold.warehouse.declarations.fingerprint import fingerprint_parts
 from refold.warehouse.declarations.projection import ReadModel, check_seed_columns
+from refold.warehouse.engine.bound_plan import bound_plan
 from refold.warehouse.engine.connections import connect
 from refold.warehouse.engine.parquet_files import copy_to_parquet, parquet_relation
 from refold.warehouse.engine.sql import (
+    SqlError,
     columns,
     first_line,
     quote,
@@ -79,8 +82,9 @@ def seed_rows(model: ReadModel, seed: Seed, generations: Generations, folder: Pa
         at = get_checkpoint(connection)
         try:
             check_seed_columns(model, result_schema(connection, f"FROM ({model.seed}) LIMIT 0"))
+            check_plan(bound_plan(connection, str(model.seed)), tables=None)
             _copy(connection, model, path)
-        except duckdb.Error as error:
+        except (SqlError, duckdb.Error) as error:
             raise ProjectionError(
                 f"Projection {model.name}, seed, on generation {seed.generation}: {first_line(error)}"
             ) from error
