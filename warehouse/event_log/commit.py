@@ -39,7 +39,7 @@ class CommitInfo:
         uuid: identity of the write; distinguishes a retried write from a lost race.
         first_position: position of its first event.
         last_position: position of its last event.
-        recorded_at: time of the write; never before that of the previous commit.
+        recorded_at: time of the write, by its writer (``clocks``).
         heads: stream to its last version after this commit (empty for a bulk import).
         segments: the segments of a bulk import, with positions relative to ``first_position - 1``.
         heads_runs: the stream heads of a bulk import.

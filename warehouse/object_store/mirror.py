@@ -26,7 +26,7 @@ def mirrored(cache_dir: Path, key: str, identity: str, download: Callable[[Path]
 
     Args:
         cache_dir: the cache; several processes may share it, and only one of them downloads an object.
-        key: the object's key; the copy's path ends in it, since Parquet readers take partitions from the path.
+        key: the object's key; the copy's path ends in it, so that messages name the object.
         identity: text that identifies this content, such as URL, key and ETag together.
         download: function that writes the object's content to a path.
     """

@@ -23,6 +23,7 @@ from refold.pipelines.rebuild.as_of import AsOf, rebuild_as_of
 from refold.pipelines.rebuild.replay import RebuildProgress
 from refold.warehouse.event_log import Appender, EventLog, create_log
 from refold.warehouse.event_log.layout import commit_key
+from refold.warehouse.event_log.reads import seek
 from refold.warehouse.event_log.reads.seek import find_place, find_position, find_time
 from tests.pipelines.rebuild.test_rebuild import HERE, MARKET, Market, at
 from tests.warehouse.event_log.shop import REGISTRY, Placed, bulk_import, seal, write_commit
@@ -216,7 +217,7 @@ def test_a_clock_far_ahead_hides_nothing(tmp_path: Path, place: str) -> None:
     appender = Appender(log, REGISTRY)
     appender.append("order-1", [PLACED])
     write_commit(log, [("order-2", "Closed", 1, "{}")], recorded_at=FAR)
-    assert find_time(log, datetime.now(UTC)).position in (1, 2)  # 2 if the store's own clock knows it
+    assert find_time(log, datetime.now(UTC)).position == 1
     appender.append("order-3", [PLACED])
     appender.append("order-4", [PLACED])
     assert find_time(log, datetime.now(UTC)).position == 4
@@ -242,14 +243,28 @@ def test_a_clock_far_ahead_hides_nothing(tmp_path: Path, place: str) -> None:
         ([0, 5, 3], 4, 3),
     ],
 )
-def test_the_fewest_clocks_are_wrong(tmp_path: Path, offsets: list[int], at: int, position: int) -> None:
-    """Commits whose times contradict those of more others are passed over."""
+@pytest.mark.parametrize("sample", [3, 4, 1_000])
+def test_the_fewest_clocks_are_wrong(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, offsets: list[int], at: int, position: int, sample: int
+) -> None:
+    """Commits whose times contradict those of more others are passed over; a sample that has none right is no end."""
+    monkeypatch.setattr(seek, "_SAMPLE", sample)
     log = create_log(str(tmp_path / "log"), domain_name="shop", bucket_count=2)
     recorded(log, *(NOON + offset * DAY for offset in offsets))
     assert find_time(log, NOON + at * DAY).position == position
 
 
 NOON = datetime.now(UTC) - timedelta(days=400)
+
+
+def test_a_long_log_with_wrong_clocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Single commits and a long run of a wrong clock, of which samples see some, hide no place."""
+    monkeypatch.setattr(seek, "_SAMPLE", 16)
+    log = create_log(str(tmp_path / "log"), domain_name="shop", bucket_count=2)
+    wrong = {7: 20_000, 50: -300, 51: 300, 100: -20_000, **dict.fromkeys(range(60, 75), 30)}
+    recorded(log, *(NOON + timedelta(hours=n) + wrong.get(n, 0) * DAY for n in range(1, 121)))
+    for n in set(range(1, 121)) - set(wrong):
+        assert find_time(log, NOON + timedelta(hours=n)).position == n
 
 
 def test_a_time_before_the_first_commit(market: Market) -> None:

@@ -2,8 +2,7 @@
 
 Commit numbers have no gaps and positions never decrease, so a binary search finds a position. Times may decrease, since
 each is its writer's: the place at a time is after the last commit recorded by then, and commits of wrong clocks are
-passed over. On a local disk this reads the footers of all commits. Commits of a remote store have a second time, that
-of the store, which the clocks of writers don't change: so a binary search suffices.
+passed over. Which clocks are wrong shows in an even sample of the commits, and then in one between two of these.
 
 Events of a bulk import have the start of the import as their ``recorded_at``; the search uses that of the commit, which
 is when they became visible.
@@ -11,16 +10,25 @@ is when they became visible.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 
 from refold.event_schemas import EmptyLogError, Registry, UsageError
-from refold.warehouse.event_log.clocks import right_clocks, stored_at
+from refold.warehouse.event_log.clocks import NEVER, right_clocks
 from refold.warehouse.event_log.commit import CommitInfo
 from refold.warehouse.event_log.log import EventLog
 from refold.warehouse.event_log.manifest import Manifest
 from refold.warehouse.event_log.reads.read import read_positions
+
+_SAMPLE = 1_000
+"""Commits that are compared at a time: the clocks of a tenth of them may be wrong, and half a second reads them."""
+
+_ENDS = 3
+"""Commits at both ends of a sample that are in it: a single one would contradict no other."""
+
+_READERS = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,20 +146,29 @@ def _sealed_place(sealed: Manifest) -> Place:
 
 def _last_recorded(log: EventLog, number: int, time: datetime) -> int:
     """Return the last commit, up to a number, that was recorded by a time; deleted ones are older than all others."""
-    if not log.store.is_local:
-        return _last(log, number, lambda info: _written_at(log, info) <= time)
-    infos: list[CommitInfo] = []
-    while number and (info := log.commit_info(number)) is not None:
-        infos.append(info)
-        number -= 1
-    infos.reverse()
+    last, beyond = _last(log, number, lambda _info: False), number + 1
+    earliest, latest = NEVER, datetime.max.replace(tzinfo=UTC)
+    step = 0
+    while step != 1:
+        step = -(-(beyond - last) // _SAMPLE)
+        numbers = range(last + 1, beyond)
+        infos = _right(log, sorted({*numbers[:_ENDS], *numbers[::step], *numbers[-_ENDS:]}), earliest, latest)
+        if not infos and step > 1:  # no clock of the sample is right: look at all
+            infos, step = _right(log, numbers, earliest, latest), 1
+        if until := [info for info in infos if info.recorded_at <= time]:
+            last, earliest = until[-1].number, until[-1].recorded_at
+        if after := [info for info in infos if info.recorded_at > time]:
+            beyond, latest = after[0].number, after[0].recorded_at
+    return last
+
+
+def _right(log: EventLog, numbers: Sequence[int], earliest: datetime, latest: datetime) -> list[CommitInfo]:
+    """Return those of some commits whose clocks were right, by each other and by the times around them."""
+    with ThreadPoolExecutor(_READERS) as pool:
+        found = list(pool.map(log.commit_info, numbers))
+    infos = [info for info in found if info is not None and earliest <= info.recorded_at <= latest]
     right = right_clocks(infos)
-    return max((infos[i].number for i in right if infos[i].recorded_at <= time), default=number)
-
-
-def _written_at(log: EventLog, info: CommitInfo) -> datetime:
-    stored = stored_at(log.store, info.number)
-    return min(info.recorded_at, stored) if stored else info.recorded_at
+    return [info for i, info in enumerate(infos) if i in right]
 
 
 def _last(log: EventLog, number: int, holds: Callable[[CommitInfo], bool]) -> int:
