@@ -89,7 +89,7 @@ class CommandHandler:
         self._log = log
         self._domain = domain
         self._appender = Appender(log, domain.registry)
-        self._snapshots = {d.name: Snapshots(log, d) for d in domain.deciders}
+        self._snapshots = {d.name: Snapshots(log, d, domain) for d in domain.deciders}
         self._snapshot_every = snapshot_every
         self._attempts = attempts
         self._streams = StreamCache(streams_kept)
