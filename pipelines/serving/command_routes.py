@@ -22,7 +22,8 @@ _MAX_KEY_CHARACTERS = 200
 _KEY = Header(
     max_length=_MAX_KEY_CHARACTERS,
     min_length=1,
-    description="Identifies the command: a repeated request with the same key does nothing and gets the first answer.",
+    description="Identifies the command: a repeated request with the same key does nothing and gets the first answer. "
+    "The same key with another command is refused with 422.",
 )
 _CORRELATION = Header(
     max_length=_MAX_KEY_CHARACTERS, min_length=1, description="Copied to the events; it links them across streams."
@@ -64,7 +65,7 @@ def command_router(state: Callable[[], ServerState], domain: Domain) -> APIRoute
             responses={
                 201: {"description": "The command was handled.", "content": {"application/json": {"schema": _HANDLED}}},
                 409: {"description": "The stream is at another version; see `actual_version`."},
-                422: {"description": "A rule rejected the command; see `code`."},
+                422: {"description": "A rule rejected the command, or its key was used for another one; see `code`."},
             },
             openapi_extra={"requestBody": body},
         )

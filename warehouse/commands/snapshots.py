@@ -21,7 +21,7 @@ from refold.warehouse.event_log.layout import bucket_of
 from refold.warehouse.event_log.log import EventLog
 
 SNAPSHOTS = "snapshots"
-SNAPSHOT_FORMAT = 1
+SNAPSHOT_FORMAT = 2
 
 _log = logging.getLogger(__name__)
 
@@ -34,11 +34,13 @@ class Applied:
         position: the position of its last event.
         stream_version: the stream's version after it.
         events: the number of its events.
+        digest: the digest of the command; None in a log that was created before events kept it.
     """
 
     position: int
     stream_version: int
     events: int
+    digest: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +119,7 @@ class Snapshots:
                 "stream_version": loaded.stream_version,
                 "position": loaded.position,
                 "state": self._codec.dump(loaded.state),
-                "applied": {name: [a.position, a.stream_version, a.events] for name, a in loaded.applied.items()},
+                "applied": {n: [a.position, a.stream_version, a.events, a.digest] for n, a in loaded.applied.items()},
             }
             self._log.store.put(self.key(stream_id), orjson.dumps(kept))
         except (RefoldError, OSError, TypeError, ValueError) as error:

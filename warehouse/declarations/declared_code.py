@@ -12,7 +12,7 @@ from typing import Any
 from refold.event_schemas import ContractError, Registry, Upcaster
 from refold.event_schemas.decider import Decider
 from refold.event_schemas.upcasting import Form
-from refold.warehouse.declarations.code_identity import checked_digest
+from refold.warehouse.declarations.code_identity.identity import checked_digest
 from refold.warehouse.declarations.projection import Fold, ReadModel, fold_digest
 
 

@@ -18,7 +18,7 @@ import duckdb
 import pyarrow as pa
 
 from refold.event_schemas import ProjectionError, is_event
-from refold.warehouse.declarations.code_identity import checked_digest
+from refold.warehouse.declarations.code_identity.identity import checked_digest
 from refold.warehouse.declarations.determinism import check_repeatable
 from refold.warehouse.declarations.handlers import (
     Delete,

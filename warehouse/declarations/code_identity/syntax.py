@@ -83,7 +83,7 @@ def canonical(node: Any) -> Any:
         return ["Constant", type(node.value).__name__, repr(node.value)]
     if isinstance(node, ast.JoinedStr):
         return ["JoinedStr", *_pieces(node)]
-    if isinstance(node, ast.AnnAssign):
+    if isinstance(node, ast.AnnAssign) and node.value is not None:
         return canonical(ast.Assign([node.target], node.value))
     if not isinstance(node, ast.AST):
         return node
