@@ -243,7 +243,7 @@ def test_another_package_counts_by_its_version(load: Load, monkeypatch: pytest.M
     """A function of another distribution is named with that distribution's version, and its source is not read."""
     import importlib.metadata
 
-    from refold.warehouse.declarations.code_identity.identity import origin
+    from refold.warehouse.declarations.code_identity import origin
 
     source = "import tenacity\nimport orjson\ndef fold(state, event):\n    return orjson.dumps(tenacity.stop_after_attempt(3))\n"
     before = _fold(load(source))
