@@ -11,6 +11,7 @@ import orjson
 from fastapi import APIRouter, Header, Path, Query, Request, Response
 
 from refold.event_schemas.decider import Rejected, command_from_json, command_schema
+from refold.pipelines.serving.http.bodies import read_object
 from refold.pipelines.serving.http.problems import problem
 from refold.pipelines.serving.reads.openapi_schemas import POSITION, fields_schema
 from refold.pipelines.serving.server_state import ServerState
@@ -87,13 +88,7 @@ def _route(state: Callable[[], ServerState], cls: type) -> Callable[..., Any]:
     ) -> Response:
         server = state()
         assert server.handler is not None
-        try:
-            values = orjson.loads(await request.body())
-        except orjson.JSONDecodeError as error:
-            return problem(400, "Malformed request", f"The body is not JSON: {error}.", code="malformed")
-        if not isinstance(values, dict):
-            return problem(400, "Malformed request", "The body must be a JSON object.", code="malformed")
-        command: object = command_from_json(cls, values)
+        command: object = command_from_json(cls, read_object(await request.body()))
         command_id = idempotency_key or str(uuid.uuid4())
         return await asyncio.get_running_loop().run_in_executor(
             server.command_threads,

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from refold.event_schemas import CommandConflictError, ConcurrencyError
-from refold.event_schemas.decider import Decider, Rejected
+from refold.event_schemas import CommandConflictError, ConcurrencyError, PayloadError
+from refold.event_schemas.decider import Decider, Decision, Rejected
 from refold.warehouse.commands.command_identity import event_id_of
 from refold.warehouse.commands.snapshots import Applied, Loaded
 from refold.warehouse.event_log.new_events import NewEvent
@@ -126,7 +126,7 @@ def decide_stream(stream_id: str, before: Loaded, tasks: Sequence[Task]) -> Stre
             error = ConcurrencyError(stream_id, expected_version=request.expected_version, actual_version=version)
             outcomes.append((task, error))
             continue
-        decision = decider.decide(request.command, state)
+        decision = _decide(task, state)
         if isinstance(decision, Rejected):
             outcomes.append((task, decision))
             continue
@@ -138,6 +138,22 @@ def decide_stream(stream_id: str, before: Loaded, tasks: Sequence[Task]) -> Stre
         if decision:
             earlier[request.command_id] = made
     return StreamDecisions(stream_id, decider, before, state, events, outcomes)
+
+
+def _decide(task: Task, state: Any) -> Decision:
+    """Return a decision.
+
+    Raises:
+        PayloadError: the decider cannot calculate with the command's values.
+    """
+    try:
+        return task.decider.decide(task.request.command, state)
+    except (ArithmeticError, ValueError) as error:
+        name, reason = type(task.request.command).__name__, " ".join(str(error).split()) or type(error).__name__
+        raise PayloadError(
+            f"Command {name}: decider {task.decider.name} cannot handle its values: {reason.rstrip('.')}. Nothing was "
+            "appended. Change the values, or let the decider reject them."
+        ) from error
 
 
 def _repeat(task: Task, done: Applied | NewEvents) -> Answer | NewEvents:

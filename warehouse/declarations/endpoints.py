@@ -18,6 +18,7 @@ import duckdb
 from refold.event_schemas import ProjectionError
 from refold.warehouse.declarations.projection import ReadModel
 from refold.warehouse.declarations.reports import can_batch
+from refold.warehouse.engine.parameters import canonical_type, check_value, typed
 from refold.warehouse.engine.sql import first_line, quote
 
 _IN_PATH = re.compile(r"\{(\w+)\}")
@@ -31,7 +32,11 @@ _LOOKUP_TYPES = re.compile(
 them by these values."""
 _SAMPLES: dict[str, str] = {
     "DATE": "2025-01-01",
-    "TIMESTAMPTZ": "2025-01-01T00:00:00Z",
+    "TIME": "12:00:00",
+    "TIMESTAMP": "2025-01-01T00:00:00",
+    "UUID": "00000000-0000-4000-8000-000000000000",
+    "INTERVAL": "1 day",
+    "TIMESTAMP WITH TIME ZONE": "2025-01-01T00:00:00Z",
     "VARCHAR": "",
     "BOOLEAN": "true",
 }
@@ -197,7 +202,8 @@ def _bind_report(report: Report, connection: duckdb.DuckDBPyConnection) -> Bound
     if unbound := statements[0].named_parameters ^ set(report.parameters):
         raise _error(report, f"{min(unbound)!r} is in only one of sql= and parameters=; both must name it")
     samples = _samples(connection, report)
-    columns = _columns(connection, report, report.sql, samples)
+    given = {name: typed(value, report.types[name]) for name, value in samples.items()}
+    columns = _columns(connection, report, report.sql, given)
     values = tuple(samples.values())
     return BoundEndpoint(report, columns, batchable=can_batch(connection, report.sql, report.types, columns, values))
 
@@ -206,11 +212,15 @@ def _samples(connection: duckdb.DuckDBPyConnection, report: Report) -> dict[str,
     """Return a value for each parameter, to bind the SQL with."""
     samples = {}
     for name, parameter in report.parameters.items():
-        text = parameter.choices[0] if parameter.choices else _SAMPLES.get(parameter.type, "1")
         try:
+            text = parameter.choices[0] if parameter.choices else _SAMPLES.get(canonical_type(parameter.type), "1")
             [[samples[name]]] = connection.execute(f"SELECT CAST(? AS {parameter.type})", [text]).fetchall()
+            for value in (parameter.default, *parameter.choices):
+                check_value(value, parameter.type)
         except duckdb.Error as error:
             raise _error(report, f"parameter {name}: {first_line(error)}") from error
+        except ValueError as error:
+            raise _error(report, f"parameter {name}, a {parameter.type}: {error}") from error
     return samples
 
 

@@ -62,6 +62,11 @@ def view_digest(view: View) -> str:
         return _digest(view.select)
 
 
+def view_digests(domain: Domain) -> dict[str, str]:
+    """Return the digest of each view of a domain."""
+    return {view.name: view_digest(view) for view in domain.views}
+
+
 def fingerprint(parts: Parts) -> str:
     """Return one digest of all parts."""
     return _digest(parts)

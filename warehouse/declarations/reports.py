@@ -13,6 +13,7 @@ from typing import Any
 
 import duckdb
 
+from refold.warehouse.engine.parameters import typed
 from refold.warehouse.engine.sql import quote
 
 _END = re.compile(r"\bORDER\s+BY\s+ALL\s*$", re.IGNORECASE)
@@ -65,7 +66,9 @@ def can_batch(
     if not query:
         return False
     try:
-        connection.execute(f"FROM ({query}) LIMIT 0", [*sample, *sample])
+        connection.execute(
+            f"FROM ({query}) LIMIT 0", [typed(v, t) for v, t in zip(sample, types.values(), strict=True)] * 2
+        )
     except duckdb.Error:
         return False
     return {name: str(dtype) for name, dtype, *_ in (connection.description or ())[1:]} == dict(columns)
@@ -86,7 +89,8 @@ def run_batch(
     Returns:
         The rows of each request; None if there are more than ``max_rows``.
     """
-    connection.execute(lateral_sql(sql, types, len(requests)), [value for values in requests for value in values])
+    bindings = [typed(value, dtype) for row in requests for value, dtype in zip(row, types.values(), strict=True)]
+    connection.execute(lateral_sql(sql, types, len(requests)), bindings)
     rows = connection.fetchmany(max_rows + 1)
     if len(rows) > max_rows:
         return None
