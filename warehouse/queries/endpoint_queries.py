@@ -18,7 +18,7 @@ import orjson
 
 from refold.event_schemas import UsageError
 from refold.warehouse.declarations.endpoints import BoundEndpoint, Lookup, Report
-from refold.warehouse.declarations.reports import run_batch
+from refold.warehouse.declarations.reports import check_columns, run_batch
 from refold.warehouse.engine.parameters import typed
 from refold.warehouse.engine.sql import columns, quote
 
@@ -99,7 +99,8 @@ def answer(connection: duckdb.DuckDBPyConnection, queries: Sequence[EndpointQuer
 def _reports(connection: duckdb.DuckDBPyConnection, report: Report, queries: Sequence[EndpointQuery]) -> list[Page]:
     if len(queries) > 1:
         values = [query.values for query in queries]
-        found = run_batch(connection, report.sql, report.types, values, max_rows=MAX_ROWS)
+        columns_now = queries[0].bound.columns
+        found = run_batch(connection, report.sql, report.types, columns_now, values, max_rows=MAX_ROWS)
         if found is not None:
             return [Page(_named(q.bound.columns, rows)) for q, rows in zip(queries, found, strict=True)]
     return [_report(connection, report, query) for query in queries]
@@ -108,6 +109,7 @@ def _reports(connection: duckdb.DuckDBPyConnection, report: Report, queries: Seq
 def _report(connection: duckdb.DuckDBPyConnection, report: Report, query: EndpointQuery) -> Page:
     given = zip(report.types.items(), query.values, strict=True)
     connection.execute(report.sql, {name: typed(value, dtype) for (name, dtype), value in given})
+    check_columns(connection, query.bound.columns)
     rows = connection.fetchmany(MAX_ROWS + 1)
     if len(rows) > MAX_ROWS:
         raise UsageError(

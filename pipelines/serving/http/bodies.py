@@ -92,7 +92,7 @@ class ExactNumber(float):
     Its ``repr`` is the text as it was sent, which is how a payload takes a decimal from a float.
     """
 
-    __slots__ = ("_text",)
+    _text: str
 
     def __new__(cls, text: str) -> ExactNumber:
         """Keep the text."""

@@ -29,6 +29,7 @@ from refold.pipelines.serving.reads.query_batcher import Answer
 from refold.pipelines.serving.server_state import ServerState
 from refold.warehouse.declarations.domain import Domain
 from refold.warehouse.declarations.endpoints import BoundEndpoint
+from refold.warehouse.declarations.reports import OtherColumnsError
 from refold.warehouse.engine.sql import first_line
 from refold.warehouse.queries.endpoint_queries import to_json
 from refold.warehouse.queries.endpoint_sources import sources_of
@@ -103,13 +104,13 @@ class ReadRoutes:
             answer = await state.batcher.ask(request.query, min_position=request.min_position)
         except RequestValidationError as error:
             await malformed(error)(scope, receive, send)
+        except (duckdb.CatalogException, duckdb.BinderException, OtherColumnsError) as error:
+            await _unbound(route, state, error)(scope, receive, send)
         except RefoldError as error:
             await problem_of(error)(scope, receive, send)
         except duckdb.InterruptException:
             detail = "The report took too long. Ask for less, such as a shorter range."
             await problem(503, detail=detail, code="too_slow")(scope, receive, send)
-        except (duckdb.CatalogException, duckdb.BinderException) as error:
-            await _unbound(route, state, error)(scope, receive, send)
         except Exception:
             _LOGGER.exception("The request for %s failed", route.path)
             await failed()(scope, receive, send)
@@ -129,7 +130,7 @@ def _route(bound: BoundEndpoint, domain: Domain) -> _Route:
     return _Route(path, re.compile(pattern, re.DOTALL), Parameters(bound), digest, sources_of(bound.endpoint, domain))
 
 
-def _unbound(route: _Route, state: ServerState, error: duckdb.Error) -> Response:
+def _unbound(route: _Route, state: ServerState, error: Exception) -> Response:
     """Return the response if the rows that are shown lack a table or a column that the endpoint reads."""
     shown = state.source.read_position()
     if shown is None or not route.reads & shown.outdated:

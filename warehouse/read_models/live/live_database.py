@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import tempfile
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -64,8 +64,8 @@ class LiveDatabase:
     path: Path
     connection: duckdb.DuckDBPyConnection
     indexes: Indexes
-    views: Mapping[str, str]
     _folder: tempfile.TemporaryDirectory[str]
+    views: dict[str, str] = field(default_factory=dict)
     _open: threading.Lock = field(default_factory=threading.Lock)
     _closed: bool = False
     _held: bool = False
@@ -192,7 +192,7 @@ def open_live(
     at = database.get_checkpoint(connection)
     held = {m.model.name: indexes[m.model.name] for m in models if m.model.name in indexes}
     create_indexes(connection, held)
-    return LiveDatabase(log, domain, generation, models, at, path, connection, held, view_digests(domain), folder)
+    return LiveDatabase(log, domain, generation, models, at, path, connection, held, folder, view_digests(domain))
 
 
 def stale_models(domain: Domain, generation: Generation | None) -> list[str]:
