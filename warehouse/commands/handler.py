@@ -14,13 +14,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
-import duckdb
 from tenacity import Retrying, retry_if_result, stop_after_attempt, wait_random_exponential
 
 from refold.event_schemas import (
     CommandConflictError,
     ConcurrencyError,
-    InvalidEventsError,
     RecordedEvent,
     UsageError,
 )
@@ -39,7 +37,6 @@ from refold.warehouse.commands.decisions import (
 from refold.warehouse.commands.snapshots import Applied, Loaded, Snapshots
 from refold.warehouse.commands.stream_cache import StreamCache
 from refold.warehouse.declarations.domain import Domain
-from refold.warehouse.engine.sql import first_line
 from refold.warehouse.event_log.append import Appended, Appender
 from refold.warehouse.event_log.log import EventLog
 from refold.warehouse.event_log.new_events import StreamAppend
@@ -242,14 +239,8 @@ class CommandHandler:
         state, applied = start.state, dict(start.applied)
         for event in recorded:
             self._note_command(event, applied)
-        try:
-            for event in newest_events(self._domain, recorded):
-                state = decider.evolve(state, event)
-        except duckdb.Error as error:
-            raise InvalidEventsError(
-                f"Stream {stream_id!r} cannot be loaded: {first_line(error)} Nothing was appended. Run "
-                "`refold schemas dry-run` to find the events that fail."
-            ) from error
+        for event in newest_events(self._domain, recorded):
+            state = decider.evolve(state, event)
         if not recorded:
             return start
         loaded = Loaded(state, recorded[-1].stream_version, recorded[-1].position, applied)

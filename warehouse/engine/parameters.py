@@ -11,25 +11,11 @@ import duckdb
 
 from refold.warehouse.engine.scratch import scratch
 from refold.warehouse.engine.sql import first_line
+from refold.warehouse.engine.types import resolved_type
 
 _LARGEST_FLOAT = 3.4028234663852886e38
 _PRECISE = 80
 """More digits than any DECIMAL has."""
-
-
-@functools.lru_cache(maxsize=256)
-def canonical_type(declared: str) -> str:
-    """Return DuckDB's own name of a type: an alias such as ``FLOAT8`` has the name of its type.
-
-    Raises:
-        duckdb.Error: there is no such type.
-
-    Example:
-        >>> canonical_type("float8"), canonical_type("NUMERIC(9,2)")
-        ('DOUBLE', 'DECIMAL(9,2)')
-    """
-    [[name]] = scratch().execute(f"SELECT typeof(NULL::{declared})").fetchall()
-    return str(name)
 
 
 def typed(value: Any, declared: str) -> duckdb.Value | None:
@@ -50,7 +36,7 @@ def typed(value: Any, declared: str) -> duckdb.Value | None:
     """
     if value is None:
         return None
-    name = canonical_type(declared)
+    name = resolved_type(declared)
     if name.startswith("DECIMAL"):
         value = _decimal(value, name)
     elif name in ("FLOAT", "DOUBLE"):
@@ -65,7 +51,7 @@ def check_value(value: Any, declared: str) -> None:
         ValueError: the value does not fit the type, or would be rounded.
     """
     bound = typed(value, declared)
-    if canonical_type(declared).startswith(("DECIMAL", "FLOAT", "DOUBLE")):
+    if resolved_type(declared).startswith(("DECIMAL", "FLOAT", "DOUBLE")):
         return  # Python has checked it, which is faster
     try:
         scratch().execute("SELECT ?", [bound])

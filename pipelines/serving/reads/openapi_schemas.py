@@ -15,7 +15,8 @@ import pyarrow.types as pt
 from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints
 
 from refold.warehouse.declarations.endpoints import Parameter
-from refold.warehouse.engine.parameters import canonical_type, check_value
+from refold.warehouse.engine.parameters import check_value
+from refold.warehouse.engine.types import resolved_type
 from refold.warehouse.queries.endpoint_queries import WIDE
 
 JsonSchema = dict[str, Any]
@@ -168,7 +169,7 @@ def parameter_type(dtype: str, parameter: Parameter | None = None) -> ParameterT
         dtype: as declared, or as DuckDB names it.
         parameter: its bounds and choices.
     """
-    dtype = canonical_type(dtype)
+    dtype = resolved_type(dtype)
     if parameter is not None and parameter.choices:
         return ParameterType(Literal[parameter.choices])
     if dtype in _BITS or dtype in _UNSIGNED_BITS:
