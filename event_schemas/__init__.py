@@ -2,6 +2,7 @@
 
 from refold.event_schemas.envelope import ENVELOPE, RecordedEvent
 from refold.event_schemas.errors import (
+    CommandConflictError,
     ConcurrencyError,
     ContractError,
     DamagedLogError,
@@ -33,6 +34,7 @@ from refold.event_schemas.upcasting import Upcaster, merger, upcaster
 
 __all__ = [
     "ENVELOPE",
+    "CommandConflictError",
     "ConcurrencyError",
     "ContractError",
     "DamagedLogError",

@@ -151,6 +151,8 @@ class Decider(Generic[S]):
             returns the state unchanged for an event that does not matter to decisions.
         decide: returns the events that a command leads to in a state, or a rejection.
         snapshot: the codec of the state; by default that of the dataclass which ``initial_state`` returns, if any.
+        version: stands for what ``evolve``, ``initial_state`` or the codec depend on and refold cannot see, such as a
+            file; change it with every change of that.
 
     Raises:
         ContractError: a class in ``commands`` is not a command, or the state is a dataclass with a field that has no
@@ -185,6 +187,7 @@ class Decider(Generic[S]):
     evolve: Callable[[S, Any], S]
     decide: Callable[[Any, S], Decision]
     snapshot: StateCodec[S] | None = None
+    version: str | None = None
 
     def __post_init__(self) -> None:
         for cls in self.commands:

@@ -4,6 +4,7 @@
 
     RefoldError
     ├── UsageError                     a call, flag or file is invalid                    (exit code 2)
+    │   └── CommandConflictError       a command id was used for another command
     ├── ContractError                  an event, upcaster or registry contradicts itself
     │   ├── UnknownEventTypeError
     │   └── UnknownSchemaVersionError
@@ -39,6 +40,27 @@ class UsageError(RefoldError):
     """A call, flag or file is invalid."""
 
     exit_code = 2
+
+
+class CommandConflictError(UsageError):
+    """A command id was used before, for another command or with other values; nothing was appended.
+
+    Attributes:
+        command_id: the id.
+        stream_id: the stream of the earlier command.
+    """
+
+    def __init__(self, command_id: str, stream_id: str) -> None:
+        self.command_id = command_id
+        self.stream_id = stream_id
+        super().__init__(
+            f"Command id {command_id!r} was used before on stream {stream_id!r}, for another command or with other "
+            "values. Repeat a command unchanged, and give every other command an id of its own. Nothing was appended."
+        )
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Pickle with its attributes; the default would call the constructor with the message."""
+        return (CommandConflictError, (self.command_id, self.stream_id))
 
 
 class ContractError(RefoldError):

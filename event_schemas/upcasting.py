@@ -55,12 +55,14 @@ class Upcaster:
         sources: the schemas that it reads; only a merger has more than one.
         into: the event classes that it yields, in their newest version; empty for the next version of its own type.
         function: the decorated function.
+        version: stands for what the function depends on and refold cannot see; None if there is nothing such.
     """
 
     form: Form
     sources: tuple[SourceSchema, ...]
     into: tuple[type, ...]
     function: Callable[..., Any]
+    version: str | None = None
 
     @property
     def name(self) -> str:
@@ -97,6 +99,7 @@ def upcaster(
     from_version: int,
     schema: pa.Schema,
     into: type | Iterable[type] = (),
+    version: str | None = None,
 ) -> Callable[[Callable[..., Any]], Upcaster]:
     """Declare the upcaster of one old schema version.
 
@@ -110,6 +113,8 @@ def upcaster(
         schema: the Arrow schema of that version's payload.
         into: the event classes that it yields, in their newest version; by default the same event type's next
             schema version.
+        version: stands for what a function of one event depends on and refold cannot see, such as a file; change it
+            with every change of that.
 
     Raises:
         ContractError: the function takes more than one argument, or the declaration contradicts itself.
@@ -131,13 +136,13 @@ def upcaster(
                 "(the event)."
             )
         form = Form.PYTHON if count else Form.SQL
-        return _checked(form, (source,), into, function)
+        return _checked(form, (source,), into, function, version)
 
     return decorate
 
 
 def merger(
-    sources: Iterable[tuple[type | str, int, pa.Schema]], *, into: type | Iterable[type]
+    sources: Iterable[tuple[type | str, int, pa.Schema]], *, into: type | Iterable[type], version: str | None = None
 ) -> Callable[[Callable[[list[RecordedEvent]], Any]], Upcaster]:
     """Declare an upcaster that joins consecutive events of one stream which one commit appended.
 
@@ -147,6 +152,7 @@ def merger(
         sources: the schemas to join, as (event class or event type, schema version, payload schema). A run is a
             longest series of such events with no other event of the stream between them.
         into: the event classes that it yields. Their events have the position of the run's last event.
+        version: as in :func:`upcaster`.
 
     Raises:
         ContractError: the declaration contradicts itself.
@@ -154,7 +160,7 @@ def merger(
     schemas = tuple(SourceSchema(_type_name(t), v, s) for t, v, s in sources)
 
     def decorate(function: Callable[[list[RecordedEvent]], Any]) -> Upcaster:
-        return _checked(Form.MERGE, schemas, into, function)
+        return _checked(Form.MERGE, schemas, into, function, version)
 
     return decorate
 
@@ -164,10 +170,14 @@ def _type_name(event_type: type | str) -> str:
 
 
 def _checked(
-    form: Form, sources: tuple[SourceSchema, ...], into: type | Iterable[type], function: Callable[..., Any]
+    form: Form,
+    sources: tuple[SourceSchema, ...],
+    into: type | Iterable[type],
+    function: Callable[..., Any],
+    version: str | None,
 ) -> Upcaster:
     classes = (into,) if isinstance(into, type) else tuple(into)
-    result = Upcaster(form, sources, classes, function)
+    result = Upcaster(form, sources, classes, function, version)
     if not sources:
         raise ContractError(f"{result.name}: there are no sources. Name at least one.")
     for source in sources:

@@ -17,6 +17,7 @@ from refold.pipelines.metrics import Metrics
 from refold.pipelines.serving.command_routes import command_router
 from refold.pipelines.serving.domain_page import page_router
 from refold.pipelines.serving.http.guard import PUBLIC_RATE, Guard, RequestLimits
+from refold.pipelines.serving.http.head import HeadAsGet
 from refold.pipelines.serving.http.host_policy import allowed_hosts, check_exposure, is_loopback
 from refold.pipelines.serving.http.problems import install_handlers
 from refold.pipelines.serving.http.tokens import Scope, load_tokens
@@ -109,7 +110,7 @@ def create_app(settings: ServeSettings) -> Application:
         app.include_router(query_router(sandbox))
     app.openapi = lambda: openapi_document(app, domain)  # type: ignore[method-assign]
     guard = Guard(
-        ReadRoutes(app, state=state, endpoints=domain.bound_endpoints),
+        ReadRoutes(app, state=state, domain=domain),
         tokens=tokens,
         scope_of=_scope_of,
         limits=RequestLimits(
@@ -118,7 +119,7 @@ def create_app(settings: ServeSettings) -> Application:
         ),
         hosts=allowed_hosts(settings.host, tokens, settings.hosts),
     )
-    return Application(MetricsMiddleware(guard, metrics), app)
+    return Application(MetricsMiddleware(HeadAsGet(guard), metrics), app)
 
 
 def _scope_of(method: str, path: str) -> Scope | None:

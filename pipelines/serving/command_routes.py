@@ -11,6 +11,7 @@ import orjson
 from fastapi import APIRouter, Header, Path, Query, Request, Response
 
 from refold.event_schemas.decider import Rejected, command_from_json, command_schema
+from refold.pipelines.serving.http.bodies import read_object
 from refold.pipelines.serving.http.problems import problem
 from refold.pipelines.serving.reads.openapi_schemas import POSITION, fields_schema
 from refold.pipelines.serving.server_state import ServerState
@@ -22,7 +23,8 @@ _MAX_KEY_CHARACTERS = 200
 _KEY = Header(
     max_length=_MAX_KEY_CHARACTERS,
     min_length=1,
-    description="Identifies the command: a repeated request with the same key does nothing and gets the first answer.",
+    description="Identifies the command: a repeated request with the same key does nothing and gets the first answer. "
+    "The same key with another command is refused with 422.",
 )
 _CORRELATION = Header(
     max_length=_MAX_KEY_CHARACTERS, min_length=1, description="Copied to the events; it links them across streams."
@@ -64,7 +66,7 @@ def command_router(state: Callable[[], ServerState], domain: Domain) -> APIRoute
             responses={
                 201: {"description": "The command was handled.", "content": {"application/json": {"schema": _HANDLED}}},
                 409: {"description": "The stream is at another version; see `actual_version`."},
-                422: {"description": "A rule rejected the command; see `code`."},
+                422: {"description": "A rule rejected the command, or its key was used for another one; see `code`."},
             },
             openapi_extra={"requestBody": body},
         )
@@ -86,13 +88,7 @@ def _route(state: Callable[[], ServerState], cls: type) -> Callable[..., Any]:
     ) -> Response:
         server = state()
         assert server.handler is not None
-        try:
-            values = orjson.loads(await request.body())
-        except orjson.JSONDecodeError as error:
-            return problem(400, "Malformed request", f"The body is not JSON: {error}.", code="malformed")
-        if not isinstance(values, dict):
-            return problem(400, "Malformed request", "The body must be a JSON object.", code="malformed")
-        command: object = command_from_json(cls, values)
+        command: object = command_from_json(cls, read_object(await request.body()))
         command_id = idempotency_key or str(uuid.uuid4())
         return await asyncio.get_running_loop().run_in_executor(
             server.command_threads,

@@ -56,7 +56,7 @@ class StreamPublisher:
 
     def is_behind(self, live: LiveDatabase) -> bool:
         """Check whether the live database has changes that are not published."""
-        return live.at.position > self._published_position
+        return live.at.position > self._published_position or live.has_other_views
 
     def look(self, live: LiveDatabase) -> None:
         """Check how a publish is going, or request one if it is due."""

@@ -2,6 +2,7 @@
 from .event_schemas.decider import Decider, Rejected, StateCodec, command, command_from_json
 from .event_schemas.envelope import RecordedEvent
 from .event_schemas.errors import (
+    CommandConflictError,
     ConcurrencyError,
     ContractError,
     DamagedLogError,
@@ -52,6 +53,7 @@ __all__ = [
     "Appended",
     "Appender",
     "AsOf",
+    "CommandConflictError",
     "CommandHandler",
     "CommandRequest",
     "ConcurrencyError",

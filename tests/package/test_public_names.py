@@ -19,6 +19,7 @@ PUBLIC = [
     "Appended",
     "Appender",
     "AsOf",
+    "CommandConflictError",
     "CommandHandler",
     "CommandRequest",
     "ConcurrencyError",

@@ -153,6 +153,7 @@ def test_a_read_model_that_depends_on_increments_is_reported() -> None:
         columns={"seen": "BIGINT"},
         on={StockReceived: "SELECT sku"},
         fold=forgetful,
+        version="1",
     )
     domain = Domain(name="stock", events=(StockReceived,), read_models=(model,))
     received = StockReceived(sku="cup", quantity=5, unit_cost=Decimal(1), best_before=None)

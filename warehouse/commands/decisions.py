@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from refold.event_schemas import ConcurrencyError
-from refold.event_schemas.decider import Decider, Rejected
-from refold.warehouse.commands.snapshots import Loaded
+from refold.event_schemas import CommandConflictError, ConcurrencyError, PayloadError
+from refold.event_schemas.decider import Decider, Decision, Rejected
+from refold.warehouse.commands.command_identity import event_id_of
+from refold.warehouse.commands.snapshots import Applied, Loaded
 from refold.warehouse.event_log.new_events import NewEvent
 
 
@@ -37,7 +38,8 @@ class CommandRequest:
 
     Attributes:
         command: an instance of one of the domain's command classes.
-        command_id: its identity; a stream applies each id once. It becomes the ``causation_id`` of the events.
+        command_id: its identity; a stream applies each id once, and refuses it for another command. It becomes the
+            ``causation_id`` of the events.
         expected_version: the version that the stream must have; None: any.
         correlation_id: the process or request that the command belongs to; copied to its events.
     """
@@ -48,16 +50,17 @@ class CommandRequest:
     correlation_id: str | None = None
 
 
-Answer = Handled | Rejected | ConcurrencyError
+Answer = Handled | Rejected | ConcurrencyError | CommandConflictError
 
 
 @dataclass(slots=True)
 class Task:
-    """A request while it is handled; ``settled`` once its answer is final."""
+    """A request while it is handled; ``settled`` once its answer is final. ``digest`` is that of the command."""
 
     request: CommandRequest
     decider: Decider[Any]
     stream_id: str
+    digest: int
     answer: Answer | None = None
     settled: bool = False
 
@@ -69,11 +72,13 @@ class NewEvents:
     Attributes:
         events: the number of its events.
         up_to: the number of the stream's new events up to its last one.
+        digest: the digest of the command.
         repeated: whether it repeats an earlier command.
     """
 
     events: int
     up_to: int
+    digest: int
     repeated: bool = False
 
 
@@ -111,12 +116,9 @@ def decide_stream(stream_id: str, before: Loaded, tasks: Sequence[Task]) -> Stre
     earlier: dict[str, NewEvents] = {}
     for task in tasks:
         request = task.request
-        if (done := before.applied.get(request.command_id)) is not None:
-            first = Handled(done.position, stream_id, done.stream_version, done.events, repeated=True)
-            outcomes.append((task, first))
-            continue
-        if (same := earlier.get(request.command_id)) is not None:
-            outcomes.append((task, NewEvents(same.events, same.up_to, repeated=True)))
+        done = before.applied.get(request.command_id) or earlier.get(request.command_id)
+        if done is not None:
+            outcomes.append((task, _repeat(task, done)))
             continue
         version = before.stream_version + len(events)
         if request.expected_version not in (None, version):
@@ -124,21 +126,53 @@ def decide_stream(stream_id: str, before: Loaded, tasks: Sequence[Task]) -> Stre
             error = ConcurrencyError(stream_id, expected_version=request.expected_version, actual_version=version)
             outcomes.append((task, error))
             continue
-        decision = decider.decide(request.command, state)
+        decision = _decide(task, state)
         if isinstance(decision, Rejected):
             outcomes.append((task, decision))
             continue
-        for event in decision:
+        for number, event in enumerate(decision):
             state = decider.evolve(state, event)
-            events.append(_new_event(event, request))
-        outcomes.append((task, NewEvents(len(decision), len(events))))
+            events.append(_new_event(event, task, number))
+        made = NewEvents(len(decision), len(events), task.digest)
+        outcomes.append((task, made))
         if decision:
-            earlier[request.command_id] = NewEvents(len(decision), len(events))
+            earlier[request.command_id] = made
     return StreamDecisions(stream_id, decider, before, state, events, outcomes)
 
 
-def _new_event(event: object, request: CommandRequest) -> NewEvent:
-    return NewEvent(payload=event, causation_id=request.command_id, correlation_id=request.correlation_id)
+def _decide(task: Task, state: Any) -> Decision:
+    """Return a decision.
+
+    Raises:
+        PayloadError: the decider cannot calculate with the command's values.
+    """
+    try:
+        return task.decider.decide(task.request.command, state)
+    except (ArithmeticError, ValueError) as error:
+        name, reason = type(task.request.command).__name__, " ".join(str(error).split()) or type(error).__name__
+        raise PayloadError(
+            f"Command {name}: decider {task.decider.name} cannot handle its values: {reason.rstrip('.')}. Nothing was "
+            "appended. Change the values, or let the decider reject them."
+        ) from error
+
+
+def _repeat(task: Task, done: Applied | NewEvents) -> Answer | NewEvents:
+    """Return the answer to a command whose id was applied before."""
+    if done.digest not in (None, task.digest):
+        return CommandConflictError(task.request.command_id, task.stream_id)
+    if isinstance(done, NewEvents):
+        return NewEvents(done.events, done.up_to, done.digest, repeated=True)
+    return Handled(done.position, task.stream_id, done.stream_version, done.events, repeated=True)
+
+
+def _new_event(event: object, task: Task, number: int) -> NewEvent:
+    request = task.request
+    return NewEvent(
+        payload=event,
+        event_id=event_id_of(task.stream_id, request.command_id, number, task.digest),
+        causation_id=request.command_id,
+        correlation_id=request.correlation_id,
+    )
 
 
 def settle(batch: StreamDecisions, position: int) -> None:

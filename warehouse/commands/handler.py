@@ -17,11 +17,13 @@ from typing import Any
 from tenacity import Retrying, retry_if_result, stop_after_attempt, wait_random_exponential
 
 from refold.event_schemas import (
+    CommandConflictError,
     ConcurrencyError,
     RecordedEvent,
     UsageError,
 )
 from refold.event_schemas.decider import Decider, Rejected
+from refold.warehouse.commands.command_identity import command_digest, digest_in
 from refold.warehouse.commands.decisions import (
     Answer,
     CommandRequest,
@@ -86,7 +88,7 @@ class CommandHandler:
         self._log = log
         self._domain = domain
         self._appender = Appender(log, domain.registry)
-        self._snapshots = {d.name: Snapshots(log, d) for d in domain.deciders}
+        self._snapshots = {d.name: Snapshots(log, d, domain) for d in domain.deciders}
         self._snapshot_every = snapshot_every
         self._attempts = attempts
         self._streams = StreamCache(streams_kept)
@@ -112,8 +114,9 @@ class CommandHandler:
         Raises:
             ConcurrencyError: the stream is not at ``expected_version``; or, without one, other writers appended first
                 in every attempt.
+            CommandConflictError: the stream has applied this command id for another command, or with other values.
             UsageError: the domain has no such command, or the command id is empty.
-            PayloadError: a value of the command does not fit its events.
+            PayloadError: a value does not fit the command, or its events.
             InvalidEventsError: the stream cannot be loaded.
         """
         [answer] = self.handle_many(
@@ -126,7 +129,7 @@ class CommandHandler:
                 )
             ]
         )
-        if isinstance(answer, ConcurrencyError):
+        if isinstance(answer, ConcurrencyError | CommandConflictError):
             raise answer
         return answer
 
@@ -134,11 +137,13 @@ class CommandHandler:
         """Handle commands that share commits, those of one stream in the order given. Each command is atomic.
 
         Returns:
-            One answer each, in order; a ``ConcurrencyError`` where :meth:`handle` would raise it.
+            One answer each, in order; a ``ConcurrencyError`` or ``CommandConflictError`` where :meth:`handle` would
+            raise it.
 
         Raises:
             UsageError: the domain has no such command, or a command id is empty. No command was handled.
-            PayloadError: a value of a command does not fit its events. The commands after it were not handled.
+            PayloadError: a value does not fit its command, and no command was handled; or it does not fit the events,
+                and the commands after it were not handled.
             InvalidEventsError: a stream cannot be loaded. The commands after it were not handled.
         """
         tasks = [self._task(request) for request in requests]
@@ -160,7 +165,7 @@ class CommandHandler:
             raise UsageError(f"Domain {self._domain.name} has no command {name}; it has: {known}.")
         if not request.command_id:
             raise UsageError(f"The command_id of {name} is empty. Give each command one, such as a UUID.")
-        return Task(request, decider, decider.stream_id(request.command))
+        return Task(request, decider, decider.stream_id(request.command), command_digest(request.command))
 
     @contextmanager
     def _locked(self, stream_ids: Iterable[str]) -> Iterator[None]:
@@ -206,7 +211,8 @@ class CommandHandler:
         for task, outcome in batch.outcomes:
             if isinstance(outcome, NewEvents) and outcome.events and isinstance(task.answer, Handled):
                 answer = task.answer
-                applied[task.request.command_id] = Applied(answer.position, answer.stream_version, answer.events)
+                effect = Applied(answer.position, answer.stream_version, answer.events, task.digest)
+                applied[task.request.command_id] = effect
         now = Loaded(batch.state, appended.stream_version, appended.last_position, applied)
         self._streams.put(batch.stream_id, now)
         every = self._snapshot_every
@@ -232,10 +238,7 @@ class CommandHandler:
         recorded = list(self._read(stream_id, from_version=start.stream_version + 1))
         state, applied = start.state, dict(start.applied)
         for event in recorded:
-            if event.causation_id is not None:
-                before = applied.get(event.causation_id)
-                count = before.events + 1 if before else 1
-                applied[event.causation_id] = Applied(event.position, event.stream_version, count)
+            self._note_command(event, applied)
         for event in newest_events(self._domain, recorded):
             state = decider.evolve(state, event)
         if not recorded:
@@ -244,6 +247,18 @@ class CommandHandler:
         if self._snapshot_every and len(recorded) >= self._snapshot_every:
             self._snapshots[decider.name].save(stream_id, loaded)
         return loaded
+
+    def _note_command(self, event: RecordedEvent, applied: dict[str, Applied]) -> None:
+        """Note the command that an event belongs to, if a command handler wrote the event."""
+        command_id = event.causation_id
+        if command_id is None:
+            return
+        before = applied.get(command_id)
+        count = before.events if before else 0
+        digest = digest_in(event.event_id, event.stream_id, command_id, count)
+        if digest is not None or not self._log.has_command_digests:
+            known = digest if before is None or digest is not None else before.digest
+            applied[command_id] = Applied(event.position, event.stream_version, count + 1, known)
 
     def _read(self, stream_id: str, *, from_version: int) -> Iterator[RecordedEvent]:
         head = self._appender.stream_head(stream_id)

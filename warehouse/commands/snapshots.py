@@ -1,7 +1,7 @@
 """Snapshots: the state of a stream at one of its versions, so that a load reads only the events after it.
 
-A snapshot is an object beside the log, one for each stream and schema of its state. Snapshots are a cache: if one is
-missing, damaged or has another schema, the stream is read from its beginning.
+A snapshot is an object beside the log, one for each stream and all that its state depends on: code, contracts and
+upcasters. Snapshots are a cache: if one is missing, damaged or of other code, the stream is read from its beginning.
 """
 
 from __future__ import annotations
@@ -15,12 +15,13 @@ import orjson
 
 from refold.event_schemas import ObjectNotFoundError, RefoldError
 from refold.event_schemas.decider import Decider, StateCodec
-from refold.warehouse.declarations.fingerprint import function_text
+from refold.warehouse.declarations.domain import Domain
+from refold.warehouse.declarations.fingerprint import state_digest
 from refold.warehouse.event_log.layout import bucket_of
 from refold.warehouse.event_log.log import EventLog
 
 SNAPSHOTS = "snapshots"
-SNAPSHOT_FORMAT = 1
+SNAPSHOT_FORMAT = 2
 
 _log = logging.getLogger(__name__)
 
@@ -33,11 +34,13 @@ class Applied:
         position: the position of its last event.
         stream_version: the stream's version after it.
         events: the number of its events.
+        digest: the digest of the command; None in a log that was created before events kept it.
     """
 
     position: int
     stream_version: int
     events: int
+    digest: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,15 +66,14 @@ class Snapshots:
     Args:
         log: the log that the snapshots are beside.
         decider: the decider; without a codec of its state it has no snapshots.
+        domain: the domain, with the contracts and upcasters of the events.
     """
 
-    def __init__(self, log: EventLog, decider: Decider[Any]) -> None:
+    def __init__(self, log: EventLog, decider: Decider[Any], domain: Domain) -> None:
         self._log = log
         self._codec: StateCodec[Any] | None = decider.snapshot
         if self._codec is not None:
-            functions = [function_text(decider.initial_state), function_text(decider.evolve)]
-            parts = [decider.name, self._codec.schema, *functions]
-            self._digest = hashlib.sha256(orjson.dumps(parts)).hexdigest()[:16]
+            self._digest = state_digest(decider, domain)[:16]
 
     def key(self, stream_id: str) -> str:
         """Return the object key of a stream's snapshot."""
@@ -117,7 +119,7 @@ class Snapshots:
                 "stream_version": loaded.stream_version,
                 "position": loaded.position,
                 "state": self._codec.dump(loaded.state),
-                "applied": {name: [a.position, a.stream_version, a.events] for name, a in loaded.applied.items()},
+                "applied": {n: [a.position, a.stream_version, a.events, a.digest] for n, a in loaded.applied.items()},
             }
             self._log.store.put(self.key(stream_id), orjson.dumps(kept))
         except (RefoldError, OSError, TypeError, ValueError) as error:

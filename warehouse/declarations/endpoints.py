@@ -23,6 +23,7 @@ from refold.warehouse.declarations.reader_settings import check_reader_settings
 from refold.warehouse.declarations.reports import can_batch
 from refold.warehouse.engine.bound_plan import bound_plan
 from refold.warehouse.engine.names import first_double
+from refold.warehouse.engine.parameters import check_value, typed
 from refold.warehouse.engine.sql import SqlError, first_line, literal, quote
 from refold.warehouse.engine.syntax_tree import with_values
 from refold.warehouse.engine.types import resolved_type
@@ -240,7 +241,8 @@ def _bind_report(
         check_repeatable(select, tables)
     except SqlError as error:
         raise _error(report, first_line(error)) from error
-    columns = _columns(connection, report, report.sql, samples)
+    given = {name: typed(value, report.types[name]) for name, value in samples.items()}
+    columns = _columns(connection, report, report.sql, given)
     _check_plan(connection, report, select, tables)
     values = tuple(samples.values())
     return BoundEndpoint(report, columns, batchable=can_batch(connection, report.sql, report.types, columns, values))
@@ -273,8 +275,12 @@ def _samples(connection: duckdb.DuckDBPyConnection, report: Report) -> dict[str,
         try:
             text = _sample_text(parameter)
             [[samples[name]]] = connection.execute(f"SELECT CAST(? AS {parameter.type})", [text]).fetchall()
+            for value in (parameter.default, *parameter.choices):
+                check_value(value, parameter.type)
         except (SqlError, duckdb.Error) as error:
             raise _error(report, f"parameter {name}: {first_line(error)}") from error
+        except ValueError as error:
+            raise _error(report, f"parameter {name}, a {parameter.type}: {error}") from error
     return samples
 
 

@@ -1,47 +1,56 @@
 """Fingerprints: digests of what a read model's rows depend on. They change with the logic, and not with its layout.
 
-SQL is compared as DuckDB writes it, Python by its syntax tree without docstrings. A function includes the functions of
-the same package that it calls, and the constants of its module that it reads.
+SQL is compared as DuckDB writes it, Python by the identity of its code (see ``code_identity``).
 """
 
 from __future__ import annotations
 
-import ast
 import hashlib
-import inspect
 import json
-import textwrap
-from collections.abc import Callable
-from datetime import date, timedelta
-from decimal import Decimal
-from types import CodeType, FunctionType
+from collections.abc import Iterable
 from typing import Any
-from uuid import UUID
 
 from refold.event_schemas import Upcaster
+from refold.event_schemas.decider import Decider
 from refold.event_schemas.upcasting import Form
+from refold.warehouse.declarations.declared_code import decider_key, fold_key, upcaster_key
 from refold.warehouse.declarations.domain import Domain
 from refold.warehouse.declarations.projection import Fold, ReadModel, View
 from refold.warehouse.engine.sql import SqlError
 from refold.warehouse.engine.syntax_tree import normalised
 
-_CONSTANTS = (str, bytes, bool, int, float, Decimal, date, timedelta, UUID)
 Parts = dict[str, str]
-"""Name of a part (``declaration``, ``seed``, ``handler OrderPlaced``, ``upcaster …``, ``schema …``) to its digest."""
+"""Name of a part (``declaration``, ``seed``, ``handler OrderPlaced``, ``upcaster …``, ``schema …``) to its
+digest."""
 
 
 def fingerprint_parts(model: ReadModel, domain: Domain) -> Parts:
     """Return a digest of each part that the rows of a read model depend on."""
-    parts: Parts = {"declaration": _digest(_declaration(model))}
+    parts: Parts = {"declaration": _digest(_declaration(model, domain))}
     if model.seed is not None:
         parts["seed"] = _digest(normalised(model.seed))
     for handler in model.handlers:
         parts[f"handler {handler.event_type}"] = _digest([handler.sql.text, handler.deletes])
-    keys = {key for h in model.handlers for key in domain.registry.sources(h.event_type)}
-    for event_type, version in sorted(keys):
+    return {**parts, **_event_parts(domain, (h.event_type for h in model.handlers))}
+
+
+def state_digest(decider: Decider[Any], domain: Domain) -> str:
+    """Return a digest of all that the state of a decider's streams depends on.
+
+    A stream may hold any event of the domain, so all contracts and upcasters count.
+    """
+    assert decider.snapshot is not None
+    events = _event_parts(domain, domain.registry.classes)
+    return _digest([decider.name, decider.snapshot.schema, domain.code[decider_key(decider.name)], events])
+
+
+def _event_parts(domain: Domain, event_types: Iterable[str]) -> Parts:
+    """Return a digest of each stored schema that these events come from, and of each upcaster on the way."""
+    parts: Parts = {}
+    for event_type, version in sorted({key for t in event_types for key in domain.registry.sources(t)}):
         parts[f"schema {event_type} v{version}"] = _digest(str(domain.registry.schema(event_type, version)))
         if (step := domain.registry.upcaster((event_type, version))) is not None:
-            parts[f"upcaster {event_type} v{version}"] = _digest(_upcaster(step))
+            parts[f"upcaster {event_type} v{version}"] = _digest(_upcaster(step, domain))
     return parts
 
 
@@ -53,62 +62,27 @@ def view_digest(view: View) -> str:
         return _digest(view.select)
 
 
+def view_digests(domain: Domain) -> dict[str, str]:
+    """Return the digest of each view of a domain."""
+    return {view.name: view_digest(view) for view in domain.views}
+
+
 def fingerprint(parts: Parts) -> str:
     """Return one digest of all parts."""
     return _digest(parts)
 
 
-def _declaration(model: ReadModel) -> list[Any]:
+def _declaration(model: ReadModel, domain: Domain) -> list[Any]:
     if isinstance(model, Fold):
-        return ["fold", dict(model.key), dict(model.columns), function_text(model.fold)]
+        return ["fold", dict(model.key), dict(model.columns), domain.code[fold_key(model.name)]]
     columns = {name: [reducer.kind.value, reducer.type] for name, reducer in model.columns.items()}
     return ["projection", dict(model.key), columns, dict(model.derived)]
 
 
-def _upcaster(step: Upcaster) -> list[Any]:
-    text = normalised(step.sql()) if step.form is Form.SQL else function_text(step.function)
+def _upcaster(step: Upcaster, domain: Domain) -> list[Any]:
+    text = normalised(step.sql()) if step.form is Form.SQL else domain.code[upcaster_key(step)]
     return [step.form.value, list(step.targets), text]
 
 
 def _digest(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:32]
-
-
-def function_text(function: Callable[..., Any]) -> str:
-    """Return a function, and those of its package that it calls, as text without layout, comments and docstrings."""
-    seen: dict[str, str] = {}
-    _collect(function, seen)
-    return json.dumps(seen, sort_keys=True)
-
-
-def _collect(function: Callable[..., Any], seen: dict[str, str]) -> None:
-    name = f"{function.__module__}.{function.__qualname__}"
-    if name in seen:
-        return
-    seen[name] = _tree(function)
-    package = (function.__module__ or "").split(".")[0]
-    for used in sorted(_names(getattr(function, "__code__", None))):
-        value = getattr(function, "__globals__", {}).get(used)
-        if isinstance(value, FunctionType) and (value.__module__ or "").split(".")[0] == package:
-            _collect(value, seen)
-        elif isinstance(value, _CONSTANTS):
-            seen[f"{function.__module__}.{used}"] = repr(value)
-
-
-def _names(code: CodeType | None) -> set[str]:
-    """Return the globals that a function reads, including those in its comprehensions and lambdas."""
-    if code is None:
-        return set()
-    return set(code.co_names).union(*(_names(c) for c in code.co_consts if isinstance(c, CodeType)))
-
-
-def _tree(function: Callable[..., Any]) -> str:
-    try:
-        tree = ast.parse(textwrap.dedent(inspect.getsource(function)))
-    except (OSError, TypeError, SyntaxError):
-        code = getattr(function, "__code__", None)
-        return repr((code.co_code, code.co_consts)) if code else repr(function)
-    for node in ast.walk(tree):
-        if isinstance(node, ast.FunctionDef) and ast.get_docstring(node) is not None:
-            node.body = node.body[1:] or [ast.Pass()]
-    return ast.dump(tree)

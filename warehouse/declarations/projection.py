@@ -18,6 +18,7 @@ import duckdb
 import pyarrow as pa
 
 from refold.event_schemas import ProjectionError, is_event
+from refold.warehouse.declarations.code_identity.identity import checked_digest
 from refold.warehouse.declarations.declared_names import also, check_column_names, check_table_name
 from refold.warehouse.declarations.derived import check_derived, generated_column
 from refold.warehouse.declarations.determinism import check_plan, check_repeatable
@@ -133,12 +134,15 @@ class Fold:
             columns without the key, with ``event_type`` as attribute. None removes the row.
         seed: a query over the tables and views of the newest generation that yields the key and every column: the
             states to continue from, so that only later events are folded.
+        version: stands for what ``fold`` depends on and refold cannot see, such as a file; change it with every change
+            of that.
 
     Attributes:
         event_columns: column of the events to its DuckDB type, which is the same for all event types.
 
     Raises:
-        ProjectionError: naming the read model, the event and the column.
+        ProjectionError: naming the read model, the event and the column, or what the fold depends on that cannot be
+            seen.
     """
 
     name: str
@@ -147,6 +151,7 @@ class Fold:
     on: Mapping[type, str]
     fold: Callable[[Any, Any], State]
     seed: str | None = None
+    version: str | None = None
     handlers: tuple[Handler, ...] = field(init=False, repr=False, compare=False)
     event_columns: Mapping[str, str] = field(init=False, repr=False, compare=False)
 
@@ -161,6 +166,7 @@ class Fold:
         object.__setattr__(self, "event_columns", event_columns(self.name, handlers))
         for handler in handlers:
             check_order(self.name, handler, {"the state"})
+        fold_digest(self, is_complete=False)
 
     @property
     def event_types(self) -> tuple[str, ...]:
@@ -192,6 +198,20 @@ class View:
 
 
 ReadModel = Projection | Fold
+
+
+def fold_digest(model: Fold, *, is_complete: bool) -> str:
+    """Return the digest of a fold's code.
+
+    Args:
+        model: the fold.
+        is_complete: whether all modules are loaded; until then, a helper that has no value yet is no error.
+
+    Raises:
+        ProjectionError: it depends on something that cannot be seen, and has no version.
+    """
+    where = f"Fold {model.name}"
+    return checked_digest(model.fold, where, version=model.version, error=ProjectionError, is_complete=is_complete)
 
 
 def keyed_by_stream(model: ReadModel) -> bool:

@@ -13,6 +13,8 @@ from typing import Any
 
 import duckdb
 
+from refold.event_schemas import GenerationError
+from refold.warehouse.engine.parameters import typed
 from refold.warehouse.engine.sql import quote
 
 _END = re.compile(r"\bORDER\s+BY\s+ALL\s*$", re.IGNORECASE)
@@ -65,14 +67,42 @@ def can_batch(
     if not query:
         return False
     try:
-        connection.execute(f"FROM ({query}) LIMIT 0", [*sample, *sample])
+        connection.execute(
+            f"FROM ({query}) LIMIT 0", [typed(v, t) for v, t in zip(sample, types.values(), strict=True)] * 2
+        )
     except duckdb.Error:
         return False
     return {name: str(dtype) for name, dtype, *_ in (connection.description or ())[1:]} == dict(columns)
 
 
+class OtherColumnsError(GenerationError):
+    """The read models of other code have other columns than an endpoint was declared with."""
+
+
+def check_columns(connection: duckdb.DuckDBPyConnection, columns: Mapping[str, str], *, skip: int = 0) -> None:
+    """Check that a query's result has the columns that its endpoint was bound with: rows are named by their order.
+
+    Args:
+        connection: it ran the query.
+        columns: column to DuckDB type.
+        skip: the number of columns before these.
+
+    Raises:
+        OtherColumnsError: it has others.
+    """
+    found = {name: str(dtype) for name, dtype, *_ in (connection.description or ())[skip:]}
+    if list(found.items()) != list(columns.items()):
+        raise OtherColumnsError(f"The result has the columns {found}; declared are {dict(columns)}. Rebuild first.")
+
+
 def run_batch(
-    connection: duckdb.DuckDBPyConnection, sql: str, types: Mapping[str, str], requests: Sequence[Row], *, max_rows: int
+    connection: duckdb.DuckDBPyConnection,
+    sql: str,
+    types: Mapping[str, str],
+    columns: Mapping[str, str],
+    requests: Sequence[Row],
+    *,
+    max_rows: int,
 ) -> list[list[Row]] | None:
     """Run a report for many requests with one query.
 
@@ -80,13 +110,16 @@ def run_batch(
         connection: a connection to its tables.
         sql: the SQL of a report that can be batched.
         types: parameter to DuckDB type.
+        columns: column of its rows to DuckDB type.
         requests: the values of all parameters, for each request.
         max_rows: the largest number of rows in all.
 
     Returns:
         The rows of each request; None if there are more than ``max_rows``.
     """
-    connection.execute(lateral_sql(sql, types, len(requests)), [value for values in requests for value in values])
+    bindings = [typed(value, dtype) for row in requests for value, dtype in zip(row, types.values(), strict=True)]
+    connection.execute(lateral_sql(sql, types, len(requests)), bindings)
+    check_columns(connection, columns, skip=1)
     rows = connection.fetchmany(max_rows + 1)
     if len(rows) > max_rows:
         return None

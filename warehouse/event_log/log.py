@@ -45,12 +45,15 @@ class EventLog:
         domain_name: the domain whose events it holds.
         bucket_count: number of buckets of its streams; it never changes.
         log_id: identity of the log.
+        has_command_digests: whether all events of commands keep the digest of their command; false for a log that an
+            older release created.
     """
 
     store: ObjectStore
     domain_name: str
     bucket_count: int
     log_id: str
+    has_command_digests: bool = True
 
     @property
     def url(self) -> str:
@@ -214,6 +217,7 @@ def create_log(url: str, *, domain_name: str, bucket_count: int = DEFAULT_BUCKET
             "domain": domain_name,
             "bucket_count": bucket_count,
             "log_id": str(uuid.uuid4()),
+            "command_digests": True,
         }
         store.put_if_absent(CONFIG_KEY, orjson.dumps(config, option=orjson.OPT_INDENT_2))
     return open_log(url, domain_name=domain_name, bucket_count=bucket_count)
@@ -234,7 +238,8 @@ def open_log(url: str, *, domain_name: str | None = None, bucket_count: int | No
     store = open_store(url)
     try:
         config = orjson.loads(store.get(CONFIG_KEY))
-        found = EventLog(store, config["domain"], config["bucket_count"], config["log_id"])
+        digests = config.get("command_digests") is True
+        found = EventLog(store, config["domain"], config["bucket_count"], config["log_id"], digests)
     except ObjectNotFoundError as error:
         raise LogError(
             f"There is no event log at {store.url} (no {CONFIG_KEY}). Give --log, or create one with `refold ingest` "

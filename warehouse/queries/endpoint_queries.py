@@ -18,7 +18,8 @@ import orjson
 
 from refold.event_schemas import UsageError
 from refold.warehouse.declarations.endpoints import BoundEndpoint, Lookup, Report
-from refold.warehouse.declarations.reports import run_batch
+from refold.warehouse.declarations.reports import check_columns, run_batch
+from refold.warehouse.engine.parameters import typed
 from refold.warehouse.engine.sql import columns, quote
 
 MAX_ROWS = 10_000
@@ -98,14 +99,17 @@ def answer(connection: duckdb.DuckDBPyConnection, queries: Sequence[EndpointQuer
 def _reports(connection: duckdb.DuckDBPyConnection, report: Report, queries: Sequence[EndpointQuery]) -> list[Page]:
     if len(queries) > 1:
         values = [query.values for query in queries]
-        found = run_batch(connection, report.sql, report.types, values, max_rows=MAX_ROWS)
+        columns_now = queries[0].bound.columns
+        found = run_batch(connection, report.sql, report.types, columns_now, values, max_rows=MAX_ROWS)
         if found is not None:
             return [Page(_named(q.bound.columns, rows)) for q, rows in zip(queries, found, strict=True)]
     return [_report(connection, report, query) for query in queries]
 
 
 def _report(connection: duckdb.DuckDBPyConnection, report: Report, query: EndpointQuery) -> Page:
-    connection.execute(report.sql, dict(zip(report.parameters, query.values, strict=True)))
+    given = zip(report.types.items(), query.values, strict=True)
+    connection.execute(report.sql, {name: typed(value, dtype) for (name, dtype), value in given})
+    check_columns(connection, query.bound.columns)
     rows = connection.fetchmany(MAX_ROWS + 1)
     if len(rows) > MAX_ROWS:
         raise UsageError(
@@ -143,7 +147,7 @@ def _fetch(
     limit: int,
     max_rows: int,
 ) -> list[tuple[Any, ...]]:
-    where, bindings = _among(lookup.path_names, values)
+    where, bindings = _among([(name, bound.columns[name]) for name in lookup.path_names], values)
     sql = f"SELECT {columns(bound.columns)} FROM {quote(lookup.table)} WHERE {where}"
     if not bound.single_row:
         beyond, ends = _beyond(connection, lookup, bound, after) if after else ("true", [])
@@ -158,13 +162,18 @@ def _fetch(
     return connection.execute(sql, bindings).fetchall()
 
 
-def _among(given: Sequence[str], values: Sequence[tuple[Any, ...]]) -> tuple[str, list[Any]]:
-    """Return the condition that a row has one of these values; an index serves the form for a single column."""
+def _among(given: Sequence[tuple[str, str]], values: Sequence[tuple[Any, ...]]) -> tuple[str, list[Any]]:
+    """Return the condition that a row has one of these values; an index serves the form for a single column.
+
+    Args:
+        given: columns with their types.
+        values: a value of each column, for each query.
+    """
+    bindings = [typed(part, dtype) for value in values for part, (_, dtype) in zip(value, given, strict=True)]
     if len(given) == 1:
-        marks = ", ".join("?" * len(values))
-        return f"{quote(given[0])} IN ({marks})", [value for (value,) in values]
-    each = " AND ".join(f"{quote(name)} = ?" for name in given)
-    return f"({' OR '.join([f'({each})'] * len(values))})", [part for value in values for part in value]
+        return f"{quote(given[0][0])} IN ({', '.join('?' * len(values))})", bindings
+    each = " AND ".join(f"{quote(name)} = ?" for name, _ in given)
+    return f"({' OR '.join([f'({each})'] * len(values))})", bindings
 
 
 def _beyond(

@@ -15,7 +15,7 @@ import hashlib
 import threading
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol, TypeVar
 
 import duckdb
@@ -23,11 +23,12 @@ import duckdb
 from refold.event_schemas import GenerationError
 from refold.warehouse.declarations.domain import Domain
 from refold.warehouse.declarations.endpoints import Lookup
+from refold.warehouse.declarations.fingerprint import view_digests
 from refold.warehouse.engine.connections import connect
 from refold.warehouse.engine.private_folder import PrivateFolder
 from refold.warehouse.read_models.generations.generations import Generation, Generations
 from refold.warehouse.read_models.live.indexes import create_indexes
-from refold.warehouse.read_models.live.live_database import LiveDatabase
+from refold.warehouse.read_models.live.live_database import LiveDatabase, stale_models
 
 T = TypeVar("T")
 
@@ -53,6 +54,7 @@ class ReadPosition:
         generation: the generation that the rows belong to, or that a stream has updated.
         digest: the digest of that generation. It differs for other rows at the same position, which other code made or
             which include retried dead letters.
+        outdated: the read models and views that are missing, or were made by other code than this process has.
     """
 
     position: int
@@ -61,6 +63,7 @@ class ReadPosition:
     last_updated: str
     generation: int
     digest: str
+    outdated: frozenset[str] = frozenset()
 
 
 class ReadSource(Protocol):
@@ -96,6 +99,13 @@ def digest_of(generation: Generation) -> str:
     parts = [f"{name} {table.fingerprint} {table.checksum}" for name, table in sorted(generation.tables.items())]
     parts += [f"{name} {view}" for name, view in sorted((generation.views or {}).items())]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:8]
+
+
+def outdated_names(domain: Domain, generation: Generation) -> frozenset[str]:
+    """Return the read models and views that a generation lacks, or has from other code than a domain's."""
+    published = generation.views or {}
+    views = {name for name, digest in view_digests(domain).items() if published.get(name) != digest}
+    return frozenset({*stale_models(domain, generation), *views})
 
 
 class Cursors:
@@ -179,6 +189,7 @@ class Reader:
 
     def __init__(self, generations: Generations, domain: Domain, *, threads: int = 1) -> None:
         self._generations = generations
+        self._domain = domain
         self._indexes = lookup_indexes(domain)
         self._threads = threads
         self._opened: _Opened | None = None
@@ -264,6 +275,7 @@ class Reader:
             updated.isoformat() if updated else generation.published_at,
             generation.number,
             digest_of(generation),
+            outdated_names(self._domain, generation),
         )
 
         def end() -> None:
@@ -306,7 +318,8 @@ class LiveReader:
 
     def adopt(self, live: LiveDatabase) -> None:
         """Read from another live database from now on; pass this method to a stream as ``on_open``."""
-        followed = _Followed(live, digest_of(live.generation), Cursors(live.cursor, lambda: None))
+        shown = replace(live.generation, views=live.views)
+        followed = _Followed(live, digest_of(shown), Cursors(live.cursor, lambda: None))
         before, self._followed = self._followed, followed
         if before is not None:
             before.cursors.retire()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from typing import Any
 
 import orjson
@@ -83,6 +84,56 @@ def check_json(body: bytes) -> None:
         raise BodyMalformedError(f"The body is not JSON: {error}.") from error
     if b"\\u0000" in body and _has_nul(document):
         raise BodyMalformedError("The body contains a NUL character.")
+
+
+class ExactNumber(float):
+    """A JSON number with a fraction or an exponent that keeps its text: a binary float would change a decimal.
+
+    Its ``repr`` is the text as it was sent, which is how a payload takes a decimal from a float.
+    """
+
+    _text: str
+
+    def __new__(cls, text: str) -> ExactNumber:
+        """Keep the text."""
+        number = super().__new__(cls, text)
+        number._text = text
+        return number
+
+    def __repr__(self) -> str:
+        return self._text
+
+
+def read_object(body: bytes) -> dict[str, Any]:
+    """Read a JSON object with exact numbers.
+
+    Raises:
+        BodyMalformedError: it is not JSON, not an object, or has a name twice in one object.
+
+    Example:
+        >>> read_object(b'{"amount": 12345678901234567.89}')
+        {'amount': 12345678901234567.89}
+        >>> read_object(b'{"amount": 1, "amount": 2}')
+        Traceback (most recent call last):
+        refold.pipelines.serving.http.bodies.BodyMalformedError: The body names 'amount' twice. Send each name once.
+    """
+    check_json(body)
+    try:
+        found = json.loads(body, parse_float=ExactNumber, object_pairs_hook=_named_once)
+    except (ValueError, RecursionError) as error:  # such as an integer of more digits than Python converts
+        raise BodyMalformedError(f"The body cannot be read as JSON: {error}.") from error
+    if not isinstance(found, dict):
+        raise BodyMalformedError("The body must be a JSON object.")
+    return found
+
+
+def _named_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise BodyMalformedError(f"The body names {twice[:80]!r} twice. Send each name once.")
+    return found
 
 
 def _has_nul(value: Any) -> bool:

@@ -18,6 +18,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from refold.event_schemas import (
+    CommandConflictError,
     ConcurrencyError,
     ContractError,
     GenerationError,
@@ -131,6 +132,8 @@ def problem_of(error: RefoldError, *, headers: Mapping[str, str] | None = None) 
     if isinstance(error, ConcurrencyError):
         versions: dict[str, Any] = {"expected_version": error.expected_version, "actual_version": error.actual_version}
         return problem(409, "The stream has moved on", str(error), code="conflict", **versions)
+    if isinstance(error, CommandConflictError):
+        return problem(422, "The command id was used before", str(error), code="command_id_used")
     if isinstance(error, UsageError | PayloadError | ContractError):
         return problem(400, "Malformed request", str(error), code="malformed")
     _LOGGER.error("%s: %s", type(error).__name__, error)

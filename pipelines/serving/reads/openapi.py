@@ -86,13 +86,16 @@ def _responses(bound: BoundEndpoint) -> dict[str, dict[str, Any]]:
     row = row_schema(bound.columns)
     data = {"anyOf": [row, {"type": "null"}]} if bound.single_row else {"type": "array", "items": row}
     return {
-        "200": _response("The rows of the read models.", data, "current"),
+        "200": _response("The rows of the read models.", data, "current", "outdated"),
         "202": _response("The rows so far: they do not show `min_position` yet.", data, "processing"),
         "304": {"description": "Nothing has changed since the ETag."},
     }
 
 
-def _response(text: str, data: JsonSchema, status: str) -> dict[str, Any]:
+_STATUS = "`outdated`: the rows show `min_position`, but other code than that of the server made them."
+
+
+def _response(text: str, data: JsonSchema, *status: str) -> dict[str, Any]:
     lag = {
         "type": "object",
         "description": "Events that the rows do not show yet, and the age of the oldest of them.",
@@ -104,7 +107,7 @@ def _response(text: str, data: JsonSchema, status: str) -> dict[str, Any]:
         "position": {"type": "integer", "description": "Of the last event that the rows show."},
         "last_updated": {"type": "string", "format": "date-time", "description": "When the rows reached it."},
         "lag": lag,
-        "status": {"const": status},
+        "status": {"enum": list(status), "description": _STATUS},
         "next": {"type": ["string", "null"], "description": "The path of the next page."},
     }
     schema = {"type": "object", "properties": properties, "required": list(properties)}

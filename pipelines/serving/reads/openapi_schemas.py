@@ -12,9 +12,11 @@ from uuid import UUID
 
 import pyarrow as pa
 import pyarrow.types as pt
-from pydantic import BeforeValidator, Field, StringConstraints
+from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints
 
 from refold.warehouse.declarations.endpoints import Parameter
+from refold.warehouse.engine.parameters import check_value
+from refold.warehouse.engine.types import resolved_type
 from refold.warehouse.queries.endpoint_queries import WIDE
 
 JsonSchema = dict[str, Any]
@@ -136,11 +138,23 @@ def _matching(pattern: str, *, what: str) -> BeforeValidator:
 _PLAIN = r"^[^\x00-\x1f\x7f-\x9f/\\]*$"
 """No control characters and no slashes: the guard refuses them in a path."""
 
+
+def _fitting(dtype: str) -> AfterValidator:
+    """Accept only a value that can be bound as a type."""
+
+    def check(value: Any) -> Any:
+        check_value(value, dtype)
+        return value
+
+    return AfterValidator(check)
+
+
+_NUMBER = _matching(r"-?[0-9]{1,40}(\.[0-9]{1,40})?([eE][+-]?[0-9]{1,3})?", what="a number")
 _TEXT = ParameterType(Annotated[str, StringConstraints(max_length=MAX_CHARACTERS, pattern=_PLAIN)])
-_INTEGER = _matching(r"-?[0-9]{1,20}", what="a whole number")
+_INTEGER = _matching(r"-?[0-9]{1,40}", what="a whole number")
 _PARAMETER_TYPES: dict[str, ParameterType] = {
     "DATE": ParameterType(Annotated[date, _matching(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", what="a date such as 2025-03-01")]),
-    "TIMESTAMPTZ": ParameterType(
+    "TIMESTAMP WITH TIME ZONE": ParameterType(
         Annotated[datetime, _matching(r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ].+([Zz]|[+-].+)", what="an RFC 3339 time")]
     ),
     "UUID": ParameterType(Annotated[UUID, _matching(r"[0-9a-fA-F-]{36}", what="a UUID")]),
@@ -155,7 +169,7 @@ def parameter_type(dtype: str, parameter: Parameter | None = None) -> ParameterT
         dtype: as declared, or as DuckDB names it.
         parameter: its bounds and choices.
     """
-    dtype = {"TIMESTAMP WITH TIME ZONE": "TIMESTAMPTZ"}.get(dtype.upper(), dtype.upper())
+    dtype = resolved_type(dtype)
     if parameter is not None and parameter.choices:
         return ParameterType(Literal[parameter.choices])
     if dtype in _BITS or dtype in _UNSIGNED_BITS:
@@ -166,5 +180,10 @@ def parameter_type(dtype: str, parameter: Parameter | None = None) -> ParameterT
             maximum = maximum if parameter.maximum is None else parameter.maximum
         return ParameterType(Annotated[int, Field(ge=minimum, le=maximum), _INTEGER])
     if dtype.startswith("DECIMAL"):
-        return ParameterType(Annotated[Decimal, _matching(r"-?[0-9]{1,38}(\.[0-9]{1,38})?", what="a decimal number")])
-    return _PARAMETER_TYPES.get(dtype, _TEXT)
+        form = _matching(r"-?[0-9]{1,38}(\.[0-9]{1,38})?", what="a decimal number")
+        return ParameterType(Annotated[Decimal, form, _fitting(dtype)])
+    if dtype in ("FLOAT", "DOUBLE"):
+        return ParameterType(Annotated[float, _NUMBER, _fitting(dtype)])
+    if dtype in _PARAMETER_TYPES or dtype == "VARCHAR":
+        return _PARAMETER_TYPES.get(dtype, _TEXT)
+    return ParameterType(Annotated[_TEXT.annotation, _fitting(dtype)])

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from urllib.parse import quote_plus, urlencode
 
@@ -27,25 +27,39 @@ from refold.pipelines.serving.http.problems import (
 from refold.pipelines.serving.reads.parameters import Parameters, ReadRequest
 from refold.pipelines.serving.reads.query_batcher import Answer
 from refold.pipelines.serving.server_state import ServerState
+from refold.warehouse.declarations.domain import Domain
 from refold.warehouse.declarations.endpoints import BoundEndpoint
+from refold.warehouse.declarations.reports import OtherColumnsError
+from refold.warehouse.engine.sql import first_line
 from refold.warehouse.queries.endpoint_queries import to_json
+from refold.warehouse.queries.endpoint_sources import sources_of
 from refold.warehouse.queries.readers import ReadPosition
 from refold.warehouse.read_models.lag import Lag
 
 _LOGGER = logging.getLogger("refold.serving")
 _JSON = (b"content-type", b"application/json")
 _NO_CACHE = (b"cache-control", b"no-cache")
+_RETRY_AFTER_REBUILD = "5"
 _ETAG = re.compile(rb"\"[^\"]*\"|\*")
 
 
 @dataclass(frozen=True, slots=True)
 class _Route:
-    """The route of one endpoint: ``path`` is its template, ``digest`` identifies its declaration."""
+    """The route of one endpoint.
+
+    Attributes:
+        path: its template.
+        pattern: matches paths.
+        parameters: of its requests.
+        digest: identifies its declaration.
+        reads: the read models and views that it reads.
+    """
 
     path: str
     pattern: re.Pattern[str]
     parameters: Parameters
     digest: str
+    reads: frozenset[str]
 
 
 class ReadRoutes:
@@ -54,13 +68,13 @@ class ReadRoutes:
     Args:
         app: handles the other requests.
         state: returns the state of the running server.
-        endpoints: those of the domain.
+        domain: declares the endpoints.
     """
 
-    def __init__(self, app: ASGIApp, *, state: Callable[[], ServerState], endpoints: Iterable[BoundEndpoint]) -> None:
+    def __init__(self, app: ASGIApp, *, state: Callable[[], ServerState], domain: Domain) -> None:
         self._app = app
         self._state = state
-        self._routes = [_route(bound) for bound in endpoints]
+        self._routes = [_route(bound, domain) for bound in domain.bound_endpoints]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Respond, or pass the request on."""
@@ -74,7 +88,7 @@ class ReadRoutes:
 
     async def _respond(self, route: _Route, path: dict[str, str], scope: Scope, receive: Receive, send: Send) -> None:
         if scope["method"] != "GET":
-            refusal = problem(405, detail="Use GET.", headers={"allow": "GET"})
+            refusal = problem(405, detail="Use GET or HEAD.", headers={"allow": "GET, HEAD"})
             await refusal(scope, receive, send)
             return
         state = self._state()
@@ -90,6 +104,8 @@ class ReadRoutes:
             answer = await state.batcher.ask(request.query, min_position=request.min_position)
         except RequestValidationError as error:
             await malformed(error)(scope, receive, send)
+        except (duckdb.CatalogException, duckdb.BinderException, OtherColumnsError) as error:
+            await _unbound(route, state, error)(scope, receive, send)
         except RefoldError as error:
             await problem_of(error)(scope, receive, send)
         except duckdb.InterruptException:
@@ -106,12 +122,22 @@ class ReadRoutes:
                 await _send(route, request, answer, lag, scope, send, etags=etags)
 
 
-def _route(bound: BoundEndpoint) -> _Route:
+def _route(bound: BoundEndpoint, domain: Domain) -> _Route:
     path = bound.endpoint.path
     parts = re.split(r"\{(\w+)\}", path)
     pattern = "".join(f"(?P<{part}>[^/]+)" if index % 2 else re.escape(part) for index, part in enumerate(parts))
     digest = hashlib.sha256(repr((bound.endpoint, bound.columns)).encode()).hexdigest()[:8]
-    return _Route(path, re.compile(pattern, re.DOTALL), Parameters(bound), digest)
+    return _Route(path, re.compile(pattern, re.DOTALL), Parameters(bound), digest, sources_of(bound.endpoint, domain))
+
+
+def _unbound(route: _Route, state: ServerState, error: Exception) -> Response:
+    """Return the response if the rows that are shown lack a table or a column that the endpoint reads."""
+    shown = state.source.read_position()
+    if shown is None or not route.reads & shown.outdated:
+        _LOGGER.error("The request for %s failed: %s", route.path, first_line(error))
+        return failed()
+    detail = "The read models were built by other code, which lacks what this path reads. Try again after a rebuild."
+    return problem(503, detail=detail, code="not_built", headers={"retry-after": _RETRY_AFTER_REBUILD})
 
 
 def _not_found(shown: ReadPosition, lag: Lag) -> Response:
@@ -145,7 +171,7 @@ async def _send(
             "position": shown.position,
             "last_updated": shown.last_updated,
             "lag": {"events": lag.events, "seconds": lag.seconds},
-            "status": "processing" if processing else "current",
+            "status": "processing" if processing else "outdated" if route.reads & shown.outdated else "current",
             "next": _next(request, answer, scope),
         }
     )
@@ -159,7 +185,8 @@ async def _send(
 
 def _etag(route: _Route, shown: ReadPosition) -> bytes:
     """Identify a response by the position, the content of the read models and the endpoint's declaration."""
-    return f'W/"{shown.position}-{shown.digest}-{route.digest}"'.encode()
+    outdated = "-outdated" if route.reads & shown.outdated else ""
+    return f'W/"{shown.position}-{shown.digest}-{route.digest}{outdated}"'.encode()
 
 
 def _etags(scope: Scope) -> frozenset[bytes]:

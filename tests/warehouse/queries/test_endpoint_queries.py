@@ -203,7 +203,7 @@ def test_values_are_written_without_loss(connection: duckdb.DuckDBPyConnection) 
         "DATE '2026-03-01' AS day, '\\xFF'::BLOB AS bytes, NULL::HUGEINT AS nothing, [1.5, NULL] AS list"
     )
     types = {name: str(t) for name, t, *_ in connection.execute(sql, {"wide": 1}).description}
-    report = Report(path="/report", sql=sql, text="A report.", parameters={"wide": None})  # type: ignore[dict-item]
+    report = Report(path="/report", sql=sql, text="A report.", parameters={"wide": Parameter(type="HUGEINT", text="")})
     [page] = answer(connection, [EndpointQuery(BoundEndpoint(report, types), (2**100,))])
     assert orjson.loads(to_json(page.rows)) == [
         {

@@ -11,7 +11,7 @@ from pathlib import Path
 import duckdb
 
 from refold.warehouse.declarations.domain import Domain
-from refold.warehouse.declarations.fingerprint import fingerprint_parts, view_digest
+from refold.warehouse.declarations.fingerprint import fingerprint_parts, view_digests
 from refold.warehouse.event_log.log import EventLog
 from refold.warehouse.read_models import database
 from refold.warehouse.read_models.database import TableSummary
@@ -72,7 +72,7 @@ def publish(
         log_id=log.log_id,
         kind=kind,
         tables=tables,
-        views={v.name: view_digest(v) for v in domain.views},
+        views=view_digests(domain),
         measured=_more_reliable(measure() if measure else None, parent.measured if parent else None),
     )
     return generation if generations.publish(generation) else None

@@ -17,7 +17,7 @@ import duckdb
 
 from refold.event_schemas import GenerationError
 from refold.warehouse.declarations.domain import Domain
-from refold.warehouse.declarations.fingerprint import fingerprint, fingerprint_parts
+from refold.warehouse.declarations.fingerprint import fingerprint, fingerprint_parts, view_digests
 from refold.warehouse.engine.connections import forget_temporaries
 from refold.warehouse.event_log.log import EventLog
 from refold.warehouse.read_models import database
@@ -54,6 +54,7 @@ class LiveDatabase:
         path: the file; no other process may open it.
         connection: the writer's connection.
         indexes: read model to its indexed columns, for readers that look up a few rows.
+        views: view to the digest of its SQL; the views are those of the domain, whichever the generation has.
     """
 
     log: EventLog
@@ -65,10 +66,16 @@ class LiveDatabase:
     connection: duckdb.DuckDBPyConnection
     indexes: Indexes
     _folder: tempfile.TemporaryDirectory[str]
+    views: dict[str, str] = field(default_factory=dict)
     _open: threading.Lock = field(default_factory=threading.Lock)
     _closed: bool = False
     _held: bool = False
     _changes: int = 0
+
+    @property
+    def has_other_views(self) -> bool:
+        """Whether its views differ from those of its generation."""
+        return self.views != self.generation.views
 
     @property
     def changes(self) -> int:
@@ -179,10 +186,12 @@ def open_live(
     folder = tempfile.TemporaryDirectory(prefix="refold-", dir=parent, ignore_cleanup_errors=True)
     path = generations.working_copy(generation, Path(folder.name))
     connection = database.open_database(path, threads=threads, memory_limit=_MEMORY)
+    database.drop_views(connection)
+    database.create_views(connection, domain)
     at = database.get_checkpoint(connection)
     held = {m.model.name: indexes[m.model.name] for m in models if m.model.name in indexes}
     create_indexes(connection, held)
-    return LiveDatabase(log, domain, generation, models, at, path, connection, held, folder)
+    return LiveDatabase(log, domain, generation, models, at, path, connection, held, folder, view_digests(domain))
 
 
 def stale_models(domain: Domain, generation: Generation | None) -> list[str]:

@@ -14,7 +14,7 @@ from refold.warehouse.declarations.fingerprint import (
     Parts,
     fingerprint,
     fingerprint_parts,
-    view_digest,
+    view_digests,
 )
 from refold.warehouse.declarations.projection import ReadModel, keyed_by_stream
 from refold.warehouse.event_log.log import EventLog, Head
@@ -204,7 +204,7 @@ def _removed(domain: Domain, newest: Generation | None) -> list[PlannedModel]:
 def _views(domain: Domain, newest: Generation) -> Iterable[PlannedView]:
     if newest.views is None:  # published before generations had view digests: nothing to compare with
         return
-    now = {v.name: view_digest(v) for v in domain.views}
+    now = view_digests(domain)
     for name, digest in now.items():
         if name not in newest.views:
             yield PlannedView(name=name, verdict=Verdict.NEW, reasons=("it was never published",))
