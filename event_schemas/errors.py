@@ -8,6 +8,7 @@
     │   ├── UnknownEventTypeError
     │   └── UnknownSchemaVersionError
     ├── PayloadError                   an event's payload does not fit its declared schema
+    │   └── RejectedRowsError          an import has more invalid rows than it may     (exit code 6)
     ├── ProjectionError                a read model's declaration is wrong
     ├── InvalidEventsError             events cannot be applied
     ├── StoreError                     an object store failed, or lacks a feature
@@ -55,6 +56,12 @@ class UnknownSchemaVersionError(ContractError):
 
 class PayloadError(RefoldError):
     """A payload does not fit the schema of its event type and schema version."""
+
+
+class RejectedRowsError(PayloadError):
+    """An import has more invalid rows than it may; nothing was imported."""
+
+    exit_code = 6
 
 
 class ProjectionError(RefoldError):

@@ -54,6 +54,7 @@ PUBLIC = [
     "RefoldError",
     "Refreshed",
     "Registry",
+    "RejectedRowsError",
     "Rejected",
     "Report",
     "Sealed",

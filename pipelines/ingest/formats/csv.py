@@ -37,7 +37,7 @@ def read_rows(request: ReadRequest) -> Iterator[Rows]:
     place = request.place if request.place["offset"] else begin
     with open_bytes(request.file, offset=place["offset"]) as stream:
         lines = _Lines(stream, place, limits)
-        reader = csv.reader(lines, delimiter=request.mapping.delimiter, strict=True)
+        reader = csv.reader(lines, delimiter=request.mapping.delimiter or ",", strict=True)
         chunk = _Chunk(len(header))
         while True:
             first_line = lines.place["line"] + 1
@@ -65,7 +65,7 @@ def _read_header(file: SourceFile, mapping: ColumnMapping, limits: ImportLimits)
     """Return the names of the columns, and the place after them."""
     with open_bytes(file) as stream:
         lines = _Lines(stream, START, limits)
-        names = next(csv.reader(lines, delimiter=mapping.delimiter), [])
+        names = next(csv.reader(lines, delimiter=mapping.delimiter or ","), [])
     if double := sorted({n for n in names if names.count(n) > 1}):
         raise UsageError(f"{file.name}: its header names the column {double[0]!r} twice. Rename one of them.")
     return names, lines.place

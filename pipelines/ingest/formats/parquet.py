@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pyarrow.types as pt
 
@@ -80,10 +81,25 @@ def _rows(source: SourceFile, table: pa.Table, done: int, consumed: int) -> Rows
     )
 
 
+def _in_microseconds(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Return times in microseconds, or as text if that would round one: then the rule for texts decides about it."""
+    try:
+        return column.cast(pa.timestamp("us", column.type.tz))
+    except pa.ArrowInvalid:
+        utc = column.cast(pa.timestamp("ns")) if column.type.tz else column
+        texts = utc.cast(pa.string())
+        return pc.binary_join_element_wise(texts, "Z", "") if column.type.tz else texts
+
+
 def _checked_text(source: SourceFile, table: pa.Table, name: str) -> pa.Table:
     """Refuse text that is no UTF-8, which no reader checks; read binary columns, which some writers use, as text."""
     column = table[name]
     try:
+        if pt.is_dictionary(column.type):
+            column = column.cast(column.type.value_type)
+            table = table.set_column(table.schema.get_field_index(name), name, column)
+        if pt.is_timestamp(column.type) and column.type.unit == "ns":
+            return table.set_column(table.schema.get_field_index(name), name, _in_microseconds(column))
         if pt.is_binary(column.type) or pt.is_large_binary(column.type):
             return table.set_column(table.schema.get_field_index(name), name, column.cast(pa.string()))
         column.validate(full=True)

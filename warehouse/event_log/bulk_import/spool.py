@@ -39,6 +39,7 @@ SPOOLED = ("position", "stream_id", "event_id", "occurred_at", "correlation_id",
 """Envelope columns of a chunk; ``position`` counts from 1, within the chunk or through the whole import."""
 
 _BUCKETS = b"buckets"
+_LINES = "lines.npy"
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,11 +172,21 @@ class Spool:
         self.commit(files, base=0, events=sum(len(p.buckets) for p in parts.values()), source=source)
         return self.journal.chunks[-1].events
 
-    def write(self, number: int, parts: Mapping[SchemaKey, Partitioned]) -> tuple[SpoolFile, ...]:
-        """Write the files of one chunk, for :meth:`commit`; threads may write chunks concurrently."""
+    def write(
+        self, number: int, parts: Mapping[SchemaKey, Partitioned], *, lines: np.ndarray[Any, Any] | None = None
+    ) -> tuple[SpoolFile, ...]:
+        """Write the files of one chunk, for :meth:`commit`; threads may write chunks concurrently.
+
+        Args:
+            number: of the chunk.
+            parts: its events, by schema.
+            lines: the line of the source that each event comes from, in the order of the events.
+        """
         folder = _chunk_folder(self.folder, number)
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
+        if lines is not None:
+            np.save(folder / _LINES, lines)
         return tuple(
             SpoolFile(event_type=key[0], schema_version=key[1], bytes=_write(folder / file_name(*key), part))
             for key, part in parts.items()
