@@ -21,6 +21,7 @@ from refold.warehouse.event_log.heads import files_literal
 from refold.warehouse.event_log.layout import heads_key, segment_key
 from refold.warehouse.event_log.log import EventLog
 from refold.warehouse.event_log.manifest import HeadsRun, Segment
+from refold.warehouse.event_log.written_segments import check_written
 from refold.warehouse.object_store import ObjectStore
 
 SEGMENT_ENVELOPE = tuple(n for n in ENVELOPE.names if n not in ("event_type", "schema_version"))
@@ -37,10 +38,12 @@ def write_segment(
     schema_key: SchemaKey,
     bucket: int,
     relation: str,
-    payload: Iterable[str],
+    payload: pa.Schema,
     untyped: bool = False,
 ) -> Segment | None:
     """Write a relation of events of one schema and bucket, sorted by stream, as one segment.
+
+    The file is read again before it is stored, so that it holds what was written.
 
     Args:
         connection: connection on which ``relation`` can be queried.
@@ -48,19 +51,24 @@ def write_segment(
         schema_key: event type and schema version.
         bucket: bucket of all its streams.
         relation: SQL relation with the envelope and the payload's columns.
-        payload: names of the payload's columns.
+        payload: the payload's columns.
         untyped: whether the payload is one column of JSON text.
 
     Returns:
         The segment, or None if there are no rows.
+
+    Raises:
+        WrittenSegmentError: the file differs from the relation, or a required column has a NULL.
     """
-    select = f"SELECT {columns([*SEGMENT_ENVELOPE, *payload])} FROM {relation} ORDER BY stream_id, stream_version"
+    fields = [*(ENVELOPE.field(n) for n in SEGMENT_ENVELOPE), *payload]
+    select = f"SELECT {columns(f.name for f in fields)} FROM {relation} ORDER BY stream_id, stream_version"
     with tempfile.TemporaryDirectory(prefix="refold-") as folder:
         path = Path(folder) / "segment.parquet"
         copy_parquet(connection, select, path)
         metadata = pq.read_metadata(path)
         if metadata.num_rows == 0:
             return None
+        check_written(connection, relation, path, fields, what=f"{schema_key[0]} v{schema_key[1]}, bucket {bucket}")
         segment = describe_segment(path, metadata, schema_key=schema_key, bucket=bucket, untyped=untyped)
         store.put_file(segment.key, path)
     return segment

@@ -183,7 +183,7 @@ def _built(log: EventLog, bucket: int, rows: dict[SchemaKey, list[dict[str, Any]
             connection.register(f"_given_{i}", pa.Table.from_pylist(found, pa.schema([*ENVELOPE, *schema])))
             relation = f"_given_{i}"
             segment = write_segment(
-                connection, log.store, payload=schema.names, schema_key=schema_key, bucket=bucket, relation=relation
+                connection, log.store, payload=schema, schema_key=schema_key, bucket=bucket, relation=relation
             )
             segments.append(segment)
         streams = " UNION ALL ".join(f"SELECT stream_id, stream_version FROM _given_{i}" for i in range(len(rows)))

@@ -210,8 +210,15 @@ def _events(log: EventLog, schemas: StoredSchemas, query: str) -> Iterator[Recor
 def _recorded(schemas: StoredSchemas, rows: Iterable[tuple[Any, ...]]) -> Iterator[RecordedEvent]:
     for *envelope, typed, payload in rows:
         schema_key = (envelope[_TYPE], envelope[_VERSION])
-        for i in _TIMES:
-            envelope[i] = from_microseconds(envelope[i])
+        try:
+            for i in _TIMES:
+                envelope[i] = from_microseconds(envelope[i])
+        except OverflowError:
+            raise DamagedLogError(
+                f"The event at position {envelope[0]}, stream {envelope[2]!r}, has a time outside the years 1 to 9999, "
+                "which cannot be shown. Another program, or refold 0.1.0, wrote it. Rebuilds leave it out with "
+                "--dead-letter."
+            ) from None
         yield RecordedEvent(*envelope, schemas.payload(schema_key, payload, typed=typed))  # type: ignore[call-arg]
 
 
