@@ -25,13 +25,14 @@ from refold.pipelines.beam.runners import beam_options, workers_of
 from refold.pipelines.ingest.file_reader import ReadPlan, ReadSoFar, read_into
 from refold.pipelines.ingest.import_folder import default_target, delete_outdated, import_folder, record_files
 from refold.pipelines.ingest.mapping import CLOUDEVENTS, OWN, ColumnMapping
-from refold.pipelines.ingest.mapping_file import read_mapping
 from refold.pipelines.ingest.mapping_checks import check_found, check_mapping
+from refold.pipelines.ingest.mapping_file import read_mapping
 from refold.pipelines.ingest.rejects import Reason, RejectFile, RejectLimit
+from refold.pipelines.ingest.repeats import leave_out_repeats
 from refold.pipelines.ingest.rows import ImportLimits
 from refold.pipelines.ingest.source_file import SourceFile
 from refold.pipelines.ingest.sources import check_unchanged, expand_patterns, inspect
-from refold.pipelines.ingest.spooled_commits import commit_spooled
+from refold.pipelines.ingest.spooled_commits import JOURNAL, commit_spooled
 from refold.pipelines.ingest.spooled_segments import finish_import
 from refold.pipelines.ingest.unused_columns import unused_columns
 from refold.pipelines.seal import seal
@@ -42,12 +43,16 @@ from refold.warehouse.event_log.bulk_import.bulk_segments import (
     overlapping_stream,
     publish_import,
 )
+from refold.warehouse.event_log.bulk_import.repeated_events import KnownEvents
 from refold.warehouse.event_log.bulk_import.spool import Spool, read_spool
 from refold.warehouse.event_log.log import EventLog
 
 __all__ = ["ColumnMapping", "ImportLimits", "ImportProgress", "Ingested", "ingest", "read_mapping"]
 
 Mode = Literal["segments", "commits"]
+_SPOOLED_BY = "2"
+"""Changes when rows are read otherwise, so that an import that another version of refold began is read again."""
+
 _REASONS = 3
 """Reasons in an error; the reject file has all of them."""
 
@@ -239,11 +244,15 @@ def _publish(
     report: Callable[[ImportProgress], None],
 ) -> Ingested:
     """Add the spooled events to the log: with one commit, if their streams are new to it."""
-    folder, events = spool.folder, spool.journal.events
-    if not events:
+    folder = spool.folder
+    if not spool.journal.events:
         return Ingested()
-    spooled = read_spool(folder)
-    if not (folder / "commits.json").exists() and overlapping_stream(log, log.head(), spooled) is None:
+    if not (folder / JOURNAL).exists():
+        head = log.head()
+        is_new = overlapping_stream(log, head, read_spool(folder)) is None
+        spooled = leave_out_repeats(plan, read_spool(folder), None if is_new else KnownEvents(log, head))
+        events, repeats = spooled.events, len(spooled.left_out)
+    if not (folder / JOURNAL).exists() and is_new:
         try:
             finish_import(
                 log,
@@ -253,9 +262,11 @@ def _publish(
                 options=options,
                 report=lambda done, planned: report(ImportProgress("build", done, planned, events)),
             )
-            return Ingested(events=events, commits=1)
+            return Ingested(events=events, commits=1, duplicates=repeats)
         except StreamsNotNewError:
-            pass
+            leave_out_repeats(plan, read_spool(folder), KnownEvents(log, log.head()))
+    spooled = read_spool(folder)
+    events = spooled.events
     done = commit_spooled(
         log,
         plan.registry,
@@ -266,7 +277,7 @@ def _publish(
         report=lambda through: report(ImportProgress("commit", through, events, events)),
     )
     publish_import(log, import_id, 0, spool.journal.recorded_at, ())
-    return Ingested(events=done.events, commits=done.commits + 1, mode="commits", duplicates=done.duplicates)
+    return Ingested(events=done.events, commits=done.commits + 1, mode="commits", duplicates=len(spooled.left_out))
 
 
 def _inspected(names: list[str], format: str | None, report: Callable[[ImportProgress], None]) -> Iterator[SourceFile]:
@@ -294,7 +305,7 @@ def _identity(log: EventLog, sources: _Sources) -> str:
 def _context(registry: Registry) -> str:
     """Return a digest of the contracts that rows are checked against: if one changes, rows must be checked again."""
     schemas = "\n".join(f"{schema_key} {registry.schema(*schema_key)}" for schema_key in registry.schema_keys)
-    return hashlib.sha256(schemas.encode()).hexdigest()
+    return hashlib.sha256(f"{_SPOOLED_BY} {schemas}".encode()).hexdigest()
 
 
 def _reject_file(folder: Path, spool: Spool) -> RejectFile:

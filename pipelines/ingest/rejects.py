@@ -70,7 +70,9 @@ class RejectLimit:
         """
         found = _LIMIT.fullmatch(text.strip())
         if found is None or (found[2] and float(found[2]) > 100):
-            raise UsageError(f"--max-rejects is {text!r}; expected a number of rows such as 10, or a share such as 0.5%.")
+            raise UsageError(
+                f"--max-rejects is {text!r}; expected a number of rows such as 10, or a share such as 0.5%."
+            )
         return cls(rows=int(found[1])) if found[1] else cls(percent=float(found[2]))
 
     def allows(self, *, rejected: int, rows: int) -> bool:
@@ -136,8 +138,8 @@ class RejectFile:
             shutil.copyfile(self._path, target)
         except OSError as error:
             raise UsageError(
-                f"The rejected rows cannot be written to {target}: {error.strerror or error}. They are in {self._path}; "
-                "name another file with --rejects."
+                f"The rejected rows cannot be written to {target}: {error.strerror or error}. They are in "
+                f"{self._path}: name another file with --rejects."
             ) from error
         return target
 

@@ -29,6 +29,7 @@ PUBLIC = [
     "DisagreementError",
     "Domain",
     "EmptyLogError",
+    "EventConflictError",
     "EventLog",
     "Fold",
     "Generation",

@@ -71,9 +71,7 @@ class Checker:
         self._context = CheckContext(connection, registry, mapping, bucket_count)
         self._structures: StructureCache = {}
 
-    def check(
-        self, rows: Rows, provenance: Provenance, format: Format, wanted: Collection[Name] = ()
-    ) -> CheckedChunk:
+    def check(self, rows: Rows, provenance: Provenance, format: Format, wanted: Collection[Name] = ()) -> CheckedChunk:
         """Turn the rows of a chunk into events.
 
         Args:
@@ -178,8 +176,8 @@ class Checker:
         events_count = sum(len(p.buckets) for p in parts.values())
         if events_count + len(invalid) != rows.count:
             raise RefoldError(
-                f"Of {rows.count} rows {events_count} became events and {len(invalid)} were invalid, which does not add up. "
-                "This is an error in refold: please report it."
+                f"Of {rows.count} rows {events_count} became events and {len(invalid)} were invalid; that does not add "
+                "up. This is an error in refold: please report it."
             )
         lines = np.delete(_lines(rows), gone)
         reasons = {row: reason for row, reason in invalid.items() if reason and reason != TOMBSTONE}

@@ -20,8 +20,8 @@ from refold.pipelines.ingest.checks.column import Column, FindColumn, column_fin
 from refold.pipelines.ingest.checks.column_payload import ColumnPayload
 from refold.pipelines.ingest.checks.computed_fields import read_texts
 from refold.pipelines.ingest.checks.context import CheckContext, replace_rows
-from refold.pipelines.ingest.checks.document_payload import DocumentPayload, StructureCache, one_document
 from refold.pipelines.ingest.checks.document_paths import TRANSFORMED, DocumentPaths
+from refold.pipelines.ingest.checks.document_payload import DocumentPayload, StructureCache, one_document
 from refold.pipelines.ingest.checks.envelope import TIME_TEXT, EnvelopeSql, check_columns, envelope_sql
 from refold.pipelines.ingest.checks.named_columns import exists_in_document
 from refold.pipelines.ingest.formats import Format
@@ -171,7 +171,8 @@ def _payload_column(mapping: ColumnMapping, find: FindColumn, file: str) -> Colu
     if not found:
         if mapping.payloads and mapping.payload != DEFAULT_PAYLOAD:
             raise UsageError(
-                f"{file} has no column {mapping.payloads[0]!r}, which the mapping names as payload. Name another column."
+                f"{file} has no column {mapping.payloads[0]!r}, which the mapping names as payload. Name another "
+                "column."
             )
         return None
     if len(found) == 1:

@@ -94,7 +94,9 @@ def read_texts(texts: pa.ChunkedArray, field: pa.Field, mapping: ColumnMapping, 
 def _local_rows(context: CheckContext, plan: PayloadPlan, relation: str) -> int:
     if not plan.local:
         return 0
-    counts = context.select(relation, {f"_n{i}": f"count_if({sql})::BIGINT" for i, sql in enumerate(plan.local.values())})
+    counts = context.select(
+        relation, {f"_n{i}": f"count_if({sql})::BIGINT" for i, sql in enumerate(plan.local.values())}
+    )
     return sum(sum(column.to_pylist()) for column in counts.columns)
 
 

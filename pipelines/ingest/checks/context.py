@@ -23,9 +23,6 @@ PART = "_part"
 Indices = np.ndarray[Any, Any]
 """Indices of rows in a chunk."""
 
-Values = pa.ChunkedArray | pa.Array
-"""A column of values."""
-
 
 @dataclass(frozen=True, slots=True)
 class PayloadFields:
@@ -43,12 +40,11 @@ class PayloadFields:
 
     def replaced(self, rows: Indices, others: PayloadFields) -> PayloadFields:
         """Return the fields with some rows replaced."""
-
         columns = {name: replace_rows(column, rows, others.columns[name]) for name, column in self.columns.items()}
         return PayloadFields(columns, replace_rows(self.reasons, rows, others.reasons), self.local + others.local)
 
 
-def replace_rows(column: Values, rows: Indices, others: Values) -> pa.ChunkedArray:
+def replace_rows(column: pa.ChunkedArray, rows: Indices, others: pa.ChunkedArray | pa.Array) -> pa.ChunkedArray:
     """Return a column with the values of some rows replaced."""
     order = np.arange(len(column))
     order[rows] = len(column) + np.arange(len(rows))
@@ -57,7 +53,7 @@ def replace_rows(column: Values, rows: Indices, others: Values) -> pa.ChunkedArr
     return pa.chunked_array([*before, *(c.cast(dtype) for c in after)], dtype).take(pa.array(order))
 
 
-def _chunks(column: Values) -> list[pa.Array]:
+def _chunks(column: pa.ChunkedArray | pa.Array) -> list[pa.Array]:
     """Return the chunks of a column, with plain booleans in place of the database's ``arrow.bool8``."""
     chunks = column.chunks if isinstance(column, pa.ChunkedArray) else [column]
     return [c.cast(pa.bool_()) if isinstance(c.type, pa.Bool8Type) else c for c in chunks]

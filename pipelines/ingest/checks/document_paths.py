@@ -58,7 +58,8 @@ class DocumentPaths:
                 inner = inner.setdefault(key, {})
             inner[path[-1]] = "JSON" if path in self.documents else "VARCHAR"
         structure = structure or {"": "VARCHAR"}  # it shows whether the document can be read
-        return f"(SELECT *, TRY(json_transform({self.text}, {literal(json.dumps(structure))})) AS {TRANSFORMED} FROM {table})"
+        transformed = f"TRY(json_transform({self.text}, {literal(json.dumps(structure))}))"
+        return f"(SELECT *, {transformed} AS {TRANSFORMED} FROM {table})"
 
     def value(self, path: Path) -> str:
         """Write the value at a path as text."""

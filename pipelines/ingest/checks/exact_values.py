@@ -7,7 +7,6 @@ here, whatever the format of the file: a text with a decimal comma, a local time
 from __future__ import annotations
 
 import re
-import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -17,7 +16,7 @@ import pyarrow as pa
 import pyarrow.types as pt
 
 from refold.event_schemas import PayloadError
-from refold.event_schemas.payload import from_json, to_json
+from refold.event_schemas.scalar_values import FromJson, JsonNumber, ToJson, Unfit, rule_of
 from refold.pipelines.ingest.checks.times import LocalTimes, TimeRefusedError, read_date, read_time
 from refold.pipelines.ingest.mapping import ColumnMapping, ValueSource
 
@@ -29,23 +28,6 @@ _FALSE = frozenset({"false", "f", "no", "n", "0"})
 _NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d{1,4})?", re.A)
 _MAX_DIGITS = 77
 """More digits before the decimal sign than any type has; a number such as ``1e9999`` is not written out."""
-
-
-class Number(float):
-    """A JSON number that keeps its text, so that no digit of a decimal is lost in a binary float."""
-
-    __slots__ = ("text",)
-    text: str
-
-    def __repr__(self) -> str:
-        return self.text
-
-    @classmethod
-    def of(cls, text: str) -> Number:
-        """Parse a number."""
-        number = cls(text)
-        number.text = text
-        return number
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,20 +48,22 @@ class ExactReader:
         Raises:
             PayloadError: it is no value of the field; the message has the text.
         """
-        schema = pa.schema([wanted])
         try:
             value = self._text(text, wanted.type, source)
-            return from_json(to_json({wanted.name: value}, schema), schema)[wanted.name]
+            to_stored, load = scalar_rule(wanted.type)
+            return load(to_stored(value))
         except TimeRefusedError as error:
             raise refused(wanted.name, wanted.type, repr(text), str(error)) from error
-        except (PayloadError, ValueError, ArithmeticError) as error:
+        except Unfit as error:
+            raise refused(wanted.name, wanted.type, repr(text), str(error)) from error
+        except (ValueError, TypeError, ArithmeticError) as error:
             raise refused(wanted.name, wanted.type, repr(text)) from error
 
     def json_value(self, value: Any, dtype: pa.DataType, where: str, source: ValueSource = PLAIN) -> Any:
         """Return a JSON value as one that ``to_json`` takes for a value of a type, or refuses.
 
         Args:
-            value: as :class:`Number` if it has a decimal point or an exponent.
+            value: as ``parse_json`` returns it.
             dtype: of the field.
             where: name of the field, for errors.
             source: of the field; of a nested value the plain one.
@@ -93,10 +77,11 @@ class ExactReader:
             return [self.json_value(v, dtype.value_type, f"{where}[{i}]") for i, v in enumerate(value)]
         if isinstance(value, str) and not pt.is_string(dtype) and not pt.is_nested(dtype):
             return self._json_text(value, value, dtype, where, source)
-        if isinstance(value, int | float) and not isinstance(value, bool):
+        if isinstance(value, int | JsonNumber) and not isinstance(value, bool):
             if source.unit != "iso" and pt.is_timestamp(dtype):
-                return self._json_text(repr(value), value, dtype, where, source)
-            return _exact_number(value, dtype)
+                return self._json_text(str(value), value, dtype, where, source)
+            if isinstance(value, JsonNumber) and pt.is_integer(dtype):
+                return _integer_if_exact(value)
         return value
 
     def _struct(self, value: Mapping[str, Any], dtype: pa.DataType, where: str) -> dict[str, Any]:
@@ -130,7 +115,15 @@ class ExactReader:
             return _number(text, self.mapping)
         if pt.is_floating(dtype):
             return float(_number(text, self.mapping))
-        return uuid.UUID(text.strip()) if dtype == pa.uuid() else text
+        return text.strip() if dtype == pa.uuid() else text
+
+
+def scalar_rule(dtype: pa.DataType) -> tuple[ToJson, FromJson]:
+    """Return the rule of a scalar type that a contract may have."""
+    rule = rule_of(dtype)
+    if rule is None:
+        raise TypeError(f"a payload cannot hold the type {dtype}")
+    return rule
 
 
 def refused(where: str, expected: object, found: object, why: str = "") -> PayloadError:
@@ -140,14 +133,11 @@ def refused(where: str, expected: object, found: object, why: str = "") -> Paylo
     return PayloadError(f"{where}: expected {expected}, found {text}{f' ({why})' if why else ''}")
 
 
-def _exact_number(value: float, dtype: pa.DataType) -> Any:
-    """Return a JSON number without the loss of a digit: as a decimal, or as an integer if it is one, such as 7.0."""
-    if not isinstance(value, Number):
-        return value
-    exact = Decimal(value.text)
-    if pt.is_integer(dtype) and exact.adjusted() < _MAX_DIGITS and exact == exact.to_integral_value():
-        return int(exact)
-    return exact if pt.is_decimal(dtype) else value
+def _integer_if_exact(number: JsonNumber) -> int | JsonNumber:
+    try:
+        return _integer(number)
+    except ValueError:
+        return number
 
 
 def _boolean(text: str) -> bool:

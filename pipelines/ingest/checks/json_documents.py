@@ -18,9 +18,9 @@ import pyarrow as pa
 import pyarrow.types as pt
 
 from refold.event_schemas import PayloadError
-from refold.event_schemas.payload import from_json, to_json
+from refold.event_schemas.payload import from_json, parse_json, to_json
 from refold.pipelines.ingest.checks.column import Column, FindColumn, field_of
-from refold.pipelines.ingest.checks.exact_values import ExactReader, Number
+from refold.pipelines.ingest.checks.exact_values import ExactReader
 from refold.pipelines.ingest.checks.value_rules import extracted_as, extracts_exactly
 from refold.pipelines.ingest.mapping import FLAT, ColumnMapping, path_of
 from refold.warehouse.engine.sql import json_structure, literal
@@ -180,8 +180,6 @@ class JsonDocuments:
 
     def _is_null(self, value: Any) -> bool:
         """Check whether a value stands for none in this file."""
-        if isinstance(value, float) and value != value:
-            return "NaN" in self.mapping.null_values
         return isinstance(value, str) and value in self.mapping.null_values
 
     def _unknown(self, given: Mapping[str, Any]) -> str:
@@ -207,22 +205,15 @@ def explain_malformed(text: str) -> str:
 
 
 def load_document(text: str) -> Any:
-    """Parse JSON as the database does: of a key that an object has twice the first value counts.
+    """Parse JSON without a loss.
 
     Raises:
         PayloadError: it is no JSON.
     """
     try:
-        return json.loads(text, parse_float=Number.of, object_pairs_hook=_first_values)
-    except (ValueError, RecursionError) as error:
+        return parse_json(text)
+    except ValueError as error:
         raise PayloadError(f"this is no JSON: {error}") from None
-
-
-def _first_values(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for key, value in pairs:
-        found.setdefault(key, value)
-    return found
 
 
 _ABSENT = object()
@@ -242,7 +233,7 @@ def _value_at(given: Mapping[str, Any], path: tuple[str, ...]) -> Any:
 
 
 def _structure_at(structure: dict[str, Any], path: tuple[str, ...]) -> Any:
-    """Return the structure of the value at a path, ``"NULL"`` if there is none; None if there is no object on the way."""
+    """Return the structure of the value at a path: ``"NULL"`` if there is none, None if a key is one of no object."""
     inner: Any = structure
     for key in path:
         if inner in ("NULL", "JSON"):

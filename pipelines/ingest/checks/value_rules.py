@@ -73,7 +73,9 @@ _RULES = (
     ),
     TypeRule(matches=pt.is_date, text_pattern=r"\d{4}-\d\d-\d\d", valid=_VALID_DATE),
     TypeRule(matches=pt.is_timestamp, text_pattern=FAST_TIME, valid=VALID_TIME),
-    TypeRule(matches=lambda dtype: dtype == pa.uuid(), text_pattern="[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}"),
+    TypeRule(
+        matches=lambda dtype: dtype == pa.uuid(), text_pattern="[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}"
+    ),
 )
 
 
@@ -152,7 +154,9 @@ def _fast_number_since_1970(text: str, unit: str) -> str:
     else:
         microseconds, exact = f"{number} * {10 ** (6 - UNITS[unit])}", ""
     value = f"TRY(make_timestamptz({microseconds}))"
-    return rf"CASE WHEN regexp_full_match({text}, '-?\d{{1,18}}'){exact} AND {VALID_TIME.format(value)} THEN {value} END"
+    return (
+        rf"CASE WHEN regexp_full_match({text}, '-?\d{{1,18}}'){exact} AND {VALID_TIME.format(value)} THEN {value} END"
+    )
 
 
 def local_time(column: Column, mapping: ColumnMapping) -> tuple[str, str]:
@@ -160,9 +164,7 @@ def local_time(column: Column, mapping: ColumnMapping) -> tuple[str, str]:
     local = f"CAST({column.sql} AS TIMESTAMP)"
     zone = literal(mapping.zone)
     utc = f"({local} AT TIME ZONE {zone})"
-    clocks = " AND ".join(
-        f"({utc} {sign} {_HOUR}) AT TIME ZONE {zone} = {local} {sign} {_HOUR}" for sign in ("+", "-")
-    )
+    clocks = " AND ".join(f"({utc} {sign} {_HOUR}) AT TIME ZONE {zone} = {local} {sign} {_HOUR}" for sign in ("+", "-"))
     bounds = VALID_TIME.format(utc)
     value = f"CASE WHEN isfinite({local}) AND {bounds} AND {clocks} THEN {utc} END"
     return value, f"CASE WHEN {value} IS NULL THEN CAST({column.sql} AS VARCHAR) END"

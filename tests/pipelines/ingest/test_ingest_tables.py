@@ -142,7 +142,8 @@ CASTS: list[tuple[str, pa.Array, list[str | None]]] = [
         pa.array(["a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11", "x"]),
         [
             None,
-            "ref: expected extension<arrow.uuid>, found 'x'",
+            "ref: expected extension<arrow.uuid>, found 'x' "
+            "(a UUID is written as 12345678-1234-5678-1234-567812345678)",
         ],
     ),
     ("tags", pa.array([["a"], ["a", None]]), [None, "required field tags is null"]),
