@@ -39,7 +39,7 @@ refold ingest --max-rejects 0.1% --rejects invalid.jsonl history.parquet"""
 @click.option(
     "--format",
     metavar="NAME",
-    help="jsonl, json, cloudevents, csv or parquet; by default from the suffix.",
+    help="jsonl, json, cloudevents, csv, parquet, arrow, orc, avro or xes; by default from the suffix.",
 )
 @click.option("--strict", is_flag=True, help="Stop at the first invalid row and import nothing.")
 @click.option(
@@ -72,7 +72,7 @@ def ingest(
 ) -> None:
     """Import files of events into the log.
 
-    FILE is a path, a pattern or a URL, of JSON lines, JSON, CloudEvents, CSV or Parquet, compressed or not. The import
+    FILE is a path, a pattern or a URL, of events in one of these formats, compressed or not. The import
     is atomic: it resumes after a crash, and changes nothing when repeated. If there is no log, it creates one for the
     domain that is named. Exit code 6 says that rows are invalid, and not in the log.
     """

@@ -177,7 +177,7 @@ def ingest(
     if mapping is not None:
         check_mapping(mapping, registry)
     sources = [
-        (source, _for_file(mapping or _default_mapping(source), source))
+        _for_file(source, mapping or _default_mapping(source))
         for source in _inspected(expand_patterns(files), format, report)
     ]
     import_id = _identity(log, sources)
@@ -289,11 +289,12 @@ def _default_mapping(source: SourceFile) -> ColumnMapping:
     return CLOUDEVENTS if source.cloudevents else OWN
 
 
-def _for_file(mapping: ColumnMapping, source: SourceFile) -> ColumnMapping:
-    """Return a mapping with the delimiter of a file, if it sets none."""
-    if mapping.delimiter:
-        return mapping
-    return dataclasses.replace(mapping, delimiter="\t" if ".tsv" in source.name.lower() else ",")
+def _for_file(source: SourceFile, mapping: ColumnMapping) -> tuple[SourceFile, ColumnMapping]:
+    """Return a file as the mapping says that it is read, and the mapping with the file's delimiter."""
+    if mapping.rows and source.format == "jsonl":
+        source = dataclasses.replace(source, format="json")
+    delimiter = mapping.delimiter or ("\t" if ".tsv" in source.name.lower() else ",")
+    return source, dataclasses.replace(mapping, delimiter=delimiter)
 
 
 def _identity(log: EventLog, sources: _Sources) -> str:

@@ -112,7 +112,7 @@ class DocumentPayload:
             mapping,
         )
         surplus = surplus_digits(documents.schema)
-        unsure = documents.lost_value("_p", "_bits")
+        unsure = documents.lost_value("_p", "_bits", texts)
         if surplus:
             unsure += f" OR regexp_matches(_document, {literal(surplus)})"
         return compute_fields(

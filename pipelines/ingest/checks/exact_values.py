@@ -48,16 +48,8 @@ class ExactReader:
         Raises:
             PayloadError: it is no value of the field; the message has the text.
         """
-        try:
-            value = self._text(text, wanted.type, source)
-            to_stored, load = scalar_rule(wanted.type)
-            return load(to_stored(value))
-        except TimeRefusedError as error:
-            raise refused(wanted.name, wanted.type, repr(text), str(error)) from error
-        except Unfit as error:
-            raise refused(wanted.name, wanted.type, repr(text), str(error)) from error
-        except (ValueError, TypeError, ArithmeticError) as error:
-            raise refused(wanted.name, wanted.type, repr(text)) from error
+        stored = self._stored(text, text, wanted.type, wanted.name, source)
+        return scalar_rule(wanted.type)[1](stored)
 
     def json_value(self, value: Any, dtype: pa.DataType, where: str, source: ValueSource = PLAIN) -> Any:
         """Return a JSON value as one that ``to_json`` takes for a value of a type, or refuses.
@@ -76,10 +68,10 @@ class ExactReader:
         if isinstance(value, list) and pt.is_list(dtype):
             return [self.json_value(v, dtype.value_type, f"{where}[{i}]") for i, v in enumerate(value)]
         if isinstance(value, str) and not pt.is_string(dtype) and not pt.is_nested(dtype):
-            return self._json_text(value, value, dtype, where, source)
+            return self._stored(value, value, dtype, where, source)
         if isinstance(value, int | JsonNumber) and not isinstance(value, bool):
             if source.unit != "iso" and pt.is_timestamp(dtype):
-                return self._json_text(str(value), value, dtype, where, source)
+                return self._stored(str(value), value, dtype, where, source)
             if isinstance(value, JsonNumber) and pt.is_integer(dtype):
                 return _integer_if_exact(value)
         return value
@@ -93,12 +85,13 @@ class ExactReader:
             if name in types or not drop
         }
 
-    def _json_text(self, text: str, found: object, dtype: pa.DataType, where: str, source: ValueSource) -> Any:
+    def _stored(self, text: str, found: object, dtype: pa.DataType, where: str, source: ValueSource) -> Any:
+        """Return a text as what is stored of it."""
         try:
-            return self._text(text, dtype, source)
-        except TimeRefusedError as error:
+            return scalar_rule(dtype)[0](self._text(text, dtype, source))
+        except (TimeRefusedError, Unfit) as error:
             raise refused(where, dtype, repr(found), str(error)) from error
-        except (ValueError, ArithmeticError):
+        except (ValueError, TypeError, ArithmeticError):
             raise refused(where, dtype, repr(found)) from None
 
     def _text(self, text: str, dtype: pa.DataType, source: ValueSource) -> Any:
@@ -114,7 +107,8 @@ class ExactReader:
         if pt.is_decimal(dtype):
             return _number(text, self.mapping)
         if pt.is_floating(dtype):
-            return float(_number(text, self.mapping))
+            number = _number(text, self.mapping)
+            return int(number) if number.as_tuple().exponent == 0 else float(number)
         return text.strip() if dtype == pa.uuid() else text
 
 

@@ -25,6 +25,9 @@ from refold.pipelines.ingest.checks.value_rules import extracted_as, extracts_ex
 from refold.pipelines.ingest.mapping import FLAT, ColumnMapping, path_of
 from refold.warehouse.engine.sql import json_structure, literal
 
+_EXACT_INTEGERS = 1 << 53
+"""A binary float may round integers from here on."""
+
 _MAX_FIELDS = 62
 """The fields that a document has are bits of a BIGINT; wider schemas are read one document at a time."""
 
@@ -139,15 +142,22 @@ class JsonDocuments:
         types = dict(zip(self.paths.values(), self._types(texts), strict=True))
         return lambda name: Column(field_of(struct, path_of(name)), types[path_of(name)], top_level=False)
 
-    def lost_value(self, struct: str, bits: str) -> str:
-        """Write the condition that an optional field had a value that was not extracted, or the reverse.
+    def lost_value(self, struct: str, bits: str, texts: int) -> str:
+        """Write the condition that a value was not extracted, or one where there is none, or that a float is rounded.
 
         Args:
             struct: the transformed document.
             bits: which fields the document has a value for.
+            texts: the fields that were extracted as text, as bits.
         """
-        fields = [(1 << i, field_of(struct, self.paths[f.name])) for i, f in enumerate(self.schema) if f.nullable]
-        return " OR ".join(f"({value} IS NULL) <> ({bits} & {bit} = 0)" for bit, value in fields) or "false"
+        fields = [(i, f, field_of(struct, self.paths[f.name])) for i, f in enumerate(self.schema)]
+        lost = [f"({value} IS NULL) <> ({bits} & {1 << i} = 0)" for i, f, value in fields if f.nullable]
+        rounded = [
+            f"abs({value}) >= {_EXACT_INTEGERS}"
+            for i, f, value in fields
+            if pt.is_floating(f.type) and not texts >> i & 1
+        ]
+        return " OR ".join([*lost, *rounded]) or "false"
 
     def read(self, text: str, prefix: tuple[str, ...], reader: ExactReader) -> dict[str, Any]:
         """Return a document as Python values.

@@ -67,7 +67,7 @@ _RULES = (
     TypeRule(
         matches=pt.is_floating,
         json_types=_NUMBER,
-        text_pattern=r"[+-]?\d+(\.\d+)?([eE][+-]?\d{1,3})?",
+        text_pattern=r"[+-]?(\d{1,15}|\d+\.\d+([eE][+-]?\d{1,3})?)",
         valid="isfinite({})",
         is_number=True,
     ),

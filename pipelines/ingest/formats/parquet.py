@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
-import pyarrow.types as pt
 
 from refold.event_schemas import UsageError
+from refold.pipelines.ingest.formats.tables import refuse_twins, table_rows
 from refold.pipelines.ingest.mapping import ColumnMapping
 from refold.pipelines.ingest.rows import ReadRequest, Rows
 from refold.pipelines.ingest.source_file import SourceFile, open_stored
@@ -26,6 +24,7 @@ def read_rows(request: ReadRequest) -> Iterator[Rows]:
     source, limits = request.file, request.limits
     with _opened(source) as file:
         metadata = file.metadata
+        refuse_twins(source, file.schema_arrow.names)
         done = skip = request.place["row"]
         groups: list[int] = []
         for i in range(metadata.num_row_groups):
@@ -42,7 +41,7 @@ def read_rows(request: ReadRequest) -> Iterator[Rows]:
             skip = max(skip - batch.num_rows, 0)
             if table.num_rows:
                 done += table.num_rows
-                yield _rows(source, table, done, source.size * done // metadata.num_rows)
+                yield table_rows(source, table, done, source.size * done // metadata.num_rows)
 
 
 def column_names(file: SourceFile, _mapping: ColumnMapping) -> list[str]:
@@ -65,44 +64,3 @@ def _opened(source: SourceFile) -> Iterator[pq.ParquetFile]:
                 yield pq.ParquetFile(remote, pre_buffer=True)
     except (pa.ArrowException, OSError) as error:
         raise UsageError(f"{source.name} is no readable Parquet file: {error}. Write it again.") from error
-
-
-def _rows(source: SourceFile, table: pa.Table, done: int, consumed: int) -> Rows:
-    first = done - table.num_rows
-    for name in table.schema.names:
-        table = _checked_text(source, table, name)
-    table = table.combine_chunks()
-    return Rows(
-        columns=table,
-        lines=range(first + 1, done + 1),
-        text=lambda row: json.dumps(table.slice(row, 1).to_pylist()[0], default=str, ensure_ascii=False),
-        after={"row": done, "line": done, "offset": done},
-        consumed=consumed,
-    )
-
-
-def _in_microseconds(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Return times in microseconds, or as text if that would round one: then the rule for texts decides about it."""
-    try:
-        return column.cast(pa.timestamp("us", column.type.tz))
-    except pa.ArrowInvalid:
-        utc = column.cast(pa.timestamp("ns")) if column.type.tz else column
-        texts = utc.cast(pa.string())
-        return pc.binary_join_element_wise(texts, "Z", "") if column.type.tz else texts
-
-
-def _checked_text(source: SourceFile, table: pa.Table, name: str) -> pa.Table:
-    """Refuse text that is no UTF-8, which no reader checks; read binary columns, which some writers use, as text."""
-    column = table[name]
-    try:
-        if pt.is_dictionary(column.type):
-            column = column.cast(column.type.value_type)
-            table = table.set_column(table.schema.get_field_index(name), name, column)
-        if pt.is_timestamp(column.type) and column.type.unit == "ns":
-            return table.set_column(table.schema.get_field_index(name), name, _in_microseconds(column))
-        if pt.is_binary(column.type) or pt.is_large_binary(column.type):
-            return table.set_column(table.schema.get_field_index(name), name, column.cast(pa.string()))
-        column.validate(full=True)
-    except pa.ArrowInvalid as error:
-        raise UsageError(f"{source.name}: the column {name!r} holds no valid {column.type}: {error}.") from error
-    return table
