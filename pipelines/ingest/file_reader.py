@@ -75,7 +75,12 @@ class _Workers:
         source, mapping = self.plan.sources[index]
         connection = self._connection()
         connection.execute(f"SET TimeZone = {literal(mapping.zone)}")
-        provenance = Provenance(file=source.name, event_id=f"{source.identity[:16]}-", recorded_at=self.recorded_at)
+        provenance = Provenance(
+            file=source.name,
+            event_id=f"{source.identity[:16]}-",
+            recorded_at=self.recorded_at,
+            column_names=lambda: FORMATS[source.format].column_names(source, mapping),
+        )
         checker = self._checker(index, connection, mapping)
         checked = checker.check(rows, provenance, FORMATS[source.format], wanted_names(mapping, set(self.found)))
         rejects = [(rows.lines[row], reason, rows.text(row)) for row, reason in sorted(checked.invalid.items())]

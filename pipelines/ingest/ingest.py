@@ -31,7 +31,7 @@ from refold.pipelines.ingest.rejects import Reason, RejectFile, RejectLimit
 from refold.pipelines.ingest.repeats import leave_out_repeats
 from refold.pipelines.ingest.rows import ImportLimits
 from refold.pipelines.ingest.source_file import SourceFile
-from refold.pipelines.ingest.sources import check_unchanged, expand_patterns, inspect
+from refold.pipelines.ingest.sources import check_unchanged, expand_patterns, for_file, inspect
 from refold.pipelines.ingest.spooled_commits import JOURNAL, commit_spooled
 from refold.pipelines.ingest.spooled_segments import finish_import
 from refold.pipelines.ingest.unused_columns import unused_columns
@@ -177,7 +177,7 @@ def ingest(
     if mapping is not None:
         check_mapping(mapping, registry)
     sources = [
-        _for_file(source, mapping or _default_mapping(source))
+        for_file(source, mapping or _default_mapping(source))
         for source in _inspected(expand_patterns(files), format, report)
     ]
     import_id = _identity(log, sources)
@@ -287,14 +287,6 @@ def _inspected(names: list[str], format: str | None, report: Callable[[ImportPro
 
 def _default_mapping(source: SourceFile) -> ColumnMapping:
     return CLOUDEVENTS if source.cloudevents else OWN
-
-
-def _for_file(source: SourceFile, mapping: ColumnMapping) -> tuple[SourceFile, ColumnMapping]:
-    """Return a file as the mapping says that it is read, and the mapping with the file's delimiter."""
-    if mapping.rows and source.format == "jsonl":
-        source = dataclasses.replace(source, format="json")
-    delimiter = mapping.delimiter or ("\t" if ".tsv" in source.name.lower() else ",")
-    return source, dataclasses.replace(mapping, delimiter=delimiter)
 
 
 def _identity(log: EventLog, sources: _Sources) -> str:

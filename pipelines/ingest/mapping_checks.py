@@ -68,21 +68,27 @@ def _names(sources: Sequence[tuple[SourceFile, ColumnMapping]], payloads: Sequen
     """Return the columns and paths of the first rows; those in a payload without its own path."""
     file, mapping = sources[0]
     names = set(FORMATS[file.format].column_names(file, mapping))
-    if FORMATS[file.format].documents:
-        names |= {path for row in islice(_rows(file, mapping), _EXAMPLES) for path in _paths(row)}
+    names |= {path for row in _examples(file, mapping, names) for path in _paths(row)}
     inner = {name.removeprefix(f"{p}.") for p in payloads for name in names if name.startswith(f"{p}.")}
     return inner or names
 
 
-def _rows(file: SourceFile, mapping: ColumnMapping) -> Iterator[Any]:
+def _examples(file: SourceFile, mapping: ColumnMapping, needed: Collection[str]) -> Iterator[Any]:
+    """Return the first rows as objects, JSON text in them parsed."""
     limits = ImportLimits(chunk_rows=_EXAMPLES)
-    request = ReadRequest(file=file, mapping=mapping, place=dict(START), limits=limits, needed=())
-    rows = next(iter(FORMATS[file.format].read(request)), None)
-    for row in range(rows.count if rows else 0):
-        try:
-            yield json.loads(rows.text(row)) if rows else None
-        except ValueError:
-            continue
+    request = ReadRequest(file=file, mapping=mapping, place=dict(START), limits=limits, needed=needed)
+    for rows in islice(FORMATS[file.format].read(request), 1):
+        for row in rows.columns.slice(0, _EXAMPLES).to_pylist():
+            parsed = {name: _parsed(value) for name, value in row.items()}
+            yield parsed["_text"] if FORMATS[file.format].documents else parsed
+
+
+def _parsed(value: Any) -> Any:
+    """Return what JSON text holds, or the value as it is."""
+    try:
+        return json.loads(value) if isinstance(value, str) else value
+    except ValueError:
+        return value
 
 
 def _paths(value: Any, prefix: str = "", depth: int = 0) -> Iterable[str]:

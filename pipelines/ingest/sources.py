@@ -15,6 +15,7 @@ import fsspec.core
 from refold.event_schemas import UsageError
 from refold.pipelines.ingest.compression import COMPRESSED_SUFFIXES, member_of
 from refold.pipelines.ingest.formats import FORMATS
+from refold.pipelines.ingest.mapping import ColumnMapping
 from refold.pipelines.ingest.source_file import SourceFile, is_local, locate
 
 _HASHED_BLOCK = 8 << 20
@@ -72,6 +73,14 @@ def inspect(name: str, *, format: str | None, report: Callable[[int, int], None]
         format, cloudevents = detect(file)
         file = dataclasses.replace(file, format=format, cloudevents=cloudevents)
     return dataclasses.replace(file, identity=f"{size}-{etag}" if etag else _content_hash(file, report))
+
+
+def for_file(source: SourceFile, mapping: ColumnMapping) -> tuple[SourceFile, ColumnMapping]:
+    """Return a file as the mapping says that it is read, and the mapping with the file's delimiter."""
+    if mapping.rows and source.format == "jsonl":
+        source = dataclasses.replace(source, format="json")
+    delimiter = mapping.delimiter or ("\t" if ".tsv" in source.name.lower() else ",")
+    return source, dataclasses.replace(mapping, delimiter=delimiter)
 
 
 def check_unchanged(file: SourceFile) -> None:

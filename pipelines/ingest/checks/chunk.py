@@ -54,11 +54,13 @@ class Provenance:
         file: name of the file, for errors.
         event_id: beginning of the identity of an event that has none; the number of its row follows.
         recorded_at: when the import began, RFC 3339.
+        column_names: returns the columns of the file, for errors.
     """
 
     file: str
     event_id: str
     recorded_at: str
+    column_names: Callable[[], list[str]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,7 +119,7 @@ def _load_table(
     table = _numbered(rows.columns.rename_columns(list(aliases.values())), rows)
     context.register(CHUNK, table)
     find = column_finder(_schema_of(context, table), aliases)
-    check_columns(mapping, find, file=provenance.file, names=list(aliases))
+    check_columns(mapping, find, file=provenance.file, column_names=provenance.column_names)
     envelope = envelope_sql(mapping, find, event_id=event_id, recorded_at=provenance.recorded_at)
     payload = _payload_column(mapping, find, provenance.file)
     if payload is not None and pt.is_string(payload.type):

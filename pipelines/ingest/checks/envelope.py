@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import pyarrow.types as pt
@@ -48,7 +48,9 @@ class EnvelopeSql:
     local: str = ""
 
 
-def check_columns(mapping: ColumnMapping, find: FindColumn, *, file: str, names: list[str]) -> None:
+def check_columns(
+    mapping: ColumnMapping, find: FindColumn, *, file: str, column_names: Callable[[], list[str]]
+) -> None:
     """Check that a table has the columns of each required value.
 
     Raises:
@@ -60,7 +62,7 @@ def check_columns(mapping: ColumnMapping, find: FindColumn, *, file: str, names:
             continue
         lacking = [[c for c in columns_in(text) if find(c) is None] for text in source.alternatives]
         if all(lacking):
-            missing = lacking[0][0]
+            missing, names = lacking[0][0], column_names()
             raise UsageError(
                 f"{file} has no column {missing!r}, from which {name} is taken{did_you_mean(missing, names)}; it has "
                 f"{', '.join(names)}. Name the right column in a mapping file, or say optional = true there."

@@ -864,5 +864,7 @@ def test_an_import_that_loses_rows_has_an_exit_code_of_its_own(tmp_path: Path) -
 
 def test_a_demo_needs_a_folder_on_this_machine(call: Call, tmp_path: Path) -> None:
     """A URL makes no folder of that name."""
-    assert "needs a folder on this machine" in call("demo", "--folder", "s3://bucket/demo", folder=tmp_path, code=2).stderr
+    assert (
+        "needs a folder on this machine" in call("demo", "--folder", "s3://bucket/demo", folder=tmp_path, code=2).stderr
+    )
     assert not list(tmp_path.iterdir())

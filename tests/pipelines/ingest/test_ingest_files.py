@@ -103,7 +103,7 @@ def test_shapes_of_json(tmp_path: Path) -> None:
             assert [p["name"] for p in payloads(found)] == expected, name
     path = tmp_path / "other.json"
     path.write_text(shapes[1][1])
-    with pytest.raises(UsageError, match="no key 'recs', which rows .* names, among 'type', 'skip', 'records'"):
+    with pytest.raises(UsageError, match=r"no key 'recs', which rows .* names, among 'type', 'skip', 'records'"):
         read(tmp_path, path, mapping=mapping(rows="recs"), format="json")
 
 
