@@ -25,6 +25,12 @@ _DOUBLE = "Use float, which has 64 bits: a shorter one would round what is writt
 _TIME = "Use str for a time of day, or int for a number of microseconds."
 _BYTES = "Use str, with the bytes as Base64."
 
+_BINARY: tuple[Callable[[pa.DataType], bool], ...] = (
+    pt.is_binary,
+    pt.is_large_binary,
+    pt.is_fixed_size_binary,
+    pt.is_binary_view,
+)
 _REFUSED: tuple[tuple[Callable[[pa.DataType], bool], str], ...] = (
     (pt.is_timestamp, "Use datetime, which is pa.timestamp('us', tz='UTC'): others are converted or cut on the way."),
     (pt.is_decimal, "Use pa.decimal128 with a precision of at most 38, and a scale from 0 to the precision."),
@@ -37,11 +43,10 @@ _REFUSED: tuple[tuple[Callable[[pa.DataType], bool], str], ...] = (
     (pt.is_dictionary, "Use the type of its values; segments compress repeated values."),
     (pt.is_struct, "A struct needs at least one field: DuckDB and Parquet have no empty struct."),
     (pt.is_map, "Use a list of a dataclass with a key and a value."),
-    (lambda t: pt.is_nested(t), "Use list[...] or a nested dataclass."),
+    (pt.is_nested, "Use list[...] or a nested dataclass."),
     (pt.is_null, "Use the type that the field has when it has a value, with ``| None``."),
-    (lambda t: any(holds(t) for holds in _BINARY), _BYTES),
+    *((is_bytes, _BYTES) for is_bytes in _BINARY),
 )
-_BINARY = (pt.is_binary, pt.is_large_binary, pt.is_fixed_size_binary, pt.is_binary_view)
 _ALLOWED = "Use str, int, bool, float, date, datetime, UUID, list, a nested dataclass or pa.decimal128."
 
 

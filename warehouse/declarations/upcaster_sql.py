@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import duckdb
 import pyarrow as pa
 import pyarrow.types as pt
@@ -13,7 +15,10 @@ from refold.event_schemas import (
     Upcaster,
 )
 from refold.event_schemas.registry import SchemaKey
-from refold.warehouse.declarations.determinism import check_one_event
+from refold.warehouse.declarations.determinism import check_one_event, check_plan
+from refold.warehouse.engine.bound_plan import bound_plan
+from refold.warehouse.engine.lineage import Origin, Origins, output_origins
+from refold.warehouse.engine.names import first_double
 from refold.warehouse.engine.scratch import scratch
 from refold.warehouse.engine.sql import (
     SqlError,
@@ -60,7 +65,12 @@ def compile_sql(step: Upcaster, registry: Registry) -> str:
     try:
         check_one_event(step.sql())
         rewritten = rewrite(step.sql(), append={name: name for name in CARRIED})
-        found = _bind(rewritten.text, step.sources[0].schema)
+        query = _over_empty_events(rewritten.text, step.sources[0].schema)
+        found = result_schema(scratch(), query)
+        plan = bound_plan(scratch(), query)
+        check_plan(plan, tables=(), of_event=True)
+        origins = dict(zip(found.names, output_origins(plan, "event"), strict=True))
+        _check_carried(found.names, origins)
     except (SqlError, duckdb.Error) as error:
         raise ContractError(f"{where}: {first_line(error)}") from error
     if rewritten.unordered:
@@ -72,8 +82,8 @@ def compile_sql(step: Upcaster, registry: Registry) -> str:
     _check_columns(where, found, target)
     new = {"event_type": literal(event_type), "schema_version": f"{version}::INTEGER"}
     carried = ", ".join(f"{new[name]} AS {name}" if name in new else name for name in CARRIED)
-    source_required = {f.name for f in step.sources[0].schema if not f.nullable}
-    safe = rewritten.nonnull | {o for o, source in rewritten.plain.items() if source in source_required}
+    required: set[str | None] = {None, *(f.name for f in step.sources[0].schema if not f.nullable)}
+    safe = {name for name, found in origins.items() if all(o is not None and o.column in required for o in found)}
     fields = "".join(
         f", {_field(f, found.field(f.name).type, checked=f.name not in safe, where=where)}" for f in target
     )
@@ -99,9 +109,23 @@ def _field(field: pa.Field, found: pa.DataType, *, checked: bool, where: str) ->
     return f"{value} AS {name}"
 
 
-def _bind(text: str, payload: pa.Schema) -> pa.Schema:
+def _over_empty_events(text: str, payload: pa.Schema) -> str:
     relation = empty_relation(event_relation_schema(payload))
-    return result_schema(scratch(), f"WITH event AS {relation} SELECT * FROM ({text})")
+    return f"WITH event AS MATERIALIZED {relation} SELECT * FROM ({text})"
+
+
+def _check_carried(names: list[str], origins: Mapping[str, Origins]) -> None:
+    """Check that an upcaster passes the envelope on as it is."""
+    if double := first_double(names):
+        raise SqlError(
+            f"the SELECT yields two columns {double[0]!r} and {double[1]!r}, and SQL ignores case; rename one"
+        )
+    for name in CARRIED:
+        if origins.get(name) != frozenset({Origin(name)}):
+            raise SqlError(
+                f"the SELECT changes `{name}`, which every event keeps: another column has its name, or an outer join "
+                "hides it; rename that column"
+            )
 
 
 def _check_columns(where: str, found: pa.Schema, target: pa.Schema) -> None:

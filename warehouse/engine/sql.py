@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.types as pt
 
 from refold.event_schemas import RefoldError
+from refold.warehouse.engine.engine_paths import real_paths
 
 _SIMPLE_TYPES: dict[pa.DataType, str] = {
     pa.string(): "VARCHAR",
@@ -46,13 +47,13 @@ def first_line(error: Exception) -> str:
     r"""Return a DuckDB error as text of one line that ends like a sentence.
 
     DuckDB adds lines that mean nothing in another message: an excerpt of the query with carets below it, an excerpt of
-    a value, settings to try, a stack trace. These are left out.
+    a value, settings to try, a stack trace. These are left out, and links to files are replaced by their real paths.
 
     Example:
         >>> first_line(ValueError('Binder Error: no column "x"\nCandidate bindings: "y"\n\nLINE 1: SELECT x\n   ^'))
         'Binder Error: no column "x". Candidate bindings: "y".'
     """
-    text = _QUERY_EXCERPT.sub("", str(error).rstrip())
+    text = _QUERY_EXCERPT.sub("", real_paths(str(error).rstrip()))
     text = _VALUE_EXCERPT.sub("", _ADVICE.sub("", text))
     text = " ".join(_NEXT_SENTENCE.sub(". ", text.strip()).split()) or type(error).__name__
     return text if text.endswith((".", "!", "?")) else f"{text.removesuffix(':')}."

@@ -176,7 +176,7 @@ _OF_INVALID = ("position", "stream_id", "event_type", "schema_version", "payload
 def invalid_rows(rows: pa.Table, reasons: Iterable[str]) -> list[InvalidEvent]:
     """Return commit rows as invalid events, each with its reason."""
     return [
-        InvalidEvent(*(row[name] for name in _OF_INVALID[:-1]), reason, row["payload"])
+        InvalidEvent(**row, reason=reason)
         for row, reason in zip(rows.select(_OF_INVALID).to_pylist(), reasons, strict=True)
     ]
 

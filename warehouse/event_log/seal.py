@@ -20,10 +20,11 @@ import pyarrow as pa
 from refold.event_schemas import ENVELOPE, Registry
 from refold.event_schemas.registry import SchemaKey
 from refold.warehouse.engine.connections import connect
+from refold.warehouse.engine.parquet_files import copy_to_parquet, parquet_relation
 from refold.warehouse.engine.sql import columns, literal
 from refold.warehouse.event_log import manifest
 from refold.warehouse.event_log.commit import COMMIT_SCHEMA, CommitInfo
-from refold.warehouse.event_log.heads import files_literal, heads_path
+from refold.warehouse.event_log.heads import heads_path
 from refold.warehouse.event_log.log import EventLog
 from refold.warehouse.event_log.manifest import HeadsRun, Manifest, Segment
 from refold.warehouse.event_log.payload_parsing import typed_events
@@ -73,14 +74,11 @@ def repartition(log: EventLog, numbers: list[int], staging: ObjectStore, key: st
     with tempfile.TemporaryDirectory(prefix="refold-") as folder:
         connection = connect(threads=1, temp_directory=folder)
         path = Path(folder) / "repartitioned.parquet"
-        files = files_literal(log.commit_paths(numbers))
+        rows = parquet_relation(log.commit_paths(numbers))
         bucket = f"(md5_number_lower(stream_id) % {log.bucket_count})::INTEGER AS bucket"
-        source = f"SELECT {columns(COMMIT_COLUMNS)}, {bucket} FROM read_parquet({files}, hive_partitioning = false)"
-        connection.execute(
-            f"COPY ({source} ORDER BY bucket) TO {literal(str(path))} "
-            "(FORMAT parquet, COMPRESSION zstd, COMPRESSION_LEVEL 1, ROW_GROUP_SIZE 8192)"
-        )
-        found = connection.execute(f"SELECT DISTINCT bucket FROM read_parquet({literal(str(path))})").fetchall()
+        sorted_rows = f"SELECT {columns(COMMIT_COLUMNS)}, {bucket} FROM {rows} ORDER BY bucket"
+        copy_to_parquet(connection, sorted_rows, path, "COMPRESSION zstd, COMPRESSION_LEVEL 1, ROW_GROUP_SIZE 8192")
+        found = connection.execute(f"SELECT DISTINCT bucket FROM {parquet_relation([path])}").fetchall()
         staging.put_file(key, path)
         return sorted(row[0] for row in found)
 
@@ -93,9 +91,9 @@ def seal_bucket(
     Small segments of the same schema are merged in, so that their number stays bounded.
     """
     connection = connect(threads=1)
-    files = files_literal(list(repartitioned))
+    rows = parquet_relation(repartitioned)
     connection.execute(
-        f"CREATE TEMP TABLE _new AS SELECT {columns(COMMIT_COLUMNS)} FROM read_parquet({files}) WHERE bucket = {bucket}"
+        f"CREATE TEMP TABLE _new AS SELECT {columns(COMMIT_COLUMNS)} FROM {rows} WHERE bucket = {bucket}"
     )
     typed = typed_events(connection, "_new", registry)
     made: list[Segment] = []
@@ -191,8 +189,8 @@ def _write_heads(
     merged = old if len(old) >= _MAX_HEADS_RUNS else []
     relation = "(SELECT stream_id, stream_version FROM _new"
     if merged:
-        files = files_literal([heads_path(log, h) for h in merged])
-        relation += f" UNION ALL SELECT stream_id, stream_version FROM read_parquet({files})"
+        runs = parquet_relation([heads_path(log, h) for h in merged])
+        relation += f" UNION ALL SELECT stream_id, stream_version FROM {runs}"
     run = write_heads(connection, log.store, bucket=bucket, relation=relation + ")")
     return ((run,) if run else ()), tuple(h.key for h in merged)
 

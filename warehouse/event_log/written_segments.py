@@ -9,8 +9,8 @@ import duckdb
 import pyarrow as pa
 
 from refold.event_schemas import DamagedLogError
+from refold.warehouse.engine.parquet_files import parquet_relation
 from refold.warehouse.engine.sql import columns, literal, null_in_required, quote
-from refold.warehouse.event_log.heads import files_literal
 
 
 class WrittenSegmentError(DamagedLogError):
@@ -37,7 +37,7 @@ def check_written(
     fields = list(fields)
     digest = f"count(*), bit_xor(hash({columns(f.name for f in fields)}))"
     missing = missing_values(fields)
-    written = f"read_parquet({files_literal([path])}, hive_partitioning = false)"
+    written = parquet_relation([path])
     [(*found, nulls)] = connection.execute(f"SELECT {digest}, count({missing}) FROM {written}").fetchall()
     [expected] = connection.execute(f"SELECT {digest} FROM {relation}").fetchall()
     if tuple(found) != expected:

@@ -13,7 +13,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import duckdb
@@ -26,10 +25,10 @@ from refold.event_schemas.payload import from_json, read_stored
 from refold.event_schemas.registry import SchemaKey
 from refold.warehouse.engine.arrow_values import array_of
 from refold.warehouse.engine.connections import connect
+from refold.warehouse.engine.parquet_files import parquet_relation
 from refold.warehouse.engine.sql import columns, literal
 from refold.warehouse.event_log.bulk_import.spool import Spooled
 from refold.warehouse.event_log.canonical_sql import canonical_text
-from refold.warehouse.event_log.heads import files_literal
 from refold.warehouse.event_log.log import EventLog, Head
 from refold.warehouse.event_log.manifest import Segment
 from refold.warehouse.event_log.seal import based
@@ -119,7 +118,7 @@ class KnownEvents:
     def commits(self) -> str:
         """The relation of the rows of unsealed commits; empty if there are none."""
         numbers = [info.number for info in self.head.tail if info.import_id is None]
-        return _parquet(self.log.commit_paths(numbers)) if numbers else ""
+        return parquet_relation(self.log.commit_paths(numbers)) if numbers else ""
 
     @cached_property
     def committed(self) -> pa.Table:
@@ -130,15 +129,11 @@ class KnownEvents:
     def identities(self, connection: duckdb.DuckDBPyConnection, bucket: int) -> list[str]:
         """Return the relations that have the identities of a bucket."""
         segments = self.segments(bucket)
-        relations = [_parquet([self.log.segment_path(s) for s in segments])] if segments else []
+        relations = [parquet_relation([self.log.segment_path(s) for s in segments])] if segments else []
         if self.commits:
             connection.register("_committed", self.committed)
             relations.append("_committed")
         return [f"SELECT stream_id, event_id FROM {relation}" for relation in relations]
-
-
-def _parquet(paths: list[Path]) -> str:
-    return f"read_parquet({files_literal(paths)}, hive_partitioning = false)"
 
 
 def find_repeats(

@@ -10,9 +10,9 @@ import pyarrow as pa
 
 from refold.event_schemas import ENVELOPE, ObjectNotFoundError, Registry
 from refold.event_schemas.registry import SchemaKey
+from refold.warehouse.engine.parquet_files import parquet_relation
 from refold.warehouse.engine.sql import duckdb_type, first_line, quote
 from refold.warehouse.event_log.commit import COMMIT_SCHEMA
-from refold.warehouse.event_log.heads import files_literal
 from refold.warehouse.event_log.layout import segment_key
 from refold.warehouse.event_log.log import EventLog
 from refold.warehouse.event_log.manifest import Segment
@@ -79,7 +79,7 @@ class SegmentCheck:
         key = segment_key(url_quote(segment.event_type, safe=""), segment.schema_version, segment.bucket, name)
         if key != segment.key:
             self._findings.add("manifest", where, f"its key in the manifest differs from its content; expected {key}")
-        relation = self._connection.sql(f"FROM read_parquet({files_literal([path])}, hive_partitioning = false)")
+        relation = self._connection.sql(f"FROM {parquet_relation([path])}")
         [real] = relation.aggregate("count(*), min(position), max(position)").fetchall()
         if real != (expected := (segment.rows, segment.first_position, segment.last_position)):
             self._findings.add(
@@ -93,7 +93,7 @@ class SegmentCheck:
         missing = missing_values(self._fields(segment.schema_key, untyped=segment.untyped))
         rows = self._connection.execute(
             f"SELECT position + {segment.position_base}, {missing} AS missing "
-            f"FROM read_parquet({files_literal([path])}, hive_partitioning = false) "
+            f"FROM {parquet_relation([path])} "
             f"WHERE missing IS NOT NULL ORDER BY position LIMIT {MAX_EXAMPLES}"
         ).fetchall()
         for position, column in rows:
