@@ -9,6 +9,8 @@
     │   ├── UnknownEventTypeError
     │   └── UnknownSchemaVersionError
     ├── PayloadError                   an event's payload does not fit its declared schema
+    │   ├── RejectedRowsError          an import has more invalid rows than it may     (exit code 6)
+    │   └── EventConflictError         two events have one event_id, but are not the same
     ├── ProjectionError                a read model's declaration is wrong
     ├── InvalidEventsError             events cannot be applied
     ├── StoreError                     an object store failed, or lacks a feature
@@ -77,6 +79,16 @@ class UnknownSchemaVersionError(ContractError):
 
 class PayloadError(RefoldError):
     """A payload does not fit the schema of its event type and schema version."""
+
+
+class RejectedRowsError(PayloadError):
+    """An import has more invalid rows than it may; nothing was imported."""
+
+    exit_code = 6
+
+
+class EventConflictError(PayloadError):
+    """Two events of one stream have the same ``event_id``, but are not the same; nothing was imported."""
 
 
 class ProjectionError(RefoldError):

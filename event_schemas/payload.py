@@ -215,6 +215,6 @@ def _join(path: str, name: str) -> str:
 
 
 def _unfit(where: str, expected: object, value: Any, reason: str = "") -> PayloadError:
-    found = repr(value)
+    found = str(value) if isinstance(value, JsonNumber) else repr(value)
     found = found if len(found) <= 80 else found[:77] + "..."  # a whole document would hide the message
     return PayloadError(f"{where}: expected {expected}, found {found}{reason}")

@@ -14,7 +14,7 @@ from refold.event_schemas.event import (
     schema_version_of,
 )
 from refold.event_schemas.field_types import path_name
-from refold.event_schemas.upcasting import Upcaster
+from refold.event_schemas.upcasting import Form, Upcaster
 
 SchemaKey = tuple[str, int]
 """An event type and a schema version, which name one schema."""
@@ -109,6 +109,13 @@ class Registry:
             wanted |= more
             grown = bool(more)
         return tuple(sorted(key for key in wanted if key is not None))
+
+    def merged_schemas(self) -> frozenset[SchemaKey]:
+        """Return every stored schema of whose events a merger may join several."""
+        wanted = {s.key for u in self._upcasters.values() if u.form is Form.MERGE for s in u.sources}
+        while more := {s for s, u in self._upcasters.items() if wanted & self._yields(s, u)} - wanted:
+            wanted |= more
+        return frozenset(wanted)
 
     def _yields(self, key: SchemaKey, step: Upcaster) -> set[SchemaKey | None]:
         if step.into:

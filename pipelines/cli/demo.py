@@ -55,8 +55,8 @@ Try next:
 @click.command(cls=BeamCommand, example="refold demo\nrefold demo --events 1000000 --folder big-demo")
 @click.option(
     "--folder",
-    type=click.Path(file_okay=False, path_type=Path),
-    default=Path("demo-data"),
+    type=click.Path(file_okay=False),
+    default="demo-data",
     show_default=True,
     help="Folder for the demo's log and read models.",
 )
@@ -66,18 +66,24 @@ Try next:
 @click.option("--seed", type=click.IntRange(min=0), metavar="N", help="The same seed makes the same history.")
 @common_options("runner")
 @pass_invocation
-def demo(call: Invocation, folder: Path, events: int | None, seed: int | None) -> None:
+def demo(call: Invocation, folder: str, events: int | None, seed: int | None) -> None:
     """Make an order history and show its read models.
 
     A year of a shop, with every schema version that its events ever had, is appended to a log in a separate folder,
     sealed, and replayed into read models. A demo that was stopped resumes in the same folder; a complete history is
     kept, and the read models are rebuilt from it.
     """
+    from refold.event_schemas import UsageError
     from refold.pipelines.cli.progress import count_progress
     from refold.pipelines.demo.demo import make_history, prepare
 
+    if "://" in folder:
+        raise UsageError(
+            f"--folder is {folder!r}, but the demo needs a folder on this machine. For a log on an object store, use "
+            "`refold ingest --log URL`."
+        )
     started = time.perf_counter()
-    prepared = prepare(folder, events=events, seed=seed)
+    prepared = prepare(Path(folder), events=events, seed=seed)
     with count_progress("append", "events", quiet=call.quiet) as report:
         made = make_history(prepared, report=lambda there: report(there, max(there, prepared.events)))
         report(made.made, made.made)

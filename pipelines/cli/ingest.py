@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from refold.pipelines.cli.support.exit_codes import ROWS_REJECTED
 from refold.pipelines.cli.support.invocation import (
     BeamCommand,
     Invocation,
@@ -18,10 +19,14 @@ from refold.pipelines.cli.support.invocation import (
 if TYPE_CHECKING:
     from refold.pipelines.ingest.ingest import Ingested
 
+_MAX_REASONS = 10
+"""Reasons for rejected rows on the screen; ``--json`` has all."""
+
 _EXAMPLE = """\
 refold ingest history.jsonl
 refold ingest --mapping orders.toml "exports/*.csv.gz"
-refold ingest --format cloudevents --strict events.json --json"""
+refold ingest --format cloudevents --strict events.json --json
+refold ingest --max-rejects 0.1% --rejects invalid.jsonl history.parquet"""
 
 
 @click.command(cls=BeamCommand, example=_EXAMPLE)
@@ -34,9 +39,14 @@ refold ingest --format cloudevents --strict events.json --json"""
 @click.option(
     "--format",
     metavar="NAME",
-    help="jsonl, json, cloudevents, csv or parquet; by default from the suffix.",
+    help="jsonl, json, cloudevents, csv, parquet, arrow, orc, avro or xes; by default from the suffix.",
 )
 @click.option("--strict", is_flag=True, help="Stop at the first invalid row and import nothing.")
+@click.option(
+    "--max-rejects",
+    metavar="N|P%",
+    help="Import nothing if more rows are invalid; up to so many, exit with 0.",
+)
 @click.option(
     "--rejects",
     type=click.Path(dir_okay=False, path_type=Path),
@@ -56,14 +66,15 @@ def ingest(
     mapping: Path | None,
     format: str | None,
     strict: bool,
+    max_rejects: str | None,
     rejects: Path | None,
     buckets: int | None,
 ) -> None:
     """Import files of events into the log.
 
-    FILE is a path, a pattern or a URL, of JSON lines, JSON, CloudEvents, CSV or Parquet, compressed or not. The import
+    FILE is a path, a pattern or a URL, of events in one of these formats, compressed or not. The import
     is atomic: it resumes after a crash, and changes nothing when repeated. If there is no log, it creates one for the
-    domain that is named.
+    domain that is named. Exit code 6 says that rows are invalid, and not in the log.
     """
     options = call.beam_options()
 
@@ -83,6 +94,7 @@ def ingest(
             mapping=columns,
             format=format,
             strict=strict,
+            max_rejects=max_rejects,
             rejects=rejects,
             options=options,
             report=report,
@@ -90,7 +102,9 @@ def ingest(
     if call.json:
         output.print_json(asdict(done))
     else:
-        _print(done)
+        _print(done, columns.zone if columns else "UTC")
+    if done.rejected and max_rejects is None:
+        raise click.exceptions.Exit(ROWS_REJECTED)
 
 
 def _check_existence(files: tuple[str, ...]) -> None:
@@ -103,17 +117,27 @@ def _check_existence(files: tuple[str, ...]) -> None:
             raise UsageError(f"There is no file {name!r}.")
 
 
-def _print(done: Ingested) -> None:
+def _print(done: Ingested, zone: str) -> None:
     from refold.pipelines.cli.support.output import counted, print_note, print_text
 
     if done.already:
         print_text("Nothing to do: these files are already in the log.")
+    elif not done.events and not done.rejected and not done.duplicates:
+        print_text("Nothing to import: the files have no rows.")
     else:
         how = "as segments, in one commit" if done.mode == "segments" else f"in {counted(done.commits, 'commit')}"
         print_text(f"Imported {counted(done.events, 'event')} {how}.")
     if done.duplicates:
-        print_text(f"Skipped {counted(done.duplicates, 'event')} whose event_id is already in their streams.")
+        print_text(
+            f"Left out {counted(done.duplicates, 'event')} that their streams have already, with the same event_id."
+        )
+    if done.tombstones:
+        print_text(f"Left out {counted(done.tombstones, 'row')} that are null.")
+    if done.local_times:
+        print_note(f"{counted(done.local_times, 'time')} without a zone: read as {zone}. A mapping sets another zone.")
     if done.unused_columns:
         print_note(f"Columns that no event uses: {', '.join(done.unused_columns)}.")
     if done.rejects:
         print_note(f"{counted(done.rejected, 'row')} could not be imported; {done.rejects} has each with its reason.")
+        for reason in done.reasons[:_MAX_REASONS]:
+            print_note(f"  {reason}")

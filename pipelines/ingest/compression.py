@@ -1,4 +1,4 @@
-"""Compressed files (gzip, Zstandard, bzip2, xz), known by their first bytes whatever their names are."""
+"""Compressed files (gzip, Zstandard, bzip2, xz, ZIP), known by their first bytes whatever their names are."""
 
 from __future__ import annotations
 
@@ -6,13 +6,17 @@ import bz2
 import gzip
 import io
 import lzma
+import zipfile
+import zlib
 from typing import IO, Protocol
 
 import zstandard
 
-COMPRESSED_SUFFIXES = (".gz", ".zst", ".bz2", ".xz")
+from refold.event_schemas import UsageError
 
-DAMAGED = (EOFError, gzip.BadGzipFile, lzma.LZMAError, zstandard.ZstdError)
+COMPRESSED_SUFFIXES = (".gz", ".zst", ".bz2", ".xz", ".zip")
+
+DAMAGED = (EOFError, gzip.BadGzipFile, lzma.LZMAError, zstandard.ZstdError, zipfile.BadZipFile, zlib.error)
 """What reading damaged or truncated data raises."""
 
 _READ_SIZE = 1 << 17
@@ -37,7 +41,25 @@ def decompressed(raw: IO[bytes]) -> Readable | None:
         return bz2.BZ2File(raw)
     if start == b"\xfd7zXZ\x00":
         return lzma.LZMAFile(raw)
+    if start[:4] == b"PK\x03\x04":
+        archive = zipfile.ZipFile(raw)
+        return archive.open(member_of(archive))
     return None
+
+
+def member_of(archive: zipfile.ZipFile) -> str:
+    """Return the one file in a ZIP archive.
+
+    Raises:
+        UsageError: there is another number of files in it.
+    """
+    names = [n for n in archive.namelist() if not n.endswith("/") and not n.startswith("__MACOSX/")]
+    if len(names) != 1:
+        raise UsageError(
+            f"{archive.filename or 'The ZIP archive'} has {len(names)} files in it, not one. Unpack it, and import the "
+            "files."
+        )
+    return names[0]
 
 
 class _ZstdStream(io.RawIOBase):

@@ -15,6 +15,7 @@ import duckdb
 from refold.event_schemas import PayloadError, Registry
 from refold.pipelines.ingest.checks.check import CheckedChunk, Checker
 from refold.pipelines.ingest.checks.chunk import Provenance
+from refold.pipelines.ingest.checks.named_columns import Name, wanted_names
 from refold.pipelines.ingest.formats import FORMATS
 from refold.pipelines.ingest.mapping import ColumnMapping
 from refold.pipelines.ingest.rejects import RejectFile
@@ -24,7 +25,7 @@ from refold.pipelines.ingest.unused_columns import used_columns
 from refold.warehouse.engine.connections import connect
 from refold.warehouse.engine.sql import literal
 from refold.warehouse.event_log.bulk_import.spool import Spool
-from refold.warehouse.event_log.bulk_import.spool_journal import SpoolFile
+from refold.warehouse.event_log.bulk_import.spool_journal import Journal, SpoolFile
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,16 +68,24 @@ class _Workers:
     spool: Spool
     connections: ExitStack = field(default_factory=ExitStack)
     own: threading.local = field(default_factory=threading.local)
+    found: set[Name] = field(default_factory=set)
 
     def check(self, index: int, number: int, rows: Rows) -> _SpooledChunk:
         """Check one chunk of one file, and write its events into the spool."""
         source, mapping = self.plan.sources[index]
         connection = self._connection()
         connection.execute(f"SET TimeZone = {literal(mapping.zone)}")
-        provenance = Provenance(file=source.name, event_id=f"{source.identity[:16]}-", recorded_at=self.recorded_at)
-        checked = self._checker(index, connection, mapping).check(rows, provenance, FORMATS[source.format])
+        provenance = Provenance(
+            file=source.name,
+            event_id=f"{source.identity[:16]}-",
+            recorded_at=self.recorded_at,
+            column_names=lambda: FORMATS[source.format].column_names(source, mapping),
+        )
+        checker = self._checker(index, connection, mapping)
+        checked = checker.check(rows, provenance, FORMATS[source.format], wanted_names(mapping, set(self.found)))
         rejects = [(rows.lines[row], reason, rows.text(row)) for row, reason in sorted(checked.invalid.items())]
-        return _SpooledChunk(rows, checked, self.spool.write(number, checked.parts), rejects)
+        files = self.spool.write(number, checked.parts, lines=checked.lines)
+        return _SpooledChunk(rows, checked, files, rejects)
 
     def _checker(self, index: int, connection: duckdb.DuckDBPyConnection, mapping: ColumnMapping) -> Checker:
         if getattr(self.own, "index", None) != index:
@@ -91,6 +100,28 @@ class _Workers:
             self.connections.callback(self.own.connection.close)
         connection: duckdb.DuckDBPyConnection = self.own.connection
         return connection
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReadSoFar:
+    """What was found out about the rows so far; the journal keeps it.
+
+    Attributes:
+        local: how many times have no zone.
+        tombstones: how many rows are ``null``.
+        found: the names of the mapping that a row had.
+    """
+
+    local: int
+    tombstones: int
+    found: set[Name]
+
+    @classmethod
+    def of(cls, journal: Journal) -> ReadSoFar:
+        """Return what the journal has."""
+        source = journal.source
+        found = {(event_type, name) for event_type, name in source.get("found", ())}
+        return cls(local=int(source.get("local", 0)), tombstones=int(source.get("tombstones", 0)), found=found)
 
 
 def read_into(spool: Spool, rejects: RejectFile, plan: ReadPlan, report: Callable[[int, int, int], None]) -> None:
@@ -109,12 +140,13 @@ def read_into(spool: Spool, rejects: RejectFile, plan: ReadPlan, report: Callabl
     if plan.strict and rejects.count:
         first = rejects.first()
         raise _strict_error(str(first["file"]), int(str(first["line"])), str(first["reason"]))
-    workers = _Workers(plan, spool.journal.recorded_at, spool)
+    workers = _Workers(plan, spool.journal.recorded_at, spool, found=ReadSoFar.of(spool.journal).found)
     waiting: deque[tuple[int, Future[_SpooledChunk]]] = deque()
 
     def take() -> None:
         index, future = waiting.popleft()
         _commit(spool, rejects, plan, index, future.result())
+        workers.found |= future.result().checked.found
         before = sum(source.size for source, _ in plan.sources[:index])
         report(before + future.result().rows.consumed, spool.journal.events, rejects.count)
 
@@ -138,8 +170,17 @@ def _commit(spool: Spool, rejects: RejectFile, plan: ReadPlan, index: int, chunk
         if plan.strict:
             raise _strict_error(name, line, reason)
         rejects.add(file=name, line=line, reason=reason, text=text)
-    source = {"file": index, "place": chunk.rows.after, "rejected": rejects.count, "rejects_size": rejects.size}
-    spool.commit(chunk.files, base=spool.journal.events, events=chunk.checked.events, source=source)
+    before, checked = ReadSoFar.of(spool.journal), chunk.checked
+    source = {
+        "file": index,
+        "place": chunk.rows.after,
+        "rejected": rejects.count,
+        "rejects_size": rejects.size,
+        "local": before.local + checked.local,
+        "tombstones": before.tombstones + checked.tombstones,
+        "found": sorted(before.found | checked.found),
+    }
+    spool.commit(chunk.files, base=spool.journal.events, events=checked.events, source=source)
 
 
 def _strict_error(name: str, line: int, reason: str) -> PayloadError:

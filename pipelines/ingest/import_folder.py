@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -11,6 +12,7 @@ import orjson
 from filelock import FileLock, Timeout
 
 from refold.event_schemas import UsageError
+from refold.pipelines.ingest.source_file import SourceFile
 from refold.warehouse.event_log.log import EventLog
 from refold.warehouse.object_store.mirror import default_cache_dir
 
@@ -24,7 +26,7 @@ def import_folder(log: EventLog, import_id: str) -> Iterator[Path]:
     Raises:
         UsageError: another process has it locked.
     """
-    parent = Path(log.url) / "staging" if log.store.is_local else default_cache_dir() / "ingest"
+    parent = _parent(log)
     folder = parent / f"ingest-{import_id}"
     parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(f"{folder}.lock", timeout=0)
@@ -38,6 +40,18 @@ def import_folder(log: EventLog, import_id: str) -> Iterator[Path]:
         Path(lock.lock_file).unlink(missing_ok=True)
     finally:
         lock.release()
+
+
+def _parent(log: EventLog) -> Path:
+    return Path(log.url) / "staging" if log.store.is_local else default_cache_dir() / "ingest"
+
+
+def default_target(log: EventLog, source: SourceFile, import_id: str) -> Path:
+    """Return where rejected rows go: beside a local file, or where the log keeps what it is working on."""
+    name = os.path.basename(source.url.rstrip("/"))
+    if source.path is not None and os.access(source.path.parent, os.W_OK):
+        return source.path.parent / f"{name}.rejects.jsonl"
+    return _parent(log) / "rejects" / f"{name}-{import_id[:8]}.rejects.jsonl"
 
 
 def record_files(folder: Path, urls: Sequence[str]) -> None:

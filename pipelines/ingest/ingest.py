@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,17 +20,19 @@ from typing import Literal
 import orjson
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from refold.event_schemas import Registry, UsageError
+from refold.event_schemas import Registry, RejectedRowsError, UsageError
 from refold.pipelines.beam.runners import beam_options, workers_of
-from refold.pipelines.ingest.file_reader import ReadPlan, read_into
-from refold.pipelines.ingest.import_folder import delete_outdated, import_folder, record_files
+from refold.pipelines.ingest.file_reader import ReadPlan, ReadSoFar, read_into
+from refold.pipelines.ingest.import_folder import default_target, delete_outdated, import_folder, record_files
 from refold.pipelines.ingest.mapping import CLOUDEVENTS, OWN, ColumnMapping
+from refold.pipelines.ingest.mapping_checks import check_found, check_mapping
 from refold.pipelines.ingest.mapping_file import read_mapping
-from refold.pipelines.ingest.rejects import RejectFile
+from refold.pipelines.ingest.rejects import Reason, RejectFile, RejectLimit
+from refold.pipelines.ingest.repeats import leave_out_repeats
 from refold.pipelines.ingest.rows import ImportLimits
 from refold.pipelines.ingest.source_file import SourceFile
-from refold.pipelines.ingest.sources import check_unchanged, expand_patterns, inspect
-from refold.pipelines.ingest.spooled_commits import commit_spooled
+from refold.pipelines.ingest.sources import check_unchanged, expand_patterns, for_file, inspect
+from refold.pipelines.ingest.spooled_commits import JOURNAL, commit_spooled
 from refold.pipelines.ingest.spooled_segments import finish_import
 from refold.pipelines.ingest.unused_columns import unused_columns
 from refold.pipelines.seal import seal
@@ -42,12 +43,19 @@ from refold.warehouse.event_log.bulk_import.bulk_segments import (
     overlapping_stream,
     publish_import,
 )
+from refold.warehouse.event_log.bulk_import.repeated_events import KnownEvents
 from refold.warehouse.event_log.bulk_import.spool import Spool, read_spool
 from refold.warehouse.event_log.log import EventLog
 
 __all__ = ["ColumnMapping", "ImportLimits", "ImportProgress", "Ingested", "ingest", "read_mapping"]
 
 Mode = Literal["segments", "commits"]
+_SPOOLED_BY = "2"
+"""Changes when rows are read otherwise, so that an import that another version of refold began is read again."""
+
+_REASONS = 3
+"""Reasons in an error; the reject file has all of them."""
+
 _Sources = list[tuple[SourceFile, ColumnMapping]]
 
 
@@ -80,9 +88,13 @@ class Ingested:
         commits: commits that it added to the log.
         mode: ``segments``: one commit that names typed segments; ``commits``: ordinary commits.
         already: the same import was published before, so nothing was changed.
-        duplicates: events that were left out, since their stream had an event with the same ``event_id`` before.
+        duplicates: events that were left out, since their stream has the same event, with the same ``event_id``, in
+            the log or in an earlier row.
         rejects: the file with the rejected rows; None if there are none.
+        reasons: why rows were rejected, the most frequent reason first, each with an example.
         unused_columns: columns of a table (Parquet, CSV) that no event uses.
+        local_times: times without a zone; they were read as times of the mapping's zone, UTC by default.
+        tombstones: rows that are ``null``, such as Kafka writes after a delete; they were left out.
     """
 
     events: int = 0
@@ -92,7 +104,10 @@ class Ingested:
     already: bool = False
     duplicates: int = 0
     rejects: Path | None = None
+    reasons: tuple[Reason, ...] = ()
     unused_columns: tuple[str, ...] = ()
+    local_times: int = 0
+    tombstones: int = 0
 
 
 def ingest(
@@ -103,6 +118,7 @@ def ingest(
     mapping: ColumnMapping | None = None,
     format: str | None = None,
     strict: bool = False,
+    max_rejects: str | None = None,
     rejects: Path | None = None,
     options: PipelineOptions | None = None,
     report: Callable[[ImportProgress], None] = lambda _: None,
@@ -121,7 +137,10 @@ def ingest(
             columns of the envelope.
         format: one of ``refold.pipelines.ingest.formats.FORMATS``; by default the files' suffixes decide.
         strict: stop at the first invalid row; nothing is published then.
-        rejects: where rejected rows go, as JSON lines; by default beside the first file.
+        max_rejects: how many rows may be rejected, as ``"10"`` or ``"0.5%"``; if more are, nothing is published. By
+            default any number may be.
+        rejects: where rejected rows go, as JSON lines; by default beside the first file, or in the log's folder
+            ``staging/rejects`` if nothing can be written there.
         options: Beam's options, which also set how many chunks are checked in parallel; by default a local runner.
         report: called with the progress, a few times a second.
         limits: how much is held in memory at a time.
@@ -133,6 +152,7 @@ def ingest(
         UsageError: a file is missing, damaged, of no known format, or lacks a column, or the log belongs to another
             domain; nothing was published.
         PayloadError: a row is invalid, and ``strict`` was set; nothing was published.
+        RejectedRowsError: more rows are invalid than ``max_rejects`` allows; nothing was published.
 
     Example:
         >>> import tempfile
@@ -153,11 +173,15 @@ def ingest(
     registry = domain.registry
     if domain.name != log.domain_name:
         raise UsageError(f"The log at {log.url} belongs to domain {log.domain_name!r}, not {domain.name!r}.")
+    limit = None if max_rejects is None else RejectLimit.parse(max_rejects)
+    if mapping is not None:
+        check_mapping(mapping, registry)
     sources = [
-        (source, mapping or _default_mapping(source)) for source in _inspected(expand_patterns(files), format, report)
+        for_file(source, mapping or _default_mapping(source))
+        for source in _inspected(expand_patterns(files), format, report)
     ]
     import_id = _identity(log, sources)
-    target = rejects or _beside(sources[0][0])
+    target = rejects or default_target(log, sources[0][0], import_id)
     urls = [source.url for source, _ in sources]
     with import_folder(log, import_id) as folder:
         if find_import(log, log.head(), import_id) is not None:
@@ -183,13 +207,31 @@ def ingest(
         )
         for source, _ in sources:
             check_unchanged(source)
+        if mapping is not None:
+            check_found(sources, ReadSoFar.of(spool.journal).found)
+        _check_rejects(reject_file, limit, spool.journal.events, target)
         published = _publish(log, domain_ref, import_id, spool, plan, options, report)
         return dataclasses.replace(
             published,
             rejected=reject_file.count,
             rejects=reject_file.deliver(target),
+            reasons=reject_file.summary(),
             unused_columns=unused_columns(sources, registry, spool.journal),
+            local_times=ReadSoFar.of(spool.journal).local,
+            tombstones=ReadSoFar.of(spool.journal).tombstones,
         )
+
+
+def _check_rejects(rejects: RejectFile, limit: RejectLimit | None, events: int, target: Path) -> None:
+    """Refuse an import that rejected more rows than it may; the rejected rows are delivered."""
+    rows = events + rejects.count
+    if limit is None or limit.allows(rejected=rejects.count, rows=rows):
+        return
+    reasons = ". ".join(str(reason) for reason in rejects.summary()[:_REASONS])
+    raise RejectedRowsError(
+        f"{rejects.count:,} of {rows:,} rows are invalid, more than --max-rejects {limit} allows, so nothing was "
+        f"imported. {reasons}. {rejects.deliver(target)} has each with its reason: correct the rows, or the mapping."
+    )
 
 
 def _publish(
@@ -202,11 +244,15 @@ def _publish(
     report: Callable[[ImportProgress], None],
 ) -> Ingested:
     """Add the spooled events to the log: with one commit, if their streams are new to it."""
-    folder, events = spool.folder, spool.journal.events
-    if not events:
+    folder = spool.folder
+    if not spool.journal.events:
         return Ingested()
-    spooled = read_spool(folder)
-    if not (folder / "commits.json").exists() and overlapping_stream(log, log.head(), spooled) is None:
+    if not (folder / JOURNAL).exists():
+        head = log.head()
+        is_new = overlapping_stream(log, head, read_spool(folder)) is None
+        spooled = leave_out_repeats(plan, read_spool(folder), None if is_new else KnownEvents(log, head))
+        events, repeats = spooled.events, len(spooled.left_out)
+    if not (folder / JOURNAL).exists() and is_new:
         try:
             finish_import(
                 log,
@@ -216,9 +262,11 @@ def _publish(
                 options=options,
                 report=lambda done, planned: report(ImportProgress("build", done, planned, events)),
             )
-            return Ingested(events=events, commits=1)
+            return Ingested(events=events, commits=1, duplicates=repeats)
         except StreamsNotNewError:
-            pass
+            leave_out_repeats(plan, read_spool(folder), KnownEvents(log, log.head()))
+    spooled = read_spool(folder)
+    events = spooled.events
     done = commit_spooled(
         log,
         plan.registry,
@@ -229,7 +277,7 @@ def _publish(
         report=lambda through: report(ImportProgress("commit", through, events, events)),
     )
     publish_import(log, import_id, 0, ())
-    return Ingested(events=done.events, commits=done.commits + 1, mode="commits", duplicates=done.duplicates)
+    return Ingested(events=done.events, commits=done.commits + 1, mode="commits", duplicates=len(spooled.left_out))
 
 
 def _inspected(names: list[str], format: str | None, report: Callable[[ImportProgress], None]) -> Iterator[SourceFile]:
@@ -238,9 +286,7 @@ def _inspected(names: list[str], format: str | None, report: Callable[[ImportPro
 
 
 def _default_mapping(source: SourceFile) -> ColumnMapping:
-    if source.cloudevents:
-        return CLOUDEVENTS
-    return dataclasses.replace(OWN, delimiter="\t") if ".tsv" in source.name.lower() else OWN
+    return CLOUDEVENTS if source.cloudevents else OWN
 
 
 def _identity(log: EventLog, sources: _Sources) -> str:
@@ -252,7 +298,7 @@ def _identity(log: EventLog, sources: _Sources) -> str:
 def _context(registry: Registry) -> str:
     """Return a digest of the contracts that rows are checked against: if one changes, rows must be checked again."""
     schemas = "\n".join(f"{schema_key} {registry.schema(*schema_key)}" for schema_key in registry.schema_keys)
-    return hashlib.sha256(schemas.encode()).hexdigest()
+    return hashlib.sha256(f"{_SPOOLED_BY} {schemas}".encode()).hexdigest()
 
 
 def _reject_file(folder: Path, spool: Spool) -> RejectFile:
@@ -269,9 +315,4 @@ def _already_published(folder: Path, target: Path) -> Ingested:
         return Ingested(already=True)
     count = path.read_bytes().count(b"\n")
     reject_file = RejectFile(path, size=path.stat().st_size, count=count)
-    return Ingested(already=True, rejected=count, rejects=reject_file.deliver(target))
-
-
-def _beside(source: SourceFile) -> Path:
-    name = f"{os.path.basename(source.url)}.rejects.jsonl"
-    return source.path.parent / name if source.path is not None else Path(name)
+    return Ingested(already=True, rejected=count, rejects=reject_file.deliver(target), reasons=reject_file.summary())

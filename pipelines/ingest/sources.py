@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import os
+import zipfile
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -12,8 +13,9 @@ import fsspec
 import fsspec.core
 
 from refold.event_schemas import UsageError
-from refold.pipelines.ingest.compression import COMPRESSED_SUFFIXES
+from refold.pipelines.ingest.compression import COMPRESSED_SUFFIXES, member_of
 from refold.pipelines.ingest.formats import FORMATS
+from refold.pipelines.ingest.mapping import ColumnMapping
 from refold.pipelines.ingest.source_file import SourceFile, is_local, locate
 
 _HASHED_BLOCK = 8 << 20
@@ -61,7 +63,7 @@ def inspect(name: str, *, format: str | None, report: Callable[[int, int], None]
     file = SourceFile(
         name=name,
         url=path if is_local(fs) else fs.unstrip_protocol(path),
-        format=format or _format_by_suffix(name),
+        format=format or _format_by_suffix(name, lambda: _name_in_archive(fs, path)),
         cloudevents=False,
         size=size,
         identity="",
@@ -71,6 +73,14 @@ def inspect(name: str, *, format: str | None, report: Callable[[int, int], None]
         format, cloudevents = detect(file)
         file = dataclasses.replace(file, format=format, cloudevents=cloudevents)
     return dataclasses.replace(file, identity=f"{size}-{etag}" if etag else _content_hash(file, report))
+
+
+def for_file(source: SourceFile, mapping: ColumnMapping) -> tuple[SourceFile, ColumnMapping]:
+    """Return a file as the mapping says that it is read, and the mapping with the file's delimiter."""
+    if mapping.rows and source.format == "jsonl":
+        source = dataclasses.replace(source, format="json")
+    delimiter = mapping.delimiter or ("\t" if ".tsv" in source.name.lower() else ",")
+    return source, dataclasses.replace(mapping, delimiter=delimiter)
 
 
 def check_unchanged(file: SourceFile) -> None:
@@ -112,8 +122,18 @@ def _stat(fs: Any, path: str) -> tuple[int, str, str]:
     return int(info["size"]), f"{info['size']} {etag} {written}", etag
 
 
-def _format_by_suffix(name: str) -> str:
+def _name_in_archive(fs: Any, path: str) -> str:
+    """Return the name of the file in a ZIP archive; empty if it is none."""
+    with fs.open(path, "rb") as raw:
+        if raw.read(4) != b"PK\x03\x04":
+            return ""
+        return member_of(zipfile.ZipFile(raw))
+
+
+def _format_by_suffix(name: str, name_inside: Callable[[], str] = str) -> str:
     stem = name.lower()
+    if stem.endswith(".zip") and not os.path.splitext(stem.removesuffix(".zip"))[1]:
+        stem = name_inside().lower()
     for suffix in COMPRESSED_SUFFIXES:
         stem = stem.removesuffix(suffix)
     for format, known in FORMATS.items():

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-import duckdb
 import numpy as np
 import orjson
 import pyarrow as pa
@@ -18,7 +17,7 @@ from refold.event_schemas.payload import canonical_json
 from refold.event_schemas.registry import SchemaKey
 from refold.warehouse.engine.connections import connect
 from refold.warehouse.event_log.bulk_import.batch_commits import BATCH_SCHEMA, BatchAppender
-from refold.warehouse.event_log.bulk_import.existing_streams import known_events
+from refold.warehouse.event_log.bulk_import.commit_ranges import commit_ranges
 from refold.warehouse.event_log.bulk_import.spool import Spooled
 from refold.warehouse.event_log.log import EventLog
 
@@ -26,7 +25,10 @@ _BATCHES = uuid.UUID("0c1b7a52-5f0b-4a53-9a0e-6d6b6ff0a6a8")
 _SEAL_AFTER = 1_000
 """Commits of the import after which the log is sealed, since every reader lists the unsealed ones."""
 
-_JOURNAL = "commits.json"
+_WINDOW_EVENTS = 200_000
+"""Events whose streams are looked up at a time, and after which the journal is written."""
+
+JOURNAL = "commits.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,21 +37,15 @@ class Committed:
 
     Attributes:
         commit: the log's last commit before any of its own.
-        position: that commit's last position.
         commit_events: events of a commit.
-        chunks: chunks of the spool that are completely committed.
         commits: its commits so far.
         events: events in its commits.
-        duplicates: events that were left out, since their stream had an event with the same ``event_id`` before.
     """
 
     commit: int
-    position: int
     commit_events: int
-    chunks: int = 0
     commits: int = 0
     events: int = 0
-    duplicates: int = 0
 
 
 def commit_spooled(
@@ -64,43 +60,31 @@ def commit_spooled(
 ) -> Committed:
     """Commit a spooled import in batches, in the order of its events.
 
-    An event whose ``event_id`` its stream had before the import is left out. Batches that a killed run committed are
-    found by their UUIDs.
+    Batches that a killed run committed are found by their UUIDs.
 
     Args:
         log: the log.
         registry: the contracts.
         import_id: identity of the import.
         spooled: its events.
-        commit_events: events of a commit.
+        commit_events: events of a commit, if that cuts no run that a merger joins.
         seal: seals the log; called now and then, so that its tail stays short.
-        report: called with the number of events that are committed or left out.
+        report: called with the number of events that are committed.
     """
-    path = spooled.folder / _JOURNAL
+    path = spooled.folder / JOURNAL
     done = _begun(log, path, commit_events)
+    ranges = [r for r in commit_ranges(spooled, registry, done.commit_events) if r[1] > done.events]
     with connect() as connection:
         appender = BatchAppender(log, connection, since=done.commit)
-        for chunk in spooled.journal.chunks[done.chunks :]:
-            if not chunk.events:
-                done = replace(done, chunks=done.chunks + 1)
-                continue
-            ordered = _OrderedEvents(spooled.read_chunk(chunk.number))
-            known = _known(connection, log, ordered, done)
-            appender.load(set(ordered.streams))
-            commits = events = 0
-            for number, picked in enumerate(ordered.batches(known, done.commit_events)):
-                identity = uuid.uuid5(_BATCHES, f"{import_id} {chunk.number} {number}")
-                appender.append(str(identity), ordered.rows(picked, registry))
-                commits, events = commits + 1, events + len(picked)
-                report(done.events + done.duplicates + events)
+        for window in _windows(ranges):
+            rows = _rows(spooled, registry, window[0][0], window[-1][1])
+            appender.load(set(rows["stream_id"].unique().to_pylist()))
+            for first, last in window:
+                batch = rows.slice(first - window[0][0], last - first + 1)
+                appender.append(str(uuid.uuid5(_BATCHES, f"{import_id} {first} {last}")), batch)
+                report(last)
             sealed_so_far = done.commits // _SEAL_AFTER
-            done = replace(
-                done,
-                chunks=done.chunks + 1,
-                commits=done.commits + commits,
-                events=done.events + events,
-                duplicates=done.duplicates + int(known.sum()),
-            )
+            done = replace(done, commits=done.commits + len(window), events=window[-1][1])
             _save(path, done)
             if done.commits // _SEAL_AFTER > sealed_so_far:
                 seal()
@@ -110,8 +94,7 @@ def commit_spooled(
 def _begun(log: EventLog, path: Path, commit_events: int) -> Committed:
     if path.exists():
         return Committed(**orjson.loads(path.read_bytes()))
-    head = log.head()
-    begun = Committed(head.commit, head.position, commit_events)
+    begun = Committed(log.head().commit, commit_events)
     _save(path, begun)
     return begun
 
@@ -122,42 +105,31 @@ def _save(path: Path, done: Committed) -> None:
     os.replace(temporary, path)
 
 
-class _OrderedEvents:
-    """The events of one chunk, of all schemas, in the order of their positions."""
-
-    def __init__(self, tables: dict[SchemaKey, pa.Table]) -> None:
-        self._tables = list(tables.items())
-        sizes = [len(t) for t in tables.values()]
-        position = np.concatenate([t["position"].to_numpy() for t in tables.values()])
-        order = np.argsort(position)
-        self._table_index = np.repeat(np.arange(len(sizes)), sizes)[order]
-        self._row = np.concatenate([np.arange(n) for n in sizes])[order]
-        names = ["stream_id", "event_id"]
-        self.identities = pa.concat_tables([t.select(names) for t in tables.values()]).take(pa.array(order))
-
-    @property
-    def streams(self) -> list[str]:
-        """The streams of the events."""
-        return list(self.identities["stream_id"].unique().to_pylist())
-
-    def batches(self, known: np.ndarray, size: int) -> Iterator[np.ndarray]:
-        """Return batches of the events that are not known yet."""
-        new = np.flatnonzero(~known)
-        return (new[i : i + size] for i in range(0, len(new), size))
-
-    def rows(self, picked: np.ndarray, registry: Registry) -> pa.Table:
-        """Return some events as commit rows, with their payloads as canonical JSON."""
-        parts, places = [], []
-        for index, (schema_key, table) in enumerate(self._tables):
-            mine = np.flatnonzero(self._table_index[picked] == index)
-            if len(mine):
-                parts.append(_as_rows(table.take(pa.array(self._row[picked[mine]])), schema_key, registry))
-                places.append(mine)
-        order = np.argsort(np.concatenate(places))
-        return pa.concat_tables(parts).take(pa.array(order))
+def _windows(ranges: list[tuple[int, int]]) -> Iterator[list[tuple[int, int]]]:
+    window: list[tuple[int, int]] = []
+    for one in ranges:
+        window.append(one)
+        if one[1] - window[0][0] >= _WINDOW_EVENTS:
+            yield window
+            window = []
+    if window:
+        yield window
 
 
-def _as_rows(table: pa.Table, schema_key: SchemaKey, registry: Registry) -> pa.Table:
+def _rows(spooled: Spooled, registry: Registry, first: int, last: int) -> pa.Table:
+    """Return the events of some positions as commit rows, in order, with their payloads as canonical JSON."""
+    parts = [
+        _as_rows(table, schema_key, registry)
+        for tables in spooled.read_positions(first, last)
+        for schema_key, table in tables.items()
+        if len(table)
+    ]
+    rows = pa.concat_tables(rows for rows, _ in parts)
+    order = np.argsort(np.concatenate([position for _, position in parts]))
+    return rows.take(pa.array(order)).combine_chunks()
+
+
+def _as_rows(table: pa.Table, schema_key: SchemaKey, registry: Registry) -> tuple[pa.Table, np.ndarray]:
     schema = registry.schema(*schema_key)
     computed = {
         "event_type": pa.repeat(schema_key[0], len(table)),
@@ -165,21 +137,9 @@ def _as_rows(table: pa.Table, schema_key: SchemaKey, registry: Registry) -> pa.T
         "payload": pa.array([canonical_json(p, schema) for p in _payloads(table, schema)], pa.string()),
     }
     columns = [computed.get(name, table[name] if name in table.schema.names else None) for name in BATCH_SCHEMA.names]
-    return pa.Table.from_arrays(columns, names=BATCH_SCHEMA.names).cast(BATCH_SCHEMA)
+    rows = pa.Table.from_arrays(columns, names=BATCH_SCHEMA.names).cast(BATCH_SCHEMA)
+    return rows, table["position"].to_numpy()
 
 
 def _payloads(table: pa.Table, schema: pa.Schema) -> list[dict[str, object]]:
     return table.select(schema.names).to_pylist() if len(schema) else [{} for _ in range(len(table))]
-
-
-def _known(connection: duckdb.DuckDBPyConnection, log: EventLog, events: _OrderedEvents, done: Committed) -> np.ndarray:
-    """Return which events their streams had before the import."""
-    head = log.head()
-    known = np.zeros(len(events.identities), bool)
-    relations = known_events(connection, log, head, range(log.bucket_count), commit=done.commit, position=done.position)
-    numbered = events.identities.append_column("row", pa.array(np.arange(len(known))))
-    connection.register("_identities", numbered)
-    for relation in relations:
-        query = f"SELECT row FROM _identities SEMI JOIN ({relation}) USING (stream_id, event_id)"
-        known[[row for (row,) in connection.execute(query).fetchall()]] = True
-    return known

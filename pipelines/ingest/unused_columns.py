@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from refold.event_schemas import Registry
 from refold.event_schemas.registry import SchemaKey
 from refold.pipelines.ingest.formats import FORMATS
-from refold.pipelines.ingest.mapping import ColumnMapping, path_of
+from refold.pipelines.ingest.mapping import FLAT, ColumnMapping, path_of
 from refold.pipelines.ingest.source_file import SourceFile
 from refold.warehouse.event_log.bulk_import.spool_journal import Journal
 
@@ -26,7 +26,7 @@ def unused_columns(
     unused: dict[str, None] = {}
     for source, mapping in sources:
         names = FORMATS[source.format].column_names(source, mapping)
-        flat = mapping.payload not in names
+        flat = not any(name in names for name in mapping.payloads)
         used = used_columns(mapping, registry, schema_keys if flat else ())
         unused |= dict.fromkeys(n for n in names if n not in used)
     return tuple(unused)
@@ -42,8 +42,8 @@ def used_columns(
         registry: the contracts.
         schema_keys: the schemas whose fields are columns; all by default.
     """
-    used = {column for source in mapping.envelope.values() for column in source.reads} | {mapping.payload}
+    used = {column for source in mapping.envelope.values() for column in source.reads}
+    used |= {FLAT, *mapping.payloads}
     for schema_key in registry.schema_keys if schema_keys is None else schema_keys:
-        renamed = mapping.payload_columns.get(schema_key[0], {})
-        used |= {renamed.get(name, name) for name in registry.schema(*schema_key).names}
+        used |= {mapping.column_of(schema_key[0], name) for name in registry.schema(*schema_key).names}
     return used | {path_of(name)[0] for name in used}

@@ -6,5 +6,8 @@ OBJECTIVE_MISSED = 4
 WORK_TO_DO = 5
 """``refold plan`` found something to rebuild or publish."""
 
+ROWS_REJECTED = 6
+"""``refold ingest`` imported a file without some of its rows, or none of it."""
+
 STOPPED = 130
 """Ctrl-C or SIGTERM ended the command, as shells report it."""

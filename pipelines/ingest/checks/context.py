@@ -9,6 +9,7 @@ from typing import Any
 import duckdb
 import numpy as np
 import pyarrow as pa
+import pyarrow.types as pt
 
 from refold.event_schemas import ContractError, Registry
 from refold.event_schemas.registry import SchemaKey
@@ -30,21 +31,32 @@ class PayloadFields:
     Attributes:
         columns: field to its values, a row each.
         reasons: why a row is invalid, NULL if it is valid.
+        local: how many times without a zone they have.
     """
 
     columns: dict[str, pa.ChunkedArray]
     reasons: pa.ChunkedArray
+    local: int = 0
 
     def replaced(self, rows: Indices, others: PayloadFields) -> PayloadFields:
         """Return the fields with some rows replaced."""
+        columns = {name: replace_rows(column, rows, others.columns[name]) for name, column in self.columns.items()}
+        return PayloadFields(columns, replace_rows(self.reasons, rows, others.reasons), self.local + others.local)
 
-        def replace(column: pa.ChunkedArray, other: pa.ChunkedArray) -> pa.ChunkedArray:
-            order = np.arange(len(column))
-            order[rows] = len(column) + np.arange(len(rows))
-            return pa.chunked_array([*column.chunks, *other.chunks], column.type).take(pa.array(order))
 
-        columns = {name: replace(column, others.columns[name]) for name, column in self.columns.items()}
-        return PayloadFields(columns, replace(self.reasons, others.reasons))
+def replace_rows(column: pa.ChunkedArray, rows: Indices, others: pa.ChunkedArray | pa.Array) -> pa.ChunkedArray:
+    """Return a column with the values of some rows replaced."""
+    order = np.arange(len(column))
+    order[rows] = len(column) + np.arange(len(rows))
+    before, after = _chunks(column), _chunks(others)
+    dtype = before[0].type if before else after[0].type
+    return pa.chunked_array([*before, *(c.cast(dtype) for c in after)], dtype).take(pa.array(order))
+
+
+def _chunks(column: pa.ChunkedArray | pa.Array) -> list[pa.Array]:
+    """Return the chunks of a column, with plain booleans in place of the database's ``arrow.bool8``."""
+    chunks = column.chunks if isinstance(column, pa.ChunkedArray) else [column]
+    return [c.cast(pa.bool_()) if isinstance(c.type, pa.Bool8Type) else c for c in chunks]
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,3 +103,12 @@ class CheckContext:
         bucket = f"(md5_number_lower(stream_id) % {self.bucket_count})::USMALLINT"
         by_stream = self.select("_streams", {"_bucket": bucket})["_bucket"].to_numpy()
         return np.asarray(by_stream[encoded.indices.to_numpy()])
+
+
+def nullable_type(dtype: pa.DataType) -> pa.DataType:
+    """Let elements and fields be NULL: they were checked, and a cast would check them again, or refuse."""
+    if pt.is_list(dtype):
+        return pa.list_(dtype.value_field.with_type(nullable_type(dtype.value_type)).with_nullable(True))
+    if pt.is_struct(dtype):
+        return pa.struct([f.with_type(nullable_type(f.type)).with_nullable(True) for f in dtype.fields])
+    return dtype

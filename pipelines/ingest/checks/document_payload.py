@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,16 +13,24 @@ import pyarrow as pa
 
 from refold.event_schemas import PayloadError
 from refold.event_schemas.registry import SchemaKey
-from refold.pipelines.ingest.checks.context import PART, CheckContext, Indices, PayloadFields
-from refold.pipelines.ingest.checks.json_documents import JsonDocuments
+from refold.pipelines.ingest.checks.computed_fields import compute_fields
+from refold.pipelines.ingest.checks.context import PART, CheckContext, Indices, PayloadFields, nullable_type
+from refold.pipelines.ingest.checks.exact_values import ExactReader
+from refold.pipelines.ingest.checks.json_documents import JsonDocuments, Present
 from refold.pipelines.ingest.checks.payload_plan import plan_payload
-from refold.pipelines.ingest.mapping import FLAT
+from refold.pipelines.ingest.checks.value_rules import surplus_digits
+from refold.pipelines.ingest.mapping import path_of
+from refold.warehouse.engine.arrow_values import array_of
+from refold.warehouse.engine.sql import literal
 
 _MAX_STRUCTURES = 100_000
 """Structures remembered by a worker; a file with more of them uses keys as data, and they are checked again."""
 
-StructureCache = dict[tuple[SchemaKey, str], int | None]
-"""Which fields a document of a schema and a structure has, see :meth:`JsonDocuments.present_fields`."""
+_UNSURE = ""
+"""The reason of a row that may have lost a value: it is read again."""
+
+StructureCache = dict[tuple[SchemaKey, str], Present | None]
+"""What a document of a schema and a structure has, see :meth:`JsonDocuments.present_fields`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,42 +39,58 @@ class DocumentPayload:
 
     Attributes:
         documents: a column of JSON text.
-        prefix: path of the payload in the document.
+        prefixes: the paths that a document may have its payload at.
+        which: of each document, the index of its path in ``prefixes``.
         inner: the payload of a document that holds it as text; else NULL.
         structures: ``json_structure`` of each payload, as text; empty if it has none.
         cache: of structures that were checked.
     """
 
     documents: pa.ChunkedArray
-    prefix: tuple[str, ...] = ()
+    prefixes: tuple[tuple[str, ...], ...]
+    which: Indices
     inner: pa.ChunkedArray
     structures: pa.ChunkedArray
     cache: StructureCache
 
     def read(self, context: CheckContext, schema_key: SchemaKey, picked: Indices) -> PayloadFields:
         """Return the fields of some rows, which all have one schema."""
-        mapping = context.mapping
         documents = JsonDocuments(
-            schema=context.registry.schema(*schema_key),
-            keys=mapping.payload_columns.get(schema_key[0], {}),
-            drop_unknown=mapping.unknown_fields == "drop" or mapping.payload == FLAT,
-            zone=mapping.zone,
+            event_type=schema_key[0], schema=context.registry.schema(*schema_key), mapping=context.mapping
         )
-        bits = self._present_fields(documents, schema_key, picked)
-        if bits.null_count == len(bits):
-            return self._read_exactly(context, documents, picked)
-        fast = self._transformed(context, documents, picked, bits)
-        doubtful = np.flatnonzero(fast.reasons.is_valid().to_numpy())
-        if not len(doubtful):
-            return fast
-        return fast.replaced(doubtful, self._read_exactly(context, documents, picked[doubtful]))
+        present = self._present_fields(documents, schema_key, picked)
+        known = np.array([p is not None for p in present.distinct], bool)[present.index]
+        if not known.any():
+            return self._read_exactly(documents, picked)
+        fields = _empty_fields(documents, len(picked))
+        for rows, texts in _variants(present, np.flatnonzero(known)):
+            for group in self._groups(picked, rows):
+                made = self._transformed(context, documents, picked[group], present.bits[group], texts)
+                fields = made if len(group) == len(picked) else fields.replaced(group, made)
+        unsure = np.flatnonzero(~known | fields.reasons.is_valid().to_numpy())
+        return fields.replaced(unsure, self._read_exactly(documents, picked[unsure])) if len(unsure) else fields
 
-    def _present_fields(self, documents: JsonDocuments, schema_key: SchemaKey, picked: Indices) -> pa.Array:
+    def _groups(self, picked: Indices, rows: Indices) -> Iterator[Indices]:
+        """Divide rows by where their documents have the payload."""
+        inner = self.inner.is_valid().to_numpy()[picked[rows]]
+        place = np.where(inner, -1, self.which[picked[rows]].astype(np.int64))
+        return (rows[place == one] for one in np.unique(place).tolist())
+
+    def _payload_of(self, row: int) -> tuple[pa.ChunkedArray, tuple[str, ...]]:
+        """Return the column of JSON text that has the payload of a row, and its path in it."""
+        return (self.inner, ()) if self.inner[row].is_valid else (self.documents, self.prefixes[self.which[row]])
+
+    def has(self, _context: CheckContext, path: str, picked: Indices) -> bool:
+        """Check whether any of some documents has a path."""
+        distinct = self.structures.take(pa.array(picked)).unique().to_pylist()
+        return any(_has(json.loads(structure), path_of(path)) for structure in distinct if structure)
+
+    def _present_fields(self, documents: JsonDocuments, schema_key: SchemaKey, picked: Indices) -> _PresentRows:
         encoded = self.structures.take(pa.array(picked)).combine_chunks().dictionary_encode()
         found = [self._checked(documents, schema_key, structure) for structure in encoded.dictionary.to_pylist()]
-        return pa.array(found, pa.int64()).take(encoded.indices)
+        return _PresentRows(found, encoded.indices.to_numpy())
 
-    def _checked(self, documents: JsonDocuments, schema_key: SchemaKey, structure: str) -> int | None:
+    def _checked(self, documents: JsonDocuments, schema_key: SchemaKey, structure: str) -> Present | None:
         key = (schema_key, structure)
         if key not in self.cache:
             if len(self.cache) >= _MAX_STRUCTURES:
@@ -74,60 +99,104 @@ class DocumentPayload:
         return self.cache[key]
 
     def _transformed(
-        self, context: CheckContext, documents: JsonDocuments, picked: Indices, bits: pa.Array
+        self, context: CheckContext, documents: JsonDocuments, rows: Indices, bits: Indices, texts: int
     ) -> PayloadFields:
         """Transform documents a vector at a time; a reason marks a row that may have lost a value."""
-        rows = pa.array(picked)
-        columns = {"_document": self.documents.take(rows), "_inner": self.inner.take(rows), "_bits": bits}
-        struct = f"""CASE
-            WHEN _bits IS NULL THEN NULL
-            WHEN _inner IS NOT NULL THEN {documents.transform("_inner")}
-            ELSE {documents.transform("_document", self.prefix)}
-        END"""
-        unsure = f"_bits IS NULL OR {documents.lost_value('_p', '_bits')}"
-        return _fields(
-            context, documents, columns, struct, lambda reason: f"CASE WHEN {unsure} THEN '' ELSE {reason} END"
+        texts_of, prefix = self._payload_of(rows[0])
+        context.register(PART, {"_document": texts_of.take(pa.array(rows)), "_bits": pa.array(bits)})
+        mapping = context.mapping
+        plan = plan_payload(
+            documents.schema,
+            documents.find_column("_p", texts),
+            partial(mapping.source_of, documents.event_type),
+            mapping,
+        )
+        surplus = surplus_digits(documents.schema)
+        unsure = documents.lost_value("_p", "_bits", texts)
+        if surplus:
+            unsure += f" OR regexp_matches(_document, {literal(surplus)})"
+        return compute_fields(
+            context,
+            plan,
+            documents.schema,
+            f"(SELECT *, {documents.transform('_document', prefix, texts)} AS _p FROM {PART})",
+            event_type=documents.event_type,
+            reason=f"CASE WHEN {unsure} OR ({plan.reason}) IS NOT NULL THEN '{_UNSURE}' END",
         )
 
-    def _read_exactly(self, context: CheckContext, documents: JsonDocuments, picked: Indices) -> PayloadFields:
-        """Read documents one by one, by way of canonical JSON."""
-        canonical: list[str | None] = []
+    def _read_exactly(self, documents: JsonDocuments, rows: Indices) -> PayloadFields:
+        """Read documents one by one."""
+        reader = ExactReader(documents.mapping)
+        found: list[dict[str, Any]] = []
         reasons: list[str | None] = []
-        rows = pa.array(picked)
-        for document, inner in zip(self.documents.take(rows), self.inner.take(rows), strict=True):
-            text, prefix = (inner, ()) if inner.is_valid else (document, self.prefix)
+        for row in rows.tolist():
+            texts, prefix = self._payload_of(row)
             try:
-                canonical.append(documents.canonical(text.as_py(), prefix))
+                found.append(documents.read(texts[row].as_py(), prefix, reader))
                 reasons.append(None)
             except PayloadError as error:
-                canonical.append(None)
+                found.append({})
                 reasons.append(str(error))
-        columns = {"_document": pa.array(canonical, pa.string()), "_invalid": pa.array(reasons, pa.string())}
-        named = replace(documents, keys={})
-        return _fields(
-            context, named, columns, named.transform("_document"), lambda reason: f"coalesce(_invalid, {reason})"
-        )
+        columns = {
+            f.name: pa.chunked_array([array_of([row.get(f.name) for row in found], nullable_type(f.type))])
+            for f in documents.schema
+        }
+        return PayloadFields(columns, pa.chunked_array([pa.array(reasons, pa.string())]), reader.local.count)
 
 
-def _fields(
-    context: CheckContext,
-    documents: JsonDocuments,
-    columns: Mapping[str, Any],
-    struct: str,
-    reason: Callable[[str], str],
-) -> PayloadFields:
-    """Compute the fields of documents.
+@dataclass(frozen=True, slots=True)
+class _PresentRows:
+    """What the documents of some rows have.
 
-    Args:
-        context: the documents are registered in its database.
-        documents: how they are read.
-        columns: of the documents.
-        struct: an expression over ``columns`` for the transformed document.
-        reason: returns an expression for why a row is invalid, given that of the value rules.
+    Attributes:
+        distinct: what documents have, once for each structure.
+        index: of each row, into ``distinct``.
     """
-    plan = plan_payload(documents.schema, documents.find_column("_p"), documents.keys)
-    aliases = {name: f"_f{i}" for i, name in enumerate(plan.values)}
-    context.register(PART, columns)
-    expressions = {aliases[name]: sql for name, sql in plan.values.items()} | {"_reason": reason(plan.reason)}
-    computed = context.select(f"(SELECT *, {struct} AS _p FROM {PART})", expressions)
-    return PayloadFields({name: computed[alias] for name, alias in aliases.items()}, computed["_reason"])
+
+    distinct: list[Present | None]
+    index: Indices
+
+    @property
+    def bits(self) -> Indices:
+        """The fields that each row has a value for."""
+        return np.array([p.fields if p else 0 for p in self.distinct], np.int64)[self.index]
+
+    @property
+    def texts(self) -> Indices:
+        """The fields that each row has as text."""
+        return np.array([p.texts if p else 0 for p in self.distinct], np.int64)[self.index]
+
+
+def _variants(present: _PresentRows, rows: Indices) -> Iterator[tuple[Indices, int]]:
+    """Divide rows by the fields that they have as text; a field without a value may be extracted as anything."""
+    bits, texts = present.bits, present.texts
+    while len(rows):
+        as_text = int(np.bitwise_or.reduce(texts[rows]))
+        fit = (bits[rows] & ~texts[rows] & as_text) == 0
+        if not fit.any():
+            as_text = int(texts[rows[0]])
+            fit = ((bits[rows] & ~texts[rows] & as_text) == 0) & (texts[rows] & ~as_text == 0)
+        yield rows[fit], as_text
+        rows = rows[~fit]
+
+
+def _empty_fields(documents: JsonDocuments, count: int) -> PayloadFields:
+    columns = {f.name: pa.chunked_array([pa.nulls(count, nullable_type(f.type))]) for f in documents.schema}
+    return PayloadFields(columns, pa.chunked_array([pa.nulls(count, pa.string())]))
+
+
+def one_document(count: int) -> dict[str, Any]:
+    """Return the attributes of payloads that are documents of their own."""
+    return {
+        "prefixes": ((),),
+        "which": np.zeros(count, np.uint8),
+        "inner": pa.chunked_array([pa.nulls(count, pa.string())]),
+    }
+
+
+def _has(structure: Any, path: tuple[str, ...]) -> bool:
+    for key in path:
+        if not isinstance(structure, dict) or key not in structure:
+            return False
+        structure = structure[key]
+    return True

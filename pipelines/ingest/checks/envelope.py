@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import pyarrow.types as pt
 
 from refold.event_schemas import UsageError
-from refold.pipelines.ingest.checks.column import Column, FindColumn
-from refold.pipelines.ingest.checks.value_rules import VALID_TIME, is_date_or_time
+from refold.event_schemas.envelope import UTC_MICROSECONDS
+from refold.pipelines.ingest.checks.column import Column, FindColumn, without_null_values
+from refold.pipelines.ingest.checks.value_rules import VALID_TIME, fast_text, is_date_or_time, local_time
+from refold.pipelines.ingest.close_names import did_you_mean
 from refold.pipelines.ingest.mapping import (
     OPTIONAL,
     REQUIRED,
-    UNITS,
     ColumnMapping,
     ValueSource,
+    columns_in,
+    parts_of,
 )
 from refold.warehouse.engine.sql import literal
 
 NEWEST = 0
 """Stands for the newest schema version of an event type, until the type is known."""
+
+TIME_TEXT = "_time_text"
+"""A column of the envelope: the text of a time that the database does not read."""
 
 _FIRST_VERSION = 1
 
@@ -32,14 +38,19 @@ class EnvelopeSql:
     Attributes:
         columns: the envelope columns that a row gives, and ``_type`` and ``_version`` as the file names them. Of an
             invalid row ``stream_id``, ``_type``, ``_version`` or ``occurred_at`` is NULL.
-        reason: why a row is invalid; empty for one that cannot be read at all.
+        reason: why a row is invalid; empty for one that cannot be read at all. It has no reason for a time that is read
+            from ``TIME_TEXT``.
+        local: the condition that a column of times without a zone has one; empty if there is no such column.
     """
 
     columns: Mapping[str, str]
     reason: str
+    local: str = ""
 
 
-def check_columns(mapping: ColumnMapping, find: FindColumn, *, file: str, names: list[str]) -> None:
+def check_columns(
+    mapping: ColumnMapping, find: FindColumn, *, file: str, column_names: Callable[[], list[str]]
+) -> None:
     """Check that a table has the columns of each required value.
 
     Raises:
@@ -47,14 +58,14 @@ def check_columns(mapping: ColumnMapping, find: FindColumn, *, file: str, names:
     """
     for name in (*REQUIRED, *OPTIONAL):
         source = mapping.envelope.get(name)
-        if source is None or source.constant is not None or (name in OPTIONAL and source.columns == (name,)):
+        if source is None or source.constant is not None or source.optional:
             continue
-        found = [c for c in source.reads if find(c) is not None]
-        if len(found) < (len(source.reads) if source.template else 1):
-            missing = [c for c in source.reads if c not in found]
+        lacking = [[c for c in columns_in(text) if find(c) is None] for text in source.alternatives]
+        if all(lacking):
+            missing, names = lacking[0][0], column_names()
             raise UsageError(
-                f"{file} has no column {missing[0]!r}, from which {name} is taken; it has {', '.join(names)}. "
-                "Name the right column in a mapping file."
+                f"{file} has no column {missing!r}, from which {name} is taken{did_you_mean(missing, names)}; it has "
+                f"{', '.join(names)}. Name the right column in a mapping file, or say optional = true there."
             )
 
 
@@ -72,77 +83,97 @@ def envelope_sql(
     """
     given = mapping.envelope
     texts = {
-        name: _text(given[name], find) if name in given else "NULL::VARCHAR"
+        name: _text(given[name], find, mapping) if name in given else "NULL::VARCHAR"
         for name in ("stream_id", "event_id", "event_type", "correlation_id", "causation_id")
     }
-    time, time_text = _time(given["occurred_at"], find, recorded_at)
-    version, version_text = _version(given.get("schema_version"), find)
+    time = _time(given["occurred_at"], find, mapping, recorded_at)
+    version, version_text = _version(given.get("schema_version"), find, mapping)
     reason = f"""CASE
         WHEN NOT ({readable or "true"}) THEN ''
         WHEN {texts["stream_id"]} IS NULL THEN {literal(_missing("stream_id", given["stream_id"]))}
         WHEN {texts["event_type"]} IS NULL THEN {literal(_missing("event_type", given["event_type"]))}
-        WHEN {time} IS NULL AND {time_text} IS NULL THEN {literal(_missing("occurred_at", given["occurred_at"]))}
-        WHEN {time} IS NULL THEN 'occurred_at: expected a time, found ' || {time_text}
+        WHEN {time.value} IS NULL AND {time.text} IS NULL THEN {literal(_missing("occurred_at", given["occurred_at"]))}
         WHEN {version} IS NULL THEN 'schema_version: expected a number from 1, found ' || {version_text}
     END"""
     columns = {
         "stream_id": texts["stream_id"],
         "event_id": f"coalesce({texts['event_id']}, {event_id})",
-        "occurred_at": time,
+        "occurred_at": time.value,
+        TIME_TEXT: f"CASE WHEN {time.value} IS NULL THEN {time.text} END",
         "correlation_id": texts["correlation_id"],
         "causation_id": texts["causation_id"],
         "_type": f"CASE WHEN {readable} THEN {texts['event_type']} END" if readable else texts["event_type"],
         "_version": version,
     }
-    return EnvelopeSql(columns, reason)
+    return EnvelopeSql(columns, reason, time.local)
 
 
 def _missing(name: str, source: ValueSource) -> str:
-    return f"{name} is missing (it comes from {source.template or ' or '.join(source.columns)})"
+    return f"{name} is missing (it comes from {' or '.join(source.alternatives)})"
 
 
-def _text(source: ValueSource, find: FindColumn) -> str:
+def _text(source: ValueSource, find: FindColumn, mapping: ColumnMapping) -> str:
     """Write a text, NULL in place of an empty one."""
     if source.constant is not None:
         return literal(str(source.constant))
-    if source.template:
-        parts = [_column_text(find(part)) if is_column else literal(part) for part, is_column in source.parts()]
-        return f"({' || '.join(parts)})"
-    texts = [_column_text(column) for name in source.columns if (column := find(name)) is not None]
-    value = f"coalesce({', '.join(texts)})" if texts else "NULL::VARCHAR"
+    texts = [_template(text, find, mapping) for text in source.alternatives]
+    value = f"coalesce({', '.join(texts)})"
     return f"nullif(regexp_extract({value}, {literal(source.pattern)}, 1), '')" if source.pattern else value
 
 
-def _column_text(column: Column | None) -> str:
-    if column is None:
+def _template(template: str, find: FindColumn, mapping: ColumnMapping) -> str:
+    """Write the text of a template, NULL if one of its columns has no value."""
+    parts = [_column_text(find(p), mapping) if is_column else literal(p) for p, is_column in parts_of(template)]
+    return parts[0] if len(parts) == 1 else f"({' || '.join(parts)})"
+
+
+def _column_text(column: Column | None, mapping: ColumnMapping) -> str:
+    if column is None or pt.is_null(column.type):
         return "NULL::VARCHAR"
+    column = without_null_values(column, mapping)
     return f"nullif({column.sql if pt.is_string(column.type) else f'CAST({column.sql} AS VARCHAR)'}, '')"
 
 
-def _version(source: ValueSource | None, find: FindColumn) -> tuple[str, str]:
+def _version(source: ValueSource | None, find: FindColumn, mapping: ColumnMapping) -> tuple[str, str]:
     """Write a schema version, NULL where it is no number from 1, and the text that it is read from."""
     if source is None:
         return f"{_FIRST_VERSION}::INTEGER", "NULL"
     if source.constant is not None:
         version = NEWEST if source.constant == "newest" else int(source.constant)
         return f"{version}::INTEGER", "NULL"
-    text = _text(source, find)
-    own = find(source.columns[0]) if len(source.columns) == 1 and not source.pattern else None
-    number = f"TRY_CAST({own.sql if own is not None and pt.is_integer(own.type) else text} AS INTEGER)"
+    text = _text(source, find, mapping)
+    own = find(source.columns[0]) if source.is_column else None
+    if own is not None and pt.is_integer(own.type):
+        number = f"TRY_CAST({own.sql} AS INTEGER)"
+    else:
+        number = rf"CASE WHEN regexp_full_match({text}, '\d+(\.0+)?') THEN TRY_CAST({text} AS INTEGER) END"
     return f"CASE WHEN {number} >= 1 THEN {number} WHEN {text} IS NULL THEN {_FIRST_VERSION} END", text
 
 
-def _time(source: ValueSource, find: FindColumn, recorded_at: str) -> tuple[str, str]:
-    """Write a time, NULL where it is invalid, and the text that it is read from."""
+@dataclass(frozen=True, slots=True)
+class _TimeSql:
+    """Expressions for a time.
+
+    Attributes:
+        value: the time; NULL where the database does not read it.
+        text: that it is read from.
+        local: see :class:`EnvelopeSql`.
+    """
+
+    value: str
+    text: str
+    local: str = ""
+
+
+def _time(source: ValueSource, find: FindColumn, mapping: ColumnMapping, recorded_at: str) -> _TimeSql:
     if source.constant == "now":
-        return f"TIMESTAMPTZ {literal(recorded_at)}", "NULL"
-    text = _text(source, find)
-    if source.unit == "iso":
-        columns = [c for name in source.columns if (c := find(name)) is not None]
-        typed = len(columns) == 1 and not source.pattern and is_date_or_time(columns[0].type)
-        time = f"TRY_CAST({columns[0].sql if typed else text} AS TIMESTAMPTZ)"
-    elif source.unit == "ns":
-        time = f"make_timestamptz(TRY_CAST({text} AS BIGINT) // 1000)"
-    else:
-        time = f"make_timestamptz(TRY_CAST(TRY_CAST({text} AS DECIMAL(38,9)) * {UNITS[source.unit]} AS BIGINT))"
-    return f"CASE WHEN {VALID_TIME.format(time)} THEN {time} END", text
+        return _TimeSql(f"TIMESTAMPTZ {literal(recorded_at)}", "NULL::VARCHAR")
+    text = _text(source, find, mapping)
+    columns = [c for name in source.reads if (c := find(name)) is not None]
+    if len(columns) == 1 and not source.pattern and source.unit == "iso" and is_date_or_time(columns[0].type):
+        column = columns[0]
+        if pt.is_timestamp(column.type) and column.type.tz:
+            value = f"CASE WHEN {VALID_TIME.format(column.sql)} THEN CAST({column.sql} AS TIMESTAMPTZ) END"
+            return _TimeSql(value, text)
+        return _TimeSql(local_time(column, mapping)[0], text, f"{column.sql} IS NOT NULL")
+    return _TimeSql(fast_text(text, UTC_MICROSECONDS, mapping, source), text)

@@ -2,129 +2,203 @@
 
 DuckDB's ``json_transform`` is fast and lenient: it rounds 12.7 for an integer, accepts a number for a text, and ignores
 keys that it was not asked for. So the *structure* of a document (``json_structure``: key to JSON type) decides first
-whether the transformation keeps every value. A file has few different structures; each is checked once.
-``canonical_json`` reads all other documents, one by one.
+whether the transformation keeps every value. A file has few different structures; each is checked once. A text is
+extracted as text, and read as a cell of a CSV file is. All other documents are read one by one.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from functools import cached_property
 from typing import Any
-from zoneinfo import ZoneInfo
 
 import pyarrow as pa
 import pyarrow.types as pt
 
 from refold.event_schemas import PayloadError
-from refold.event_schemas.payload import canonical_json
+from refold.event_schemas.payload import from_json, parse_json, to_json
 from refold.pipelines.ingest.checks.column import Column, FindColumn, field_of
+from refold.pipelines.ingest.checks.exact_values import ExactReader
 from refold.pipelines.ingest.checks.value_rules import extracted_as, extracts_exactly
+from refold.pipelines.ingest.mapping import FLAT, ColumnMapping, path_of
 from refold.warehouse.engine.sql import json_structure, literal
 
+_EXACT_INTEGERS = 1 << 53
+"""A binary float may round integers from here on."""
+
 _MAX_FIELDS = 62
-"""The fields that a document has are bits of a BIGINT; ``canonical_json`` reads documents of wider schemas."""
+"""The fields that a document has are bits of a BIGINT; wider schemas are read one document at a time."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
+class Present:
+    """What a document has, as bits of the fields.
+
+    Attributes:
+        fields: those that have a value.
+        texts: those whose value is a text, but whose type is another one.
+    """
+
+    fields: int
+    texts: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class JsonDocuments:
     """How the documents of one schema are read.
 
     Attributes:
+        event_type: of the events.
         schema: of the payload.
-        keys: field to the key that it is taken from.
-        drop_unknown: whether keys that the schema does not have are ignored.
-        zone: time zone of times that have none.
+        mapping: of the file.
     """
 
+    event_type: str
     schema: pa.Schema
-    keys: Mapping[str, str]
-    drop_unknown: bool
-    zone: str
+    mapping: ColumnMapping
 
-    def key(self, field: pa.Field) -> str:
-        """Return the key of a field."""
-        return self.keys.get(field.name, field.name)
+    @cached_property
+    def paths(self) -> dict[str, tuple[str, ...]]:
+        """The path of each field in a document."""
+        return {f.name: path_of(self.mapping.column_of(self.event_type, f.name)) for f in self.schema}
 
-    def present_fields(self, structure: Any) -> int | None:
-        """Return the fields that a document has a value for, as bits; None if it cannot be transformed exactly.
+    @property
+    def drops_unknown(self) -> bool:
+        """Whether keys that the schema does not have are ignored."""
+        return self.mapping.unknown_fields == "drop" or self.mapping.payload == FLAT
+
+    @cached_property
+    def _tree(self) -> dict[str, Any]:
+        """The keys that are read, as nested dictionaries; a key that is read itself has an empty one."""
+        tree: dict[str, Any] = {}
+        for path in self.paths.values():
+            inner = tree
+            for key in path:
+                inner = inner.setdefault(key, {})
+        return tree
+
+    @cached_property
+    def _is_transformable(self) -> bool:
+        """Whether the keys can be columns of one struct: none is inside another, or differs from it in case only."""
+        paths = set(self.paths.values())
+        inside = any(path[:i] in paths for path in paths for i in range(1, len(path)))
+        return len(self.schema) <= _MAX_FIELDS and not inside and not _has_twins(self._tree)
+
+    def present_fields(self, structure: Any) -> Present | None:
+        """Return which fields a document has; None if it cannot be transformed exactly.
 
         Args:
             structure: what ``json_structure`` returns for the document, parsed.
         """
-        extracted = {(self.key(f), extracted_as(f.type)) for f in self.schema}
-        if len({key for key, _ in extracted}) < len(extracted):  # a key is extracted as one type only
+        if not self._is_transformable or any(map(_may_hide_loss, self.schema)):
             return None
-        if structure == "JSON":  # an empty object
-            return 0 if all(f.nullable for f in self.schema) else None
-        if not isinstance(structure, dict) or len(self.schema) > _MAX_FIELDS or any(map(_may_hide_loss, self.schema)):
+        structure = {} if structure == "JSON" else structure  # an empty object
+        if not isinstance(structure, dict) or (not self.drops_unknown and self._unknown(structure)):
             return None
-        if not self.drop_unknown and not {self.key(f) for f in self.schema}.issuperset(structure):
-            return None
-        bits = 0
+        fields = texts = 0
         for i, field in enumerate(self.schema):
-            inner = structure.get(self.key(field), "NULL")
-            if inner == "NULL":
-                if not field.nullable:
-                    return None
-            elif not extracts_exactly(inner, field.type, drop_unknown=self.drop_unknown):
+            inner = _structure_at(structure, self.paths[field.name])
+            if inner is None or (inner == "NULL" and not field.nullable):
                 return None
-            else:
-                bits |= 1 << i
-        return bits
+            if inner == "VARCHAR" and not pt.is_string(field.type) and not pt.is_nested(field.type):
+                texts |= 1 << i
+            elif inner != "NULL" and not extracts_exactly(inner, field.type, drop_unknown=self.drops_unknown):
+                return None
+            fields |= (inner != "NULL") << i
+        return Present(fields, texts) if self._fits(texts) else None
 
-    def transform(self, document: str, prefix: tuple[str, ...] = ()) -> str:
+    def _fits(self, texts: int) -> bool:
+        """Check that a key that several fields are taken from is extracted as one type."""
+        extracted = {(path, dtype) for path, dtype in zip(self.paths.values(), self._types(texts), strict=True)}
+        return len({path for path, _ in extracted}) == len(extracted)
+
+    def _types(self, texts: int) -> list[pa.DataType]:
+        return [extracted_as(f.type, text=bool(texts >> i & 1)) for i, f in enumerate(self.schema)]
+
+    def transform(self, document: str, prefix: tuple[str, ...], texts: int) -> str:
         """Write the expression that turns a document into a struct.
 
         Args:
             document: an expression of JSON text.
             prefix: path of the payload in it.
+            texts: the fields that are extracted as text, as bits.
         """
         if not len(self.schema):
             return "NULL"
-        structure: Any = json_structure(pa.struct([pa.field(self.key(f), extracted_as(f.type)) for f in self.schema]))
-        for name in reversed(prefix):
-            structure = {name: structure}
+        structure: dict[str, Any] = {}
+        for path, dtype in zip(self.paths.values(), self._types(texts), strict=True):
+            inner = structure
+            for key in path[:-1]:
+                inner = inner.setdefault(key, {})
+            inner[path[-1]] = json_structure(dtype)
+        for key in reversed(prefix):
+            structure = {key: structure}
         return field_of(f"(json_transform({document}, {literal(json.dumps(structure))}))", prefix)
 
-    def find_column(self, struct: str) -> FindColumn:
-        """Return a function that finds the column of a key in a transformed document."""
-        types = {self.key(f): extracted_as(f.type) for f in self.schema}
-        return lambda key: Column(field_of(struct, (key,)), types[key], top_level=False)
+    def find_column(self, struct: str, texts: int) -> FindColumn:
+        """Return a function that finds the column of a path in a transformed document."""
+        types = dict(zip(self.paths.values(), self._types(texts), strict=True))
+        return lambda name: Column(field_of(struct, path_of(name)), types[path_of(name)], top_level=False)
 
-    def lost_value(self, struct: str, bits: str) -> str:
-        """Write the condition that an optional field had a value that was not extracted, or the reverse.
+    def lost_value(self, struct: str, bits: str, texts: int) -> str:
+        """Write the condition that a value was not extracted, or one where there is none, or that a float is rounded.
 
         Args:
             struct: the transformed document.
             bits: which fields the document has a value for.
+            texts: the fields that were extracted as text, as bits.
         """
-        fields = [(1 << i, field_of(struct, (self.key(f),))) for i, f in enumerate(self.schema) if f.nullable]
-        return " OR ".join(f"({value} IS NULL) <> ({bits} & {bit} = 0)" for bit, value in fields) or "false"
+        fields = [(i, f, field_of(struct, self.paths[f.name])) for i, f in enumerate(self.schema)]
+        lost = [f"({value} IS NULL) <> ({bits} & {1 << i} = 0)" for i, f, value in fields if f.nullable]
+        rounded = [
+            f"abs({value}) >= {_EXACT_INTEGERS}"
+            for i, f, value in fields
+            if pt.is_floating(f.type) and not texts >> i & 1
+        ]
+        return " OR ".join([*lost, *rounded]) or "false"
 
-    def canonical(self, text: str, prefix: tuple[str, ...] = ()) -> str:
-        """Return a document as canonical JSON.
+    def read(self, text: str, prefix: tuple[str, ...], reader: ExactReader) -> dict[str, Any]:
+        """Return a document as Python values.
+
+        Args:
+            text: the document.
+            prefix: path of the payload in it.
+            reader: of its values.
 
         Raises:
             PayloadError: it does not fit the schema; the message names the field.
         """
-        payload = _loads(text)
-        for name in prefix:
-            payload = payload.get(name) if isinstance(payload, Mapping) else None
-        if isinstance(payload, str):
-            payload = _loads(payload)
+        payload = load_document(text)
+        for key in prefix:
+            payload = payload.get(key) if isinstance(payload, Mapping) else None
+        payload = load_document(payload) if isinstance(payload, str) else payload
         given = {} if payload is None else payload
         if not isinstance(given, Mapping):
             raise PayloadError(f"expected an object as payload, found {str(given)[:80]!r}")
-        keys = {f.name: self.key(f) for f in self.schema}
-        unknown = [k for k in given if k not in keys.values()]
-        if unknown and not self.drop_unknown:
-            raise PayloadError(f"unknown field {unknown[0]}; the schema has {sorted(set(keys.values()))}")
-        renamed = {name: given[key] for name, key in keys.items() if key in given}
-        prepared = _prepared(renamed, pa.struct(list(self.schema)), self.zone, self.drop_unknown)
-        return canonical_json(prepared, self.schema)
+        if not self.drops_unknown and (unknown := self._unknown(given)):
+            raise PayloadError(f"unknown field {unknown}; the schema has {sorted(_names(self.paths.values()))}")
+        found = {}
+        for field in self.schema:
+            value = _value_at(given, self.paths[field.name])
+            if value is not _ABSENT:
+                source = self.mapping.source_of(self.event_type, field.name)
+                value = None if self._is_null(value) else value
+                found[field.name] = reader.json_value(value, field.type, field.name, source)
+        return from_json(to_json(found, self.schema), self.schema)
+
+    def _is_null(self, value: Any) -> bool:
+        """Check whether a value stands for none in this file."""
+        return isinstance(value, str) and value in self.mapping.null_values
+
+    def _unknown(self, given: Mapping[str, Any]) -> str:
+        """Return a key that no field is taken from; empty if there is none."""
+        return _unknown_key(given, self._tree)
+
+
+TOMBSTONE = "tombstone"
+"""The reason of a row that is ``null``: it is skipped and counted, not rejected."""
 
 
 def explain_malformed(text: str) -> str:
@@ -135,7 +209,67 @@ def explain_malformed(text: str) -> str:
         value = json.loads(text)
     except (ValueError, RecursionError) as error:
         return f"this is no JSON: {error}"
+    if value is None:
+        return TOMBSTONE
     return "expected a JSON object" if not isinstance(value, dict) else "this JSON cannot be read"
+
+
+def load_document(text: str) -> Any:
+    """Parse JSON without a loss.
+
+    Raises:
+        PayloadError: it is no JSON.
+    """
+    try:
+        return parse_json(text)
+    except ValueError as error:
+        raise PayloadError(f"this is no JSON: {error}") from None
+
+
+_ABSENT = object()
+
+
+def _value_at(given: Mapping[str, Any], path: tuple[str, ...]) -> Any:
+    value: Any = given
+    for i, key in enumerate(path):
+        if value is None:
+            return _ABSENT
+        if not isinstance(value, Mapping):
+            raise PayloadError(f"{'.'.join(path[:i])}: expected an object, found {str(value)[:80]!r}")
+        value = value.get(key, _ABSENT)
+        if value is _ABSENT:
+            return _ABSENT
+    return value
+
+
+def _structure_at(structure: dict[str, Any], path: tuple[str, ...]) -> Any:
+    """Return the structure of the value at a path: ``"NULL"`` if there is none, None if a key is one of no object."""
+    inner: Any = structure
+    for key in path:
+        if inner in ("NULL", "JSON"):
+            return "NULL"
+        if not isinstance(inner, dict):
+            return None
+        inner = inner.get(key, "NULL")
+    return inner
+
+
+def _unknown_key(given: Mapping[str, Any], tree: Mapping[str, Any], prefix: str = "") -> str:
+    for key, value in given.items():
+        if key not in tree:
+            return f"{prefix}{key}"
+        if tree[key] and isinstance(value, Mapping) and (inner := _unknown_key(value, tree[key], f"{prefix}{key}.")):
+            return inner
+    return ""
+
+
+def _names(paths: Iterable[tuple[str, ...]]) -> set[str]:
+    return {".".join(path) for path in paths}
+
+
+def _has_twins(tree: Mapping[str, Any]) -> bool:
+    """Check whether names of one level differ in case only, which the fields of a struct must not."""
+    return len({key.casefold() for key in tree}) < len(tree) or any(map(_has_twins, tree.values()))
 
 
 def _may_hide_loss(field: pa.Field) -> bool:
@@ -145,52 +279,8 @@ def _may_hide_loss(field: pa.Field) -> bool:
         return False
     inner_fields = [dtype.value_field] if pt.is_list(dtype) else dtype.fields
     return any(
-        pt.is_date(inner.type)
-        or pt.is_floating(inner.type)
+        pt.is_floating(inner.type)
         or (inner.nullable and not (pt.is_nested(inner.type) or pt.is_string(inner.type) or pt.is_boolean(inner.type)))
         or _may_hide_loss(inner)
         for inner in inner_fields
     )
-
-
-class _Number(float):
-    """A number that keeps its text, so that a decimal is made of it digit by digit."""
-
-    __slots__ = ("text",)
-    text: str
-
-    def __repr__(self) -> str:
-        return self.text
-
-
-def _loads(text: str) -> Any:
-    try:
-        return json.loads(text, parse_float=_number)
-    except (ValueError, RecursionError) as error:
-        raise PayloadError(f"this is no JSON: {error}") from None
-
-
-def _number(text: str) -> _Number:
-    number = _Number(text)
-    number.text = text
-    return number
-
-
-def _prepared(value: Any, dtype: pa.DataType, zone: str, drop_unknown: bool) -> Any:
-    """Add the zone to times that have none, and drop unknown keys, inside objects too."""
-    if pt.is_struct(dtype) and isinstance(value, Mapping):
-        types = {f.name: f.type for f in dtype.fields}
-        return {
-            name: _prepared(inner, types[name], zone, drop_unknown) if name in types else inner
-            for name, inner in value.items()
-            if name in types or not drop_unknown
-        }
-    if pt.is_list(dtype) and isinstance(value, list):
-        return [_prepared(inner, dtype.value_type, zone, drop_unknown) for inner in value]
-    if pt.is_timestamp(dtype) and isinstance(value, str):
-        try:
-            time = datetime.fromisoformat(value)
-        except ValueError:
-            return value
-        return value if time.tzinfo else time.replace(tzinfo=ZoneInfo(zone)).isoformat()
-    return value

@@ -1,25 +1,26 @@
-"""One rule per type: when a value of a file is exactly a value of a contract's field.
+"""One rule per type: when the database may turn a value of a file into a value of a contract's field.
 
 A rule does not depend on the format of the file. Every value reaches it as an SQL expression of an Arrow type: a column
-of a Parquet file has its own type, a cell of a CSV file is text, and a JSON value has the type that ``extracted_as``
-returns. ``exact_value`` writes the cast to the type of the field, and the condition under which the cast would round,
-cut or reinterpret the value.
+of a Parquet file has its own type, a cell of a CSV file and a text of a JSON document are text, and a JSON number has
+the type that ``extracted_as`` returns.
 
-DuckDB extracts JSON values leniently: it rounds 12.7 for an integer and accepts a number for a text. So a JSON value is
-extracted only if ``extracts_exactly`` holds for its JSON type.
+The database converts a text only if it matches a pattern under which the result is provably the same as that of
+``exact_values.py``, which reads all other texts. It converts a typed value, such as a DOUBLE, if the cast changes
+nothing.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.types as pt
 
 from refold.event_schemas import UsageError
 from refold.pipelines.ingest.checks.column import Column
+from refold.pipelines.ingest.checks.times import FAST_TIME
+from refold.pipelines.ingest.mapping import UNITS, ColumnMapping, ValueSource
 from refold.warehouse.engine.sql import duckdb_type, literal, same_value
 
 VALID_TIME = "{} BETWEEN TIMESTAMPTZ '0001-01-01 00:00:00+00' AND TIMESTAMPTZ '9999-12-31 23:59:59.999999+00'"
@@ -28,43 +29,72 @@ VALID_TIME = "{} BETWEEN TIMESTAMPTZ '0001-01-01 00:00:00+00' AND TIMESTAMPTZ '9
 _VALID_DATE = "{} BETWEEN DATE '0001-01-01' AND DATE '9999-12-31'"
 _INTEGER = frozenset({"BIGINT", "UBIGINT"})
 _NUMBER = _INTEGER | {"DOUBLE"}
-_TEXT = frozenset({"VARCHAR"})
 
-_EXTRA_SCALE = 6
-"""Surplus decimal places that are read, so that they are noticed and not rounded away."""
+_MAX_PRECISION = 38
+_HOUR = "INTERVAL 26 HOUR"
+"""No zone changes its clocks twice within so many hours, and none by more."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TypeRule:
-    """Which values are exactly values of a type.
+    """Which values the database may convert to a type.
 
     Attributes:
         matches: whether a type is one of those that the rule is for.
-        json_types: what ``json_structure`` calls the JSON values that are extracted without a change.
-        text_pattern: what a text must match, beyond that it can be cast; empty: anything.
+        json_types: what ``json_structure`` calls the JSON values, other than text, that are extracted without a change.
+        text_pattern: what a text must match, ``{scale}`` being that of a decimal; empty: it is taken as it is.
         valid: the condition that a value of the type must meet, ``{}`` being the value; empty: none.
-        json_as_text: whether a JSON value is extracted as text, since the extraction to the type itself is lenient.
+        is_number: whether the signs of numbers in the mapping concern it.
     """
 
     matches: Callable[[pa.DataType], bool]
-    json_types: frozenset[str]
+    json_types: frozenset[str] = frozenset()
     text_pattern: str = ""
     valid: str = ""
-    json_as_text: bool = False
+    is_number: bool = False
 
 
 _RULES = (
-    TypeRule(matches=pt.is_string, json_types=_TEXT),
-    TypeRule(matches=pt.is_boolean, json_types=frozenset({"BOOLEAN"})),
-    TypeRule(matches=pt.is_integer, json_types=_INTEGER, text_pattern=r"\s*[+-]?\d+\s*"),
-    TypeRule(matches=pt.is_decimal, json_types=_NUMBER | _TEXT),
-    TypeRule(matches=pt.is_floating, json_types=_NUMBER, valid="isfinite({})"),
+    TypeRule(matches=pt.is_string),
+    TypeRule(matches=pt.is_boolean, json_types=frozenset({"BOOLEAN"}), text_pattern="true|false"),
+    TypeRule(matches=pt.is_integer, json_types=_INTEGER, text_pattern=r"[+-]?\d{1,20}", is_number=True),
     TypeRule(
-        matches=pt.is_date, json_types=_TEXT, text_pattern=r"\d{4}-\d\d-\d\d", valid=_VALID_DATE, json_as_text=True
+        matches=pt.is_decimal,
+        json_types=_NUMBER,
+        text_pattern=r"[+-]?\d{{1,38}}(\.\d{{0,{scale}}})?",
+        is_number=True,
     ),
-    TypeRule(matches=pt.is_timestamp, json_types=_TEXT, valid=VALID_TIME),
-    TypeRule(matches=lambda dtype: dtype == pa.uuid(), json_types=_TEXT),
+    TypeRule(
+        matches=pt.is_floating,
+        json_types=_NUMBER,
+        text_pattern=r"[+-]?(\d{1,15}|\d+\.\d+([eE][+-]?\d{1,3})?)",
+        valid="isfinite({})",
+        is_number=True,
+    ),
+    TypeRule(matches=pt.is_date, text_pattern=r"\d{4}-\d\d-\d\d", valid=_VALID_DATE),
+    TypeRule(matches=pt.is_timestamp, text_pattern=FAST_TIME, valid=VALID_TIME),
+    TypeRule(
+        matches=lambda dtype: dtype == pa.uuid(), text_pattern="[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}"
+    ),
 )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ValueSql:
+    """How a value is taken from a column.
+
+    Attributes:
+        value: an expression of the field's type; NULL if the database cannot convert the value.
+        unread: an expression for the text of a value that the database does not convert; empty if it converts all.
+        changed: the condition under which the value would be another one; empty if it cannot change. It holds only for
+            values other than NULL.
+        is_local: whether the values are times without a zone.
+    """
+
+    value: str
+    unread: str = ""
+    changed: str = ""
+    is_local: bool = False
 
 
 def rule_of(dtype: pa.DataType) -> TypeRule:
@@ -72,46 +102,91 @@ def rule_of(dtype: pa.DataType) -> TypeRule:
     return next(rule for rule in _RULES if rule.matches(dtype))
 
 
-def exact_value(column: Column, field: pa.Field, name: str) -> tuple[str, str]:
-    """Write the value of a column in the type of a field, and the condition under which it is another value.
+def value_sql(column: Column, field: pa.Field, name: str, mapping: ColumnMapping, source: ValueSource) -> ValueSql:
+    """Write how the value of a column becomes one of a field.
 
     Args:
         column: where the value is.
         field: of the contract.
         name: of the column in the file, for errors.
-
-    Returns:
-        Two expressions. The second is empty if no value can change; it holds only for values other than NULL.
+        mapping: how values are written in the file.
+        source: of the field.
 
     Raises:
         UsageError: no value of the column's type can be one of the field's.
     """
-    source, wanted = column.type, field.type
-    if source == wanted:
-        return column.sql, _invalid(column.sql, wanted)
-    _check_castable(column, field, name)
+    found, wanted = column.type, field.type
+    if found == wanted:
+        return ValueSql(value=column.sql, changed=_invalid(column.sql, wanted))
+    _check_castable(column, field, name, source)
+    if pt.is_string(found):
+        return _from_text(column.sql, wanted, mapping, source)
+    if pt.is_timestamp(wanted) and source.unit != "iso":
+        return _from_text(f"CAST({column.sql} AS VARCHAR)", wanted, mapping, source)
+    if pt.is_timestamp(wanted) and wanted.tz and (pt.is_date(found) or (pt.is_timestamp(found) and not found.tz)):
+        value, unread = local_time(column, mapping)
+        return ValueSql(value=value, unread=unread, is_local=True)
     value = f"TRY_CAST({column.sql} AS {duckdb_type(wanted)})"
-    if pt.is_string(source):
-        changed = [f"{value} IS NULL", _inexact_text(column.sql, value, wanted), _invalid(value, wanted)]
-    elif same_value(source, wanted) or (pt.is_timestamp(source) and pt.is_timestamp(wanted)):
-        changed = [f"{value} IS NULL", _invalid(value, wanted)]
+    if same_value(found, wanted):
+        changed = " OR ".join(filter(None, [f"{value} IS NULL", _invalid(value, wanted)]))
+        return ValueSql(value=value, changed=changed)
+    return ValueSql(value=value, changed=f"CAST({value} AS {duckdb_type(found)}) IS DISTINCT FROM {column.sql}")
+
+
+def fast_text(text: str, dtype: pa.DataType, mapping: ColumnMapping, source: ValueSource) -> str:
+    """Write the conversion of a text to a type, NULL where only ``exact_values.py`` knows what it means."""
+    rule = rule_of(dtype)
+    other_signs = rule.is_number and (mapping.decimal != "." or mapping.thousands)
+    if source.unit != "iso" and not source.format:
+        return _fast_number_since_1970(text, source.unit)
+    if source.format or other_signs:
+        return f"NULL::{duckdb_type(dtype)}"
+    pattern = rule.text_pattern.format(scale=dtype.scale) if pt.is_decimal(dtype) else rule.text_pattern
+    value = f"TRY_CAST({text} AS {duckdb_type(dtype)})"
+    valid = f" AND {rule.valid.format(value)}" if rule.valid else ""
+    return f"CASE WHEN regexp_full_match({text}, {literal(pattern)}){valid} THEN {value} END"
+
+
+def _fast_number_since_1970(text: str, unit: str) -> str:
+    number = f"TRY_CAST({text} AS BIGINT)"
+    if unit == "ns":
+        microseconds, exact = f"{number} // 1000", f" AND {number} % 1000 = 0"
     else:
-        changed = [f"CAST({value} AS {duckdb_type(source)}) IS DISTINCT FROM {column.sql}"]
-    return value, " OR ".join(filter(None, changed))
+        microseconds, exact = f"{number} * {10 ** (6 - UNITS[unit])}", ""
+    value = f"TRY(make_timestamptz({microseconds}))"
+    return (
+        rf"CASE WHEN regexp_full_match({text}, '-?\d{{1,18}}'){exact} AND {VALID_TIME.format(value)} THEN {value} END"
+    )
 
 
-def extracted_as(dtype: pa.DataType) -> pa.DataType:
-    """Return the type to extract a JSON value as: wider than the field's where that shows a value that does not fit."""
+def local_time(column: Column, mapping: ColumnMapping) -> tuple[str, str]:
+    """Write the UTC time of a local one, NULL near a change of the clocks; and the text of one that is left NULL."""
+    local = f"CAST({column.sql} AS TIMESTAMP)"
+    zone = literal(mapping.zone)
+    utc = f"({local} AT TIME ZONE {zone})"
+    clocks = " AND ".join(f"({utc} {sign} {_HOUR}) AT TIME ZONE {zone} = {local} {sign} {_HOUR}" for sign in ("+", "-"))
+    bounds = VALID_TIME.format(utc)
+    value = f"CASE WHEN isfinite({local}) AND {bounds} AND {clocks} THEN {utc} END"
+    return value, f"CASE WHEN {value} IS NULL THEN CAST({column.sql} AS VARCHAR) END"
+
+
+def extracted_as(dtype: pa.DataType, *, text: bool = False) -> pa.DataType:
+    """Return the type to extract a JSON value as: wider than the field's where that shows a value that does not fit.
+
+    Args:
+        dtype: of the field.
+        text: whether the value is a text.
+    """
+    if text:
+        return pa.string()
     if pt.is_list(dtype):
         return pa.list_(dtype.value_field.with_type(extracted_as(dtype.value_type)))
     if pt.is_struct(dtype):
         return pa.struct([f.with_type(extracted_as(f.type)) for f in dtype.fields])
-    if pt.is_decimal(dtype):
-        return _with_extra_scale(dtype)
-    return pa.string() if rule_of(dtype).json_as_text else dtype
+    return _widest(dtype) if pt.is_decimal(dtype) else dtype
 
 
-def extracts_exactly(structure: Any, dtype: pa.DataType, *, drop_unknown: bool) -> bool:
+def extracts_exactly(structure: object, dtype: pa.DataType, *, drop_unknown: bool) -> bool:
     """Check whether a JSON value can be extracted without a look at the value itself.
 
     Args:
@@ -134,6 +209,8 @@ def extracts_exactly(structure: Any, dtype: pa.DataType, *, drop_unknown: bool) 
         return isinstance(structure, list) and (
             structure == ["NULL"] or extracts_exactly(structure[0], dtype.value_type, drop_unknown=drop_unknown)
         )
+    if pt.is_string(dtype):
+        return structure == "VARCHAR"
     return isinstance(structure, str) and structure in rule_of(dtype).json_types
 
 
@@ -142,36 +219,50 @@ def is_date_or_time(dtype: pa.DataType) -> bool:
     return bool(pt.is_date(dtype) or pt.is_timestamp(dtype))
 
 
+def _from_text(text: str, wanted: pa.DataType, mapping: ColumnMapping, source: ValueSource) -> ValueSql:
+    value = fast_text(text, wanted, mapping, source)
+    return ValueSql(value=value, unread=f"CASE WHEN {value} IS NULL THEN {text} END")
+
+
 def _invalid(value: str, dtype: pa.DataType) -> str:
     """Write the condition that a value has the type, but is none that every reader can hold."""
     valid = "" if pt.is_nested(dtype) else rule_of(dtype).valid
     return f"NOT ({valid.format(value)})" if valid else ""
 
 
-def _inexact_text(text: str, value: str, dtype: pa.DataType) -> str:
-    if pt.is_decimal(dtype):
-        wide = duckdb_type(_with_extra_scale(dtype))
-        return f"TRY_CAST({text} AS {wide}) IS DISTINCT FROM CAST({value} AS {wide})"
-    pattern = rule_of(dtype).text_pattern
-    return f"NOT regexp_full_match({text}, {literal(pattern)})" if pattern else ""
+def _widest(dtype: pa.DataType) -> pa.DataType:
+    """Return the decimal type with as many digits after the sign as fit, so that surplus ones are noticed."""
+    return pa.decimal128(_MAX_PRECISION, _MAX_PRECISION - (dtype.precision - dtype.scale))
 
 
-def _with_extra_scale(dtype: pa.DataType) -> pa.DataType:
-    return pa.decimal128(38, min(dtype.scale + _EXTRA_SCALE, 38 - (dtype.precision - dtype.scale)))
+def surplus_digits(schema: pa.Schema) -> str:
+    """Return a pattern of JSON numbers that have more digits than ``extracted_as`` keeps; empty if there are none."""
+    scales = [_widest(dtype).scale for field in schema for dtype in _scalars(field.type) if pt.is_decimal(dtype)]
+    return rf"\.\d{{{min(scales) + 1}}}|\d[eE]-\d+\s*[,}}\]]" if scales else ""
 
 
-def _check_castable(column: Column, field: pa.Field, name: str) -> None:
-    source, wanted = column.type, field.type
-    if pt.is_string(source):
+def _scalars(dtype: pa.DataType) -> list[pa.DataType]:
+    if pt.is_list(dtype):
+        return _scalars(dtype.value_type)
+    if pt.is_struct(dtype):
+        return [scalar for field in dtype.fields for scalar in _scalars(field.type)]
+    return [dtype]
+
+
+def _check_castable(column: Column, field: pa.Field, name: str, source: ValueSource) -> None:
+    found, wanted = column.type, field.type
+    if pt.is_string(found):
         if pt.is_nested(wanted):
             raise UsageError(
                 f"The field {field.name} is {wanted}, but its column {name!r} holds text. Put the whole payload into "
                 "one column of JSON text, and name that column as payload in the mapping."
             )
         return
-    unlike = any(is_kind(source) != is_kind(wanted) for is_kind in (pt.is_boolean, is_date_or_time))
-    if (unlike and not pt.is_string(wanted)) or pt.is_nested(source) != pt.is_nested(wanted) or pt.is_binary(source):
+    if pt.is_timestamp(wanted) and source.unit != "iso" and not pt.is_nested(found) and not pt.is_boolean(found):
+        return
+    unlike = any(is_kind(found) != is_kind(wanted) for is_kind in (pt.is_boolean, is_date_or_time))
+    if (unlike and not pt.is_string(wanted)) or pt.is_nested(found) != pt.is_nested(wanted) or pt.is_binary(found):
         raise UsageError(
-            f"The field {field.name} is {wanted}, but its column {name!r} is {source}; no value of one type is a value "
+            f"The field {field.name} is {wanted}, but its column {name!r} is {found}; no value of one type is a value "
             "of the other. Name another column under [payload_columns], or convert the file."
         )

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
-from refold.pipelines.ingest.formats import csv, json, parquet
+from refold.pipelines.ingest.formats import arrow, avro, csv, json, orc, parquet, xes
 from refold.pipelines.ingest.mapping import ColumnMapping
 from refold.pipelines.ingest.rows import ReadRequest, Rows
 from refold.pipelines.ingest.source_file import SourceFile
@@ -44,5 +44,10 @@ FORMATS: Mapping[str, Format] = {
     "cloudevents": Format(read=json.read_lines, documents=True, detect=json.detect_format),
     "csv": Format(read=csv.read_rows, suffixes=(".csv", ".tsv"), empty_is_null=True, column_names=csv.column_names),
     "parquet": Format(read=parquet.read_rows, suffixes=(".parquet", ".pq"), column_names=parquet.column_names),
+    "arrow": Format(read=arrow.read_rows, suffixes=(".arrow", ".feather", ".ipc"), column_names=arrow.column_names),
+    "orc": Format(read=orc.read_rows, suffixes=(".orc",), column_names=orc.column_names),
+    "avro": Format(read=avro.read_rows, suffixes=(".avro",), documents=True),
+    "xes": Format(read=xes.read_rows, suffixes=(".xes",), documents=True),
 }
-"""Name to format: JSON lines, one JSON array, CloudEvents (as lines or one array), CSV with a header, Parquet."""
+"""Name to format: JSON lines, JSON (one array, or documents of several lines each), CloudEvents (as lines or an array),
+CSV, Parquet, Arrow IPC, ORC, Avro, XES."""

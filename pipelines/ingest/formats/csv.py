@@ -6,14 +6,16 @@ import csv
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import pyarrow as pa
 
 from refold.event_schemas import UsageError
 from refold.pipelines.ingest.blocks import BOM, blocks, too_long
+from refold.pipelines.ingest.formats.text_stream import open_text
 from refold.pipelines.ingest.mapping import ColumnMapping
 from refold.pipelines.ingest.rows import START, ImportLimits, Place, ReadRequest, Rows
-from refold.pipelines.ingest.source_file import ByteStream, SourceFile, open_bytes
+from refold.pipelines.ingest.source_file import ByteStream, SourceFile
 
 
 def column_names(file: SourceFile, mapping: ColumnMapping) -> list[str]:
@@ -33,14 +35,14 @@ def read_rows(request: ReadRequest) -> Iterator[Rows]:
     """
     limits = request.limits
     csv.field_size_limit(limits.row_bytes)  # of the process: the csv module has no narrower scope
-    header, begin = _read_header(request.file, request.mapping, limits)
+    mapping = request.mapping
+    header, begin = _read_header(request.file, mapping, limits)
     place = request.place if request.place["offset"] else begin
-    with open_bytes(request.file, offset=place["offset"]) as stream:
-        lines = _Lines(stream, place, limits)
-        reader = csv.reader(lines, delimiter=request.mapping.delimiter, strict=True)
+    with open_text(request.file, mapping.encoding, offset=place["offset"]) as stream:
+        lines = _Lines(stream, place, limits, mapping.comment)
+        reader = csv.reader(lines, strict=True, **_dialect(mapping))
         chunk = _Chunk(len(header))
         while True:
-            first_line = lines.place["line"] + 1
             malformed = ""
             try:
                 cells = next(reader)
@@ -49,6 +51,7 @@ def read_rows(request: ReadRequest) -> Iterator[Rows]:
             except csv.Error as error:
                 cells, malformed = [], f"this is no CSV: {error}"
                 lines.keep_one_line()
+            first_line = lines.place["line"] + 1 - lines.row_length
             text, unreadable = lines.take_row()
             reason = unreadable or malformed or _wrong_width(cells, header)
             if cells or reason:
@@ -62,13 +65,33 @@ def read_rows(request: ReadRequest) -> Iterator[Rows]:
 
 
 def _read_header(file: SourceFile, mapping: ColumnMapping, limits: ImportLimits) -> tuple[list[str], Place]:
-    """Return the names of the columns, and the place after them."""
-    with open_bytes(file) as stream:
-        lines = _Lines(stream, START, limits)
-        names = next(csv.reader(lines, delimiter=mapping.delimiter), [])
+    """Return the names of the columns, and the place of the first row."""
+    with open_text(file, mapping.encoding) as stream:
+        lines = _Lines(stream, START, limits, mapping.comment)
+        lines.skip(mapping.skip_rows)
+        names = (
+            [name.strip() for name in next(csv.reader(lines, **_dialect(mapping)), [])] if mapping.has_header else []
+        )
+    if mapping.column_names:
+        if names and len(names) != len(mapping.column_names):
+            raise UsageError(
+                f"{file.name}: its header has {len(names)} columns, but columns in the mapping names "
+                f"{len(mapping.column_names)}. Name each of them."
+            )
+        names = list(mapping.column_names)
     if double := sorted({n for n in names if names.count(n) > 1}):
         raise UsageError(f"{file.name}: its header names the column {double[0]!r} twice. Rename one of them.")
     return names, lines.place
+
+
+def _dialect(mapping: ColumnMapping) -> dict[str, Any]:
+    return {
+        "delimiter": mapping.delimiter or ",",
+        "quoting": csv.QUOTE_MINIMAL if mapping.quote else csv.QUOTE_NONE,
+        "quotechar": mapping.quote or None,
+        "escapechar": mapping.escape or None,
+        "doublequote": not mapping.escape,
+    }
 
 
 @dataclass(slots=True)
@@ -106,8 +129,9 @@ class _Chunk:
 class _Lines:
     """Lines for the CSV reader; it keeps those of the current row."""
 
-    def __init__(self, stream: ByteStream, place: Place, limits: ImportLimits) -> None:
+    def __init__(self, stream: ByteStream, place: Place, limits: ImportLimits, comment: str) -> None:
         self._ahead = _split(stream, limits)
+        self._comment = comment
         self._again: deque[_Line] = deque()
         self._row: list[_Line] = []
         self.place = dict(place)
@@ -116,11 +140,30 @@ class _Lines:
         return self
 
     def __next__(self) -> str:
-        line = self._again.popleft() if self._again else next(self._ahead)
+        line = self._next()
+        while self._comment and not self._row and line.text.startswith(self._comment):
+            line = self._next()
         self._row.append(line)
+        return line.text
+
+    def _next(self) -> _Line:
+        line = self._again.popleft() if self._again else next(self._ahead)
         self.place["line"] += 1
         self.place["offset"] += line.length
-        return line.text
+        return line
+
+    def skip(self, count: int) -> None:
+        """Skip lines before the header."""
+        try:
+            for _ in range(count):
+                self._next()
+        except StopIteration:
+            return
+
+    @property
+    def row_length(self) -> int:
+        """How many lines the current row has."""
+        return len(self._row)
 
     def take_row(self) -> tuple[str, str]:
         """Return the row's text, and why it is unreadable if it is; the next line begins another row."""

@@ -11,8 +11,10 @@ import pyarrow as pa
 
 from refold.event_schemas import UsageError
 from refold.pipelines.ingest.blocks import BOM, blocks, too_long
+from refold.pipelines.ingest.formats.text_stream import open_text
+from refold.pipelines.ingest.mapping import path_of
 from refold.pipelines.ingest.rows import ImportLimits, Place, ReadRequest, Rows
-from refold.pipelines.ingest.source_file import ByteStream, SourceFile, open_bytes
+from refold.pipelines.ingest.source_file import ByteStream, SourceFile
 
 _SPACE = " \t\r\n"
 _DETECTED_BYTES = 1 << 16
@@ -21,17 +23,28 @@ _DETECTED_BYTES = 1 << 16
 
 def detect_format(file: SourceFile) -> tuple[str, bool]:
     """Check whether a file is one array or has a document per line, and whether its objects are CloudEvents."""
-    with open_bytes(file) as stream:
+    with open_text(file, "utf-8") as stream:
         start = stream.read(_DETECTED_BYTES).removeprefix(BOM).lstrip()
-    is_array = start.startswith(b"[")
     cloudevents = file.format == "cloudevents" or _starts_with_cloudevent(start.removeprefix(b"["))
-    return ("json" if is_array else "jsonl"), cloudevents
+    return ("json" if start.startswith(b"[") or _spans_lines(start) else "jsonl"), cloudevents
+
+
+def _spans_lines(start: bytes) -> bool:
+    """Check whether the first document goes on after its first line, as one that was written for readers does."""
+    line, newline, rest = start.partition(b"\n")
+    if not newline or not rest.strip() or not line.startswith(b"{"):
+        return False
+    try:
+        json.loads(line)
+    except ValueError:
+        return line.rstrip().endswith((b"{", b",", b"[", b":"))
+    return False
 
 
 def read_lines(request: ReadRequest) -> Iterator[Rows]:
     """Read JSON lines."""
     limits, row, offset = request.limits, request.place["row"], request.place["offset"]
-    with open_bytes(request.file, offset=offset) as stream:
+    with open_text(request.file, request.mapping.encoding, offset=offset) as stream:
         for block in blocks(stream, limits):
             lines = block.data.removesuffix(b"\n").split(b"\n")
             surplus = block.length - len(block.data)
@@ -48,13 +61,14 @@ def read_lines(request: ReadRequest) -> Iterator[Rows]:
 
 
 def read_array(request: ReadRequest) -> Iterator[Rows]:
-    """Read the elements of one JSON array, each as its own text.
+    """Read the elements of one JSON array, each as its own text; or documents that take several lines each.
 
     Raises:
         UsageError: the file is not one array; the message names the line.
     """
-    with open_bytes(request.file, offset=request.place["offset"]) as stream:
-        elements = _Elements(stream, request.place, request.limits)
+    with open_text(request.file, request.mapping.encoding, offset=request.place["offset"]) as stream:
+        path = path_of(request.mapping.rows) if request.mapping.rows else ()
+        elements = _Elements(stream, request.place, request.limits, path)
         while some := elements.take():
             texts = [text.encode("utf-8", "surrogateescape") for text, _ in some]
             yield _documents(texts, [line for _, line in some], {}, elements.place(), stream.consumed())
@@ -63,8 +77,9 @@ def read_array(request: ReadRequest) -> Iterator[Rows]:
 class _Elements:
     """Splits an array into its elements, with a buffer of about one chunk."""
 
-    def __init__(self, stream: ByteStream, place: Place, limits: ImportLimits) -> None:
+    def __init__(self, stream: ByteStream, place: Place, limits: ImportLimits, path: tuple[str, ...]) -> None:
         self._stream = stream
+        self._path = path
         self._limits = limits
         self._decode = codecs.getincrementaldecoder("utf-8")("surrogateescape").decode
         self._scan = json.JSONDecoder(parse_float=str, parse_int=str).raw_decode
@@ -74,6 +89,7 @@ class _Elements:
         self._line_at = 0
         self._ended = False
         self._closed = False
+        self._has_brackets = bool(place.get("brackets", 1))
 
     def place(self) -> Place:
         """Return how far the array was read, and drop what was read from the buffer."""
@@ -100,15 +116,42 @@ class _Elements:
             return False
         if self._place["offset"] == 0 and self._at == 0:
             self._at += self._peek() == "\ufeff"
-            self._expect("[")
-        elif self._peek() != "]":
+            self._has_brackets = bool(self._path) or self._peek() == "["
+            if self._has_brackets:
+                self._find(self._path)
+                self._expect("[")
+        elif self._place.get("brackets", 1) and self._peek() != "]":
             self._expect(",")
+        self._place["brackets"] = int(self._has_brackets)
+        if not self._has_brackets:
+            return bool(self._peek())
         if self._peek() == "]" and (self._place["row"] == 0 or self._text[self._at - 1 : self._at] != ","):
             self._at += 1
             self._closed = True
-            if self._peek():
+            if not self._path and self._peek():
                 raise self._damaged("there is more after the end of the array")
         return not self._closed
+
+    def _find(self, path: tuple[str, ...]) -> None:
+        """Move to the value at a path of the object that the file is."""
+        for key in path:
+            self._expect("{")
+            seen = []
+            while (name := self._key()) != key:
+                seen.append(name)
+                self._element()
+                if self._peek() != ",":
+                    listed = ", ".join(map(repr, seen))
+                    raise self._damaged(f"there is no key {key!r}, which rows in the mapping names, among {listed}")
+                self._expect(",")
+
+    def _key(self) -> str:
+        if self._peek() != '"':
+            raise self._damaged(f"expected a key, found {self._peek()!r}")
+        name = json.loads(self._element())
+        self._expect(":")
+        self._peek()
+        return str(name)
 
     def _element(self) -> str:
         while True:

@@ -839,3 +839,32 @@ def test_the_speed_of_a_resumed_rebuild_is_that_of_this_run() -> None:
     progress = RebuildProgress("replay", done=50, planned=80, events=800)
     assert replay_text(progress, 20, 10.0) == "50/80, 30 events/s, 10 s left"
     assert replay_text(progress, 50, 10.0) == "50/80", "nothing is known yet"
+
+
+def test_an_import_that_loses_rows_has_an_exit_code_of_its_own(tmp_path: Path) -> None:
+    """Code 6 with the reasons on the screen and in JSON; 0 within --max-rejects; beyond it nothing is imported."""
+    adjusted = {"stream_id": "stock-cup", "event_type": "StockAdjusted", "occurred_at": "2025-01-01T00:00:00"}
+    lines = [{**adjusted, "payload": {"sku": "cup", "quantity": n, "reason": "counted"}} for n in (5, "NA")]
+    (tmp_path / "some.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    (tmp_path / "none.jsonl").write_text(json.dumps(lines[1]))
+    (tmp_path / "empty.jsonl").write_text("")
+    given = ("--domain", "orders", "--buckets", "2", "--quiet")
+    beam = ("--", "--direct_num_workers=1")
+    limited = refold("ingest", "some.jsonl", "--max-rejects", "0", *given, *beam, folder=tmp_path, code=6)
+    assert "1 of 2 rows are invalid, more than --max-rejects 0 allows" in limited.stderr
+    assert "'NA'" in limited.stderr
+    nothing = refold("ingest", "none.jsonl", *given, *beam, folder=tmp_path, code=6)
+    assert "1 row: quantity: expected int64; first at none.jsonl, line 1" in " ".join(nothing.stderr.split())
+    some = answer(refold("ingest", "some.jsonl", "--json", *given, *beam, folder=tmp_path, code=6))
+    assert [(r["reason"], r["rows"], r["line"]) for r in some["reasons"]] == [("quantity: expected int64", 1, 2)]
+    assert some["local_times"] == 1
+    empty = refold("ingest", "empty.jsonl", "--max-rejects", "0", *given, *beam, folder=tmp_path)
+    assert "the files have no rows" in empty.stdout
+
+
+def test_a_demo_needs_a_folder_on_this_machine(call: Call, tmp_path: Path) -> None:
+    """A URL makes no folder of that name."""
+    assert (
+        "needs a folder on this machine" in call("demo", "--folder", "s3://bucket/demo", folder=tmp_path, code=2).stderr
+    )
+    assert not list(tmp_path.iterdir())

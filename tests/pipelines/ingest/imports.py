@@ -16,7 +16,7 @@ from refold.pipelines.ingest.file_reader import ReadPlan, read_into
 from refold.pipelines.ingest.ingest import ColumnMapping, ImportLimits
 from refold.pipelines.ingest.mapping import CLOUDEVENTS, OWN
 from refold.pipelines.ingest.rejects import RejectFile
-from refold.pipelines.ingest.sources import inspect
+from refold.pipelines.ingest.sources import for_file, inspect
 from refold.warehouse.event_log import EventLog, read_positions
 from refold.warehouse.event_log.bulk_import.spool import Spool, read_spool
 from tests.pipelines.ingest.parcels import PARCELS
@@ -68,11 +68,12 @@ def read(
 ) -> Read:
     """Read one file as an import does, without making it part of a log."""
     source = inspect(str(file), format=format, report=lambda *_: None)
+    source, mapping = for_file(source, mapping or (CLOUDEVENTS if source.cloudevents else OWN))
     spool = Spool(folder / "spool", bucket_count=BUCKETS)
     progress = spool.journal.source
     rejects = RejectFile(folder / "rejects", size=progress.get("rejects_size", 0), count=progress.get("rejected", 0))
     plan = ReadPlan(
-        sources=[(source, mapping or (CLOUDEVENTS if source.cloudevents else OWN))],
+        sources=[(source, mapping)],
         registry=PARCELS.registry,
         bucket_count=BUCKETS,
         workers=workers,

@@ -101,15 +101,15 @@ def test_a_long_number_is_read_digit_by_digit(tmp_path: Path) -> None:
     text = f'{{"stream_id":"p","event_type":"Described","occurred_at":"{TIME}","payload":{{"name":"x","price":%s}}}}'
     found = read(tmp_path, write(tmp_path, lines(text % "1234567890123456.78", text % "1234567890123456.785")))
     assert found.events[0]["price"] == Decimal("1234567890123456.78")
-    rounded = "a binary float may have rounded it; give a Decimal, or text"
-    assert found.reasons == {2: f"price: expected decimal128(18, 2), found 1234567890123456.785 ({rounded})"}
+    assert found.reasons == {2: "price: expected decimal128(18, 2), found 1234567890123456.785"}
 
 
 INVALID_PAYLOADS: list[tuple[dict[str, Any], str]] = [
     ({"price": 1.005}, "price: expected decimal128(18, 2), found 1.005"),
     ({"price": 10**17}, "price: expected decimal128(18, 2), found 100000000000000000"),
     ({"count": 12.7}, "count: expected int64, found 12.7"),
-    ({"count": "12"}, "count: expected int64, found '12'"),
+    ({"count": "1_2"}, "count: expected int64, found '1_2'"),
+    ({"count": "twelve"}, "count: expected int64, found 'twelve'"),
     ({"count": 2**63}, "count: expected int64, found 9223372036854775808"),
     ({"count": True}, "count: expected int64, found True"),
     ({"gift": 1}, "gift: expected bool, found 1"),
@@ -125,7 +125,7 @@ INVALID_PAYLOADS: list[tuple[dict[str, Any], str]] = [
     ({"lines": [{"sku": "c", "quantity": 1, "size": 1}]}, "unknown field lines[0].size"),
     ({"tags": ["a", 1]}, "tags[1]: expected string, found 1"),
     ({"tags": ["a", None]}, "required field tags[1] is null; expected string"),
-    ({"ratio": float("nan")}, "ratio: expected double, found nan"),
+    ({"ratio": float("nan")}, "this is no JSON: NaN is no JSON number"),
 ]
 
 
@@ -151,8 +151,8 @@ INVALID_ROWS: list[tuple[Any, str]] = [
     (row(schema_version=7), "Unknown schema version 7 of event type 'Described'; known: [1]"),
     (row(schema_version="newer"), "schema_version: expected a number from 1, found newer"),
     (row(schema_version=0), "schema_version: expected a number from 1, found 0"),
-    (row(occurred_at="yesterday"), "occurred_at: expected a time, found yesterday"),
-    (row(occurred_at="infinity"), "occurred_at: expected a time, found infinity"),
+    (row(occurred_at="yesterday"), "occurred_at: expected a time, found 'yesterday'"),
+    (row(occurred_at="infinity"), "occurred_at: expected a time, found 'infinity'"),
     (row(occurred_at=...), "occurred_at is missing"),
     (row(payload=...), "required field name is missing"),
     (row(payload=[1]), "expected an object as payload, found '[1]'"),
@@ -318,11 +318,11 @@ def test_cloudevents_are_detected(tmp_path: Path, batch: bool) -> None:
     ]
     found = read(tmp_path, write(tmp_path, json.dumps(rows) if batch else lines(*rows), "events.json"))
     assert [(e["event_id"], e["stream_id"], e["event_type"], e["schema_version"]) for e in found.events] == [
-        ("c1", "p-7", "Described", 1),
-        ("c2", "/shop", "Described", 1),
-        ("c3", "p-7", "Sent", 2),
-        ("c4", "p-7", "Sent", 2),
-        ("c5", "p-7", "Described", 1),
+        ("/shop c1", "p-7", "Described", 1),
+        ("/shop c2", "/shop", "Described", 1),
+        ("/shop c3", "p-7", "Sent", 2),
+        ("/shop c4", "p-7", "Sent", 2),
+        ("/shop c5", "p-7", "Described", 1),
     ]
     assert (found.events[0]["correlation_id"], found.events[0]["causation_id"]) == ("order-1", "click-1")
     assert found.events[4]["name"] == "base"

@@ -81,7 +81,7 @@ def test_a_payload_column_may_be_a_struct_or_text(tmp_path: Path) -> None:
 CASTS: list[tuple[str, pa.Array, list[str | None]]] = [
     ("count", pa.array([3.0, 3.5, None]), [None, "count: expected int64, found 3.5", None]),
     ("count", pa.array([1, 2**63, 0], pa.uint64()), [None, "count: expected int64, found 9223372036854775808", None]),
-    ("count", pa.array(["7", " 7 ", "7.0"]), [None, None, "count: expected int64, found 7.0"]),
+    ("count", pa.array(["7", " 7 ", "7.0"]), [None, None, None]),
     (
         "price",
         pa.array([19.99, 0.1 + 0.2, 1e17]),
@@ -104,8 +104,8 @@ CASTS: list[tuple[str, pa.Array, list[str | None]]] = [
         pa.array(["1.25", "1.255", "x"]),
         [
             None,
-            "price: expected decimal128(18, 2), found 1.255",
-            "price: expected decimal128(18, 2), found x",
+            "price: expected decimal128(18, 2), found '1.255'",
+            "price: expected decimal128(18, 2), found 'x'",
         ],
     ),
     (
@@ -117,15 +117,15 @@ CASTS: list[tuple[str, pa.Array, list[str | None]]] = [
             "ratio: expected double, found inf",
         ],
     ),
-    ("ratio", pa.array(["1.5", "nan"]), [None, "ratio: expected double, found nan"]),
+    ("ratio", pa.array(["1.5", "nan"]), [None, "ratio: expected double, found 'nan'"]),
     ("name", pa.array([7, 8]), [None, None]),
-    ("gift", pa.array(["true", "maybe"]), [None, "gift: expected bool, found maybe"]),
+    ("gift", pa.array(["true", "maybe"]), [None, "gift: expected bool, found 'maybe'"]),
     (
         "day",
         pa.array(["2024-01-02", "2024-01-02 10:00:00"]),
         [
             None,
-            "day: expected date32[day], found 2024-01-02 10:00:00",
+            "day: expected date32[day], found '2024-01-02 10:00:00'",
         ],
     ),
     (
@@ -142,7 +142,8 @@ CASTS: list[tuple[str, pa.Array, list[str | None]]] = [
         pa.array(["a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11", "x"]),
         [
             None,
-            "ref: expected extension<arrow.uuid>, found x",
+            "ref: expected extension<arrow.uuid>, found 'x' "
+            "(a UUID is written as 12345678-1234-5678-1234-567812345678)",
         ],
     ),
     ("tags", pa.array([["a"], ["a", None]]), [None, "required field tags is null"]),
@@ -290,8 +291,8 @@ def test_bad_csv_rows_are_rejected_one_by_one(tmp_path: Path) -> None:
         3: "this is no CSV: ',' expected after '\"'",
         5: "expected 8 cells, found 2",
         6: "expected 8 cells, found 9",
-        7: "count: expected int64, found 7.5",
-        8: "count: expected int64, found x",
+        7: "count: expected int64, found '7.5'",
+        8: "count: expected int64, found 'x'",
         11: "this is no UTF-8",
     }
     assert found.rejects[4]["text"] == f'p-1,Described,{TIME},"two\nlines",x,,,'

@@ -1,4 +1,4 @@
-"""What a log already has of the streams of an import: versions and event ids, looked up many streams at a time."""
+"""What a log already has of the streams of an import: their versions, looked up many streams at a time."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ import pyarrow as pa
 from refold.warehouse.engine.parquet_files import parquet_relation
 from refold.warehouse.event_log.heads import heads_path
 from refold.warehouse.event_log.log import EventLog, Head
-from refold.warehouse.event_log.manifest import HeadsRun, Segment
-from refold.warehouse.event_log.seal import based
+from refold.warehouse.event_log.manifest import HeadsRun
 
 _TAIL = "_tail_heads"
 
@@ -50,41 +49,3 @@ def stream_versions(
     known = stream_heads(log, head, range(log.bucket_count))
     query = f"SELECT stream_id, max(stream_version) FROM {known} SEMI JOIN _wanted_streams USING (stream_id) GROUP BY 1"
     return dict(connection.execute(query).fetchall())
-
-
-def known_events(
-    connection: duckdb.DuckDBPyConnection,
-    log: EventLog,
-    head: Head,
-    buckets: Collection[int],
-    *,
-    commit: int,
-    position: int,
-) -> list[str]:
-    """Return the relations of (stream_id, event_id) of some buckets, up to a commit.
-
-    Args:
-        connection: any DuckDB connection; nothing is read yet.
-        log: the log.
-        head: the end of the log.
-        buckets: buckets of the streams.
-        commit: number of the last commit.
-        position: last position of that commit.
-    """
-    ordinary = [info.number for info in head.tail if info.import_id is None and info.number <= commit]
-    segments: list[Segment] = [
-        *head.sealed.segments,
-        *(based(s, info) for info in head.tail if info.number <= commit for s in info.segments),
-    ]
-    by_base: dict[int, list[Segment]] = {}
-    for segment in segments:
-        if segment.bucket in buckets:
-            by_base.setdefault(segment.position_base, []).append(segment)
-    relations = [
-        f"SELECT stream_id, event_id FROM {parquet_relation([log.segment_path(s) for s in some])} "
-        f"WHERE position <= {position - base}"
-        for base, some in by_base.items()
-    ]
-    if ordinary:
-        relations.append(f"SELECT stream_id, event_id FROM {parquet_relation(log.commit_paths(ordinary))}")
-    return relations

@@ -11,8 +11,8 @@ the last chunk in the journal::
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ import duckdb
 import numpy as np
 import orjson
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from refold.event_schemas import LogError
 from refold.event_schemas.registry import SchemaKey
@@ -39,6 +40,9 @@ SPOOLED = ("position", "stream_id", "event_id", "occurred_at", "correlation_id",
 """Envelope columns of a chunk; ``position`` counts from 1, within the chunk or through the whole import."""
 
 _BUCKETS = b"buckets"
+_LINES = "lines.npy"
+_LEFT_OUT = "left-out.npy"
+_IDENTITY = [SPOOLED.index("stream_id"), SPOOLED.index("event_id")]
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,10 +78,17 @@ class Spooled:
     Attributes:
         folder: the spool's folder.
         journal: its content.
+        left_out: positions of the events that are left out, sorted; those that follow move up.
     """
 
     folder: Path
     journal: Journal
+    left_out: np.ndarray[Any, np.dtype[np.int64]] = field(default_factory=lambda: np.empty(0, np.int64))
+
+    @property
+    def events(self) -> int:
+        """The number of its events, without those that are left out."""
+        return self.journal.events - len(self.left_out)
 
     def buckets(self) -> list[int]:
         """Return the buckets that have events."""
@@ -95,18 +106,73 @@ class Spooled:
                 buckets, reader = _open(_chunk_folder(self.folder, chunk.number) / file.name)
                 if bucket in buckets:
                     rows = reader.get_batch(buckets.index(bucket)).replace_schema_metadata(None)
-                    found.setdefault((file.event_type, file.schema_version), []).append(Batch(chunk.base, rows))
-        return found
+                    batch = self._without_left_out(Batch(chunk.base, rows))
+                    found.setdefault((file.event_type, file.schema_version), []).append(batch)
+        return {key: batches for key, batches in found.items() if any(b.rows.num_rows for b in batches)}
+
+    def _without_left_out(self, batch: Batch) -> Batch:
+        if not len(self.left_out):
+            return batch
+        position = batch.rows["position"].to_numpy() + batch.base
+        kept = ~np.isin(position, self.left_out)
+        position = position[kept] - np.searchsorted(self.left_out, position[kept])
+        rows = batch.rows.filter(pa.array(kept))
+        return Batch(0, rows.set_column(0, "position", pa.array(position, pa.int64())))
+
+    def identities(self, bucket: int) -> pa.Table:
+        """Read stream and id of the events of one bucket."""
+        parts = []
+        for chunk in self.journal.chunks:
+            for file in chunk.files:
+                path = _chunk_folder(self.folder, chunk.number) / file.name
+                buckets, reader = _open(path, fields=_IDENTITY)
+                if bucket in buckets:
+                    parts.append(reader.get_batch(buckets.index(bucket)).select(["stream_id", "event_id"]))
+        return pa.Table.from_batches([p.replace_schema_metadata(None) for p in parts])
+
+    def line_of(self, position: int) -> tuple[int, int]:
+        """Return the chunk that an event is in, and its line in the source; the position counts all spooled events."""
+        chunk = next(c for c in reversed(self.journal.chunks) if c.base < position)
+        lines = np.load(_chunk_folder(self.folder, chunk.number) / _LINES)
+        return chunk.number, int(lines[position - chunk.base - 1])
 
     def read_chunk(self, number: int) -> dict[SchemaKey, pa.Table]:
         """Read the events of one chunk by schema, with positions through the whole import."""
         chunk = self.journal.chunks[number]
         found = {}
         for file in chunk.files:
-            table = _open(_chunk_folder(self.folder, number) / file.name)[1].read_all()
-            positions = pa.array(table["position"].to_numpy() + chunk.base, pa.int64())
-            found[(file.event_type, file.schema_version)] = table.set_column(0, "position", positions)
+            reader = _open(_chunk_folder(self.folder, number) / file.name)[1]
+            batches = [self._without_left_out(Batch(chunk.base, rows)) for rows in _batches_of(reader)]
+            found[(file.event_type, file.schema_version)] = pa.concat_tables(map(_positioned, batches))
         return found
+
+    def read_positions(self, first: int, last: int) -> Iterator[dict[SchemaKey, pa.Table]]:
+        """Read the events of some positions, the last one included, chunk by chunk."""
+        for chunk in self.journal.chunks:
+            base = chunk.base - int(np.searchsorted(self.left_out, chunk.base, side="right"))
+            if base < last and chunk.events and base + chunk.events >= first:
+                yield {
+                    key: table.filter((pc.field("position") >= first) & (pc.field("position") <= last))
+                    for key, table in self.read_chunk(chunk.number).items()
+                }
+
+    def leave_out(self, positions: np.ndarray[Any, np.dtype[np.int64]]) -> Spooled:
+        """Return the spool without some events; whoever opens it later finds it so."""
+        if len(positions):
+            np.save(self.folder / _LEFT_OUT, positions)
+        else:
+            (self.folder / _LEFT_OUT).unlink(missing_ok=True)
+        return replace(self, left_out=positions)
+
+
+def _batches_of(reader: pa.ipc.RecordBatchFileReader) -> Iterator[pa.RecordBatch]:
+    return (reader.get_batch(i) for i in range(reader.num_record_batches))
+
+
+def _positioned(batch: Batch) -> pa.Table:
+    """Return the rows of a batch with positions through the whole import."""
+    position = pa.array(batch.rows["position"].to_numpy() + batch.base, pa.int64())
+    return pa.Table.from_batches([batch.rows]).set_column(0, "position", position).replace_schema_metadata(None)
 
 
 def read_spool(folder: Path) -> Spooled:
@@ -118,7 +184,8 @@ def read_spool(folder: Path) -> Spooled:
     journal = read_journal(folder)
     if journal is None:
         raise LogError(f"The unfinished import in {folder} is gone. Run the import again from its start.")
-    return Spooled(folder, journal)
+    left_out = folder / _LEFT_OUT
+    return Spooled(folder, journal, np.load(left_out)) if left_out.exists() else Spooled(folder, journal)
 
 
 class Spool:
@@ -171,11 +238,21 @@ class Spool:
         self.commit(files, base=0, events=sum(len(p.buckets) for p in parts.values()), source=source)
         return self.journal.chunks[-1].events
 
-    def write(self, number: int, parts: Mapping[SchemaKey, Partitioned]) -> tuple[SpoolFile, ...]:
-        """Write the files of one chunk, for :meth:`commit`; threads may write chunks concurrently."""
+    def write(
+        self, number: int, parts: Mapping[SchemaKey, Partitioned], *, lines: np.ndarray[Any, Any] | None = None
+    ) -> tuple[SpoolFile, ...]:
+        """Write the files of one chunk, for :meth:`commit`; threads may write chunks concurrently.
+
+        Args:
+            number: of the chunk.
+            parts: its events, by schema.
+            lines: the line of the source that each event comes from, in the order of the events.
+        """
         folder = _chunk_folder(self.folder, number)
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
+        if lines is not None:
+            np.save(folder / _LINES, lines)
         return tuple(
             SpoolFile(event_type=key[0], schema_version=key[1], bytes=_write(folder / file_name(*key), part))
             for key, part in parts.items()
@@ -224,7 +301,7 @@ def _write(path: Path, part: Partitioned) -> int:
     return path.stat().st_size
 
 
-def _open(path: Path) -> tuple[list[int], pa.ipc.RecordBatchFileReader]:
+def _open(path: Path, *, fields: list[int] | None = None) -> tuple[list[int], pa.ipc.RecordBatchFileReader]:
     """Open a file to read it batch by batch. It is not memory-mapped: resident memory would seem to hold all of it."""
-    reader = pa.ipc.open_file(pa.OSFile(str(path)))
+    reader = pa.ipc.open_file(pa.OSFile(str(path)), options=pa.ipc.IpcReadOptions(included_fields=fields))
     return list(orjson.loads(reader.schema.metadata[_BUCKETS])), reader
