@@ -94,7 +94,6 @@ def test_a_decimal_may_have_at_most_38_digits() -> None:
 def test_a_dataclass_that_holds_itself_is_refused() -> None:
     """Arrow has no type for it."""
     node = make_dataclass("Node", [("inner", "list[Node]")])
-    node.__init__.__globals__["Node"] = node
     globals()["Node"] = node
     node.__module__ = __name__
     with pytest.raises(ContractError, match="contains itself"):

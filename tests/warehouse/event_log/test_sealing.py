@@ -11,6 +11,7 @@ from duckdb import DuckDBPyConnection
 
 from refold.event_schemas import ENVELOPE
 from refold.warehouse.engine.connections import connect
+from refold.warehouse.engine.parquet_files import copy_to_parquet
 from refold.warehouse.event_log import (
     Appender,
     EventLog,
@@ -124,7 +125,7 @@ def test_a_segment_that_differs_from_its_events_is_not_sealed(
 ) -> None:
     """What was written is read again: a changed value, a NULL, also in an optional field."""
     appender.append("order-1", [added(), added()])
-    copy = segments.copy_to_parquet
+    copy = copy_to_parquet
     name, value = change.split(" = ")
 
     def damaged(connection: DuckDBPyConnection, select: str, path: Path, options: str) -> None:
