@@ -12,9 +12,11 @@ from decimal import Decimal
 from typing import Any, TypeVar, dataclass_transform
 
 import pyarrow as pa
+import pyarrow.types as pt
 
 from refold.event_schemas.envelope import ENVELOPE_NAMES, UTC_MICROSECONDS
 from refold.event_schemas.errors import ContractError
+from refold.event_schemas.names import first_double, folded, name_fault
 
 T = TypeVar("T")
 
@@ -57,6 +59,8 @@ def event(*, schema_version: int, name: str | None = None) -> Callable[[type[T]]
 
     def decorate(cls: type[T]) -> type[T]:
         event_type = name or cls.__name__
+        if fault := name_fault(event_type):
+            raise ContractError(f"Event {event_type[:40]!r}: the name is invalid: {fault}. Choose another name.")
         if schema_version < 1:
             raise ContractError(f"Event {event_type}: schema_version is {schema_version}; versions start at 1.")
         made = dataclasses.dataclass(frozen=True, slots=True, kw_only=True)(cls)
@@ -102,17 +106,30 @@ def check_field_names(schema: pa.Schema, *, where: str) -> None:
     Raises:
         ContractError: a field name is reserved or is used twice.
     """
-    seen: set[str] = set()
     for field in schema:
-        folded = field.name.lower()
-        if folded in ENVELOPE_NAMES or folded in {"payload", "bucket"} or folded.startswith("_"):
+        name = folded(field.name)
+        if name in ENVELOPE_NAMES or name in {"payload", "bucket"} or name.startswith("_"):
             raise ContractError(
                 f"{where}: the field name {field.name!r} is reserved, as all names of the envelope and all that start "
                 "with an underscore. Choose another name."
             )
-        if folded in seen:
-            raise ContractError(f"{where}: two fields are named {field.name!r}; SQL ignores case. Rename one of them.")
-        seen.add(folded)
+    _check_distinct(list(schema), where=where)
+
+
+def _check_distinct(fields: list[pa.Field], *, where: str) -> None:
+    """Check the names of fields, and of the fields of structs and lists inside them."""
+    for field in fields:
+        if fault := name_fault(field.name):
+            raise ContractError(
+                f"{where}: the field name {field.name[:40]!r} is invalid: {fault}. Choose another name."
+            )
+        inner = field.type
+        while pt.is_list(inner) or pt.is_large_list(inner) or pt.is_fixed_size_list(inner):
+            inner = inner.value_type
+        if pt.is_struct(inner):
+            _check_distinct(list(inner), where=f"{where}, field {field.name}")
+    if double := first_double(field.name for field in fields):
+        raise ContractError(f"{where}: two fields are named {double[1]!r}; SQL ignores case. Rename one of them.")
 
 
 def dataclass_schema(cls: type, *, where: str) -> pa.Schema:

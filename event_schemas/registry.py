@@ -13,6 +13,7 @@ from refold.event_schemas.event import (
     schema_of,
     schema_version_of,
 )
+from refold.event_schemas.names import same_file_name
 from refold.event_schemas.upcasting import Upcaster
 
 SchemaKey = tuple[str, int]
@@ -138,6 +139,11 @@ def _by_type(events: Iterable[type]) -> dict[str, type]:
             raise ContractError(f"{cls!r} is not an event. Decorate the class with @event(schema_version=...).")
         if event_type_of(cls) in classes:
             raise ContractError(f"Event type {event_type_of(cls)} is declared twice. Keep only its newest class.")
+        if alike := [other for other in classes if same_file_name(other, event_type_of(cls))]:
+            raise ContractError(
+                f"Event types {alike[0]} and {event_type_of(cls)} differ in case or accents only, and some file "
+                "systems would keep both in one folder. Rename one of them with @event(name=...)."
+            )
         classes[event_type_of(cls)] = cls
     return classes
 

@@ -13,9 +13,9 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from typing import Any
 
+from refold.event_schemas.names import folded
 from refold.warehouse.declarations import functions
 from refold.warehouse.engine.bound_plan import Call, Node, calls, operators, scans
-from refold.warehouse.engine.names import folded
 from refold.warehouse.engine.sql import SqlError
 from refold.warehouse.engine.syntax_tree import parse, walk
 
@@ -34,7 +34,6 @@ _REFUSED_OPERATORS = {
     "CHUNK_GET": "DESCRIBE and SHOW read the database's own catalogue; write a SELECT over tables",
     "POSITIONAL_JOIN": "a positional join depends on the order of rows, which may differ each time; join by a column",
 }
-_FIRST_VIRTUAL_COLUMN = 1 << 63  # such as rowid, which depends on how a table was written
 
 
 def check_one_event(select: str) -> None:
@@ -84,6 +83,8 @@ def check_repeatable(select: str, tables: Collection[str] | None = None) -> None
     known = None if tables is None else {folded(t) for t in tables} | set(_common_tables(tree))
     _check_tables(tree, known)
     for node in walk(tree):
+        if node.get("class") == "COLUMN_REF" and folded(node["column_names"][-1]) == "rowid":
+            raise SqlError("rowid differs each time a table is written; order and join by a column")
         modifiers = node.get("modifiers")
         kinds = {m["type"] for m in modifiers} if isinstance(modifiers, list) else set()
         ordered = "ORDER_MODIFIER" in kinds
@@ -114,8 +115,6 @@ def check_plan(plan: Node, *, tables: Collection[str] | None, of_event: bool = F
         if kind not in _OPERATORS:
             name = kind.replace("_", " ").lower()
             raise SqlError(_REFUSED_OPERATORS.get(kind, f"{name} cannot be used here; write a SELECT over tables"))
-        if any(column.get("index", 0) >= _FIRST_VIRTUAL_COLUMN for column in operator.get("column_indexes") or []):
-            raise SqlError("rowid differs each time a table is written; order and join by a column")
     for function, table in scans(plan):
         if function == "seq_scan" and table and (tables is None or folded(table) in {folded(t) for t in tables}):
             continue
