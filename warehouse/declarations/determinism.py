@@ -17,7 +17,7 @@ from refold.event_schemas.names import folded
 from refold.warehouse.declarations import functions
 from refold.warehouse.engine.bound_plan import Call, Node, calls, operators, scans
 from refold.warehouse.engine.sql import SqlError
-from refold.warehouse.engine.syntax_tree import parse, walk
+from refold.warehouse.engine.syntax_tree import own_nodes, parse, walk
 
 _EVENT_TABLE = "event"
 _NAMES_OF_ONE_EVENT = {"position", "event_id"}
@@ -238,7 +238,7 @@ def _check_select(node: dict[str, Any], readers: Collection[str]) -> None:
 
 def _check_aggregates(node: Node) -> None:
     """Check that a nested SELECT over events groups by what identifies an event."""
-    own = [n for part in ("select_list", "having") for n in _own_nodes(node.get(part))]
+    own = [n for part in ("select_list", "having") for n in own_nodes(node.get(part))]
     aggregates = any(n.get("class") == "FUNCTION" and _called(n) in functions.AGGREGATING for n in own)
     if not (aggregates or node.get("group_expressions") or node.get("having")):
         return
@@ -253,17 +253,6 @@ def _leaves(root: Node) -> list[Node]:
     if root["type"] != "SET_OPERATION_NODE":
         return [root]
     return [leaf for child in root.get("children") or [root["left"], root["right"]] for leaf in _leaves(child)]
-
-
-def _own_nodes(part: Any) -> Iterator[Node]:
-    """Visit the nodes of an expression, without those of subqueries."""
-    if isinstance(part, dict) and part.get("class") != "SUBQUERY":
-        yield part
-        for value in part.values():
-            yield from _own_nodes(value)
-    elif isinstance(part, list):
-        for value in part:
-            yield from _own_nodes(value)
 
 
 def _common_tables(tree: Node) -> dict[str, Node]:

@@ -352,3 +352,24 @@ def test_the_advice_of_a_message_works() -> None:
     """What the messages tell to write is accepted."""
     select: Any = "SELECT sku, line AS n FROM (SELECT *, unnest(numbers)::VARCHAR AS line FROM event)"
     assert handler(select).handlers[0].sql.multiplies
+
+
+def test_a_subquery_makes_no_more_rows() -> None:
+    """A list of one event that a subquery reduces to a value leaves the event one row, which needs no order."""
+    select = "SELECT sku, (SELECT string_agg(x, ',' ORDER BY x) FROM unnest(numbers) AS u(x)) AS n"
+    assert not handler(select).handlers[0].sql.multiplies
+
+
+@pytest.mark.parametrize(
+    "select",
+    [
+        "SELECT sku, x::VARCHAR AS n FROM (SELECT *, unnest(numbers) AS x FROM event ORDER BY pieces)",
+        "SELECT sku, (x + rank() OVER (PARTITION BY position))::VARCHAR AS n FROM event, unnest(numbers) AS u(x)",
+        "SELECT sku, x::VARCHAR AS n FROM (SELECT *, unnest(numbers) AS x FROM event) WHERE x IN (SELECT pieces)",
+        "WITH w AS (SELECT DISTINCT * FROM event) SELECT sku, unnest(numbers)::VARCHAR AS n FROM w",
+    ],
+)
+def test_rows_that_are_sorted_or_joined_have_no_order(select: str) -> None:
+    """A sort, a window or a join may return the rows of one event in another order, which `latest` would show."""
+    with pytest.raises(ProjectionError, match="n depends on the order of rows"):
+        handler(select)
