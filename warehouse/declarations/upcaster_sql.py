@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import duckdb
 import pyarrow as pa
+import pyarrow.types as pt
 
 from refold.event_schemas import (
     ENVELOPE,
@@ -24,7 +25,9 @@ from refold.warehouse.engine.sql import (
     duckdb_type,
     empty_relation,
     first_line,
+    invalid_value,
     literal,
+    null_in_required,
     quote,
     result_schema,
     same_value,
@@ -81,17 +84,28 @@ def compile_sql(step: Upcaster, registry: Registry) -> str:
     carried = ", ".join(f"{new[name]} AS {name}" if name in new else name for name in CARRIED)
     required: set[str | None] = {None, *(f.name for f in step.sources[0].schema if not f.nullable)}
     safe = {name for name, found in origins.items() if all(o is not None and o.column in required for o in found)}
-    fields = "".join(f", {_field(f, checked=f.name not in safe, where=where)}" for f in target)
+    fields = "".join(
+        f", {_field(f, found.field(f.name).type, checked=f.name not in safe, where=where)}" for f in target
+    )
     return f"SELECT {carried}{fields} FROM ({rewritten.text})"
 
 
-def _field(field: pa.Field, *, checked: bool, where: str) -> str:
-    """Return the expression of one field of the target; NULL in a required field is an error of that event."""
-    name = quote(field.name)
-    value = f"CAST({name} AS {duckdb_type(field.type)})"
-    if checked and not field.nullable:
-        message = literal(f"{where}: required column {field.name} is NULL")
-        value = f"CASE WHEN {name} IS NULL THEN error({message}) ELSE {value} END"
+def _field(field: pa.Field, found: pa.DataType, *, checked: bool, where: str) -> str:
+    """Return the expression of one field of the target; a value that it cannot have is an error of that event."""
+    name, dtype = quote(field.name), duckdb_type(field.type)
+    value = f"CAST({name} AS {dtype})"
+    column = f"{where}, column {field.name}"
+    nulls = null_in_required(name, field if checked else field.with_nullable(True))
+    cases = [f"WHEN {n} THEN error({literal(f'{column}: NULL in a required field')})" for n in nulls]
+    changed = [f"TRY_CAST({name} AS {dtype}) IS NULL"] if found != field.type else []
+    if pt.is_integer(found) and pt.is_floating(field.type):
+        changed.append(f"CAST(TRY_CAST({name} AS {dtype}) AS HUGEINT) <> {name}")
+    changed += invalid_value(name, field.type)
+    if changed:
+        message = f"{literal(f'{column}: the value does not fit {field.type}: ')} || left(CAST({name} AS VARCHAR), 80)"
+        cases.append(f"WHEN {name} IS NOT NULL AND ({' OR '.join(changed)}) THEN error({message})")
+    if cases:
+        value = f"CASE {' '.join(cases)} ELSE {value} END"
     return f"{value} AS {name}"
 
 

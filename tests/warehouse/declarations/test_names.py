@@ -8,7 +8,7 @@ from typing import Any
 import duckdb
 import pytest
 
-from refold.event_schemas import ContractError, ProjectionError, Registry, event
+from refold.event_schemas import ContractError, ProjectionError, event
 from refold.event_schemas.decider import Decider, command
 from refold.event_schemas.names import folded
 from refold.warehouse.declarations.domain import Domain
@@ -155,20 +155,6 @@ def test_fields_of_a_struct() -> None:
         @event(schema_version=1)
         class Ordered:
             lines: list[Line]
-
-
-def test_event_types() -> None:
-    """Segments of an event type are in a folder of its name, which a file system may take for that of another."""
-
-    @event(schema_version=1, name="sold")
-    class Again:
-        sku: str
-
-    with pytest.raises(ContractError, match="Event types Sold and sold differ in case or accents only"):
-        Registry(events=(Sold, Again))
-    for name, fault in (("\0", "cannot be printed"), ("x" * 200, "longer than 128 bytes")):
-        with pytest.raises(ContractError, match=f"the name is invalid: .*{fault}"):
-            event(schema_version=1, name=name)(type("Bad", (), {"__annotations__": {"sku": str}}))
 
 
 def test_commands() -> None:
