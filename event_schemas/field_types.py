@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.types as pt
 
 from refold.event_schemas.errors import ContractError
+from refold.event_schemas.names import first_double
 
 MAX_NAME_BYTES = 200
 """Limit of an event type in percent-encoded form: a path segment of at most 255 bytes holds it with a prefix."""
@@ -66,13 +67,11 @@ def check_fields(fields: pa.Schema | pa.StructType, *, where: str) -> None:
         ...
         refold.event_schemas.errors.ContractError: Event DoorOpened, field at: the type timestamp[ns] cannot be ...
     """
-    seen: set[str] = set()
     for field in fields:
         check_name(field.name, what="the field name", where=where)
-        if field.name.lower() in seen:
-            raise ContractError(f"{where}: two fields are named {field.name!r}; SQL ignores case. Rename one of them.")
-        seen.add(field.name.lower())
         _check_type(field.type, where=f"{where}, field {field.name}")
+    if double := first_double(field.name for field in fields):
+        raise ContractError(f"{where}: two fields are named {double[1]!r}; SQL ignores case. Rename one of them.")
 
 
 def check_event_type(name: str, *, where: str) -> None:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Iterable, Sequence
 
 from refold.event_schemas import ProjectionError
-from refold.warehouse.engine.names import first_double, folded, name_fault
+from refold.event_schemas.names import first_double, folded, name_fault, same_file_name
 
 _SCHEMAS = {"main", "refold", "temp", "system", "models", "information_schema", "pg_catalog"}
 """Schemas and databases of a published file and of a session: ``FROM refold.checkpoint`` must mean the schema."""
@@ -42,14 +41,12 @@ def check_table_names(domain: str, names: Iterable[str]) -> None:
     Raises:
         ProjectionError: naming both.
     """
-    seen: dict[str, str] = {}
+    seen: list[str] = []
     for name in names:
-        as_file = unicodedata.normalize("NFKC", name).casefold()
-        if (other := seen.get(as_file)) is not None:
-            raise ProjectionError(
-                f"Domain {domain}: two read models or views are named {name!r}{also(other, name)}. Rename one of them."
-            )
-        seen[as_file] = name
+        if alike := [other for other in seen if same_file_name(other, name)]:
+            both = f"two read models or views are named {name!r}{also(alike[0], name)}"
+            raise ProjectionError(f"Domain {domain}: {both}. Rename one of them.")
+        seen.append(name)
 
 
 def check_column_names(where: str, columns: Sequence[str], derived: Sequence[str]) -> None:
@@ -68,6 +65,8 @@ def check_column_names(where: str, columns: Sequence[str], derived: Sequence[str
             raise ProjectionError(f"{where}, column {column[:40]!r}: the name is invalid: {fault}. Rename the column.")
         if column.startswith("_"):
             raise ProjectionError(f"{where}, column {column}: a leading underscore is reserved. Rename the column.")
+        if folded(column) == "rowid":
+            raise ProjectionError(f"{where}, column {column}: every table of DuckDB has a rowid. Rename the column.")
     if double := first_double(columns):
         raise ProjectionError(f"{where}: column {double[1]!r} is declared twice{also(*double)}. Rename or remove one.")
     for column in derived:

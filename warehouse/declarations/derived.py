@@ -8,10 +8,10 @@ from typing import Any
 import duckdb
 
 from refold.event_schemas import ProjectionError
+from refold.event_schemas.names import folded
 from refold.warehouse.declarations.determinism import check_plan, check_repeatable
 from refold.warehouse.declarations.reader_settings import check_reader_settings
 from refold.warehouse.engine.bound_plan import bound_plan
-from refold.warehouse.engine.names import folded
 from refold.warehouse.engine.scratch import scratch, scratch_schema
 from refold.warehouse.engine.sql import SqlError, first_line, quote
 from refold.warehouse.engine.syntax_tree import deparse, parse, walk

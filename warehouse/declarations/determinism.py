@@ -13,11 +13,11 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from typing import Any
 
+from refold.event_schemas.names import folded
 from refold.warehouse.declarations import functions
 from refold.warehouse.engine.bound_plan import Call, Node, calls, operators, scans
-from refold.warehouse.engine.names import folded
 from refold.warehouse.engine.sql import SqlError
-from refold.warehouse.engine.syntax_tree import parse, walk
+from refold.warehouse.engine.syntax_tree import own_nodes, parse, walk
 
 _EVENT_TABLE = "event"
 _NAMES_OF_ONE_EVENT = {"position", "event_id"}
@@ -34,7 +34,6 @@ _REFUSED_OPERATORS = {
     "CHUNK_GET": "DESCRIBE and SHOW read the database's own catalogue; write a SELECT over tables",
     "POSITIONAL_JOIN": "a positional join depends on the order of rows, which may differ each time; join by a column",
 }
-_FIRST_VIRTUAL_COLUMN = 1 << 63  # such as rowid, which depends on how a table was written
 
 
 def check_one_event(select: str) -> None:
@@ -84,6 +83,8 @@ def check_repeatable(select: str, tables: Collection[str] | None = None) -> None
     known = None if tables is None else {folded(t) for t in tables} | set(_common_tables(tree))
     _check_tables(tree, known)
     for node in walk(tree):
+        if node.get("class") == "COLUMN_REF" and folded(node["column_names"][-1]) == "rowid":
+            raise SqlError("rowid differs each time a table is written; order and join by a column")
         modifiers = node.get("modifiers")
         kinds = {m["type"] for m in modifiers} if isinstance(modifiers, list) else set()
         ordered = "ORDER_MODIFIER" in kinds
@@ -114,8 +115,6 @@ def check_plan(plan: Node, *, tables: Collection[str] | None, of_event: bool = F
         if kind not in _OPERATORS:
             name = kind.replace("_", " ").lower()
             raise SqlError(_REFUSED_OPERATORS.get(kind, f"{name} cannot be used here; write a SELECT over tables"))
-        if any(column.get("index", 0) >= _FIRST_VIRTUAL_COLUMN for column in operator.get("column_indexes") or []):
-            raise SqlError("rowid differs each time a table is written; order and join by a column")
     for function, table in scans(plan):
         if function == "seq_scan" and table and (tables is None or folded(table) in {folded(t) for t in tables}):
             continue
@@ -239,7 +238,7 @@ def _check_select(node: dict[str, Any], readers: Collection[str]) -> None:
 
 def _check_aggregates(node: Node) -> None:
     """Check that a nested SELECT over events groups by what identifies an event."""
-    own = [n for part in ("select_list", "having") for n in _own_nodes(node.get(part))]
+    own = [n for part in ("select_list", "having") for n in own_nodes(node.get(part))]
     aggregates = any(n.get("class") == "FUNCTION" and _called(n) in functions.AGGREGATING for n in own)
     if not (aggregates or node.get("group_expressions") or node.get("having")):
         return
@@ -254,17 +253,6 @@ def _leaves(root: Node) -> list[Node]:
     if root["type"] != "SET_OPERATION_NODE":
         return [root]
     return [leaf for child in root.get("children") or [root["left"], root["right"]] for leaf in _leaves(child)]
-
-
-def _own_nodes(part: Any) -> Iterator[Node]:
-    """Visit the nodes of an expression, without those of subqueries."""
-    if isinstance(part, dict) and part.get("class") != "SUBQUERY":
-        yield part
-        for value in part.values():
-            yield from _own_nodes(value)
-    elif isinstance(part, list):
-        for value in part:
-            yield from _own_nodes(value)
 
 
 def _common_tables(tree: Node) -> dict[str, Node]:

@@ -19,6 +19,7 @@ from refold.event_schemas import (
     UsageError,
 )
 from refold.event_schemas.decider import Decider
+from refold.event_schemas.names import first_double, folded
 from refold.event_schemas.registry import SchemaKey
 from refold.event_schemas.upcasting import Form
 from refold.warehouse.declarations.declared_code import declared_code
@@ -36,7 +37,6 @@ from refold.warehouse.declarations.projection import (
 )
 from refold.warehouse.declarations.upcaster_sql import compile_sql
 from refold.warehouse.engine.bound_plan import bound_plan
-from refold.warehouse.engine.names import first_double, folded
 from refold.warehouse.engine.scratch import scratch_schema
 from refold.warehouse.engine.sql import SqlError, first_line, quote, result_schema
 

@@ -16,13 +16,13 @@ from typing import Any
 import duckdb
 
 from refold.event_schemas import ProjectionError
+from refold.event_schemas.names import first_double
 from refold.warehouse.declarations.declared_names import also
 from refold.warehouse.declarations.determinism import check_plan, check_repeatable
 from refold.warehouse.declarations.projection import ReadModel
 from refold.warehouse.declarations.reader_settings import check_reader_settings
 from refold.warehouse.declarations.reports import can_batch
 from refold.warehouse.engine.bound_plan import bound_plan
-from refold.warehouse.engine.names import first_double
 from refold.warehouse.engine.parameters import check_value, typed
 from refold.warehouse.engine.sql import SqlError, first_line, literal, quote
 from refold.warehouse.engine.syntax_tree import with_values

@@ -11,10 +11,10 @@ import pyarrow as pa
 
 from refold.event_schemas import ENVELOPE, ProjectionError, event_type_of, schema_of
 from refold.event_schemas.envelope import ENVELOPE_NAMES
+from refold.event_schemas.names import first_double
 from refold.warehouse.declarations.determinism import check_one_event, check_plan
 from refold.warehouse.engine.bound_plan import bound_plan
-from refold.warehouse.engine.lineage import Origin, Origins, output_origins
-from refold.warehouse.engine.names import first_double
+from refold.warehouse.engine.lineage import Origin, Origins, output_origins, subquery_names
 from refold.warehouse.engine.scratch import scratch
 from refold.warehouse.engine.sql import SqlError, empty_relation, first_line, result_schema, same_value
 from refold.warehouse.engine.syntax_tree import Rewritten, rewrite
@@ -96,7 +96,7 @@ def compile_handler(
         plan = bound_plan(scratch(), query)
         check_plan(plan, tables=(), of_event=True)
         origins = dict(zip(found.names, output_origins(plan, "event"), strict=True))
-        _check_appended(found.names, origins)
+        _check_appended(subquery_names(plan), origins)
     except (SqlError, duckdb.Error) as error:
         raise ProjectionError(f"{where}: {first_line(error)}") from error
     outputs = {f.name: f.type for f in found if f.name not in _APPENDED}
@@ -146,7 +146,7 @@ def bind_over_event(query: str) -> pa.Schema:
 
 def _check_appended(names: list[str], origins: Mapping[str, Origins]) -> None:
     """Check the names of a handler's columns, and that those which refold appends hold what they say."""
-    if double := first_double(names):
+    if double := first_double(name for name in names if name):
         raise SqlError(
             f"the SELECT yields two columns {double[0]!r} and {double[1]!r}, and SQL ignores case; rename one"
         )

@@ -18,6 +18,7 @@ import duckdb
 import pyarrow as pa
 
 from refold.event_schemas import ProjectionError, is_event
+from refold.event_schemas.names import first_double
 from refold.warehouse.declarations.code_identity.identity import checked_digest
 from refold.warehouse.declarations.declared_names import also, check_column_names, check_table_name
 from refold.warehouse.declarations.derived import check_derived, generated_column
@@ -33,7 +34,6 @@ from refold.warehouse.declarations.handlers import (
 from refold.warehouse.declarations.reader_settings import check_reader_settings, with_explicit_order
 from refold.warehouse.declarations.reducers import Kind, Reducer
 from refold.warehouse.engine.bound_plan import bound_plan
-from refold.warehouse.engine.names import first_double
 from refold.warehouse.engine.sql import SqlError, first_line, quote, same_value
 from refold.warehouse.engine.types import is_summable
 

@@ -14,11 +14,11 @@ from refold.event_schemas import (
     Registry,
     Upcaster,
 )
+from refold.event_schemas.names import first_double
 from refold.event_schemas.registry import SchemaKey
 from refold.warehouse.declarations.determinism import check_one_event, check_plan
 from refold.warehouse.engine.bound_plan import bound_plan
-from refold.warehouse.engine.lineage import Origin, Origins, output_origins
-from refold.warehouse.engine.names import first_double
+from refold.warehouse.engine.lineage import Origin, Origins, output_origins, subquery_names
 from refold.warehouse.engine.scratch import scratch
 from refold.warehouse.engine.sql import (
     SqlError,
@@ -70,7 +70,7 @@ def compile_sql(step: Upcaster, registry: Registry) -> str:
         plan = bound_plan(scratch(), query)
         check_plan(plan, tables=(), of_event=True)
         origins = dict(zip(found.names, output_origins(plan, "event"), strict=True))
-        _check_carried(found.names, origins)
+        _check_carried(subquery_names(plan), origins)
     except (SqlError, duckdb.Error) as error:
         raise ContractError(f"{where}: {first_line(error)}") from error
     if rewritten.unordered:
@@ -116,7 +116,7 @@ def _over_empty_events(text: str, payload: pa.Schema) -> str:
 
 def _check_carried(names: list[str], origins: Mapping[str, Origins]) -> None:
     """Check that an upcaster passes the envelope on as it is."""
-    if double := first_double(names):
+    if double := first_double(name for name in names if name):
         raise SqlError(
             f"the SELECT yields two columns {double[0]!r} and {double[1]!r}, and SQL ignores case; rename one"
         )

@@ -55,6 +55,21 @@ def output_origins(plan: Node, source: str) -> list[Origins]:
     return [trace.origins(body, index, MappingProxyType({})) for index in range(_width(body) or 0)]
 
 
+def subquery_names(plan: Node) -> list[str]:
+    """Return the column names of the subquery that a query selects all of, before DuckDB makes equal names distinct.
+
+    Args:
+        plan: the bound plan of ``WITH source AS MATERIALIZED (...) SELECT * FROM (...)``.
+
+    Returns:
+        The names; none where the plan does not have them.
+    """
+    node = plan["children"][1]["children"][0]
+    while node["type"] in _KEEP_COLUMNS:
+        node = node["children"][0]
+    return [str(e.get("alias", "")) for e in node["expressions"]] if node["type"] == "LOGICAL_PROJECTION" else []
+
+
 @dataclass(frozen=True, slots=True)
 class _Trace:
     source: int

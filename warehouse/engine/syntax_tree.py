@@ -60,7 +60,9 @@ def rewrite(select: str, *, append: dict[str, str]) -> Rewritten:
         for output, source in append.items():
             if output.lower() not in present and not (starred and output == source):
                 leaf["select_list"].append(_column(source, alias=output))
-    return Rewritten(text=deparse(tree), multiplies=_multiplies(node), unordered=_unordered(node, _common_tables(tree)))
+    multiplies = _multiplies(node)
+    unordered = _unordered(node, _common_tables(tree)) or (multiplies and any(map(_reorders, walk(tree))))
+    return Rewritten(text=deparse(tree), multiplies=multiplies, unordered=unordered)
 
 
 def parse(select: str) -> dict[str, Any]:
@@ -131,7 +133,7 @@ def _multiplies(node: dict[str, Any]) -> bool:
         len(tables) != 1
         or tables[0]["type"] != "BASE_TABLE"
         or tables[0]["table_name"].lower() != "event"
-        or any(str(n.get("function_name", "")).lower() in UNNESTING for n in walk(node))
+        or any(str(n.get("function_name", "")).lower() in UNNESTING for n in own_nodes(node))
     )
 
 
@@ -159,6 +161,12 @@ def _unordered(node: dict[str, Any], definitions: _Definitions) -> bool:
         or any(m["type"] == "DISTINCT_MODIFIER" for m in node["modifiers"])
         or _unordered_table(node["from_table"], definitions)
     )
+
+
+def _reorders(node: dict[str, Any]) -> bool:
+    """Check whether a part of a statement may change the order of rows: a sort, a window, or a subquery's join."""
+    sorts = node.get("type") == "ORDER_MODIFIER" and bool(node.get("orders"))
+    return sorts or node.get("class") in ("WINDOW", "SUBQUERY")
 
 
 def _unordered_table(table: dict[str, Any], definitions: _Definitions) -> bool:
@@ -197,6 +205,17 @@ def _brings_all(expression: dict[str, Any], table: dict[str, Any]) -> bool:
         return False
     names = {str(n.get(part, "")).lower() for n in walk(table) for part in ("alias", "table_name")}
     return not expression["relation_name"] or expression["relation_name"].lower() in names
+
+
+def own_nodes(part: Any) -> Iterator[dict[str, Any]]:
+    """Visit all nodes of a part of a syntax tree, without those of subqueries in expressions."""
+    if isinstance(part, dict) and part.get("class") != "SUBQUERY":
+        yield part
+        for value in part.values():
+            yield from own_nodes(value)
+    elif isinstance(part, list):
+        for value in part:
+            yield from own_nodes(value)
 
 
 def _output_name(expression: dict[str, Any]) -> str:

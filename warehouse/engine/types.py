@@ -33,7 +33,7 @@ def resolved_type(text: str) -> str:
     try:
         node = parse(query)["statements"][0]["node"]
     except SqlError as error:
-        raise SqlError(f"{text!r} is not a DuckDB type") from error
+        raise SqlError(f"{text!r} is not a DuckDB type: {str(error).split(' in: ')[0]}") from error
     if [e["class"] for e in node["select_list"]] != ["CAST"] or node["from_table"]["type"] != "EMPTY":
         raise SqlError(f"{text!r} is not a DuckDB type")
     try:

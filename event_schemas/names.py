@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Iterable
 
 MAX_NAME_BYTES = 128
@@ -33,6 +34,20 @@ def first_double(names: Iterable[str]) -> tuple[str, str] | None:
             return seen[folded(name)], name
         seen[folded(name)] = name
     return None
+
+
+def same_file_name(one: str, other: str) -> bool:
+    """Check whether some file system takes two names for one: it ignores case, or how an accent is written.
+
+    Example:
+        >>> same_file_name("Sold", "sold"), same_file_name("Sold", "Solid")
+        (True, False)
+    """
+    return _as_file(one) == _as_file(other)
+
+
+def _as_file(name: str) -> str:
+    return unicodedata.normalize("NFKC", name).casefold()
 
 
 def name_fault(name: str) -> str:
