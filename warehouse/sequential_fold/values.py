@@ -1,6 +1,6 @@
 """Values of payloads: what a contract's field accepts, in Python, and how DuckDB writes its type.
 
-A table of its own, by ``docs/how-to/declare-events.md``: not that of ``event_schemas/payload.py``, which writes payloads.
+A table of its own, by ``docs/how-to/declare-events.md``: not that of ``event_schemas/payload.py``, which writes them.
 """
 
 from __future__ import annotations
