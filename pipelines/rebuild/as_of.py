@@ -24,6 +24,7 @@ from refold.pipelines.rebuild.replay import RebuildProgress
 from refold.pipelines.rebuild.staged_replay import staged_replay
 from refold.warehouse.declarations.domain import Domain, load_domain
 from refold.warehouse.declarations.projection import ReadModel
+from refold.warehouse.engine.engine_paths import can_write_databases
 from refold.warehouse.event_log.log import EventLog
 from refold.warehouse.event_log.reads.seek import find_position
 from refold.warehouse.object_store import open_store
@@ -157,8 +158,9 @@ def _build(
     seeded: Sequence[StagedModels],
     threads: int,
 ) -> dict[str, int]:
-    """Load a database beside its path, and give it its name when it is complete."""
-    folder = Path(tempfile.mkdtemp(prefix=f".{to.name}-", dir=to.parent))
+    """Load a database beside its path if possible, and give it its name when it is complete."""
+    parent = to.parent if can_write_databases(to.parent) else None
+    folder = Path(tempfile.mkdtemp(prefix=".refold-", dir=parent))
     try:
         path = folder / "working.duckdb"
         with closing(database.open_database(path, threads=threads, memory_limit=_LOADER_MEMORY)) as connection:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shutil
+import uuid
 from pathlib import Path
 
 from refold.event_schemas import UsageError
@@ -30,6 +32,11 @@ def name_file(path: Path, to: Path) -> None:
         os.link(path, to)
     except FileExistsError:
         refuse_existing(to)
-    except OSError:  # a disk without hard links
-        refuse_existing(to)
-        os.rename(path, to)
+    except OSError:  # a disk without hard links, or another disk
+        copy = to.with_name(f".refold-{uuid.uuid4()}")
+        try:
+            shutil.copyfile(path, copy)
+            refuse_existing(to)
+            os.rename(copy, to)
+        finally:
+            copy.unlink(missing_ok=True)

@@ -142,7 +142,7 @@ class Writer:
         recorded = spool.journal.recorded_at
         buckets = read_spool(self._folder / name).buckets()
         built = [build_bucket(self.log, self._registry, self._folder / name, b, recorded) for b in buckets]
-        publish_import(self.log, name, spool.journal.events, recorded, built)
+        publish_import(self.log, name, spool.journal.events, built)
 
 
 def payload_text(given: Given, registry: Registry) -> str:

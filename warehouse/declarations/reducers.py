@@ -15,11 +15,13 @@ increments. A reducer has four pieces of SQL:
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum
 
 from refold.event_schemas import ProjectionError
-from refold.warehouse.engine.sql import quote
+from refold.warehouse.engine.sql import SqlError, quote
+from refold.warehouse.engine.types import FLOATS, resolved_type
 
 
 class Kind(Enum):
@@ -65,12 +67,19 @@ def total(type: str, *, approximate: bool = False) -> Reducer:  # the vocabulary
     Raises:
         ProjectionError: the type is a float and ``approximate`` is not set.
     """
-    if type.upper() in ("FLOAT", "DOUBLE", "REAL") and not approximate:
+    if not approximate and _is_float(type):
         raise ProjectionError(
             f"total({type!r}): a sum of floats depends on the order of addition, so a rebuild could differ from the "
             "stream. Use DECIMAL(p,s), or set approximate=True."
         )
     return Reducer(Kind.TOTAL, type)
+
+
+def _is_float(type: str) -> bool:
+    """Check whether a type is a float by any of its names; the read model reports what is no type."""
+    with suppress(SqlError):
+        return resolved_type(type) in FLOATS
+    return False
 
 
 def count() -> Reducer:
@@ -173,7 +182,7 @@ def final(reducer: Reducer, name: str, *, prefix: str = "") -> str:
     if reducer.kind in (Kind.TOTAL, Kind.COUNT):
         return f"CAST(coalesce({value}, 0) AS {reducer.column_type})"
     if reducer.kind is Kind.COLLECT:
-        ordered = f"list_transform(list_sort(coalesce({value}, [])), lambda x: x.value)"
+        ordered = f"list_transform(list_sort(coalesce({value}, [])), lambda _x: _x.value)"
         return f"CAST({ordered} AS {reducer.column_type})"
     if reducer.kind is Kind.COUNT_DISTINCT:
         return f"CAST(coalesce(len({value}), 0) AS BIGINT)"

@@ -12,14 +12,17 @@ from pathlib import Path
 import duckdb
 
 from refold.event_schemas import GenerationError, ProjectionError
+from refold.warehouse.declarations.determinism import check_plan
 from refold.warehouse.declarations.domain import Domain
 from refold.warehouse.declarations.fingerprint import fingerprint_parts
 from refold.warehouse.declarations.projection import ReadModel, check_seed_columns
+from refold.warehouse.engine.bound_plan import bound_plan
 from refold.warehouse.engine.connections import connect
+from refold.warehouse.engine.parquet_files import copy_to_parquet, parquet_relation
 from refold.warehouse.engine.sql import (
+    SqlError,
     columns,
     first_line,
-    literal,
     quote,
     result_schema,
 )
@@ -79,8 +82,9 @@ def seed_rows(model: ReadModel, seed: Seed, generations: Generations, folder: Pa
         at = get_checkpoint(connection)
         try:
             check_seed_columns(model, result_schema(connection, f"FROM ({model.seed}) LIMIT 0"))
+            check_plan(bound_plan(connection, str(model.seed)), tables=None)
             _copy(connection, model, path)
-        except duckdb.Error as error:
+        except (SqlError, duckdb.Error) as error:
             raise ProjectionError(
                 f"Projection {model.name}, seed, on generation {seed.generation}: {first_line(error)}"
             ) from error
@@ -91,13 +95,13 @@ def seed_rows(model: ReadModel, seed: Seed, generations: Generations, folder: Pa
 def _copy(connection: duckdb.DuckDBPyConnection, model: ReadModel, path: Path) -> None:
     typed = {c: "DECIMAL(38,0)" if t.upper() in _BEYOND_PARQUET else t for c, t in model.table.items()}
     selected = ", ".join(f"CAST({quote(c)} AS {t}) AS {quote(c)}" for c, t in typed.items())
-    connection.execute(f"COPY (SELECT {selected} FROM ({model.seed})) TO {literal(str(path))} (FORMAT parquet)")
+    copy_to_parquet(connection, f"SELECT {selected} FROM ({model.seed})", path, "COMPRESSION snappy")
 
 
 def _check_key(model: ReadModel, path: Path) -> None:
     """Reject rows with a NULL or duplicate key, which no event could address."""
     where = f"Projection {model.name}, seed"
-    rows = f"read_parquet({literal(str(path))})"
+    rows = parquet_relation([path])
     with connect() as connection:
         for column in model.key:
             if _some(connection, f"FROM {rows} WHERE {quote(column)} IS NULL LIMIT 1"):

@@ -21,8 +21,8 @@ from pathlib import Path
 import duckdb
 
 from refold.warehouse.declarations.projection import keyed_by_stream
-from refold.warehouse.engine.sql import literal, without_huge
-from refold.warehouse.event_log.heads import files_literal
+from refold.warehouse.engine.parquet_files import copy_to_parquet, parquet_relation
+from refold.warehouse.engine.sql import without_huge
 from refold.warehouse.replay.contributions import (
     Compiled,
     combined,
@@ -109,8 +109,7 @@ def merge(
     Returns:
         Position and reason of each event on which a fold failed; the rows exclude these events.
     """
-    files = files_literal(list(staged))
-    own = f"(SELECT * EXCLUDE (_part) FROM read_parquet({files}) WHERE _part = {part})"
+    own = f"(SELECT * EXCLUDE (_part) FROM {parquet_relation(staged)} WHERE _part = {part})"
     if staging_of(compiled) is Staging.PARTIALS:
         _copy(connection, rows(compiled, combined(compiled, own)), path)
     elif is_fold(compiled):
@@ -160,6 +159,4 @@ def _copy_states(connection: duckdb.DuckDBPyConnection, compiled: Compiled, sour
 
 def _copy(connection: duckdb.DuckDBPyConnection, select: str, path: Path) -> None:
     exact = without_huge(connection, select)
-    connection.execute(
-        f"COPY ({exact}) TO {literal(str(path))} (FORMAT parquet, COMPRESSION lz4, ROW_GROUP_SIZE {_STAGED_ROW_GROUP})"
-    )
+    copy_to_parquet(connection, exact, path, f"COMPRESSION lz4, ROW_GROUP_SIZE {_STAGED_ROW_GROUP}")
