@@ -30,16 +30,20 @@ ARROW = frozenset({"parquet", "dataset", "feather", "orc", "csv", "json"})
 
 PARQUET_FILES = "warehouse/engine/parquet_files.py"
 CONNECTIONS = "warehouse/engine/connections.py"
+FOLD = "warehouse/sequential_fold"
+"""It shares no code with the engine, on purpose, so it opens its files itself."""
+
 ALLOWED = {
-    "Parquet in DuckDB": {PARQUET_FILES},
+    "Parquet in DuckDB": {PARQUET_FILES, f"{FOLD}/recorded.py"},
     "COPY from or to a file": {PARQUET_FILES},
     "a database": {CONNECTIONS},
 }
 CONNECTING = {
     CONNECTIONS: "every other connection",
     "pipelines/serving/sandbox/sandbox_child.py": "a program without refold, which is given the path to open",
+    **{f"{FOLD}/{name}.py": "a plain DuckDB" for name in ("recorded", "write")},
 }
-READING_ARROW = {PARQUET_FILES: "every Parquet file"}
+READING_ARROW = {PARQUET_FILES: "every Parquet file", f"{FOLD}/recorded.py": "commits, as plainly as possible"}
 
 
 def _sources() -> list[Path]:

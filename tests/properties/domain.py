@@ -38,18 +38,18 @@ FRAGILE = _domain(FRAGILE_MODELS)
 REFERENCES: dict[str, Model] = {reference.name: reference for _, reference in (*MODELS, *FRAGILE_MODELS)}
 
 
-def only(name: str) -> Domain:
-    """Give the domain with one read model only, so that an example is quick and a failure has a name."""
-    return _domain(_pairs(name))
+def some(*names: str) -> Domain:
+    """Give the domain with some read models only, so that an example is quick and a failure has a name."""
+    return _domain(_pairs(names))
 
 
-def later(name: str) -> Domain:
+def later(*names: str) -> Domain:
     """Give the same with the upcaster that was changed later."""
-    return _domain(_pairs(name), upcasters=LATER_UPCASTERS)
+    return _domain(_pairs(names), upcasters=LATER_UPCASTERS)
 
 
-def _pairs(name: str) -> tuple[tuple[ReadModel, Model], ...]:
-    return tuple(pair for pair in (*MODELS, *FRAGILE_MODELS) if pair[1].name == name)
+def _pairs(names: tuple[str, ...]) -> tuple[tuple[ReadModel, Model], ...]:
+    return tuple(pair for pair in (*MODELS, *FRAGILE_MODELS) if pair[1].name in names)
 
 
 __all__ = [
@@ -61,5 +61,5 @@ __all__ = [
     "REFERENCES",
     "STEPS",
     "later",
-    "only",
+    "some",
 ]

@@ -50,7 +50,7 @@ from refold.warehouse.read_models.rebuild import units
 from refold.warehouse.replay.contributions import Compiled, compile_model
 from refold.warehouse.replay.event_ranges import typed_segments
 from refold.warehouse.replay.invalid_events import apply_valid
-from refold.warehouse.sequential_fold import fold_log
+from refold.warehouse.sequential_fold import NO_CONTRACT, fold_log
 from tests.properties.domain import REFERENCES, STEPS
 from tests.properties.histories import Commit, Given, Import
 from tests.properties.reference import Folded, Stored, fold_history
@@ -353,9 +353,11 @@ def expected_rows(domain: Domain, name: str, stored: Sequence[Stored], steps: Se
     return Folded(in_order(folded.rows, domain.read_model(name)), folded.invalid)
 
 
-def recomputed(log: EventLog, domain: Domain, name: str) -> Folded:
+def recomputed(log: EventLog, domain: Domain) -> dict[str, Folded]:
     """Fold a log with ``reconcile --independent``, the second oracle: rows in the order in which tables are read."""
-    model = domain.read_model(name)
-    found = fold_log(log.store, domain, [model], up_to=log.head().position)
-    invalid = {position for positions in found.invalid.values() for position in positions}
-    return Folded(in_order(found.rows[name], model), frozenset(invalid))
+    found = fold_log(log.store, domain, domain.read_models, up_to=log.head().position)
+    no_contract = found.invalid[NO_CONTRACT].keys()
+    return {
+        m.name: Folded(in_order(found.rows[m.name], m), frozenset(found.invalid[m.name].keys() | no_contract))
+        for m in domain.read_models
+    }

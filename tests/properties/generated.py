@@ -54,7 +54,6 @@ ANNOTATIONS: dict[Any, str] = {
     datetime: "TIMESTAMPTZ",
     UUID: "UUID",
     float: "DOUBLE",
-    Annotated[float, pa.float32()]: "FLOAT",
     Annotated[int, pa.int8()]: "TINYINT",
     Annotated[int, pa.int16()]: "SMALLINT",
     Annotated[int, pa.int32()]: "INTEGER",

@@ -60,7 +60,6 @@ _EDGES: tuple[tuple[Callable[[pa.DataType], bool], Callable[[pa.DataType], list[
     (pt.is_integer, _integers),
     (pt.is_decimal, _decimals),
     (pt.is_float64, lambda _: FLOATS),
-    (pt.is_float32, lambda _: [0.0, -0.0, 0.5, -2.5, 2.0**100, 2.0**-149]),
     (pt.is_date, lambda _: DATES),
     (pt.is_timestamp, lambda _: TIMES),
     (lambda dtype: dtype == pa.uuid(), lambda _: UUIDS),

@@ -18,9 +18,6 @@ from tests.properties.hostile_values import TIMES, json_text, misfits, payloads
 from tests.properties.reference import Folded
 from tests.properties.test_law import BUCKETS, EXAMPLES, go_forward, world
 
-GENERATED = 5 * EXAMPLES
-"""Each history has another domain, so more of them are worth more."""
-
 
 @st.composite
 def events(draw: st.DrawFn, domain: Domain, streams: tuple[str, ...], *, fitting: bool = False) -> Given:
@@ -60,7 +57,7 @@ def agree(tables: Tables, expected: Folded) -> None:
     assert tables.checksum(model.name) == tables.checksum_of(model.name, expected.rows)
 
 
-@settings(max_examples=GENERATED, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@settings(max_examples=EXAMPLES, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 @given(data=st.data())
 def test_every_way_is_the_sequential_fold(data: st.DataObject) -> None:
     """Followed in cuts, stepped, rebuilt, and rebuilt from a beginning and followed on."""
@@ -73,7 +70,7 @@ def test_every_way_is_the_sequential_fold(data: st.DataObject) -> None:
         made.write(history[:beginning], followed)
         begun.rebuild(made.log)
         made.write([*history[beginning:], Follow()], followed, begun)
-        expected = recomputed(made.log, domain, "model")
+        expected = recomputed(made.log, domain)["model"]
         agree(followed, expected)
         agree(begun, expected)
         go_forward(stepped, made.log, data)
@@ -82,4 +79,4 @@ def test_every_way_is_the_sequential_fold(data: st.DataObject) -> None:
         rebuilt.rebuild(made.log)
         agree(rebuilt, expected)
         made.log.store.delete_prefix("commits")  # from here on, the segments are the record
-        assert recomputed(made.log, domain, "model") == expected
+        assert recomputed(made.log, domain)["model"] == expected

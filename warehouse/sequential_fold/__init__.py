@@ -4,9 +4,18 @@ It is slow and small, and shares no code with what writes, seals, parses and rep
 ``pyproject.toml`` holds it to that. So it finds the faults that all other ways have in common.
 """
 
-from refold.warehouse.sequential_fold.fold import Folded, Start, fold_log
+from refold.warehouse.sequential_fold.fold import NO_CONTRACT, Folded, Start, fold_log
 from refold.warehouse.sequential_fold.sample import Sample
 from refold.warehouse.sequential_fold.table import NotByStreamError, exact_in_python
 from refold.warehouse.sequential_fold.write import write_folded
 
-__all__ = ["Folded", "NotByStreamError", "Sample", "Start", "exact_in_python", "fold_log", "write_folded"]
+__all__ = [
+    "NO_CONTRACT",
+    "Folded",
+    "NotByStreamError",
+    "Sample",
+    "Start",
+    "exact_in_python",
+    "fold_log",
+    "write_folded",
+]

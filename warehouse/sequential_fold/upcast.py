@@ -119,7 +119,10 @@ def _applied(sql: OneEvent, registry: Registry, step: Upcaster, run: list[Made])
             events = _by_sql(sql, registry, step, last.event)
         else:
             given = [m.event for m in run] if step.form is Form.MERGE else last.event
-            events = [_by_python(registry, step, last.event, result) for result in step.apply(given)]
+            results = step.function(given)
+            if not isinstance(results, list | tuple):
+                raise MisfitError(f"{results!r} is no list of events")
+            events = [_by_python(registry, step, last.event, result) for result in results]
     except Exception as error:  # the user's function may raise anything
         raise InvalidError(origins) from error
     return [Made(e, origins, (*last.path, i)) for i, e in enumerate(events)]

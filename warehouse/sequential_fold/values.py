@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import struct
+import re
 import uuid
 from collections.abc import Callable, Mapping
 from datetime import UTC, date, datetime
@@ -34,13 +34,20 @@ def parse(text: str) -> Any:
         MisfitError: it is not JSON.
     """
     try:
-        return json.loads(text, parse_float=Decimal, parse_constant=_no_constant)
-    except ValueError as error:
+        return json.loads(text, parse_float=Decimal, parse_constant=_no_constant, object_pairs_hook=_each_key_once)
+    except (ValueError, ArithmeticError, RecursionError) as error:
         raise MisfitError(f"the payload is not JSON: {error}") from error
 
 
 def _no_constant(name: str) -> None:
     raise ValueError(f"{name} is no JSON")
+
+
+def _each_key_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("a key is given twice")
+    return found
 
 
 def payload_of(given: Any, schema: pa.Schema) -> dict[str, Any]:
@@ -104,49 +111,64 @@ def _integer(given: Any, dtype: pa.DataType) -> int:
 def _decimal(given: Any, dtype: pa.DataType) -> Decimal:
     if isinstance(given, bool) or not isinstance(given, str | int | float | Decimal):
         raise TypeError
-    number = Decimal(repr(given) if isinstance(given, float) else given)
-    if not number.is_finite() or abs(number.adjusted()) > 100:
+    if isinstance(given, str) and not re.fullmatch(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,4})?", given, re.ASCII):
         raise ValueError
-    units = Fraction(number) * 10**dtype.scale
+    number = Decimal(repr(given) if isinstance(given, float) else given)
+    if not number.is_finite() or (number and abs(number.adjusted()) > 100):
+        raise ValueError
+    if isinstance(given, float) and len(number.normalize(_WIDE).as_tuple().digits) > 15:
+        raise ValueError  # a binary float may have rounded it
+    units = Fraction(number) * 10**dtype.scale if number else Fraction(0)
     if units.denominator != 1 or abs(units) >= 10**dtype.precision:
         raise ValueError
     return Decimal(units.numerator).scaleb(-dtype.scale, _WIDE)
 
 
-def _float(given: Any, dtype: pa.DataType) -> float:
+def _float(given: Any, _: pa.DataType) -> float:
     if isinstance(given, bool) or not isinstance(given, int | float | Decimal):
         raise TypeError
     number = float(given)
-    if pt.is_float32(dtype):
-        number = struct.unpack("f", struct.pack("f", number))[0]
-    if not math.isfinite(number):
+    if not math.isfinite(number) or (isinstance(given, int) and int(number) != given):
         raise ValueError
     return number
 
 
 def _date(given: Any, _: pa.DataType) -> date:
-    found = date.fromisoformat(given) if isinstance(given, str) else given
-    if type(found) is not date:
+    found = date.fromisoformat(_match(given, r"\d{4}-\d\d-\d\d")) if isinstance(given, str) else given
+    if not isinstance(found, date) or isinstance(found, datetime):
         raise TypeError
     return found
 
 
 def _timestamp(given: Any, dtype: pa.DataType) -> datetime:
-    found = datetime.fromisoformat(given) if isinstance(given, str) else given
+    found = given
+    if isinstance(given, str):
+        found = datetime.fromisoformat(_match(given, _TIME).upper())
+        if re.search(r"\.\d{6}\d*[1-9]", given):
+            raise ValueError  # more exact than a microsecond
     if not isinstance(found, datetime):
         raise TypeError
     if found.tzinfo is None:
-        if isinstance(given, str) or dtype.tz:
+        if dtype.tz or isinstance(given, str):
             raise TypeError
-        return found  # a segment's column without a zone
+        return found  # the column of a segment
     found = found.astimezone(UTC)
     return found if dtype.tz else found.replace(tzinfo=None)
 
 
 def _uuid(given: Any, _: pa.DataType) -> uuid.UUID:
-    if isinstance(given, bytes):
-        return uuid.UUID(bytes=given)
-    return given if isinstance(given, uuid.UUID) else uuid.UUID(given)
+    text = str(given) if isinstance(given, uuid.UUID) else given
+    return uuid.UUID(_match(text, r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}"))
+
+
+_TIME = r"\d{4}-\d\d-\d\d[Tt ]([01]\d|2[0-3]):[0-5]\d(:[0-5]\d(\.\d+)?)?([Zz]|[+-]\d\d(:?\d\d)?)"
+
+
+def _match(text: str, pattern: str) -> str:
+    """Return a text of the one form that every reader reads alike; Python's own parsers take more."""
+    if not re.fullmatch(pattern, text, re.ASCII):
+        raise ValueError
+    return text
 
 
 _SCALARS: tuple[tuple[Callable[[pa.DataType], bool], Callable[[Any, pa.DataType], Any]], ...] = (
@@ -182,7 +204,6 @@ def sql_type(dtype: pa.DataType) -> str:
 _NAMES: tuple[tuple[Callable[[pa.DataType], bool], str], ...] = (
     (pt.is_string, "VARCHAR"),
     (pt.is_boolean, "BOOLEAN"),
-    (pt.is_float32, "FLOAT"),
     (pt.is_float64, "DOUBLE"),
     (pt.is_date, "DATE"),
     (lambda dtype: dtype == pa.uuid(), "UUID"),

@@ -18,6 +18,7 @@ from refold.pipelines.rebuild.reconciliation import Reconciliation
 from refold.pipelines.seal import seal
 from refold.warehouse.event_log import Appender, create_log
 from refold.warehouse.read_models.comparison.differences import RowDifference, TableDifference
+from refold.warehouse.sequential_fold import NotByStreamError, Sample, fold_log
 from tests.pipelines.rebuild.test_rebuild import HERE, MARKET, Market
 
 
@@ -96,6 +97,13 @@ def test_samples_of_all_seeds_together_are_all_rows(market: Market) -> None:
             assert table.changed < 12
             changed.setdefault(table.name, set()).update(tuple(e.key.values()) for e in table.examples)
     assert {name: len(keys) for name, keys in changed.items()} == {"stalls": 12, "skus": 8, "paths": 8}
+
+
+def test_a_sample_of_streams_is_refused_where_keys_are_no_streams(market: Market) -> None:
+    """What the engine concludes about keys is checked at each event; then all events are folded instead."""
+    wrong = Sample(seed=1, one_in=1, columns=("sku",), by_stream=True)
+    with pytest.raises(NotByStreamError):
+        fold_log(market.log.store, MARKET, [MARKET.read_model("skus")], up_to=48, samples={"skus": wrong})
 
 
 def test_sealed_commits_that_are_gone_are_read_from_segments(market: Market) -> None:
