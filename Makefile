@@ -28,6 +28,7 @@ test: .venv/dev  ## the whole suite
 
 test-long: .venv/dev  ## the laws, faults and API requests at full size: hours
 	REFOLD_HYPOTHESIS_EXAMPLES=$(HISTORIES) $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal tests/properties
+	REFOLD_HOSTILE_VALUES=all $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal tests/values
 	REFOLD_KILLS=200 REFOLD_TEST_COMMANDS=4000 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal tests/faults
 	REFOLD_TEST_RACING_PAIRS=2000 $(BIN)/python -m pytest tests/warehouse/commands
 	REFOLD_TEST_OPENAPI_EXAMPLES=100 REFOLD_TEST_READ_YOUR_WRITES=1000 $(BIN)/python -m pytest \
