@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import duckdb
+import numpy as np
 
 from refold.event_schemas import PayloadError, Registry
 from refold.pipelines.ingest.checks.check import CheckedChunk, Checker
@@ -84,7 +85,8 @@ class _Workers:
         checker = self._checker(index, connection, mapping)
         checked = checker.check(rows, provenance, FORMATS[source.format], wanted_names(mapping, set(self.found)))
         rejects = [(rows.lines[row], reason, rows.text(row)) for row, reason in sorted(checked.invalid.items())]
-        files = self.spool.write(number, checked.parts, lines=checked.lines)
+        identities = _identity_hashes(connection, checked)
+        files = self.spool.write(number, checked.parts, lines=checked.lines, identities=identities)
         return _SpooledChunk(rows, checked, files, rejects)
 
     def _checker(self, index: int, connection: duckdb.DuckDBPyConnection, mapping: ColumnMapping) -> Checker:
@@ -181,6 +183,15 @@ def _commit(spool: Spool, rejects: RejectFile, plan: ReadPlan, index: int, chunk
         "found": sorted(before.found | checked.found),
     }
     spool.commit(chunk.files, base=spool.journal.events, events=checked.events, source=source)
+
+
+def _identity_hashes(connection: duckdb.DuckDBPyConnection, checked: CheckedChunk) -> np.ndarray[Any, Any]:
+    """Return a hash of stream and id of each event; equal ones are compared before the import is published."""
+    found = [np.empty(0, np.uint64)]
+    for part in checked.parts.values():
+        connection.register("_identities", part.rows.select(["stream_id", "event_id"]))
+        found.append(connection.sql("SELECT hash(stream_id, event_id) AS h FROM _identities").fetchnumpy()["h"])
+    return np.concatenate(found)
 
 
 def _strict_error(name: str, line: int, reason: str) -> PayloadError:

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import duckdb
 import orjson
 from apache_beam.options.pipeline_options import PipelineOptions
 
@@ -50,8 +51,8 @@ from refold.warehouse.event_log.log import EventLog
 __all__ = ["ColumnMapping", "ImportLimits", "ImportProgress", "Ingested", "ingest", "read_mapping"]
 
 Mode = Literal["segments", "commits"]
-_SPOOLED_BY = "2"
-"""Changes when rows are read otherwise, so that an import that another version of refold began is read again."""
+_SPOOLED_BY = f"2 DuckDB {duckdb.__version__}"
+"""Changes when rows are read or hashed otherwise, so that an import that another version began is read again."""
 
 _REASONS = 3
 """Reasons in an error; the reject file has all of them."""

@@ -84,7 +84,7 @@ def runs_of(log: EventLog) -> dict[str, list[int]]:
     return runs
 
 
-@pytest.mark.parametrize("rows", histories(), ids=["one run", "in turn", "overlapping"])
+@pytest.mark.parametrize("rows", list(histories()), ids=["one run", "in turn", "overlapping"])
 def test_no_run_of_a_merger_is_cut(tmp_path: Path, rows: list[dict[str, Any]]) -> None:
     """Through segments or commits, each run is in one commit; commits are as small as that allows."""
     path = tmp_path / "h.jsonl"

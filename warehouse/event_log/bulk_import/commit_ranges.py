@@ -55,7 +55,7 @@ def _cut(starts: Integers, ends: Integers, after: int, wanted: int) -> int:
 
 
 def _runs(spooled: Spooled, registry: Registry) -> tuple[Integers, Integers]:
-    """Return first and last positions between which there must be no cut: disjoint, and sorted."""
+    """Return first and last positions between which there must be no cut: sorted, and no two of them touch."""
     merged = registry.merged_schemas()
     if not merged:
         return np.empty(0, np.int64), np.empty(0, np.int64)
@@ -63,7 +63,7 @@ def _runs(spooled: Spooled, registry: Registry) -> tuple[Integers, Integers]:
     starts, ends = (np.concatenate(column) for column in zip(*pairs, strict=True))
     order = np.argsort(starts)
     starts, ends = starts[order], np.maximum.accumulate(ends[order])
-    begins = np.concatenate([[True], starts[1:] >= ends[:-1]]) if len(starts) else np.empty(0, bool)
+    begins = np.concatenate([[True], starts[1:] > ends[:-1]]) if len(starts) else np.empty(0, bool)
     return starts[begins], np.maximum.reduceat(ends, np.flatnonzero(begins)) if len(starts) else ends
 
 

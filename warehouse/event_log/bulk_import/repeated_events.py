@@ -9,9 +9,11 @@ One bucket is examined at a time, so memory is bounded. Only the events of an id
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -37,7 +39,7 @@ from refold.warehouse.event_log.segments import segment_relations, untyped_relat
 _CONTENT = ("occurred_at", "correlation_id", "causation_id")
 _COMPARED = ("position", "stream_id", "event_id", *_CONTENT)
 
-# Hashes of all identities find the buckets in which one occurs twice; the identities themselves decide.
+# Hashes find the buckets in which an identity occurs twice; the identities themselves decide.
 _HAS_TWINS = "SELECT count(*) > count(DISTINCT hash(stream_id, event_id)) FROM _ids"
 _TWINS = "SELECT stream_id, event_id FROM _ids GROUP BY ALL HAVING count(*) > 1"
 _KNOWN = "SELECT DISTINCT stream_id, event_id FROM _ids SEMI JOIN ({known}) USING (stream_id, event_id)"
@@ -148,8 +150,10 @@ def find_repeats(
         compares_times: whether ``occurred_at`` is part of an event; not if it is the time of the import.
         workers: how many buckets are examined concurrently.
     """
+    if known is None and not spooled.has_twins():
+        return Repeats(np.empty(0, np.int64), 0, None)
     finder = _Finder(spooled, registry, known, compares_times)
-    with ThreadPoolExecutor(workers) as pool:
+    with finder.connections, ThreadPoolExecutor(workers) as pool:
         if known is not None and known.commits:
             known.committed  # noqa: B018  (once, before the threads ask for it)
         tables = [found for found in pool.map(finder.find, spooled.buckets()) if found is not None]
@@ -167,20 +171,24 @@ class _Finder:
     registry: Registry
     known: KnownEvents | None
     compares_times: bool
+    connections: ExitStack = field(default_factory=ExitStack)
+    own: threading.local = field(default_factory=threading.local)
 
     def find(self, bucket: int) -> pa.Table | None:
         """Return the rows of ``_COMPARISON`` for a bucket; None if no identity occurs twice."""
-        with connect(threads=1) as connection:
-            connection.register("_ids", self.spooled.identities(bucket))
-            twins = self._twins(connection, bucket)
-            if not len(twins):
-                return None
-            connection.register("_twins", twins)
-            parts = [*self._spooled_contents(connection, bucket)]
-            if self.known is not None:
-                parts += self._known_contents(connection, self.known, bucket)
-            connection.register("_contents", pa.concat_tables(parts))
-            return connection.sql(_COMPARISON).to_arrow_table()
+        if not hasattr(self.own, "connection"):
+            self.own.connection = self.connections.enter_context(connect(threads=1))
+        connection: duckdb.DuckDBPyConnection = self.own.connection
+        connection.register("_ids", self.spooled.identities(bucket))
+        twins = self._twins(connection, bucket)
+        if not len(twins):
+            return None
+        connection.register("_twins", twins)
+        parts = [*self._spooled_contents(connection, bucket)]
+        if self.known is not None:
+            parts += self._known_contents(connection, self.known, bucket)
+        connection.register("_contents", pa.concat_tables(parts))
+        return connection.sql(_COMPARISON).to_arrow_table()
 
     def _twins(self, connection: duckdb.DuckDBPyConnection, bucket: int) -> pa.Table:
         queries = []

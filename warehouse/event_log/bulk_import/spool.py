@@ -41,6 +41,9 @@ SPOOLED = ("position", "stream_id", "event_id", "occurred_at", "correlation_id",
 
 _BUCKETS = b"buckets"
 _LINES = "lines.npy"
+_HASHES = "identities.npy"
+_MAX_HASHES = 32 << 20
+"""Hashes that are compared at a time; 256 MB of them."""
 _LEFT_OUT = "left-out.npy"
 _IDENTITY = [SPOOLED.index("stream_id"), SPOOLED.index("event_id")]
 
@@ -129,6 +132,17 @@ class Spooled:
                 if bucket in buckets:
                     parts.append(reader.get_batch(buckets.index(bucket)).select(["stream_id", "event_id"]))
         return pa.Table.from_batches([p.replace_schema_metadata(None) for p in parts])
+
+    def has_twins(self) -> bool:
+        """Check whether two events may have the same stream and id: whether two hashes are equal."""
+        paths = [_chunk_folder(self.folder, c.number) / _HASHES for c in self.journal.chunks if c.events]
+        passes = -(-self.journal.events // _MAX_HASHES)
+        for number in range(passes):
+            found = [hashes[hashes % passes == number] if passes > 1 else hashes for hashes in map(np.load, paths)]
+            ordered = np.sort(np.concatenate(found))
+            if (ordered[1:] == ordered[:-1]).any():
+                return True
+        return False
 
     def line_of(self, position: int) -> tuple[int, int]:
         """Return the chunk that an event is in, and its line in the source; the position counts all spooled events."""
@@ -239,7 +253,12 @@ class Spool:
         return self.journal.chunks[-1].events
 
     def write(
-        self, number: int, parts: Mapping[SchemaKey, Partitioned], *, lines: np.ndarray[Any, Any] | None = None
+        self,
+        number: int,
+        parts: Mapping[SchemaKey, Partitioned],
+        *,
+        lines: np.ndarray[Any, Any] | None = None,
+        identities: np.ndarray[Any, Any] | None = None,
     ) -> tuple[SpoolFile, ...]:
         """Write the files of one chunk, for :meth:`commit`; threads may write chunks concurrently.
 
@@ -247,12 +266,15 @@ class Spool:
             number: of the chunk.
             parts: its events, by schema.
             lines: the line of the source that each event comes from, in the order of the events.
+            identities: a hash of stream and id of each event, in any order.
         """
         folder = _chunk_folder(self.folder, number)
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         if lines is not None:
             np.save(folder / _LINES, lines)
+        if identities is not None:
+            np.save(folder / _HASHES, identities)
         return tuple(
             SpoolFile(event_type=key[0], schema_version=key[1], bytes=_write(folder / file_name(*key), part))
             for key, part in parts.items()
