@@ -183,6 +183,7 @@ def _rebuild_as_of(
     from refold.pipelines.rebuild.as_of import rebuild_as_of
     from refold.pipelines.rebuild.new_file import refuse_existing
     from refold.warehouse.event_log.reads.seek import find_place
+    from refold.warehouse.read_models.dead_letters.dead_letters import published_discards
 
     refuse_existing(to)
     with rebuild_progress(quiet=call.quiet) as report:
@@ -195,6 +196,7 @@ def _rebuild_as_of(
             staging_url=generations.store.url,
             only=names,
             dead_letter=dead_letter,
+            discarded=published_discards(generations, generations.newest(), log_id=log.log_id),
             report=report,
         )
     if call.json:

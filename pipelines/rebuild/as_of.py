@@ -10,9 +10,10 @@ import functools
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 from apache_beam.options.pipeline_options import PipelineOptions
@@ -29,9 +30,10 @@ from refold.warehouse.event_log.log import EventLog
 from refold.warehouse.event_log.reads.seek import find_position
 from refold.warehouse.object_store import open_store
 from refold.warehouse.read_models import database
-from refold.warehouse.read_models.database import Checkpoint
+from refold.warehouse.read_models.database import NOTHING_DISCARDED, Checkpoint
 from refold.warehouse.read_models.generations.build import StagedModels, load
 from refold.warehouse.read_models.increments.catch_up import advance
+from refold.warehouse.replay.invalid_events import not_discarded
 
 _LOADER_MEMORY = "2GB"
 """Of the one loader; beyond it, DuckDB spills."""
@@ -48,7 +50,7 @@ class AsOf:
         events: how many events were replayed, each counted once a read model that reads it.
         seconds: how long it took.
         resumed: how many staged objects an earlier, killed run had left.
-        dead_letters: how many events could not be applied.
+        dead_letters: how many events could not be applied, without those that were discarded.
     """
 
     path: Path
@@ -71,6 +73,7 @@ def rebuild_as_of(
     only: Sequence[str] = (),
     seeded: Sequence[StagedModels] = (),
     dead_letter: bool = False,
+    discarded: Mapping[tuple[str, int], datetime] = NOTHING_DISCARDED,
     report: Callable[[RebuildProgress], None] = lambda _: None,
 ) -> AsOf:
     """Build read models from exactly the events up to a position, into a private file.
@@ -87,6 +90,7 @@ def rebuild_as_of(
         only: names of the read models to build. All by default.
         seeded: first rows of those read models that start from a seed; they replay only what came after it.
         dead_letter: collect events that cannot be applied in ``refold.dead_letters``; by default they are an error.
+        discarded: read model and position of discarded dead letters, and when they were discarded; they are no error.
         report: called with the progress, a few times a second.
 
     Raises:
@@ -116,14 +120,16 @@ def rebuild_as_of(
     place = find_position(log, domain.registry, position)
     at = Checkpoint(place.position, place.commit_number, place.recorded_at)
     from_log = [m for m in models if m.seed is None]
-    build = functools.partial(_build, log, domain, at=at, to=to, seeded=seeded, threads=workers_of(options))
-    replayed = None
+    workers = workers_of(options)
+    build = functools.partial(_build, log, domain, at=at, to=to, seeded=seeded, discarded=discarded, threads=workers)
+    replayed, undecided = None, []
     if from_log:
         store = open_store(staging_url)
         with staged_replay(log, domain, domain_ref, from_log, store, options, report, up_to=position) as staged:
             replayed = staged.replayed
+            undecided = not_discarded(replayed.invalid_events, discarded)
             if not dead_letter:
-                staged.refuse([event for found in replayed.invalid_events.values() for event in found])
+                staged.refuse(undecided)
             report(RebuildProgress("load"))
             rows = build([staged.staged_models(at)])
     else:
@@ -135,7 +141,7 @@ def rebuild_as_of(
         events=replayed.events if replayed else 0,
         seconds=time.perf_counter() - started,
         resumed=replayed.resumed if replayed else 0,
-        dead_letters=sum(map(len, replayed.invalid_events.values())) if replayed else 0,
+        dead_letters=len(undecided),
     )
 
 
@@ -156,6 +162,7 @@ def _build(
     at: Checkpoint,
     to: Path,
     seeded: Sequence[StagedModels],
+    discarded: Mapping[tuple[str, int], datetime],
     threads: int,
 ) -> dict[str, int]:
     """Load a database beside its path if possible, and give it its name when it is complete."""
@@ -170,7 +177,7 @@ def _build(
                     after, head = group.at.position, log.head()
                     advance(connection, log, domain, group.models, head, after=after, to=at, dead_letter=True)
             for group in replayed:
-                load(connection, log, domain, group)
+                load(connection, log, domain, group, discarded=discarded)
             database.create_views(connection, domain)
             finished = database.finish(connection, domain)
         name_file(path, to)

@@ -1,19 +1,15 @@
-"""The code that a domain declares: the digest of each function that rows or snapshots depend on.
-
-A digest is computed once, when the domain is declared: what runs is the code that was loaded then, even if its file or
-a value that it reads changes afterwards.
-"""
+"""The code that a domain declares, and the keys of its digests."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
 from refold.event_schemas import ContractError, Registry, Upcaster
 from refold.event_schemas.decider import Decider
 from refold.event_schemas.upcasting import Form
-from refold.warehouse.declarations.code_identity.identity import checked_digest
-from refold.warehouse.declarations.projection import Fold, ReadModel, fold_digest
+from refold.warehouse.declarations.code_identity.identity import DeclaredCode
+from refold.warehouse.declarations.projection import Fold, ReadModel, code_of
 
 
 def fold_key(name: str) -> str:
@@ -31,29 +27,47 @@ def decider_key(name: str) -> str:
     return f"decider {name}"
 
 
-def declared_code(
-    registry: Registry, read_models: Iterable[ReadModel], deciders: Iterable[Decider[Any]]
-) -> Mapping[str, str]:
-    """Return the digest of each function that rows or snapshots depend on, by key.
+class CodeDigests:
+    """The digest of each function that rows or snapshots depend on, by key.
+
+    Digests are computed when the domain is declared, or at their first use if the module of a helper is still being
+    loaded then; they stay what they were. So they are those of the code that runs, even if its file changes.
+
+    Args:
+        registry: the contracts and upcasters.
+        read_models: the read models.
+        deciders: the deciders; only the state of those with snapshots counts.
 
     Raises:
         ProjectionError: a fold depends on something that cannot be seen, and has no ``version=``.
         ContractError: an upcaster does, or a decider whose state has snapshots.
     """
-    found = {fold_key(m.name): fold_digest(m, is_complete=True) for m in read_models if isinstance(m, Fold)}
-    for step in registry.upcasters:
-        if step.form is not Form.SQL:
-            where = step.name[0].upper() + step.name[1:]
-            found[upcaster_key(step)] = checked_digest(step.function, where, version=step.version, error=ContractError)
-    for decider in deciders:
-        if decider.snapshot is not None:
-            found[decider_key(decider.name)] = _decider_digest(decider, registry)
-    return found
+
+    def __init__(self, registry: Registry, read_models: Iterable[ReadModel], deciders: Iterable[Decider[Any]]) -> None:
+        self._code = {fold_key(m.name): code_of(m) for m in read_models if isinstance(m, Fold)}
+        for step in registry.upcasters:
+            if step.form is not Form.SQL:
+                where = step.name[0].upper() + step.name[1:]
+                self._code[upcaster_key(step)] = DeclaredCode(where, step.function, step.version, ContractError)
+        for decider in deciders:
+            if decider.snapshot is not None:
+                self._code[decider_key(decider.name)] = _code_of_state(decider, registry)
+        self._digests = {key: digest for key, code in self._code.items() if (digest := code.check()) is not None}
+
+    def __getitem__(self, key: str) -> str:
+        """Return a digest.
+
+        Raises:
+            RefoldError: a name that the code uses still has no value.
+        """
+        if key not in self._digests:
+            self._digests[key] = self._code[key].digest()
+        return self._digests[key]
 
 
-def _decider_digest(decider: Decider[Any], registry: Registry) -> str:
-    """Return the digest of what a state depends on: its own functions, and the classes of the events that it gets."""
+def _code_of_state(decider: Decider[Any], registry: Registry) -> DeclaredCode:
+    """Return what a state depends on: its own functions, and the classes of the events that it gets."""
     assert decider.snapshot is not None
     events = tuple(registry.classes[name] for name in sorted(registry.classes))
     used = (decider.evolve, decider.initial_state, decider.snapshot.dump, decider.snapshot.load, *events)
-    return checked_digest(used, f"Decider {decider.name}", version=decider.version, error=ContractError)
+    return DeclaredCode(f"Decider {decider.name}", used, decider.version, ContractError)

@@ -22,7 +22,7 @@ from refold.event_schemas.decider import Decider
 from refold.event_schemas.names import first_double, folded
 from refold.event_schemas.registry import SchemaKey
 from refold.event_schemas.upcasting import Form
-from refold.warehouse.declarations.declared_code import declared_code
+from refold.warehouse.declarations.declared_code import CodeDigests
 from refold.warehouse.declarations.declared_names import also, check_table_names
 from refold.warehouse.declarations.determinism import check_plan
 from refold.warehouse.declarations.endpoints import BoundEndpoint, Endpoint, bind, check_paths
@@ -93,7 +93,7 @@ class Domain:
     upcaster_sql: Mapping[SchemaKey, str] = field(init=False, repr=False, compare=False)
     commands: Mapping[str, tuple[Decider[Any], type]] = field(init=False, repr=False, compare=False)
     bound_endpoints: tuple[BoundEndpoint, ...] = field(init=False, repr=False, compare=False)
-    code: Mapping[str, str] = field(init=False, repr=False, compare=False)
+    code: CodeDigests = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if not self.name.isidentifier():
@@ -105,7 +105,7 @@ class Domain:
         object.__setattr__(self, "commands", self._commands())
         self._check_read_models()
         object.__setattr__(self, "bound_endpoints", self._bound())
-        object.__setattr__(self, "code", declared_code(registry, self.read_models, self.deciders))
+        object.__setattr__(self, "code", CodeDigests(registry, self.read_models, self.deciders))
 
     def read_model(self, name: str) -> ReadModel:
         """Find a read model by name.

@@ -19,7 +19,7 @@ import pyarrow as pa
 
 from refold.event_schemas import ProjectionError, is_event
 from refold.event_schemas.names import first_double
-from refold.warehouse.declarations.code_identity.identity import checked_digest
+from refold.warehouse.declarations.code_identity.identity import DeclaredCode
 from refold.warehouse.declarations.declared_names import also, check_column_names, check_table_name
 from refold.warehouse.declarations.derived import check_derived, generated_column
 from refold.warehouse.declarations.determinism import check_plan, check_repeatable
@@ -166,7 +166,7 @@ class Fold:
         object.__setattr__(self, "event_columns", event_columns(self.name, handlers))
         for handler in handlers:
             check_order(self.name, handler, {"the state"})
-        fold_digest(self, is_complete=False)
+        code_of(self).check()
 
     @property
     def event_types(self) -> tuple[str, ...]:
@@ -200,18 +200,9 @@ class View:
 ReadModel = Projection | Fold
 
 
-def fold_digest(model: Fold, *, is_complete: bool) -> str:
-    """Return the digest of a fold's code.
-
-    Args:
-        model: the fold.
-        is_complete: whether all modules are loaded; until then, a helper that has no value yet is no error.
-
-    Raises:
-        ProjectionError: it depends on something that cannot be seen, and has no version.
-    """
-    where = f"Fold {model.name}"
-    return checked_digest(model.fold, where, version=model.version, error=ProjectionError, is_complete=is_complete)
+def code_of(model: Fold) -> DeclaredCode:
+    """Return a fold's code."""
+    return DeclaredCode(f"Fold {model.name}", model.fold, model.version, ProjectionError)
 
 
 def keyed_by_stream(model: ReadModel) -> bool:

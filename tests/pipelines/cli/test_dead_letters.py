@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import shutil
@@ -180,6 +181,22 @@ def test_a_discarded_event_stops_no_strict_rebuild(scales: Scales) -> None:
     assert scales.undecided() == {("weights", 4)}
     with pytest.raises(InvalidEventsError, match=r"cannot apply some events: 1\. .* position 4"):
         scales.rebuild("BROKEN")
+
+
+def test_a_discarded_event_stops_no_strict_build_as_of_a_position(scales: Scales, tmp_path: Path) -> None:
+    """A decision on an event holds for a private file too, which says so; without it, the build is refused."""
+    to = tmp_path / "then.duckdb"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "refold", *scales.where("BROKEN"), "rebuild", "--as-of", "7", "--to", str(to)]
+    run = functools.partial(subprocess.run, command, env=environment, capture_output=True, text=True, timeout=120)
+    refused = run(check=False)
+    assert (refused.returncode, to.exists()) == (1, False)
+    assert "cannot apply some events" in refused.stderr
+    scales.answer("discard", "2", "4", "5", "6")
+    run(check=True)
+    with closing(duckdb.connect(str(to), read_only=True)) as connection:
+        letters = connection.execute("SELECT read_model, position, discarded_at FROM refold.dead_letters").fetchall()
+    assert {(name, position) for name, position, discarded_at in letters if discarded_at} == OPEN
 
 
 def test_an_event_that_can_be_applied_is_no_letter_any_more(scales: Scales) -> None:

@@ -98,12 +98,13 @@ def test_a_fold_whose_code_cannot_be_seen_needs_a_version() -> None:
 
 
 def test_a_helper_below_the_fold_is_checked_with_the_domain(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A fold may be declared above its helpers, a domain may not."""
+    """A fold and its domain may be declared above a helper, which must be there when they are used."""
     fold = _fold(lambda state, sold: {"n": below(state)})  # type: ignore[name-defined]  # noqa: F821
+    domain = _domain(fold=fold)
     with pytest.raises(ProjectionError, match="`below`, which is not defined yet"):
-        _domain(fold=fold)
+        fingerprint_parts(fold, domain)
     monkeypatch.setitem(globals(), "below", lambda state: 1)
-    _domain(fold=fold)
+    assert fingerprint_parts(fold, domain) == fingerprint_parts(fold, domain)
 
 
 def test_an_upcaster_whose_code_cannot_be_seen_needs_a_version() -> None:

@@ -122,8 +122,7 @@ def _cells(function: types.FunctionType, walk: Walk) -> dict[str, Any]:
         try:
             found[name] = cell.cell_contents
         except ValueError:  # not assigned yet
-            if walk.is_complete:
-                walk.hide(f"`{name}`, which has no value yet")
+            walk.wait_for(f"`{name}`, which has no value yet")
     return found
 
 
@@ -131,7 +130,7 @@ def _variables(names: Mapping[str, set[Chain]], scope: Mapping[str, Any], tree: 
     found = []
     for name, chains in sorted(names.items()):
         if name not in scope:
-            found.append([name, walk.hide(f"`{name}`, which is not defined yet") if walk.is_complete else None])
+            found.append([name, walk.wait_for(f"`{name}`, which is not defined yet")])
             continue
         if is_changed(tree, name) and not isinstance(scope[name], types.ModuleType):
             walk.hide(f"`{name}`, which it changes")
@@ -162,7 +161,7 @@ def _from_module(module: types.ModuleType, chain: Chain, walk: Walk) -> Any:
     try:
         value = getattr(module, chain[0])
     except AttributeError:
-        return walk.hide(f"`{chain[0]}`, which {module.__name__} does not have") if walk.is_complete else None
+        return walk.wait_for(f"`{chain[0]}`, which {module.__name__} does not have")
     with walk.at(chain[0]):
         return _used(value, {chain[1:]}, 0, walk)
 

@@ -21,19 +21,20 @@ class CodeIdentity:
     Attributes:
         digest: differs if the function, a helper, a constant or another package's version differs.
         unseen: what it depends on that cannot be seen; a change of it does not change the digest.
+        pending: names that have no value yet; their module may still be being loaded.
     """
 
     digest: str
     unseen: tuple[str, ...]
+    pending: tuple[str, ...]
 
 
-def code_identity(function: Any, *, version: str | None = None, is_complete: bool = True) -> CodeIdentity:
+def code_identity(function: Any, *, version: str | None = None) -> CodeIdentity:
     """Return the identity of a function, a class or an object that is called, or of a tuple of them.
 
     Args:
         function: what is called.
         version: stands for what cannot be seen.
-        is_complete: whether all modules are loaded, so that a name without a value is an error.
 
     Example:
         >>> RATE = 2
@@ -44,10 +45,10 @@ def code_identity(function: Any, *, version: str | None = None, is_complete: boo
         >>> code_identity(fold).digest == before
         False
     """
-    walk = Walk(describe, _module_of(function[0] if isinstance(function, tuple) else function), is_complete)
+    walk = Walk(describe, _module_of(function[0] if isinstance(function, tuple) else function))
     root = walk.describe(function)
-    text = json.dumps([root, walk.nodes, version], sort_keys=True)
-    return CodeIdentity(hashlib.sha256(text.encode()).hexdigest()[:32], tuple(dict.fromkeys(walk.unseen)))
+    digest = hashlib.sha256(json.dumps([root, walk.nodes, version], sort_keys=True).encode()).hexdigest()[:32]
+    return CodeIdentity(digest, tuple(dict.fromkeys(walk.unseen)), tuple(dict.fromkeys(walk.pending)))
 
 
 def _module_of(function: Any) -> str | None:
@@ -57,28 +58,49 @@ def _module_of(function: Any) -> str | None:
     return getattr(function, "__module__", None) or type(function).__module__
 
 
-def checked_digest(
-    function: Any, where: str, *, version: str | None, error: type[RefoldError], is_complete: bool = True
-) -> str:
-    """Return the digest of code that is declared.
+@dataclass(frozen=True, slots=True)
+class DeclaredCode:
+    """Code that is declared.
 
-    Args:
-        function: as in :func:`code_identity`.
+    Attributes:
         where: what it is declared for; the start of an error message.
+        function: as in :func:`code_identity`.
         version: the declared version; None if there is none.
-        error: the class of the error.
-        is_complete: as in :func:`code_identity`.
-
-    Raises:
-        RefoldError: it depends on something that cannot be seen, and no version is declared.
+        error: the class of an error.
     """
-    if version is not None and not (isinstance(version, str) and version):
-        raise error(f'{where}: version={version!r}; expected text, such as version="1".')
-    found = code_identity(function, version=version, is_complete=is_complete)
-    if found.unseen and version is None:
-        shown = "; ".join(found.unseen[:_MAX_NAMED]) + ("; and more" if len(found.unseen) > _MAX_NAMED else "")
-        raise error(
-            f"{where} depends on what refold cannot see: {shown}. A change of it would go unnoticed. Make it a "
+
+    where: str
+    function: Any
+    version: str | None
+    error: type[RefoldError]
+
+    def check(self) -> str | None:
+        """Return the digest, None while a name that the code uses has no value: its module is still being loaded.
+
+        Raises:
+            RefoldError: the code depends on something that cannot be seen, and no version is declared.
+        """
+        if self.version is not None and not (isinstance(self.version, str) and self.version):
+            raise self.error(f'{self.where}: version={self.version!r}; expected text, such as version="1".')
+        found = code_identity(self.function, version=self.version)
+        self._refuse(found.unseen)
+        return None if found.pending else found.digest
+
+    def digest(self) -> str:
+        """Return the digest once all modules are loaded.
+
+        Raises:
+            RefoldError: as :meth:`check`; or a name has no value, and no version is declared.
+        """
+        found = code_identity(self.function, version=self.version)
+        self._refuse((*found.unseen, *found.pending))
+        return found.digest
+
+    def _refuse(self, unseen: tuple[str, ...]) -> None:
+        if not unseen or self.version is not None:
+            return
+        shown = "; ".join(unseen[:_MAX_NAMED]) + ("; and more" if len(unseen) > _MAX_NAMED else "")
+        raise self.error(
+            f"{self.where} depends on what refold cannot see: {shown}. A change of it would go unnoticed. Make it a "
             'constant, or add version="1" to the declaration and change the version with every change of it.'
         )
-    return found.digest

@@ -19,10 +19,10 @@ class Walk:
     Attributes:
         describer: describes any value; called as ``describer(value, walk, depth)``.
         root: the module of the declared function.
-        is_complete: whether all modules are loaded, so that a name without a value is an error.
         is_shallow: whether code is described by name only.
         nodes: the description of each function, class and object.
         unseen: what cannot be seen, with the way to it.
+        pending: names that have no value yet, since their module is still being loaded, with the way to them.
         path: the way to what is described now.
         classes: how many classes are being described.
         inside: the ids of the containers that are being described.
@@ -30,10 +30,10 @@ class Walk:
 
     describer: Callable[[Any, Walk, int], Any]
     root: str | None
-    is_complete: bool
     is_shallow: bool = False
     nodes: list[Any] = field(default_factory=list)
     unseen: list[str] = field(default_factory=list)
+    pending: list[str] = field(default_factory=list)
     path: list[str] = field(default_factory=list)
     classes: int = 0
     inside: list[int] = field(default_factory=list)
@@ -46,7 +46,7 @@ class Walk:
 
     def alone(self, value: Any) -> Any:
         """Describe a value by itself, with code by name only: enough to put the items of a set in order."""
-        walk = Walk(self.describer, self.root, self.is_complete, is_shallow=True)
+        walk = Walk(self.describer, self.root, is_shallow=True)
         return [walk.describe(value), walk.nodes]
 
     def container(self, value: Any, make: Callable[[], Any]) -> Any:
@@ -75,6 +75,11 @@ class Walk:
         """Note something that cannot be seen, and return its description."""
         self.unseen.append(" > ".join([*self.path, what]))
         return ["unseen", what]
+
+    def wait_for(self, what: str) -> Any:
+        """Note a name that has no value yet, and return its description."""
+        self.pending.append(" > ".join([*self.path, what]))
+        return ["pending", what]
 
     @contextmanager
     def at(self, name: str) -> Iterator[None]:
