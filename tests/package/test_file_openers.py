@@ -43,7 +43,11 @@ CONNECTING = {
     "pipelines/serving/sandbox/sandbox_child.py": "a program without refold, which is given the path to open",
     **{f"{FOLD}/{name}.py": "a plain DuckDB" for name in ("recorded", "write")},
 }
-READING_ARROW = {PARQUET_FILES: "every Parquet file", f"{FOLD}/recorded.py": "commits, as plainly as possible"}
+READING_ARROW = {
+    PARQUET_FILES: "every Parquet file",
+    f"{FOLD}/recorded.py": "commits, as plainly as possible",
+    "pipelines/ingest/formats/orc.py": "a file of an import, which is given open",
+}
 
 
 def _sources() -> list[Path]:

@@ -56,8 +56,8 @@ PUBLIC = [
     "RefoldError",
     "Refreshed",
     "Registry",
-    "RejectedRowsError",
     "Rejected",
+    "RejectedRowsError",
     "Report",
     "Sealed",
     "StateCodec",
@@ -150,6 +150,16 @@ ROOMS = {
     ],
     "refold.warehouse.object_store": ["ObjectStore", "open_store"],
     "refold.warehouse.orders": ["ORDERS"],
+    "refold.warehouse.sequential_fold": [
+        "NO_CONTRACT",
+        "Folded",
+        "NotByStreamError",
+        "Sample",
+        "Start",
+        "exact_in_python",
+        "fold_log",
+        "write_folded",
+    ],
     "refold.warehouse.trading": ["TRADING"],
 }
 PINNED_ELSEWHERE = {"refold.event_schemas", "refold.warehouse.event_log"}
