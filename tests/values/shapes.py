@@ -130,3 +130,7 @@ def seen(field: Field, version: int = 1) -> Projection:
 def domain_of(field: Field) -> Domain:
     """Return a domain with one event type and its read model."""
     return Domain(name="values", events=(class_of(field, 1),), read_models=(seen(field),))
+
+
+IMPORTED = Domain(name="values", events=tuple(class_of(field, 1) for field in FIELDS))
+"""A domain with all these event types, for imports, whose workers load it by its name."""

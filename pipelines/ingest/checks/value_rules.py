@@ -143,6 +143,8 @@ def fast_text(text: str, dtype: pa.DataType, mapping: ColumnMapping, source: Val
         return f"NULL::{duckdb_type(dtype)}"
     pattern = rule.text_pattern.format(scale=dtype.scale) if pt.is_decimal(dtype) else rule.text_pattern
     value = f"TRY_CAST({text} AS {duckdb_type(dtype)})"
+    if pt.is_timestamp(dtype) and not dtype.tz:  # a text that becomes a TIMESTAMP at once loses its offset
+        value = f"CAST(TRY_CAST({text} AS TIMESTAMPTZ) AS TIMESTAMP)"
     valid = f" AND {rule.valid.format(value)}" if rule.valid else ""
     return f"CASE WHEN regexp_full_match({text}, {literal(pattern)}){valid} THEN {value} END"
 
