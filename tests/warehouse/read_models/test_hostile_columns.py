@@ -101,10 +101,9 @@ UNNESTED = Projection(
     on={Noted: 'SELECT x AS event, unnest(t) AS x, d AS "event.x", 1 AS n'},
 )
 EVENTS: list[list[Noted | Struck]] = [
-    *(
-        [Noted(x="a", value=i, c=f"c{i}", d=i % 2, t=[i, i + 1]), Noted(x="b", value=-i, c="b", d=0, t=[])]
-        for i in range(4)
-    ),
+    [Noted(x="a", value=0, c="c0", d=0, t=[0, 1]), Noted(x="b", value=0, c="b", d=0, t=[])],
+    [Noted(x="a", value=1, c="c1", d=1, t=[1, 2]), Noted(x="b", value=-1, c="b", d=0, t=[])],
+    [Noted(x="a", value=2, c="c2", d=0, t=[2, 3]), Noted(x="b", value=-2, c="b", d=0, t=[])],
     [Struck(x="b"), Noted(x="b", value=7, c="last", d=1, t=[7])],
 ]
 
