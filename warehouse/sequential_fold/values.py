@@ -99,13 +99,13 @@ def _boolean(given: Any, _: pa.DataType) -> bool:
 
 
 def _integer(given: Any, dtype: pa.DataType) -> int:
-    if type(given) is not int:
+    if isinstance(given, bool) or not isinstance(given, int):
         raise TypeError
     bits = dtype.bit_width
     low, high = (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if pt.is_signed_integer(dtype) else (0, 2**bits - 1)
     if not low <= given <= high:
         raise ValueError
-    return given
+    return int(given)
 
 
 def _decimal(given: Any, dtype: pa.DataType) -> Decimal:
