@@ -162,7 +162,7 @@ class _PresentRows:
         """Return which rows can be transformed: those of another number of keys may have one twice."""
         known = np.array([p is not None for p in self.distinct], bool)[self.index]
         expected = np.array([p.keys if p else -1 for p in self.distinct], np.int64)[self.index]
-        return known & ((expected < 0) | (expected == keys))
+        return np.asarray(known & ((expected < 0) | (expected == keys)))
 
     @property
     def bits(self) -> Indices:
