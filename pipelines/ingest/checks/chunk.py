@@ -43,6 +43,8 @@ TIME_REASON = "_time_reason"
 
 _SPACE = "E' \\t\\r\\n'"
 _EMPTY = "'{}'"
+_COMPACT = "CAST(TRY(json({})) AS VARCHAR)"
+_KEYS = "((strlen({0}) - strlen(replace({0}, '\":', ''))) // 2)::INTEGER"
 _STRUCTURE = "coalesce(TRY(json_structure({}))::VARCHAR, '')"
 
 
@@ -124,10 +126,18 @@ def _load_table(
     payload = _payload_column(mapping, find, provenance.file)
     if payload is not None and pt.is_string(payload.type):
         document = f"coalesce(nullif({payload.sql}, ''), '{{}}')"
-        more = {"_document": document, "_structure": _STRUCTURE.format(document)}
+        more = {
+            "_document": document,
+            "_structure": _STRUCTURE.format(document),
+            "_keys": _KEYS.format(_COMPACT.format(document)),
+        }
         computed = context.select(CHUNK, {"_row": "_row", **envelope.columns, **more})
         documents = DocumentPayload(
-            documents=computed["_document"], structures=computed["_structure"], cache=cache, **one_document(len(table))
+            documents=computed["_document"],
+            structures=computed["_structure"],
+            keys=computed["_keys"].to_numpy(),
+            cache=cache,
+            **one_document(len(table)),
         )
         return _document_chunk(context, table, CHUNK, envelope, computed, partial(exists_in_table, find), documents)
     made, local = read_times(context, _envelope(context, table, envelope, aliases))
@@ -241,7 +251,8 @@ def _load_documents(
         "_which": _first_of(payloads),
     }
     documents = f"coalesce({', '.join([more['_inner'], *payloads, _EMPTY])})" if prefixes else "_text"
-    more["_structure"] = _STRUCTURE.format(documents)
+    compact = ", ".join([_COMPACT.format(more["_inner"] if prefixes else "_text"), *payloads, _EMPTY])
+    more |= {"_structure": _STRUCTURE.format(documents), "_keys": _KEYS.format(f"coalesce({compact})")}
     computed = context.select(relation, {"_row": "_row", **envelope.columns, **more})
     payload = DocumentPayload(
         documents=table["_text"],
@@ -249,6 +260,7 @@ def _load_documents(
         which=computed["_which"].to_numpy(),
         inner=computed["_inner"],
         structures=computed["_structure"],
+        keys=computed["_keys"].to_numpy(),
         cache=cache,
     )
     return _document_chunk(context, table, relation, envelope, computed, exists_in_document, payload)

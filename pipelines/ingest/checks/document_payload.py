@@ -43,6 +43,7 @@ class DocumentPayload:
         which: of each document, the index of its path in ``prefixes``.
         inner: the payload of a document that holds it as text; else NULL.
         structures: ``json_structure`` of each payload, as text; empty if it has none.
+        keys: how many keys each payload has; of other texts that look like keys too.
         cache: of structures that were checked.
     """
 
@@ -51,6 +52,7 @@ class DocumentPayload:
     which: Indices
     inner: pa.ChunkedArray
     structures: pa.ChunkedArray
+    keys: Indices
     cache: StructureCache
 
     def read(self, context: CheckContext, schema_key: SchemaKey, picked: Indices) -> PayloadFields:
@@ -59,7 +61,7 @@ class DocumentPayload:
             event_type=schema_key[0], schema=context.registry.schema(*schema_key), mapping=context.mapping
         )
         present = self._present_fields(documents, schema_key, picked)
-        known = np.array([p is not None for p in present.distinct], bool)[present.index]
+        known = present.is_known(self.keys[picked])
         if not known.any():
             return self._read_exactly(documents, picked)
         fields = _empty_fields(documents, len(picked))
@@ -155,6 +157,12 @@ class _PresentRows:
 
     distinct: list[Present | None]
     index: Indices
+
+    def is_known(self, keys: Indices) -> Indices:
+        """Return which rows can be transformed: those of another number of keys may have one twice."""
+        known = np.array([p is not None for p in self.distinct], bool)[self.index]
+        expected = np.array([p.keys if p else -1 for p in self.distinct], np.int64)[self.index]
+        return np.asarray(known & ((expected < 0) | (expected == keys)))
 
     @property
     def bits(self) -> Indices:

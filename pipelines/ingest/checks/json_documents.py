@@ -39,10 +39,12 @@ class Present:
     Attributes:
         fields: those that have a value.
         texts: those whose value is a text, but whose type is another one.
+        keys: how many keys it has, those of inner objects too; -1 if that depends on the lengths of lists.
     """
 
     fields: int
     texts: int
+    keys: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,7 +109,7 @@ class JsonDocuments:
             elif inner != "NULL" and not extracts_exactly(inner, field.type, drop_unknown=self.drops_unknown):
                 return None
             fields |= (inner != "NULL") << i
-        return Present(fields, texts) if self._fits(texts) else None
+        return Present(fields, texts, _count_keys(structure)) if self._fits(texts) else None
 
     def _fits(self, texts: int) -> bool:
         """Check that a key that several fields are taken from is extracted as one type."""
@@ -252,6 +254,16 @@ def _structure_at(structure: dict[str, Any], path: tuple[str, ...]) -> Any:
             return None
         inner = inner.get(key, "NULL")
     return inner
+
+
+def _count_keys(structure: Any) -> int:
+    """Count the keys of a document of a structure; -1 if objects are in a list."""
+    if isinstance(structure, list):
+        return min(map(_count_keys, structure), default=0) and -1
+    if not isinstance(structure, dict):
+        return 0
+    counts = [_count_keys(inner) for inner in structure.values()]
+    return -1 if -1 in counts else len(structure) + sum(counts)
 
 
 def _unknown_key(given: Mapping[str, Any], tree: Mapping[str, Any], prefix: str = "") -> str:

@@ -857,7 +857,7 @@ def test_an_import_that_loses_rows_has_an_exit_code_of_its_own(tmp_path: Path) -
     assert "1 row: quantity: expected int64; first at none.jsonl, line 1" in " ".join(nothing.stderr.split())
     some = answer(refold("ingest", "some.jsonl", "--json", *given, *beam, folder=tmp_path, code=6))
     assert [(r["reason"], r["rows"], r["line"]) for r in some["reasons"]] == [("quantity: expected int64", 1, 2)]
-    assert some["local_times"] == 1
+    assert some["local_times"] == 2
     empty = refold("ingest", "empty.jsonl", "--max-rejects", "0", *given, *beam, folder=tmp_path)
     assert "the files have no rows" in empty.stdout
 

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from refold.event_schemas import PayloadError, UsageError
 from refold.event_schemas.payload import canonical_json, from_json
 from refold.pipelines.ingest.ingest import ImportLimits
-from refold.pipelines.ingest.mapping import OWN
+from refold.pipelines.ingest.mapping import FLAT, OWN
 from tests.pipelines.ingest.imports import TIME, lines, payloads, read, row
 from tests.pipelines.ingest.parcels import PARCELS
 
@@ -386,3 +386,17 @@ def test_a_payload_is_read_as_canonical_json_reads_it(
             continue
         expected.append({k: v for k, v in typed.items() if v is not None})
     assert payloads(found) == expected
+
+
+@pytest.mark.parametrize(
+    "payload",
+    ['{"name":"a","name":"b"}', '{"name":"a", "count" : 1, "count": 2}', '{"name":"a","lines":[],"lines":[]}'],
+)
+@pytest.mark.parametrize("flat", [False, True])
+def test_a_key_that_is_given_twice_is_refused(tmp_path: Path, payload: str, flat: bool) -> None:
+    """Whichever value was taken, the other would be lost in silence."""
+    envelope = f'{{"stream_id":"p","event_type":"Described","occurred_at":"{TIME}",'
+    text = envelope + (payload[1:] if flat else f'"payload":{payload}}}') + "\n"
+    mapping = dataclasses.replace(OWN, payload=FLAT if flat else "payload")
+    found = read(tmp_path, write(tmp_path, text), mapping=mapping)
+    assert "is given twice" in found.reasons[1]
