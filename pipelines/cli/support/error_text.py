@@ -29,9 +29,11 @@ def _cause(error: Exception) -> str:
     import duckdb
     import pyarrow as pa
 
+    from refold.warehouse.engine.sql import first_line
+
     reason = _reason(str(error))
     if isinstance(error, duckdb.Error):
-        return f" in DuckDB: {reason or type(error).__name__}"
+        return f" in DuckDB: {first_line(error).rstrip('.!')}"
     if isinstance(error, pa.ArrowException):  # before OSError, which some of them are as well
         return f" on Arrow or Parquet data: {reason or type(error).__name__}"
     if isinstance(error, OSError):
@@ -41,14 +43,12 @@ def _cause(error: Exception) -> str:
 
 
 def _reason(text: str) -> str:
-    r"""Shorten a message to its sentence, without the excerpt of a query or the traceback of a worker.
+    r"""Shorten a message to its sentence, without the traceback of a worker.
 
     Example:
-        >>> _reason("Parser Error: syntax error\n\nLINE 1: SELEC 1\n        ^")
-        'Parser Error: syntax error'
         >>> _reason("Traceback (most recent call last):\n  File x.py, line 1\nValueError: odd\n")
         'ValueError: odd'
     """
     if "Traceback (most recent call last)" in text:
         text = ([line for line in text.splitlines() if any(map(str.isalnum, line))] or [""])[-1]
-    return " ".join(text.split("\n\nLINE ")[0].split()).rstrip(".!")
+    return " ".join(text.split()).rstrip(".!")
