@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 
 def explain(error: Exception, command: str) -> tuple[str, int]:
     """Describe an error in one paragraph.
@@ -21,7 +23,28 @@ def explain(error: Exception, command: str) -> tuple[str, int]:
 
     if isinstance(error, RefoldError):
         return " ".join(str(error).split()), error.exit_code
+    if is_damaged_file(error):
+        return (
+            f"`{command}` failed: a published file of the read models is damaged ({_cause(error).strip()}). Run "
+            "`refold rebuild --all`: it makes a new file from the log and does not read the damaged one.",
+            1,
+        )
     return f"`{command}` failed{_cause(error)}. Run it again with --debug to see where.", 1
+
+
+_DAMAGED = re.compile(r"Corrupt database file|not a valid DuckDB database file|checksum .* does not match", re.I)
+
+
+def is_damaged_file(error: Exception) -> bool:
+    """Check whether DuckDB says that a database file is damaged.
+
+    Example:
+        >>> is_damaged_file(ValueError("Corrupt database file"))
+        False
+    """
+    import duckdb
+
+    return isinstance(error, duckdb.Error) and _DAMAGED.search(str(error)) is not None
 
 
 def _cause(error: Exception) -> str:
