@@ -27,6 +27,14 @@ def quiet_beam(*, debug: bool) -> None:
     os.environ.setdefault("DASK_DISTRIBUTED__LOGGING__DISTRIBUTED", "critical")
     warnings.filterwarnings("ignore", module="apache_beam")
     _keep_stderr_to_python()
+    _keep_tracebacks_of_workers()
+
+
+def _keep_tracebacks_of_workers() -> None:
+    """Keep Beam's worker from printing the traceback of an error, which the command reports in one paragraph."""
+    from apache_beam.runners.worker import sdk_worker
+
+    sdk_worker.print = lambda *_args, **_options: None  # its only output; there is no setting for it
 
 
 def _keep_stderr_to_python() -> None:

@@ -207,8 +207,8 @@ def _big_integers_to_text(value: Any) -> Any:
 
 
 def _cause(error: Exception) -> str:
-    """Return DuckDB's message without its excerpt of the query."""
-    return " ".join(str(error).split("\n\nLINE ")[0].split())[:_MAX_ERROR_CHARACTERS]
+    """Return DuckDB's message; the parent leaves out its excerpt of the query."""
+    return str(error)[:_MAX_ERROR_CHARACTERS]
 
 
 def _send(answer: dict[str, Any]) -> None:

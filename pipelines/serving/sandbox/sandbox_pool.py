@@ -17,6 +17,7 @@ from typing import Any
 from refold.event_schemas import UsageError
 from refold.pipelines.serving.http.problems import ServingError
 from refold.pipelines.serving.sandbox.sandbox_process import QueryLimits, QueryProcess
+from refold.warehouse.engine.sql import first_line
 from refold.warehouse.read_models.generations.generations import Generation
 
 _DEFAULT_LIMITS = QueryLimits()
@@ -150,7 +151,7 @@ class Sandbox:
 
     def _check(self, answer: dict[str, Any]) -> None:
         if "refused" in answer:
-            raise QueryRefusedError(f"The query was refused: {answer['refused']}")
+            raise QueryRefusedError(f"The query was refused: {first_line(ValueError(answer['refused']))}")
         if "slow" in answer:
             raise QueryTooSlowError(
                 f"The query took more than {self.limits.seconds:g} seconds. Ask for less, or query the published file "
