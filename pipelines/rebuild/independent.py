@@ -11,13 +11,12 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 
-import duckdb
-
 from refold.event_schemas import UsageError
 from refold.pipelines.rebuild.new_file import name_file, refuse_existing
 from refold.pipelines.rebuild.reconciliation import Reconciliation, comparable_models, newest_of
 from refold.warehouse.declarations.domain import Domain, load_domain
 from refold.warehouse.declarations.projection import ReadModel
+from refold.warehouse.engine.connections import connect
 from refold.warehouse.event_log.log import EventLog
 from refold.warehouse.read_models.comparison.compare import Compared, compare_files, compared_tables
 from refold.warehouse.read_models.generations.build import scratch_folder
@@ -74,7 +73,8 @@ def reconcile_independently(
     with scratch_folder(generations.store) as folder:
         path = folder / "recomputed.duckdb"
         folded, samples = _folded(log, domain, models, generations, generation, chosen, report)
-        write_folded(path, models, folded)
+        with closing(connect(path)) as connection:
+            write_folded(connection, models, folded)
         if keep is not None:
             name_file(path, keep)
         tables = [_compared(m, samples.get(m.name)) for m in models]
@@ -140,8 +140,7 @@ def _start(model: ReadModel, generations: Generations, generation: Generation) -
     seed = generation.tables[model.name].seed
     assert seed is not None, "a published read model with a seed records it"
     path = generations.file_path(seed.file, seed.generation)
-    with closing(duckdb.connect(str(path), read_only=True)) as connection:
-        connection.execute("SET TimeZone = 'UTC'")
+    with closing(connect(path, read_only=True)) as connection:
         found = connection.execute(f"FROM ({model.seed})")
         names = [column[0] for column in found.description or ()]
         return Start(seed.position, [dict(zip(names, row, strict=True)) for row in found.fetchall()])
