@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 
 from refold.event_schemas import UsageError
@@ -72,7 +73,8 @@ def reconcile_independently(
     with scratch_folder(generations.store) as folder:
         path = folder / "recomputed.duckdb"
         folded, samples = _folded(log, domain, models, generations, generation, chosen, report)
-        write_folded(path, models, folded)
+        with closing(connect(path)) as connection:
+            write_folded(connection, models, folded)
         if keep is not None:
             name_file(path, keep)
         tables = [_compared(m, samples.get(m.name)) for m in models]
@@ -138,7 +140,7 @@ def _start(model: ReadModel, generations: Generations, generation: Generation) -
     seed = generation.tables[model.name].seed
     assert seed is not None, "a published read model with a seed records it"
     path = generations.file_path(seed.file, seed.generation)
-    with connect(path, read_only=True) as connection:
+    with closing(connect(path, read_only=True)) as connection:
         found = connection.execute(f"FROM ({model.seed})")
         names = [column[0] for column in found.description or ()]
         return Start(seed.position, [dict(zip(names, row, strict=True)) for row in found.fetchall()])

@@ -397,12 +397,38 @@ def test_a_whole_bucket(store: ObjectStore) -> None:
 
 
 @pytest.mark.parametrize(
-    "url", ["", "s3://", "file://", "ftp://host/log", "simplecache::s3://bucket", "s3://bucket/../x", "s3://b/a?b"]
+    "url",
+    [
+        *("", "s3://", "file://", "ftp://host/log", "simplecache::s3://bucket", "s3://bucket/../x", "s3://b/a?b"),
+        *("s3:/bucket/log", "s3:", "gs:/bucket", "file:/log", "file://host/log", "file://log", "https:/host/log"),
+    ],
 )
 def test_impossible_urls(url: str) -> None:
-    """A URL that is not a store, or not a safe one, is rejected when it is opened."""
+    """A URL that is not a store, or not a safe one, is rejected when it is opened; no folder is made of it."""
     with pytest.raises(UsageError):
         open_store(url)
+
+
+def test_a_folder_named_like_a_scheme(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where it is meant, it is no URL, and its URL opens it again."""
+    monkeypatch.chdir(tmp_path)
+    store = open_store("./s3:/bucket")
+    store.put("key", b"content")
+    assert (tmp_path / "s3:" / "bucket" / "key").read_bytes() == b"content"
+    assert open_store(store.url).get("key") == b"content"
+
+
+@pytest.mark.parametrize("prefix", [key for key in ODD_KEYS if "/" not in key] + ["region=emea", "bucket=0 [g]*"])
+def test_odd_prefixes(store: ObjectStore, prefix: str) -> None:
+    """A store's own URL keeps every character too, for listings, copies and other processes."""
+    child = open_store(store.child(prefix).url, cache_dir=store.cache_dir)
+    assert child.put_if_absent("a/b", b"content") is True
+    assert child.put_if_absent("a/b", b"other") is False
+    assert list(child.list_from("a")) == ["a/b"]
+    assert child.local_path("a/b").read_bytes() == b"content"
+    assert store.get(f"{prefix}/a/b") == b"content"
+    child.delete_prefix("a")
+    assert list(store.list_from("")) == []
 
 
 def test_urls_of_one_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -77,6 +77,7 @@ def test_the_core_works_below_hostile_names(place: Path, call: Call) -> None:
         {"region": "latam", "filename": "longer"},
     ]
     run("reconcile")
+    run("reconcile", "--independent")
     run("rebuild", "--all", "--dead-letter")
     run("reconcile", "--keep", str(place / "kept*?[g].duckdb"))
     run("events", "verify")

@@ -45,6 +45,8 @@ _STORES: dict[str, tuple[type[RemoteStore], str]] = {
 }
 """URL scheme to the class of its stores and the package that it needs; paths and ``file://`` are a ``LocalStore``."""
 
+_URLS_WITHOUT_SLASHES = {f"{scheme}:" for scheme in (*_STORES, "file", "http", "https")}
+
 
 def open_store(url: str, *, cache_dir: Path | None = None) -> ObjectStore:
     """Open the store at a URL; it contacts and creates nothing before its first use.
@@ -53,7 +55,8 @@ def open_store(url: str, *, cache_dir: Path | None = None) -> ObjectStore:
     ``FSSPEC_S3_KEY``, ``GOOGLE_APPLICATION_CREDENTIALS``, ``AZURE_STORAGE_CONNECTION_STRING`` and so on.
 
     Args:
-        url: a path, ``file://…``, ``memory://…``, ``s3://bucket/prefix``, ``gs://…`` or ``abfs://…``.
+        url: a path, the same path after ``file://`` (``%20`` is no space), ``memory://…``, ``s3://bucket/prefix``,
+            ``gs://…`` or ``abfs://…``.
         cache_dir: folder in which :meth:`ObjectStore.local_path` keeps copies of remote objects; by default
             ``$REFOLD_CACHE_DIR``, else ``refold`` in the user's cache folder.
 
@@ -70,6 +73,14 @@ def open_store(url: str, *, cache_dir: Path | None = None) -> ObjectStore:
     protocol, separator, path = url.partition("://")
     if not url or (separator and not path and protocol != "memory"):
         raise UsageError(f"{url!r} has no path: give a folder, or a bucket as in s3://bucket/prefix.")
+    if not separator and url.split("/")[0] in _URLS_WITHOUT_SLASHES:
+        scheme, rest = url.split(":", 1)
+        raise UsageError(
+            f"{url!r} would be a folder named {scheme + ':'!r}. Write {scheme}://{rest.lstrip('/')} for a URL, or "
+            f"./{url} if the folder is meant."
+        )
+    if protocol == "file" and not path.startswith(("/", "~")):
+        raise UsageError(f"{url!r} names no absolute path. Write file:///folder, with three slashes, or a path.")
     if not separator or protocol == "file":
         return LocalStore(os.path.abspath(os.path.expanduser(path if separator else url)), cache_dir=cache_dir)
     if protocol not in _STORES:

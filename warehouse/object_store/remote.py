@@ -133,7 +133,7 @@ class RemoteStore(ObjectStore):
         """Return the filesystem and the root in it; a forked child opens its own."""
         if self._connection is None or self._connection[0] != os.getpid():
             with translate_errors("open a connection", self.url):
-                fs, root = fsspec.core.url_to_fs(self.url, **self._options())
+                fs, root = _filesystem(self.url, self._options())
             _KEPT[id(fs)] = fs
             self._connection = (os.getpid(), fs, root)
         return self._connection[1:]
@@ -197,6 +197,16 @@ class RemoteStore(ObjectStore):
     def _download(self, key: str, copy: Path) -> None:
         fs, remote = self._locate(key)
         fs.get_file(remote, str(copy))
+
+
+def _filesystem(url: str, options: dict[str, Any]) -> tuple[Any, str]:
+    """Return the filesystem of a URL and the root in it; ``fsspec.core.url_to_fs`` would split a key at ``::``."""
+    protocol = url.partition("://")[0]
+    kind = fsspec.get_filesystem_class(protocol)
+    root = kind._strip_protocol(url)
+    if root and not root.startswith(kind.root_marker):
+        root = kind.root_marker + root
+    return fsspec.filesystem(protocol, **{**kind._get_kwargs_from_urls(url), **options}), root
 
 
 def _reopened(kind: type[RemoteStore], url: str, cache_dir: Path | None) -> RemoteStore:
