@@ -27,7 +27,7 @@ from refold.warehouse.declarations.projection import ReadModel
 from refold.warehouse.event_log.log import EventLog
 from refold.warehouse.event_log.reads.seek import find_position
 from refold.warehouse.object_store import open_store
-from refold.warehouse.read_models import database
+from refold.warehouse.read_models import database, withheld
 from refold.warehouse.read_models.database import Checkpoint
 from refold.warehouse.read_models.generations.build import StagedModels, load
 from refold.warehouse.read_models.increments.catch_up import advance
@@ -115,7 +115,9 @@ def rebuild_as_of(
     place = find_position(log, domain.registry, position)
     at = Checkpoint(place.position, place.commit_number, place.recorded_at)
     from_log = [m for m in models if m.seed is None]
-    build = functools.partial(_build, log, domain, at=at, to=to, seeded=seeded, threads=workers_of(options))
+    build = functools.partial(
+        _build, log, domain, at=at, to=to, seeded=seeded, threads=workers_of(options), dead_letter=dead_letter
+    )
     replayed = None
     if from_log:
         store = open_store(staging_url)
@@ -168,6 +170,7 @@ def _build(
     to: Path,
     seeded: Sequence[StagedModels],
     threads: int,
+    dead_letter: bool,
 ) -> dict[str, int]:
     """Load a database beside its path, and give it its name when it is complete."""
     folder = Path(tempfile.mkdtemp(prefix=f".{to.name}-", dir=to.parent))
@@ -181,6 +184,9 @@ def _build(
                     advance(connection, log, domain, group.models, head, after=after, to=at, dead_letter=True)
             for group in replayed:
                 load(connection, log, domain, group)
+            if not dead_letter:
+                names = [m.name for group in (*seeded, *replayed) for m in group.models]
+                withheld.refuse(connection, names, doing="The rebuild")
             database.create_views(connection, domain)
             finished = database.finish(connection, domain)
         name_file(path, to)

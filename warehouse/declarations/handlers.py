@@ -12,8 +12,9 @@ import pyarrow as pa
 from refold.event_schemas import ENVELOPE, ProjectionError, event_type_of, schema_of
 from refold.event_schemas.envelope import ENVELOPE_NAMES
 from refold.warehouse.declarations.determinism import check_one_event
+from refold.warehouse.engine.duckdb_types import Type, keeps_values, resolve, types_of
 from refold.warehouse.engine.scratch import scratch
-from refold.warehouse.engine.sql import SqlError, empty_relation, first_line, result_schema, same_value
+from refold.warehouse.engine.sql import SqlError, empty_relation, first_line, result_schema
 from refold.warehouse.engine.syntax_tree import Rewritten, rewrite
 
 _UNTYPED = '"NULL"'
@@ -44,6 +45,7 @@ class Handler:
         never_null: those of them that it can never set to NULL.
         key_never_null: whether no key column can be NULL.
         same: the columns that have the same value in all rows of one event.
+        types: the columns of the SELECT with their DuckDB types.
     """
 
     event_class: type
@@ -53,6 +55,7 @@ class Handler:
     never_null: frozenset[str]
     key_never_null: bool
     same: frozenset[str]
+    types: Mapping[str, str]
 
     @property
     def event_type(self) -> str:
@@ -82,16 +85,17 @@ def compile_handler(
     try:
         check_one_event(select)
         sql = rewrite(select, append={"_position": "position", "_ordinal": "_ordinal"})
-        found = result_schema(scratch(), _over_empty_events(sql.text, payload))
+        found = types_of(scratch(), _over_empty_events(sql.text, payload))
     except (SqlError, duckdb.Error) as error:
         raise ProjectionError(f"{where}: {first_line(error)}") from error
-    outputs = {f.name: f.type for f in found if not f.name.startswith("_")}
+    outputs = {name: dtype for name, dtype in found.items() if not name.startswith("_")}
     _check_outputs(where, outputs, key, columns, deletes=deletes)
     required = {f.name for f in (*payload, *ENVELOPE) if not f.nullable}
     never_null = sql.nonnull | {o for o, source in sql.plain.items() if source in required}
     names = frozenset(outputs) - set(key)
     same = frozenset(o for o, source in sql.plain.items() if source in ENVELOPE_NAMES) | sql.nonnull
-    return Handler(cls, sql, deletes, names, frozenset(never_null) & names, set(key) <= never_null, same & names)
+    types = {name: str(dtype) for name, dtype in outputs.items()}
+    return Handler(cls, sql, deletes, names, frozenset(never_null) & names, set(key) <= never_null, same & names, types)
 
 
 def check_order(model: str, handler: Handler, ordered: Collection[str]) -> None:
@@ -121,24 +125,36 @@ def event_columns(fold: str, handlers: Collection[Handler]) -> dict[str, str]:
     Raises:
         ProjectionError: the handlers yield types that do not convert, or a name that Python cannot write.
     """
-    found: dict[str, list[tuple[str, str]]] = {}
-    for handler in handlers:
-        for column, dtype in _describe(_over_empty_events(handler.sql.text, schema_of(handler.event_class))).items():
-            if column in handler.names:
-                found.setdefault(column, []).append((handler.event_type, dtype))
-    return {column: _common_type(f"Fold {fold}, column {column}", column, found[column]) for column in sorted(found)}
+    found: dict[str, str] = {}
+    for column in sorted({name for handler in handlers for name in handler.names}):
+        where = f"Fold {fold}, column {column}"
+        if not column.isidentifier() or keyword.iskeyword(column):
+            raise ProjectionError(f"{where}: Python cannot write this name after `event.`; choose another one.")
+        found[column] = common_type(where, [(h.event_type, h.types[column]) for h in handlers if column in h.names])
+    return found
 
 
-def _common_type(where: str, column: str, found: list[tuple[str, str]]) -> str:
-    if not column.isidentifier() or keyword.iskeyword(column):
-        raise ProjectionError(f"{where}: Python cannot write this name after `event.`; choose another one.")
+def common_type(where: str, found: list[tuple[str, str]]) -> str:
+    """Return one DuckDB type for a column that several event types yield.
+
+    Args:
+        where: begins an error message.
+        found: event type and the DuckDB type that its handler yields.
+
+    Raises:
+        ProjectionError: the types do not convert without a change of values, or are not supported.
+    """
     typed = [(event_type, dtype) for event_type, dtype in found if dtype != _UNTYPED] or [("", "INTEGER")]
-    common = _describe(" UNION ALL ".join(f"SELECT NULL::{dtype} AS x" for _, dtype in typed))["x"]
+    union = " UNION ALL ".join(f"SELECT NULL::{dtype} AS x" for _, dtype in typed)
+    common = types_of(scratch(), union)["x"]
     for _, dtype in typed:
-        if not same_value(arrow_type(dtype, where=where), arrow_type(common, where=where)):
+        if not keeps_values(types_of(scratch(), f"SELECT NULL::{dtype} AS x")["x"], common):
             types = ", ".join(f"{t} from {e}" for e, t in typed)
             raise ProjectionError(f"{where}: events yield different types ({types}). Cast them to one type.")
-    return common
+    try:
+        return str(resolve(str(common)))
+    except SqlError as error:
+        raise ProjectionError(f"{where}: {error}") from error
 
 
 def arrow_type(duckdb_type: str, *, where: str) -> pa.DataType:
@@ -158,13 +174,9 @@ def _over_empty_events(text: str, payload: pa.Schema) -> str:
     return f"WITH event AS {relation} SELECT * FROM ({text})"
 
 
-def _describe(select: str) -> dict[str, str]:
-    return {row[0]: row[1] for row in scratch().execute(f"DESCRIBE {select}").fetchall()}
-
-
 def _check_outputs(
     where: str,
-    outputs: Mapping[str, pa.DataType],
+    outputs: Mapping[str, Type],
     key: Mapping[str, str],
     columns: Mapping[str, str | None] | None,
     *,
@@ -186,7 +198,7 @@ def _check_outputs(
         if deletes and column not in key:
             raise ProjectionError(f"{where}: a Delete yields key columns only, not {column!r}.")
         declared = allowed.get(column)
-        if declared is not None and not same_value(dtype, arrow_type(declared, where=f"{where}, column {column}")):
+        if declared is not None and not keeps_values(dtype, resolve(declared)):
             raise ProjectionError(
                 f"{where}, column {column}: the SELECT yields {dtype}, declared is {declared}. The conversion would "
                 "change values: cast it in the SELECT, or declare another type."

@@ -146,6 +146,7 @@ def _fetch(
     where, bindings = _among(lookup.path_names, values)
     sql = f"SELECT {columns(bound.columns)} FROM {quote(lookup.table)} WHERE {where}"
     if not bound.single_row:
+        sql = f"SELECT *, {_end_texts(lookup, bound)} FROM ({sql})"
         beyond, ends = _beyond(connection, lookup, bound, after) if after else ("true", [])
         bindings = bindings + ends
         order = [f"{quote(lookup.newest_first)} DESC NULLS LAST"] if lookup.newest_first else []
@@ -170,31 +171,43 @@ def _among(given: Sequence[str], values: Sequence[tuple[Any, ...]]) -> tuple[str
 def _beyond(
     connection: duckdb.DuckDBPyConnection, lookup: Lookup, bound: BoundEndpoint, after: str
 ) -> tuple[str, list[Any]]:
-    """Return the condition that a row comes after the row of a cursor."""
-    rest = _rest_of_key(lookup, bound)
-    by = [lookup.newest_first] if lookup.newest_first else []
-    typed = ", ".join(f"CAST(? AS {bound.columns[c]})" for c in (*by, *rest))
-    parts = _decoded(after, len(by) + len(rest))
+    """Return the condition that a row comes after the row of a cursor.
+
+    The cursor has values as DuckDB's own text, and DuckDB casts them back: Python lacks some of its types.
+    """
+    ends = _ends(lookup, bound)
+    typed = {c: f"CAST(? AS {bound.columns[c]})" for c in ends}
+    parts = _decoded(after, len(ends))
     try:
-        [end] = connection.execute(f"SELECT {typed}", parts).fetchall()
+        connection.execute(f"SELECT {', '.join(typed.values())}", parts).fetchall()
     except duckdb.Error as error:
         raise _invalid_cursor(after) from error
-    key = list(end[len(by) :])
-    later_key = f"ROW({columns(rest)}) > ROW({', '.join('?' * len(rest))})"
-    if not by:
+    rest = _rest_of_key(lookup, bound)
+    key = parts[len(ends) - len(rest) :]
+    later_key = f"ROW({columns(rest)}) > ROW({', '.join(typed[c] for c in rest)})"
+    if not lookup.newest_first:
         return later_key, key
-    column, largest = quote(by[0]), end[0]
-    if largest is None:
+    column, end = quote(lookup.newest_first), typed[lookup.newest_first]
+    if parts[0] is None:
         return f"({column} IS NULL AND {later_key})", key
-    return f"({column} < ? OR {column} IS NULL OR ({column} = ? AND {later_key}))", [largest, largest, *key]
+    return f"({column} < {end} OR {column} IS NULL OR ({column} = {end} AND {later_key}))", [parts[0], parts[0], *key]
+
+
+def _ends(lookup: Lookup, bound: BoundEndpoint) -> list[str]:
+    """Return the columns by which pages are ordered."""
+    return [*([lookup.newest_first] if lookup.newest_first else []), *_rest_of_key(lookup, bound)]
+
+
+def _end_texts(lookup: Lookup, bound: BoundEndpoint) -> str:
+    """Return the columns of a cursor; no column of a read model has such a name."""
+    ends = enumerate(_ends(lookup, bound))
+    return ", ".join(f"CAST({quote(c)} AS VARCHAR) AS _end_{index}" for index, c in ends)
 
 
 def _page(bound: BoundEndpoint, lookup: Lookup, rows: list[tuple[Any, ...]], limit: int) -> Page:
-    if bound.single_row or len(rows) <= limit:
-        return Page(_named(bound.columns, rows))
-    shown = _named(bound.columns, rows[:limit])
-    by = [lookup.newest_first] if lookup.newest_first else []
-    return Page(shown, _encoded([shown[-1][c] for c in (*by, *_rest_of_key(lookup, bound))]))
+    width = len(bound.columns)
+    shown = _named(bound.columns, [row[:width] for row in rows[:limit]])
+    return Page(shown, "" if bound.single_row or len(rows) <= limit else _encoded(rows[limit - 1][width:]))
 
 
 def _rest_of_key(lookup: Lookup, bound: BoundEndpoint) -> list[str]:
@@ -225,8 +238,7 @@ def _plain(value: Any) -> Any:
 
 
 def _encoded(parts: Sequence[Any]) -> str:
-    exact = [str(part) if isinstance(part, float) else part for part in parts]  # JSON has neither NaN nor infinity
-    return base64.urlsafe_b64encode(to_json(exact)).decode().rstrip("=")
+    return base64.urlsafe_b64encode(orjson.dumps(list(parts))).decode().rstrip("=")
 
 
 def _decoded(cursor: str, count: int) -> list[Any]:

@@ -16,18 +16,17 @@ from refold.warehouse.declarations.domain import Domain
 from refold.warehouse.declarations.fingerprint import fingerprint_parts
 from refold.warehouse.declarations.projection import ReadModel, check_seed_columns
 from refold.warehouse.engine.connections import connect
+from refold.warehouse.engine.duckdb_types import staged, types_of, with_one_zero
 from refold.warehouse.engine.sql import (
     columns,
     first_line,
     literal,
     quote,
-    result_schema,
 )
 from refold.warehouse.event_log.log import EventLog
 from refold.warehouse.read_models.database import Checkpoint, get_checkpoint
 from refold.warehouse.read_models.generations.generations import Generation, Generations, Seed
-
-_BEYOND_PARQUET = ("HUGEINT", "UHUGEINT")
+from refold.warehouse.replay.contributions import row_types
 
 
 def choose_seed(
@@ -78,7 +77,7 @@ def seed_rows(model: ReadModel, seed: Seed, generations: Generations, folder: Pa
     with connect(generations.file_path(seed.file, seed.generation), read_only=True) as connection:
         at = get_checkpoint(connection)
         try:
-            check_seed_columns(model, result_schema(connection, f"FROM ({model.seed}) LIMIT 0"))
+            check_seed_columns(model, types_of(connection, f"FROM ({model.seed}) LIMIT 0"))
             _copy(connection, model, path)
         except duckdb.Error as error:
             raise ProjectionError(
@@ -89,9 +88,11 @@ def seed_rows(model: ReadModel, seed: Seed, generations: Generations, folder: Pa
 
 
 def _copy(connection: duckdb.DuckDBPyConnection, model: ReadModel, path: Path) -> None:
-    typed = {c: "DECIMAL(38,0)" if t.upper() in _BEYOND_PARQUET else t for c, t in model.table.items()}
-    selected = ", ".join(f"CAST({quote(c)} AS {t}) AS {quote(c)}" for c, t in typed.items())
-    connection.execute(f"COPY (SELECT {selected} FROM ({model.seed})) TO {literal(str(path))} (FORMAT parquet)")
+    values = {c: f"CAST({quote(c)} AS {t})" for c, t in model.table.items()}
+    values |= {c: with_one_zero(values[c], t) for c, t in model.key.items()}
+    selected = [f"{values.get(c, f'NULL::{t}')} AS {quote(c)}" for c, t in row_types(model).items()]
+    rows = f"(SELECT {', '.join(selected)} FROM ({model.seed}))"
+    connection.execute(f"COPY ({staged(rows, row_types(model))}) TO {literal(str(path))} (FORMAT parquet)")
 
 
 def _check_key(model: ReadModel, path: Path) -> None:
