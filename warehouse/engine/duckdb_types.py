@@ -140,15 +140,19 @@ def scale_of(declared: str) -> int | None:
     """Return the digits after the point of an integer or decimal type; None for any other type."""
     dtype = resolve(declared)
     if dtype.id == "decimal":
-        return int(dict(dtype.children)["scale"])
+        return _digits(dtype, "scale")
     return 0 if dtype.id in (*_INTEGERS, *_HUGE_INTEGERS) else None
+
+
+def _digits(decimal: Type, which: str) -> int:
+    return next(int(str(value)) for name, value in decimal.children if name == which)
 
 
 def digits_of(declared: str) -> int:
     """Return the largest number of digits of an integer or decimal type."""
     dtype = resolve(declared)
     if dtype.id == "decimal":
-        return int(dict(dtype.children)["precision"])
+        return _digits(dtype, "precision")
     return 39 if dtype.id in _HUGE_INTEGERS else 20
 
 
@@ -219,12 +223,12 @@ def keeps_values(found: Type, wanted: Type) -> bool:
 
     A value that is beyond the range of the other type is an error at run time, so it is never changed silently.
     """
-    if str(found) == str(wanted) or found.id == "sqlnull" or str(found) == '"NULL"':
+    if str(found) == str(wanted) or found.id == "null":
         return True
     if found.id in _INTEGERS or found.id in _HUGE_INTEGERS:
         return wanted.id in (*_INTEGERS, *_HUGE_INTEGERS, *_FLOATS, "decimal", "bignum")
     if found.id == wanted.id == "decimal":
-        return bool(dict(found.children)["scale"] <= dict(wanted.children)["scale"])
+        return _digits(found, "scale") <= _digits(wanted, "scale")
     if found.id in _FLOATS:
         return wanted.id in _FLOATS
     for precisions in (_TIMESTAMPS, _ZONED):

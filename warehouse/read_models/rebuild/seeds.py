@@ -24,6 +24,7 @@ from refold.warehouse.engine.sql import (
     quote,
 )
 from refold.warehouse.event_log.log import EventLog
+from refold.warehouse.read_models import withheld
 from refold.warehouse.read_models.database import Checkpoint, get_checkpoint
 from refold.warehouse.read_models.generations.generations import Generation, Generations, Seed
 from refold.warehouse.replay.contributions import row_types
@@ -75,6 +76,7 @@ def seed_rows(model: ReadModel, seed: Seed, generations: Generations, folder: Pa
     """
     path = folder / f"seed-{model.name}.parquet"
     with connect(generations.file_path(seed.file, seed.generation), read_only=True) as connection:
+        _refuse_withheld(connection, model, seed)
         at = get_checkpoint(connection)
         try:
             check_seed_columns(model, types_of(connection, f"FROM ({model.seed}) LIMIT 0"))
@@ -93,6 +95,16 @@ def _copy(connection: duckdb.DuckDBPyConnection, model: ReadModel, path: Path) -
     selected = [f"{values.get(c, f'NULL::{t}')} AS {quote(c)}" for c, t in row_types(model).items()]
     rows = f"(SELECT {', '.join(selected)} FROM ({model.seed}))"
     connection.execute(f"COPY ({staged(rows, row_types(model))}) TO {literal(str(path))} (FORMAT parquet)")
+
+
+def _refuse_withheld(connection: duckdb.DuckDBPyConnection, model: ReadModel, seed: Seed) -> None:
+    """Refuse a generation that withholds rows: a seed would miss what they hold."""
+    if held := withheld.models_with_withheld(connection):
+        raise GenerationError(
+            f"Read model {model.name} starts from generation {seed.generation} (seed=), which withholds rows of "
+            f"{', '.join(sorted(held))} because a total does not fit its column, so the seed would miss them. Declare "
+            "a wider type there and rebuild it first; see `refold dead-letters list`."
+        )
 
 
 def _check_key(model: ReadModel, path: Path) -> None:
