@@ -35,6 +35,8 @@ _STAGED_AS = dict.fromkeys(
     "VARCHAR",
 )
 """Types that pass through the containers as another type, which holds each of their values exactly."""
+_IN_PYTHON = _KEPT - {"time_ns", "timestamp_ns", "timestamptz_ns"}
+"""Types whose values Python has too."""
 _NESTED = ("list", "struct", "map")
 _NOT_KEPT = "Declare a type that holds them, such as VARCHAR, BLOB or a STRUCT"
 _INSTEAD = {"array": "Declare a list"}
@@ -100,6 +102,27 @@ def _staged(dtype: Type) -> str:
     if str(dtype) == "JSON":
         return "VARCHAR"
     return _STAGED_AS.get(dtype.id, str(dtype))
+
+
+@functools.lru_cache(maxsize=4096)
+def readable_type(declared: str) -> str:
+    """Return the type as which JSON and Python can have the values of any type: what they lack is text.
+
+    Example:
+        >>> readable_type("INTERVAL[]"), readable_type("MAP(DATE, HUGEINT)"), readable_type("DATE")
+        ('VARCHAR[]', 'MAP(VARCHAR, VARCHAR)', 'DATE')
+    """
+    return _readable(scratch().sql(f"SELECT CAST(NULL AS {declared}) AS x").types[0])
+
+
+def _readable(dtype: Type) -> str:
+    if dtype.id in ("list", "array"):
+        return f"{_readable(_element(dtype))}[]"
+    if dtype.id == "map":
+        return f"MAP(VARCHAR, {_readable(dict(_children(dtype))['value'])})"
+    if dtype.id == "struct":
+        return f"STRUCT({', '.join(f'{quote(name)} {_readable(child)}' for name, child in _children(dtype))})"
+    return str(dtype) if dtype.id in _IN_PYTHON and str(dtype) != "JSON" else "VARCHAR"
 
 
 def staged(source: str, types: Mapping[str, str]) -> str:
@@ -202,9 +225,6 @@ def has_map(declared: str) -> bool:
 
 def _has(dtype: Type, kind: str) -> bool:
     return dtype.id == kind or (dtype.id in _NESTED and any(_has(child, kind) for _, child in _children(dtype)))
-
-
-_IN_PYTHON = _KEPT - {"time_ns", "timestamp_ns", "timestamptz_ns"}
 
 
 def not_in_python(declared: str) -> str | None:

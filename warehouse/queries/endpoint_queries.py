@@ -19,6 +19,7 @@ import orjson
 from refold.event_schemas import UsageError
 from refold.warehouse.declarations.endpoints import BoundEndpoint, Lookup, Report
 from refold.warehouse.declarations.reports import run_batch
+from refold.warehouse.engine.duckdb_types import readable_type
 from refold.warehouse.engine.sql import columns, quote
 
 MAX_ROWS = 10_000
@@ -145,15 +146,18 @@ def _fetch(
 ) -> list[tuple[Any, ...]]:
     where, bindings = _among(lookup.path_names, values)
     sql = f"SELECT {columns(bound.columns)} FROM {quote(lookup.table)} WHERE {where}"
+    shown = _shown(bound.columns)
+    if bound.single_row and shown != columns(bound.columns):
+        sql = f"SELECT {shown} FROM ({sql})"
     if not bound.single_row:
-        sql = f"SELECT *, {_end_texts(lookup, bound)} FROM ({sql})"
         beyond, ends = _beyond(connection, lookup, bound, after) if after else ("true", [])
         bindings = bindings + ends
-        order = [f"{quote(lookup.newest_first)} DESC NULLS LAST"] if lookup.newest_first else []
-        order += [quote(c) for c in _rest_of_key(lookup, bound)]
+        order = [f"_found.{quote(lookup.newest_first)} DESC NULLS LAST"] if lookup.newest_first else []
+        order += [f"_found.{quote(c)}" for c in _rest_of_key(lookup, bound)]
         # Materialized, because DuckDB scans the whole table and uses no index for a scan that feeds a Top N.
         sql = (
-            f"WITH _found AS MATERIALIZED ({sql}) FROM _found WHERE {beyond} "
+            f"WITH _found AS MATERIALIZED ({sql}) "
+            f"SELECT {', '.join([shown, *_end_texts(lookup, bound)])} FROM _found WHERE {beyond} "
             f"ORDER BY {', '.join(order)} LIMIT {limit + 1 if len(values) == 1 else max_rows}"
         )
     return connection.execute(sql, bindings).fetchall()
@@ -176,7 +180,7 @@ def _beyond(
     The cursor has values as DuckDB's own text, and DuckDB casts them back: Python lacks some of its types.
     """
     ends = _ends(lookup, bound)
-    typed = {c: f"CAST(? AS {bound.columns[c]})" for c in ends}
+    typed = {c: f"CAST(CAST(? AS {readable_type(bound.columns[c])}) AS {bound.columns[c]})" for c in ends}
     parts = _decoded(after, len(ends))
     try:
         connection.execute(f"SELECT {', '.join(typed.values())}", parts).fetchall()
@@ -198,10 +202,19 @@ def _ends(lookup: Lookup, bound: BoundEndpoint) -> list[str]:
     return [*([lookup.newest_first] if lookup.newest_first else []), *_rest_of_key(lookup, bound)]
 
 
-def _end_texts(lookup: Lookup, bound: BoundEndpoint) -> str:
+def _end_texts(lookup: Lookup, bound: BoundEndpoint) -> list[str]:
     """Return the columns of a cursor; no column of a read model has such a name."""
-    ends = enumerate(_ends(lookup, bound))
-    return ", ".join(f"CAST({quote(c)} AS VARCHAR) AS _end_{index}" for index, c in ends)
+    ends = enumerate((c, readable_type(bound.columns[c])) for c in _ends(lookup, bound))
+    return [f"CAST(CAST({quote(c)} AS {dtype}) AS VARCHAR) AS _end_{index}" for index, (c, dtype) in ends]
+
+
+def _shown(types: Mapping[str, str]) -> str:
+    """Return columns as JSON can have them: a value that Python would change is text."""
+    readable = {c: readable_type(dtype) for c, dtype in types.items()}
+    return ", ".join(
+        quote(c) if readable[c] == dtype else f"CAST({quote(c)} AS {readable[c]}) AS {quote(c)}"
+        for c, dtype in types.items()
+    )
 
 
 def _page(bound: BoundEndpoint, lookup: Lookup, rows: list[tuple[Any, ...]], limit: int) -> Page:
