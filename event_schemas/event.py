@@ -15,6 +15,7 @@ import pyarrow as pa
 
 from refold.event_schemas.envelope import ENVELOPE_NAMES, UTC_MICROSECONDS
 from refold.event_schemas.errors import ContractError
+from refold.event_schemas.field_types import check_event_type, check_fields
 
 T = TypeVar("T")
 
@@ -36,7 +37,8 @@ def event(*, schema_version: int, name: str | None = None) -> Callable[[type[T]]
     The class becomes a frozen, slotted dataclass with keyword-only fields. A field's annotation gives its
     Arrow type: ``str``, ``int`` (64 bits), ``bool``, ``float``, ``date``, ``datetime`` (UTC, microseconds),
     ``UUID``, ``list[...]``, a nested dataclass, ``... | None`` for an optional field, and
-    ``Annotated[..., pa.decimal128(18, 2)]`` for a decimal or any other exact Arrow type.
+    ``Annotated[..., pa.decimal128(18, 2)]`` for a decimal, ``Annotated[int, pa.int16()]`` for an integer of another
+    width. Types that some way into the log or out of it would change are refused.
 
     Args:
         schema_version: the version of these fields, from 1. Increase it with every change of the fields, and write an
@@ -44,7 +46,8 @@ def event(*, schema_version: int, name: str | None = None) -> Callable[[type[T]]
         name: the event type's name in the log; the name of the class by default.
 
     Raises:
-        ContractError: an annotation has no Arrow type, or a field name is reserved.
+        ContractError: an annotation has no Arrow type, or one that cannot be declared; a field name is reserved; the
+            name of the event type is empty, too long, or has control characters.
 
     Example:
         >>> @event(schema_version=1)
@@ -56,7 +59,8 @@ def event(*, schema_version: int, name: str | None = None) -> Callable[[type[T]]
     """
 
     def decorate(cls: type[T]) -> type[T]:
-        event_type = name or cls.__name__
+        event_type = cls.__name__ if name is None else name
+        check_event_type(event_type, where=f"Event class {cls.__name__}")
         if schema_version < 1:
             raise ContractError(f"Event {event_type}: schema_version is {schema_version}; versions start at 1.")
         made = dataclasses.dataclass(frozen=True, slots=True, kw_only=True)(cls)
@@ -100,9 +104,8 @@ def check_field_names(schema: pa.Schema, *, where: str) -> None:
     """Check that no payload field hides a column of the envelope or a column that refold adds.
 
     Raises:
-        ContractError: a field name is reserved or is used twice.
+        ContractError: a field name is reserved.
     """
-    seen: set[str] = set()
     for field in schema:
         folded = field.name.lower()
         if folded in ENVELOPE_NAMES or folded in {"payload", "bucket"} or folded.startswith("_"):
@@ -110,9 +113,6 @@ def check_field_names(schema: pa.Schema, *, where: str) -> None:
                 f"{where}: the field name {field.name!r} is reserved, as all names of the envelope and all that start "
                 "with an underscore. Choose another name."
             )
-        if folded in seen:
-            raise ContractError(f"{where}: two fields are named {field.name!r}; SQL ignores case. Rename one of them.")
-        seen.add(folded)
 
 
 def dataclass_schema(cls: type, *, where: str) -> pa.Schema:
@@ -121,10 +121,24 @@ def dataclass_schema(cls: type, *, where: str) -> pa.Schema:
     Args:
         cls: a dataclass.
         where: the start of an error message.
+
+    Raises:
+        ContractError: an annotation has no Arrow type, or one that cannot be declared.
     """
+    try:
+        schema = pa.schema(_arrow_fields(cls, where=where))
+    except RecursionError:
+        raise ContractError(
+            f"{where}: a dataclass contains itself, so it has no Arrow type. Store the parts as a list, with the index "
+            "of the part that contains each of them."
+        ) from None
+    check_fields(schema, where=where)
+    return schema
+
+
+def _arrow_fields(cls: type, *, where: str) -> list[pa.Field]:
     hints = typing.get_type_hints(cls, include_extras=True)
-    fields = [_arrow_field(f.name, hints[f.name], where=where) for f in dataclasses.fields(cls)]
-    return pa.schema(fields)
+    return [_arrow_field(f.name, hints[f.name], where=where) for f in dataclasses.fields(cls)]
 
 
 def _arrow_field(name: str, annotation: Any, *, where: str) -> pa.Field:
@@ -149,7 +163,7 @@ def _arrow_type(annotation: Any, *, where: str) -> pa.DataType:
     if origin is list:
         return pa.list_(_arrow_field("element", arguments[0], where=where))
     if dataclasses.is_dataclass(annotation) and isinstance(annotation, type):
-        return pa.struct(list(dataclass_schema(annotation, where=where)))
+        return pa.struct(_arrow_fields(annotation, where=where))
     hint = " Write Annotated[Decimal, pa.decimal128(18, 2)]." if annotation is Decimal else ""
     raise ContractError(
         f"{where}: {annotation!r} has no Arrow type. Use str, int, bool, float, date, datetime, UUID, list, a "

@@ -2,16 +2,16 @@
 
 A commit stores payloads as canonical JSON text: every declared field in declared order, decimals as text, timestamps
 as RFC 3339 in UTC with microseconds. The same event always has the same text, and no decimal passes through a binary
-float.
+float. ``scalar_values`` has the rule of each scalar type. Whoever reads a payload either finds it in canonical form or
+converts it here, so that a value is the same on every way.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import uuid
+import json
+from collections import Counter
 from collections.abc import Callable, Mapping
-from datetime import UTC, date, datetime
-from decimal import Context, Decimal, Inexact, InvalidOperation
 from typing import Any
 
 import orjson
@@ -19,8 +19,13 @@ import pyarrow as pa
 import pyarrow.types as pt
 
 from refold.event_schemas.errors import PayloadError
+from refold.event_schemas.scalar_values import JsonNumber, Unfit, rule_of
 
 Converter = Callable[[Any, str], Any]
+"""Converts a value, which is at a path, to what JSON stores."""
+
+_MAX_DIGITS = 400
+"""Digits of an integer in JSON: more than any field holds, and few enough to be converted fast."""
 
 
 def canonical_json(payload: Mapping[str, Any] | object, schema: pa.Schema) -> str:
@@ -42,7 +47,7 @@ def canonical_json(payload: Mapping[str, Any] | object, schema: pa.Schema) -> st
 
 def to_json(payload: Mapping[str, Any] | object, schema: pa.Schema) -> dict[str, Any]:
     """Return a payload as the JSON object that ``canonical_json`` writes."""
-    return _struct_to_json(payload, list(schema), "")
+    return _codec(schema).dump(payload, "")  # type: ignore[no-any-return]
 
 
 def from_json(payload: Mapping[str, Any], schema: pa.Schema) -> dict[str, Any]:
@@ -52,150 +57,164 @@ def from_json(payload: Mapping[str, Any], schema: pa.Schema) -> dict[str, Any]:
         payload: the parsed JSON object; a missing optional field becomes None.
         schema: the payload's Arrow schema.
     """
-    return {f.name: _from_json(payload.get(f.name), f.type) for f in schema}
+    return _codec(schema).load(payload)  # type: ignore[no-any-return]
 
 
-def _struct_to_json(value: Any, fields: list[pa.Field], path: str) -> dict[str, Any]:
-    if dataclasses.is_dataclass(value):
-        value = {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
-    if not isinstance(value, Mapping):
-        raise _unfit(path or "the payload", "an object", value)
-    known = {f.name for f in fields}
-    unknown = [name for name in value if name not in known]
-    if unknown:
-        raise PayloadError(f"unknown field {_join(path, str(unknown[0]))}; the schema has {sorted(known)}")
-    return {f.name: _field_to_json(value.get(f.name, _MISSING), f, _join(path, f.name)) for f in fields}
+def read_stored(text: str, schema: pa.Schema) -> dict[str, Any]:
+    """Return the canonical JSON object of a stored payload, which any program may have written.
+
+    Raises:
+        PayloadError: the text is not JSON, or does not match the schema.
+    """
+    try:
+        found = to_json(orjson.loads(text), schema)
+        if orjson.dumps(found).decode() == text:
+            return found
+    except (orjson.JSONDecodeError, PayloadError):
+        pass  # orjson reads numbers as binary floats, and the last of two equal keys; the slower parser decides
+    try:
+        return to_json(parse_json(text), schema)
+    except ValueError as error:
+        raise PayloadError(f"the payload is not JSON: {error}") from error
+
+
+def parse_json(text: str) -> Any:
+    """Parse JSON without a loss: a number keeps all its digits, and a key that is given twice is an error.
+
+    Raises:
+        ValueError: the text is not JSON, or not one value for each key.
+
+    Example:
+        >>> parse_json('{"amount": 12345678901234567.89}')["amount"]
+        JsonNumber('12345678901234567.89')
+    """
+    try:
+        return json.loads(
+            text,
+            parse_float=JsonNumber,
+            parse_int=_json_integer,
+            parse_constant=_no_constant,
+            object_pairs_hook=_object,
+        )
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    except ArithmeticError:
+        raise ValueError("a number has an exponent that is too large") from None
+
+
+def _json_integer(digits: str) -> int:
+    if len(digits) > _MAX_DIGITS:
+        raise ValueError(f"a number has {len(digits)} digits")
+    return int(digits)
+
+
+def _no_constant(name: str) -> float:
+    raise ValueError(f"{name} is no JSON number")
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        [(twice, _)] = Counter(key for key, _ in pairs).most_common(1)
+        raise ValueError(f"the key {twice!r} is given twice")
+    return found
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Codec:
+    """The two conversions of a type."""
+
+    dump: Converter
+    load: Callable[[Any], Any]
+
+
+_codecs: dict[int, tuple[pa.Schema, _Codec]] = {}
+_MAX_CODECS = 1000  # a domain has fewer schemas; a program that makes new ones for ever must not fill the memory
+
+
+def _codec(schema: pa.Schema) -> _Codec:
+    """Return the conversions of a schema, made once: to hash a schema takes longer than to convert a payload."""
+    found = _codecs.get(id(schema))
+    if found is None or found[0] is not schema:
+        if len(_codecs) >= _MAX_CODECS:
+            _codecs.clear()
+        found = _codecs[id(schema)] = (schema, _struct_codec(list(schema), ""))
+    return found[1]
+
+
+def _struct_codec(fields: list[pa.Field], path: str) -> _Codec:
+    known = frozenset(f.name for f in fields)
+    codecs = [(f, f.name, _type_codec(f.type, _join(path, f.name))) for f in fields]
+
+    def dump(value: Any, where: str) -> dict[str, Any]:
+        if dataclasses.is_dataclass(value) and not isinstance(value, type):
+            value = {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
+        if not isinstance(value, Mapping):
+            raise _unfit(where or "the payload", "an object", value)
+        if not value.keys() <= known:
+            unknown = next(name for name in value if name not in known)
+            raise PayloadError(f"unknown field {_join(where, str(unknown))}; the schema has {sorted(known)}")
+        return {
+            name: _dump_field(value.get(name, _MISSING), field, codec, _join(where, name))
+            for field, name, codec in codecs
+        }
+
+    def load(value: Any) -> dict[str, Any]:
+        return {name: None if (found := value.get(name)) is None else codec.load(found) for _, name, codec in codecs}
+
+    return _Codec(dump, load)
 
 
 _MISSING = object()
 
 
-def _field_to_json(value: Any, field: pa.Field, where: str) -> Any:
+def _dump_field(value: Any, field: pa.Field, codec: _Codec, where: str) -> Any:
     if value is not None and value is not _MISSING:
-        return _value_to_json(value, field.type, where)
+        return codec.dump(value, where)
     if field.nullable:
         return None
     state = "is null" if value is None else "is missing"
     raise PayloadError(f"required field {where} {state}; expected {field.type}")
 
 
-def _value_to_json(value: Any, dtype: pa.DataType, where: str) -> Any:
+def _type_codec(dtype: pa.DataType, path: str) -> _Codec:
     if pt.is_struct(dtype):
-        return _struct_to_json(value, [dtype.field(i) for i in range(dtype.num_fields)], where)
+        return _struct_codec([dtype.field(i) for i in range(dtype.num_fields)], path)
     if pt.is_list(dtype):
+        return _list_codec(dtype, path)
+    rule = rule_of(dtype)
+    if rule is None:
+        raise PayloadError(f"{path}: a payload cannot hold the type {dtype}")
+    convert, load = rule
+
+    def dump(value: Any, where: str) -> Any:
+        try:
+            return convert(value)
+        except Unfit as error:
+            raise _unfit(where, dtype, value, f" ({error})") from None
+        except (ValueError, TypeError, ArithmeticError, AttributeError):
+            raise _unfit(where, dtype, value) from None
+
+    return _Codec(dump, load)
+
+
+def _list_codec(dtype: pa.DataType, path: str) -> _Codec:
+    element = dtype.value_field
+    codec = _type_codec(element.type, f"{path}[]")
+
+    def dump(value: Any, where: str) -> list[Any]:
         if not isinstance(value, list | tuple):
             raise _unfit(where, dtype, value)
-        return [_field_to_json(v, dtype.value_field, f"{where}[{i}]") for i, v in enumerate(value)]
-    for matches, convert in _SCALARS:
-        if matches(dtype):
-            try:
-                return convert(value, dtype)
-            except (ValueError, TypeError, ArithmeticError, AttributeError):
-                raise _unfit(where, dtype, value) from None
-    raise PayloadError(f"{where}: a payload cannot hold the type {dtype}")
+        return [_dump_field(v, element, codec, f"{where}[{i}]") for i, v in enumerate(value)]
 
-
-def _text(value: Any, _: pa.DataType) -> str:
-    if not isinstance(value, str):
-        raise TypeError
-    value.encode()  # raises for a lone surrogate, which UTF-8 cannot hold
-    return value
-
-
-def _integer(value: Any, dtype: pa.DataType) -> int:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError
-    signed = pt.is_signed_integer(dtype)
-    bits = dtype.bit_width - 1 if signed else dtype.bit_width
-    if not (-(1 << bits) if signed else 0) <= value < (1 << bits):
-        raise ValueError
-    return value
-
-
-def _boolean(value: Any, _: pa.DataType) -> bool:
-    if not isinstance(value, bool):
-        raise TypeError
-    return value
-
-
-def _float(value: Any, _: pa.DataType) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise TypeError
-    if value != value or value in (float("inf"), float("-inf")):
-        raise ValueError
-    return float(value)
-
-
-_EXACT = Context(prec=76, traps=[Inexact, InvalidOperation])  # 76 digits: the most that an Arrow decimal256 holds
-
-
-def _decimal(value: Any, dtype: pa.DataType) -> str:
-    if isinstance(value, bool) or not isinstance(value, Decimal | int | str | float):
-        raise TypeError
-    number = Decimal(repr(value)) if isinstance(value, float) else Decimal(value)
-    exact = number.quantize(Decimal(1).scaleb(-dtype.scale), context=_EXACT)
-    if not exact.is_finite() or len(exact.as_tuple().digits) > dtype.precision:
-        raise ValueError
-    return f"{exact:f}"
-
-
-def _timestamp(value: Any, _: pa.DataType) -> str:
-    if isinstance(value, str):
-        value = datetime.fromisoformat(value)
-    if not isinstance(value, datetime) or value.tzinfo is None:
-        raise TypeError
-    return value.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
-
-
-def _date(value: Any, _: pa.DataType) -> str:
-    if isinstance(value, str):
-        value = date.fromisoformat(value)
-    if not isinstance(value, date) or isinstance(value, datetime):
-        raise TypeError
-    return value.isoformat()
-
-
-def _uuid(value: Any, _: pa.DataType) -> str:
-    return str(value if isinstance(value, uuid.UUID) else uuid.UUID(value))
-
-
-_SCALARS: tuple[tuple[Callable[[pa.DataType], bool], Callable[[Any, pa.DataType], Any]], ...] = (
-    (pt.is_string, _text),
-    (pt.is_integer, _integer),
-    (pt.is_decimal, _decimal),
-    (pt.is_timestamp, _timestamp),
-    (pt.is_boolean, _boolean),
-    (pt.is_date, _date),
-    (lambda t: t == pa.uuid(), _uuid),
-    (pt.is_floating, _float),
-)
-
-
-def _from_json(value: Any, dtype: pa.DataType) -> Any:
-    if value is None:
-        return None
-    if pt.is_struct(dtype):
-        return {f.name: _from_json(value.get(f.name), f.type) for f in _struct_fields(dtype)}
-    if pt.is_list(dtype):
-        return [_from_json(v, dtype.value_type) for v in value]
-    if pt.is_decimal(dtype):
-        return Decimal(value)
-    if pt.is_timestamp(dtype):
-        return datetime.fromisoformat(value)
-    if pt.is_date(dtype):
-        return date.fromisoformat(value)
-    return uuid.UUID(value) if dtype == pa.uuid() else value
-
-
-def _struct_fields(dtype: pa.DataType) -> list[pa.Field]:
-    return [dtype.field(i) for i in range(dtype.num_fields)]
+    return _Codec(dump, lambda value: [None if v is None else codec.load(v) for v in value])
 
 
 def _join(path: str, name: str) -> str:
     return f"{path}.{name}" if path else name
 
 
-def _unfit(where: str, expected: object, value: Any) -> PayloadError:
+def _unfit(where: str, expected: object, value: Any, reason: str = "") -> PayloadError:
     found = repr(value)
     found = found if len(found) <= 80 else found[:77] + "..."  # a whole document would hide the message
-    return PayloadError(f"{where}: expected {expected}, found {found}")
+    return PayloadError(f"{where}: expected {expected}, found {found}{reason}")

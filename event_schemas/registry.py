@@ -13,6 +13,7 @@ from refold.event_schemas.event import (
     schema_of,
     schema_version_of,
 )
+from refold.event_schemas.field_types import path_name
 from refold.event_schemas.upcasting import Upcaster
 
 SchemaKey = tuple[str, int]
@@ -27,8 +28,8 @@ class Registry:
         upcasters: the steps from older schema versions and retired event types to these classes.
 
     Raises:
-        ContractError: two contracts for one event type and schema version, a gap in a chain of upcasters, or an
-            upcaster whose target is not declared.
+        ContractError: two contracts for one event type and schema version, event types that differ only in case, a gap
+            in a chain of upcasters, or an upcaster whose target is not declared.
 
     Example:
         >>> from refold.event_schemas.event import event
@@ -46,6 +47,7 @@ class Registry:
             **{s.key: s.schema for u in set(self._upcasters.values()) for s in u.sources},
             **{(t, schema_version_of(c)): schema_of(c) for t, c in self._classes.items()},
         }
+        _check_case(t for t, _ in self._schemas)
         self._check_chains()
 
     @property
@@ -140,6 +142,18 @@ def _by_type(events: Iterable[type]) -> dict[str, type]:
             raise ContractError(f"Event type {event_type_of(cls)} is declared twice. Keep only its newest class.")
         classes[event_type_of(cls)] = cls
     return classes
+
+
+def _check_case(event_types: Iterable[str]) -> None:
+    """Check that no two event types share a folder on a disk that ignores case."""
+    by_path: dict[str, str] = {}
+    for event_type in event_types:
+        other = by_path.setdefault(path_name(event_type).lower(), event_type)
+        if other != event_type:
+            raise ContractError(
+                f"The event types {other!r} and {event_type!r} differ only in case, so their segments would share a "
+                "folder on disks that ignore case. Rename one of them."
+            )
 
 
 def _by_schema_key(upcasters: tuple[Upcaster, ...], classes: Mapping[str, type]) -> dict[SchemaKey, Upcaster]:

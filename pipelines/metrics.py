@@ -133,18 +133,18 @@ class Metrics:
         """Return a metric by its name in :data:`METRICS`."""
         return self._metrics[name]
 
-    def log_moved(self, head_position: int, head_recorded_at: str, unsealed: int) -> None:
+    def log_moved(self, head_position: int, head_appended_at: str, unsealed: int) -> None:
         """Record the end of the log.
 
         Args:
             head_position: of the last event.
-            head_recorded_at: when that event was recorded, RFC 3339; empty for an empty log.
+            head_appended_at: when that event was appended, RFC 3339; empty for an empty log, or if it is unknown.
             unsealed: events that are not sealed yet.
         """
         self["refold_log_position"].set(head_position)
         self["refold_log_unsealed_events"].set(unsealed)
-        if head_recorded_at:
-            recorded = datetime.fromisoformat(head_recorded_at).timestamp()
+        if head_appended_at:
+            recorded = datetime.fromisoformat(head_appended_at).timestamp()
             self["refold_log_last_recorded_timestamp_seconds"].set(recorded)
 
     def read_models_at(self, position: int, lag_events: int, lag_seconds: float | None, names: Iterable[str]) -> None:

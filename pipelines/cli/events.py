@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 _POLL_SECONDS = 0.2
 """Time between two looks for the next commit: unnoticed by a reader, and five cheap requests a second."""
 
+_MAX_CLOCKS = 20
+
 
 @click.group(epilog=as_epilog("refold events tail\nrefold events stream order-1001"))
 def events() -> None:
@@ -123,7 +125,7 @@ def verify_log(call: Invocation) -> None:
     """Check every object and event of the log.
 
     No object may be damaged, and no event missing, repeated or out of order. Exits with code 1 if something is wrong,
-    and prints what, where, and what to do.
+    and prints what, where, and what to do. Commits of a writer whose clock was wrong are named too, but are no damage.
     """
     from refold.pipelines.cli.progress import count_progress
     from refold.pipelines.cli.support import output
@@ -147,6 +149,10 @@ def verify_log(call: Invocation) -> None:
             output.print_text(f"… and {counted(seen.more, 'more finding')} of the same kinds.")
         for part in seen.unchecked:
             output.print_text(f"Not checked: {part}.")
+        for wrong in seen.wrong_clocks[:_MAX_CLOCKS]:
+            output.print_text(f"Clock: {wrong}. This is no damage: --as-of with a time passes over it.")
+        if (more := len(seen.wrong_clocks) - _MAX_CLOCKS) > 0:
+            output.print_text(f"… and {counted(more, 'more commit')} whose clocks were wrong.")
     if not seen.sound:
         raise click.exceptions.Exit(1)
 

@@ -180,7 +180,8 @@ def _rebuild_as_of(
 
     from refold.pipelines.cli.progress import rebuild_progress
     from refold.pipelines.cli.support import output
-    from refold.pipelines.rebuild.as_of import rebuild_as_of, refuse_existing
+    from refold.pipelines.rebuild.as_of import rebuild_as_of
+    from refold.pipelines.rebuild.new_file import refuse_existing
     from refold.warehouse.event_log.reads.seek import find_place
 
     refuse_existing(to)

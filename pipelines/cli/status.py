@@ -101,11 +101,15 @@ def _missed(seen: StatusReport, max_lag: float | None, max_idle: float | None) -
 
     late = max_lag is not None and (seen.lag.seconds is None or seen.lag.seconds > max_lag)
     if late:
-        output.print_note(f"The lag is above --max-lag {_seconds(max_lag)}.")
+        unknown = f"unknown, so not below --max-lag {_seconds(max_lag)}: {seen.lag.ahead}" if seen.lag.ahead else ""
+        unknown = unknown if seen.lag.seconds is None else ""
+        output.print_note(f"The lag is {unknown or f'above --max-lag {_seconds(max_lag)}'}.")
     idle = max_idle is not None and (seen.idle is None or seen.idle > max_idle)
     if idle:
         at = output.format_time(seen.end.recorded_at)
         last = f"the last append was at {at}" if at else "nothing was appended yet"
+        if seen.idle is None and seen.end.ahead:
+            last = f"it is unknown when the last append was, since {seen.end.ahead}"
         output.print_note(f"The log is idle for longer than --max-idle {_seconds(max_idle)}: {last}.")
     return late or idle
 

@@ -134,7 +134,7 @@ class _Reporter:
             self._metrics.published(progress.generation, progress.seconds)
             self._measure_dead_letters(progress.generation)
         elif progress.end and progress.lag:
-            self._metrics.log_moved(progress.end.position, progress.end.recorded_at, progress.end.unsealed)
+            self._metrics.log_moved(progress.end.position, progress.end.appended_at, progress.end.unsealed)
             self._metrics.read_models_at(progress.position, progress.lag.events, progress.lag.seconds, self._names)
             self._shown.update(
                 progress.position,

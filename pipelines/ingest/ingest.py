@@ -228,7 +228,7 @@ def _publish(
         seal=lambda: seal(log, domain_ref, options),
         report=lambda through: report(ImportProgress("commit", through, events, events)),
     )
-    publish_import(log, import_id, 0, spool.journal.recorded_at, ())
+    publish_import(log, import_id, 0, ())
     return Ingested(events=done.events, commits=done.commits + 1, mode="commits", duplicates=done.duplicates)
 
 

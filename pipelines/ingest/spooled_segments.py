@@ -64,7 +64,7 @@ def finish_import(
         run_staged(work, options)
     built = [pickle.loads(staging.get(key)) for key in staging.list_from("built")]
     try:
-        info = publish_import(log, import_id, spool.journal.events, recorded_at, built)
+        info = publish_import(log, import_id, spool.journal.events, built)
     except StreamsNotNewError:
         _discard(log, built)
         staging.delete_prefix("built")

@@ -7,7 +7,6 @@ file. Nothing is published, and published generations are not read.
 from __future__ import annotations
 
 import functools
-import os
 import shutil
 import tempfile
 import time
@@ -20,10 +19,12 @@ from apache_beam.options.pipeline_options import PipelineOptions
 
 from refold.event_schemas import UsageError
 from refold.pipelines.beam.runners import beam_options, workers_of
+from refold.pipelines.rebuild.new_file import name_file, refuse_existing
 from refold.pipelines.rebuild.replay import RebuildProgress
 from refold.pipelines.rebuild.staged_replay import staged_replay
 from refold.warehouse.declarations.domain import Domain, load_domain
 from refold.warehouse.declarations.projection import ReadModel
+from refold.warehouse.engine.engine_paths import can_write_databases
 from refold.warehouse.event_log.log import EventLog
 from refold.warehouse.event_log.reads.seek import find_position
 from refold.warehouse.object_store import open_store
@@ -149,18 +150,6 @@ def _refuse_unseeded(models: Sequence[ReadModel], seeded: Sequence[StagedModels]
         )
 
 
-def refuse_existing(path: Path) -> None:
-    """Check that a path is free, and that its folder exists.
-
-    Raises:
-        UsageError: the path exists, or its folder does not.
-    """
-    if path.exists() or path.is_symlink():
-        raise UsageError(f"{path} exists, and is not overwritten. Give another path, or remove it first.")
-    if not path.parent.is_dir():
-        raise UsageError(f"{path} cannot be written: the folder {path.parent} does not exist. Make it first.")
-
-
 def _build(
     log: EventLog,
     domain: Domain,
@@ -172,8 +161,9 @@ def _build(
     threads: int,
     dead_letter: bool,
 ) -> dict[str, int]:
-    """Load a database beside its path, and give it its name when it is complete."""
-    folder = Path(tempfile.mkdtemp(prefix=f".{to.name}-", dir=to.parent))
+    """Load a database beside its path if possible, and give it its name when it is complete."""
+    parent = to.parent if can_write_databases(to.parent) else None
+    folder = Path(tempfile.mkdtemp(prefix=".refold-", dir=parent))
     try:
         path = folder / "working.duckdb"
         with closing(database.open_database(path, threads=threads, memory_limit=_LOADER_MEMORY)) as connection:
@@ -193,18 +183,3 @@ def _build(
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     return {table.name: table.rows for table in finished}
-
-
-def name_file(path: Path, to: Path) -> None:
-    """Rename a finished file; unlike ``os.rename``, never replace another one.
-
-    Raises:
-        UsageError: the name was taken meanwhile.
-    """
-    try:
-        os.link(path, to)
-    except FileExistsError:
-        refuse_existing(to)
-    except OSError:  # a disk without hard links
-        refuse_existing(to)
-        os.rename(path, to)

@@ -8,43 +8,20 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from refold.event_schemas import GenerationError, UsageError
-from refold.pipelines.rebuild.as_of import rebuild_as_of, refuse_existing
+from refold.pipelines.rebuild.as_of import rebuild_as_of
+from refold.pipelines.rebuild.new_file import refuse_existing
+from refold.pipelines.rebuild.reconciliation import Reconciliation, comparable_models, newest_of
 from refold.pipelines.rebuild.replay import RebuildProgress
 from refold.warehouse.declarations.domain import Domain, load_domain
-from refold.warehouse.declarations.fingerprint import fingerprint, fingerprint_parts
 from refold.warehouse.event_log.log import EventLog
 from refold.warehouse.read_models.comparison.compare import compare_files, compared_dead_letters, compared_tables
-from refold.warehouse.read_models.comparison.differences import TableDifference
 from refold.warehouse.read_models.generations.build import StagedModels, scratch_folder
 from refold.warehouse.read_models.generations.generations import Generation, Generations, open_generations
 from refold.warehouse.read_models.rebuild.seeds import seed_rows
-
-
-@dataclass(frozen=True, slots=True)
-class Reconciliation:
-    """The result of comparing a generation with a rebuild of it.
-
-    Attributes:
-        generation: its number.
-        position: of both in the log.
-        tables: names of the read models that were compared.
-        skipped: read model to why it could not be compared.
-        differences: tables that differ; ``here`` is the published one, ``there`` the rebuilt one.
-        seconds: how long it took.
-    """
-
-    generation: int
-    position: int
-    tables: tuple[str, ...]
-    skipped: dict[str, str]
-    differences: tuple[TableDifference, ...]
-    seconds: float
 
 
 def reconcile(
@@ -94,15 +71,8 @@ def reconcile(
         refuse_existing(keep)
     domain = load_domain(domain_ref)
     generations = open_generations(read_models_url, domain.name)
-    generation = generations.newest()
-    if generation is None:
-        raise GenerationError(f"Nothing is published at {generations.store.url} yet. Run `refold rebuild` first.")
-    if generation.log_id != log.log_id:
-        raise GenerationError(
-            f"Generation {generation.number} was built from another log than {log.url}, so a rebuild from this one "
-            "cannot be compared with it. Give the --log that it was built from."
-        )
-    names, skipped = _comparable(domain, generations, generation, only)
+    generation = newest_of(log, generations)
+    names, skipped = comparable_models(domain, generations, generation, only)
     published = generations.path(generation)
     with scratch_folder(generations.store) as folder:
         rebuilt = rebuild_as_of(
@@ -142,29 +112,3 @@ def _seeded(
             at, path = seed_rows(domain.read_model(name), seed, generations, folder)
             found.append(StagedModels([domain.read_model(name)], at, {name: [path]}, replayed=False))
     return found
-
-
-def _comparable(
-    domain: Domain, generations: Generations, generation: Generation, only: Sequence[str]
-) -> tuple[tuple[str, ...], dict[str, str]]:
-    """Pick the read models whose declaration made the published rows."""
-    declared = {m.name: m for m in domain.read_models}
-    skipped: dict[str, str] = {}
-    for name in only or generation.tables:
-        if name not in declared:
-            if only:
-                domain.read_model(name)
-            skipped[name] = "it is no longer declared"
-        elif name not in generation.tables:
-            raise UsageError(
-                f"Read model {name} is not in generation {generation.number}. Build it with `refold rebuild {name}`."
-            )
-        elif fingerprint(fingerprint_parts(declared[name], domain)) != generation.tables[name].fingerprint:
-            skipped[name] = "its declaration changed since it was published; rebuild it"
-        elif (seed := generation.tables[name].seed) and not generations.store.exists(seed.file):
-            skipped[name] = f"the file of generation {seed.generation}, from which it started, is gone"
-    names = tuple(name for name in declared if name in (only or generation.tables) and name not in skipped)
-    if not names:
-        reasons = "; ".join(f"{name}: {why}" for name, why in skipped.items())
-        raise UsageError(f"Generation {generation.number} holds no read model that can be compared. {reasons}.")
-    return names, skipped

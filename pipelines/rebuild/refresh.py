@@ -14,7 +14,8 @@ from apache_beam.options.pipeline_options import PipelineOptions
 
 from refold.pipelines.rebuild.publisher import republish
 from refold.pipelines.rebuild.rebuild import rebuild
-from refold.pipelines.rebuild.reconcile import Reconciliation, reconcile
+from refold.pipelines.rebuild.reconcile import reconcile
+from refold.pipelines.rebuild.reconciliation import Reconciliation
 from refold.pipelines.rebuild.replay import RebuildProgress
 from refold.warehouse.declarations.domain import load_domain
 from refold.warehouse.event_log.log import EventLog

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from refold.warehouse.event_log.log import EventLog
 from refold.warehouse.queries.readers import ReadSource
 from refold.warehouse.read_models.database import Checkpoint
-from refold.warehouse.read_models.lag import NEVER_BUILT, Lag, find_end
+from refold.warehouse.read_models.lag import NEVER_BUILT, Lag, find_end, lag_of
 
 _log = logging.getLogger("refold.serve")
 
@@ -64,13 +64,16 @@ class ObservedEnd:
         position: of the last event.
         recorded_at: when that event was recorded, RFC 3339; empty for an empty log.
         unsealed: events that are not sealed yet.
-        behind_since: when the oldest event that the reader did not show was recorded, Unix time; None if it showed all.
+        behind_since: when the oldest event that the reader did not show was appended, Unix time; None if it showed all,
+            or if it is unknown because of a wrong clock.
+        appended_at: when the last event was appended, RFC 3339; empty for an empty log, or if it is unknown.
     """
 
     position: int = 0
     recorded_at: str = ""
     unsealed: int = 0
     behind_since: float | None = None
+    appended_at: str = ""
 
 
 class LogTail:
@@ -92,13 +95,12 @@ class LogTail:
         shown = self._source.read_position()
         at = Checkpoint(shown.position, shown.commit_number, shown.recorded_at) if shown else NEVER_BUILT
         end = find_end(self._log)
-        since = None
-        if end.position > at.position:
-            first = self._log.commit_info(at.commit_number + 1)
-            since = first.recorded_at.timestamp() if first else _unix_time(at.recorded_at)
+        now = datetime.now(UTC)
+        lag = lag_of(self._log, end, at, now=now)
+        since = now.timestamp() - lag.seconds if lag.events and lag.seconds is not None else None
         with self._lock:
             if end.position >= self._end.position:
-                self._end = ObservedEnd(end.position, end.recorded_at, end.unsealed, since)
+                self._end = ObservedEnd(end.position, end.recorded_at, end.unsealed, since, end.appended_at)
 
     def note_append(self, position: int) -> None:
         """Note an event that this process appended."""
@@ -106,7 +108,8 @@ class LogTail:
             if (added := position - self._end.position) > 0:
                 now = datetime.now(UTC)
                 since = self._end.behind_since or now.timestamp()
-                self._end = ObservedEnd(position, now.isoformat(), self._end.unsealed + added, since)
+                at = now.isoformat()
+                self._end = ObservedEnd(position, at, self._end.unsealed + added, since, at)
 
     @property
     def end(self) -> ObservedEnd:
@@ -121,7 +124,3 @@ class LogTail:
             return Lag(0, 0.0)
         since = end.behind_since
         return Lag(events, None if since is None else round(max(time.time() - since, 0.0), 3))
-
-
-def _unix_time(text: str) -> float | None:
-    return datetime.fromisoformat(text).timestamp() if text else None

@@ -56,7 +56,7 @@ def exposition(metrics: Metrics, tail: LogTail, shown: ReadPosition | None) -> b
         shown: what responses show; None if nothing is published.
     """
     end = tail.end
-    metrics.log_moved(end.position, end.recorded_at, end.unsealed)
+    metrics.log_moved(end.position, end.appended_at, end.unsealed)
     if shown is not None:
         lag = tail.lag(shown.position)
         metrics["refold_served_position"].set(shown.position)

@@ -27,7 +27,8 @@ from .pipelines.beam.runners import beam_options
 from .pipelines.ingest.ingest import Ingested, ingest
 from .pipelines.rebuild.as_of import AsOf, rebuild_as_of
 from .pipelines.rebuild.rebuild import Rebuilt, rebuild
-from .pipelines.rebuild.reconcile import Reconciliation, reconcile
+from .pipelines.rebuild.reconcile import reconcile
+from .pipelines.rebuild.reconciliation import Reconciliation
 from .pipelines.rebuild.refresh import Refreshed, refresh
 from .pipelines.seal import Sealed, seal
 from .pipelines.stream.stream import ProgressReport, Streamed, stream

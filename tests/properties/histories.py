@@ -11,7 +11,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from tests.properties.domain import POISON, UNLUCKY
+from tests.properties.depot.contracts import POISON, UNLUCKY
 from tests.properties.reference import SchemaKey, Stored
 
 
@@ -26,6 +26,7 @@ class Given:
         payload: in Python values.
         terse: whether optional fields that are None are left out of the JSON text.
         strange: whether it fits no contract.
+        text: the JSON text of the payload; made by the engine's rules by default.
     """
 
     stream_id: str
@@ -34,6 +35,7 @@ class Given:
     payload: Mapping[str, Any]
     terse: bool = False
     strange: bool = False
+    text: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,8 @@ import pytest
 
 from refold.event_schemas import InvalidEventsError, ProjectionError, event
 from refold.warehouse.declarations.domain import Domain
-from refold.warehouse.declarations.projection import Delete, Projection
+from refold.warehouse.declarations.handlers import Delete
+from refold.warehouse.declarations.projection import Projection
 from refold.warehouse.declarations.reducers import count, count_distinct, latest, total
 from refold.warehouse.event_log import Appender, EventLog, create_log
 from refold.warehouse.read_models import withheld
@@ -135,7 +136,7 @@ def test_every_cut_shows_the_same_rows(dtype: str, seed: int) -> None:
     amounts = [chance.choice(LIMITS[dtype]) for _ in range(9)]
     appends = [(f"s-{chance.randrange(5)}", Booked(account=chance.choice("ab"), amount=a)) for a in amounts]
     domain = booking(dtype)
-    found = []
+    found: list[Shown] = []
     for cuts in (set(), {1, 2, 5}, set(range(9))):
         with scratch_folder() as folder:
             found += every_cut(Path(folder), domain, appends, cuts)
@@ -191,7 +192,7 @@ def test_a_deleted_row_is_no_longer_withheld() -> None:
         ("s-3", Closed(account="ada")),
         ("s-4", Booked(account="ada", amount="5")),
     ]
-    found = []
+    found: list[Shown] = []
     for cuts in (set(), {1}, {1, 2}, {0, 1, 2}):
         with scratch_folder() as folder:
             found += every_cut(Path(folder), booking("TINYINT", deletes=True), appends, cuts)

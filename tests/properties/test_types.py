@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import pytest
@@ -167,13 +168,14 @@ def count_events(state: dict[str, int] | None, _valued: object) -> dict[str, int
 
 
 def attempt(
-    kind: type, name: str, key: dict, columns: dict, select: str, **more: object
+    kind: type[Projection | Fold], name: str, key: dict[str, str], columns: dict[str, Any], select: str, **more: Any
 ) -> ReadModel | ProjectionError:
     """Declare a read model, or give the error."""
     try:
-        return kind(name=name, key=key, columns=columns, on={Valued: select}, **more)
+        made: ReadModel = kind(name=name, key=key, columns=columns, on={Valued: select}, **more)
     except ProjectionError as error:
         return error
+    return made
 
 
 def expected_refusal(role: str, dtype: str) -> bool:

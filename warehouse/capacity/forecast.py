@@ -15,6 +15,7 @@ from refold.event_schemas import DamagedLogError, EmptyLogError, UsageError
 from refold.event_schemas.registry import SchemaKey
 from refold.warehouse.declarations.domain import Domain
 from refold.warehouse.engine.connections import connect
+from refold.warehouse.engine.parquet_files import parquet_relation
 from refold.warehouse.engine.sql import first_line, literal
 from refold.warehouse.event_log.layout import commit_key
 from refold.warehouse.event_log.log import EventLog, Head
@@ -174,8 +175,7 @@ def _sizes(log: EventLog, head: Head) -> tuple[int, int]:
 
 
 def _mean_json(connection: duckdb.DuckDBPyConnection, select: str, paths: list[Path]) -> float:
-    files = ", ".join(literal(str(p)) for p in paths)
-    rows = f"{select} FROM read_parquet([{files}], hive_partitioning = false) LIMIT {_SAMPLED_EVENTS}"
+    rows = f"{select} FROM {parquet_relation(paths)} LIMIT {_SAMPLED_EVENTS}"
     try:
         found = connection.execute(f"SELECT avg(strlen(to_json(t)::VARCHAR)) FROM ({rows}) t").fetchone()
     except duckdb.Error as error:

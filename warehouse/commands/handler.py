@@ -14,12 +14,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
-import duckdb
 from tenacity import Retrying, retry_if_result, stop_after_attempt, wait_random_exponential
 
 from refold.event_schemas import (
     ConcurrencyError,
-    InvalidEventsError,
     RecordedEvent,
     UsageError,
 )
@@ -37,7 +35,6 @@ from refold.warehouse.commands.decisions import (
 from refold.warehouse.commands.snapshots import Applied, Loaded, Snapshots
 from refold.warehouse.commands.stream_cache import StreamCache
 from refold.warehouse.declarations.domain import Domain
-from refold.warehouse.engine.sql import first_line
 from refold.warehouse.event_log.append import Appended, Appender
 from refold.warehouse.event_log.log import EventLog
 from refold.warehouse.event_log.new_events import StreamAppend
@@ -239,14 +236,8 @@ class CommandHandler:
                 before = applied.get(event.causation_id)
                 count = before.events + 1 if before else 1
                 applied[event.causation_id] = Applied(event.position, event.stream_version, count)
-        try:
-            for event in newest_events(self._domain, recorded):
-                state = decider.evolve(state, event)
-        except duckdb.Error as error:
-            raise InvalidEventsError(
-                f"Stream {stream_id!r} cannot be loaded: {first_line(error)} Nothing was appended. Run "
-                "`refold schemas dry-run` to find the events that fail."
-            ) from error
+        for event in newest_events(self._domain, recorded):
+            state = decider.evolve(state, event)
         if not recorded:
             return start
         loaded = Loaded(state, recorded[-1].stream_version, recorded[-1].position, applied)

@@ -21,18 +21,24 @@ from refold.event_schemas import (
 from refold.event_schemas.decider import Decider
 from refold.event_schemas.registry import SchemaKey
 from refold.event_schemas.upcasting import Form
-from refold.warehouse.declarations.endpoints import BoundEndpoint, Endpoint, bind
+from refold.warehouse.declarations.declared_names import also, check_table_names
+from refold.warehouse.declarations.determinism import check_plan
+from refold.warehouse.declarations.endpoints import BoundEndpoint, Endpoint, bind, check_paths
 from refold.warehouse.declarations.projection import (
+    Projection,
     ReadModel,
     View,
     check_seed_columns,
+    check_view,
     create_table_sql,
     create_view,
 )
 from refold.warehouse.declarations.upcaster_sql import compile_sql
+from refold.warehouse.engine.bound_plan import bound_plan
 from refold.warehouse.engine.duckdb_types import types_of
+from refold.warehouse.engine.names import first_double, folded
 from refold.warehouse.engine.scratch import scratch_schema
-from refold.warehouse.engine.sql import first_line, quote
+from refold.warehouse.engine.sql import SqlError, first_line, quote
 
 if TYPE_CHECKING:
     from refold.warehouse.event_log.new_events import StreamAppend
@@ -115,20 +121,17 @@ class Domain:
         found: dict[str, tuple[Decider[Any], type]] = {}
         for decider in self.deciders:
             for cls in decider.commands:
-                if cls.__name__ in found:
+                if double := first_double([*found, cls.__name__]):
                     raise ContractError(
-                        f"Domain {self.name}: the deciders {found[cls.__name__][0].name} and {decider.name} both "
-                        f"accept a command {cls.__name__}. Rename the command, or remove it from one of them."
+                        f"Domain {self.name}: the deciders {found[double[0]][0].name} and {decider.name} both accept a "
+                        f"command {cls.__name__}{also(*double)}. Rename the command, or remove it from one of them."
                     )
                 found[cls.__name__] = (decider, cls)
         return found
 
     def _check_read_models(self) -> None:
-        names = [m.name for m in self.read_models] + [v.name for v in self.views]
-        if double := sorted({n for n in names if names.count(n) > 1}):
-            raise ProjectionError(
-                f"Domain {self.name}: two read models or views are named {double[0]!r}. Rename one of them."
-            )
+        check_table_names(self.name, [*(m.name for m in self.read_models), *(v.name for v in self.views)])
+        self._check_seen_tables()
         for model in self.read_models:
             for handler in model.handlers:
                 if self.registry.classes.get(handler.event_type) is not handler.event_class:
@@ -137,23 +140,39 @@ class Domain:
                         f"domain {self.name}. Add the class to events=."
                     )
 
+    def _check_seen_tables(self) -> None:
+        """Check that no two columns keep the values seen before in one table."""
+        of_table = {
+            (model.name, column): f"seen_{model.name}_{column}"
+            for model in self.read_models
+            if isinstance(model, Projection)
+            for column in model.distinct_columns()
+        }
+        if double := first_double(of_table.values()):
+            first, second = [f"{m}.{c}" for (m, c), t in of_table.items() if folded(t) == folded(double[0])][:2]
+            raise ProjectionError(
+                f"Domain {self.name}: the count_distinct columns {first} and {second} would keep their values in one "
+                f"table, {double[0]}. Rename one of the columns."
+            )
+
     def _bound(self) -> tuple[BoundEndpoint, ...]:
         """Bind views, seeds and endpoints against the empty tables."""
         seeded = [m for m in self.read_models if m.seed is not None]
         if not self.views and not seeded and not self.endpoints:
             return ()
-        paths = [e.path for e in self.endpoints]
-        if double := sorted({p for p in paths if paths.count(p) > 1}):
-            raise ProjectionError(f"Domain {self.name}: two endpoints have the path {double[0]!r}. Change one of them.")
+        check_paths(self.name, self.endpoints)
         with scratch_schema() as connection:
             for model in self.read_models:
                 connection.execute(create_table_sql(model))
+            known = [m.name for m in self.read_models]
             for view in self.views:
+                check_view(view, connection, known)
                 create_view(view, connection)
+                known.append(view.name)
             for model in seeded:
                 _check_seed(model, connection)
             models = {m.name: m for m in self.read_models}
-            return tuple(bind(endpoint, models, connection) for endpoint in self.endpoints)
+            return tuple(bind(endpoint, models, connection, known) for endpoint in self.endpoints)
 
 
 def _check_seed(model: ReadModel, connection: duckdb.DuckDBPyConnection) -> None:
@@ -166,9 +185,10 @@ def _check_seed(model: ReadModel, connection: duckdb.DuckDBPyConnection) -> None
     connection.execute(f"ALTER TABLE {quote(model.name)} RENAME TO _new")
     try:
         found = types_of(connection, f"FROM ({model.seed}) LIMIT 0")
+        check_plan(bound_plan(connection, model.seed), tables=None)
     except duckdb.CatalogException:
         return
-    except duckdb.Error as error:
+    except (SqlError, duckdb.Error) as error:
         raise ProjectionError(f"Read model {model.name}, seed: {first_line(error)}") from error
     finally:
         connection.execute(f"ALTER TABLE _new RENAME TO {quote(model.name)}")

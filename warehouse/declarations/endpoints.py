@@ -9,16 +9,23 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import duckdb
 
 from refold.event_schemas import ProjectionError
+from refold.warehouse.declarations.declared_names import also
+from refold.warehouse.declarations.determinism import check_plan, check_repeatable
 from refold.warehouse.declarations.projection import ReadModel
+from refold.warehouse.declarations.reader_settings import check_reader_settings
 from refold.warehouse.declarations.reports import can_batch
-from refold.warehouse.engine.sql import first_line, quote
+from refold.warehouse.engine.bound_plan import bound_plan
+from refold.warehouse.engine.names import first_double
+from refold.warehouse.engine.sql import SqlError, first_line, literal, quote
+from refold.warehouse.engine.syntax_tree import with_values
+from refold.warehouse.engine.types import resolved_type
 
 _IN_PATH = re.compile(r"\{(\w+)\}")
 _PATH = re.compile(r"(/[a-z0-9_-]+|/\{[a-z_][a-z0-9_]*\})+")
@@ -31,7 +38,12 @@ _LOOKUP_TYPES = re.compile(
 them by these values."""
 _SAMPLES: dict[str, str] = {
     "DATE": "2025-01-01",
-    "TIMESTAMPTZ": "2025-01-01T00:00:00Z",
+    "TIME": "12:00:00",
+    "TIMESTAMP": "2025-01-01T00:00:00",
+    "TIMESTAMP WITH TIME ZONE": "2025-01-01T00:00:00Z",
+    "TIME WITH TIME ZONE": "12:00:00Z",
+    "UUID": "00000000-0000-0000-0000-000000000000",
+    "INTERVAL": "1 day",
     "VARCHAR": "",
     "BOOLEAN": "true",
 }
@@ -138,13 +150,35 @@ class BoundEndpoint:
     batchable: bool = True
 
 
-def bind(endpoint: Endpoint, models: Mapping[str, ReadModel], connection: duckdb.DuckDBPyConnection) -> BoundEndpoint:
+def check_paths(domain: str, endpoints: Sequence[Endpoint]) -> None:
+    """Check that no two endpoints answer the same requests.
+
+    Raises:
+        ProjectionError: naming the domain and both paths.
+    """
+    seen: dict[str, str] = {}
+    for endpoint in endpoints:
+        pattern = _IN_PATH.sub("{}", endpoint.path)
+        if (other := seen.get(pattern)) is not None:
+            same = f"two endpoints have the path {other!r}"
+            alike = f"the endpoints {other!r} and {endpoint.path!r} match the same requests"
+            raise ProjectionError(f"Domain {domain}: {same if other == endpoint.path else alike}. Change one of them.")
+        seen[pattern] = endpoint.path
+
+
+def bind(
+    endpoint: Endpoint,
+    models: Mapping[str, ReadModel],
+    connection: duckdb.DuckDBPyConnection,
+    tables: Collection[str] | None = None,
+) -> BoundEndpoint:
     """Check an endpoint against the empty tables and views of its domain.
 
     Args:
         endpoint: the declaration.
         models: the domain's read models, by name.
         connection: a connection to the tables and views.
+        tables: the tables and views that it may read; None if any.
 
     Raises:
         ProjectionError: naming the endpoint and the error.
@@ -157,7 +191,7 @@ def bind(endpoint: Endpoint, models: Mapping[str, ReadModel], connection: duckdb
     return (
         _bind_lookup(endpoint, models, connection)
         if isinstance(endpoint, Lookup)
-        else _bind_report(endpoint, connection)
+        else _bind_report(endpoint, connection, tables)
     )
 
 
@@ -180,7 +214,11 @@ def _bind_lookup(
     return BoundEndpoint(lookup, columns, tuple(model.key), single_row)
 
 
-def _bind_report(report: Report, connection: duckdb.DuckDBPyConnection) -> BoundEndpoint:
+def _bind_report(
+    report: Report, connection: duckdb.DuckDBPyConnection, tables: Collection[str] | None
+) -> BoundEndpoint:
+    if double := first_double(report.parameters):
+        raise _error(report, f"two parameters are named {double[1]!r}{also(*double)}; rename one")
     for name, parameter in report.parameters.items():
         if name in _RESERVED:
             raise _error(report, f"the parameter name {name!r} is reserved; choose another one")
@@ -197,19 +235,45 @@ def _bind_report(report: Report, connection: duckdb.DuckDBPyConnection) -> Bound
     if unbound := statements[0].named_parameters ^ set(report.parameters):
         raise _error(report, f"{min(unbound)!r} is in only one of sql= and parameters=; both must name it")
     samples = _samples(connection, report)
+    select = with_values(report.sql, {name: _sample_sql(p) for name, p in report.parameters.items()})
+    try:
+        check_repeatable(select, tables)
+    except SqlError as error:
+        raise _error(report, first_line(error)) from error
     columns = _columns(connection, report, report.sql, samples)
+    _check_plan(connection, report, select, tables)
     values = tuple(samples.values())
     return BoundEndpoint(report, columns, batchable=can_batch(connection, report.sql, report.types, columns, values))
+
+
+def _check_plan(
+    connection: duckdb.DuckDBPyConnection, report: Report, select: str, tables: Collection[str] | None
+) -> None:
+    """Check that a report's rows are the same each time, for every reader."""
+    try:
+        plan = bound_plan(connection, select)
+        check_plan(plan, tables=tables)
+        check_reader_settings(plan)
+    except SqlError as error:
+        raise _error(report, first_line(error)) from error
+
+
+def _sample_sql(parameter: Parameter) -> str:
+    return f"CAST({literal(_sample_text(parameter))} AS {parameter.type})"
+
+
+def _sample_text(parameter: Parameter) -> str:
+    return parameter.choices[0] if parameter.choices else _SAMPLES.get(resolved_type(parameter.type), "1")
 
 
 def _samples(connection: duckdb.DuckDBPyConnection, report: Report) -> dict[str, Any]:
     """Return a value for each parameter, to bind the SQL with."""
     samples = {}
     for name, parameter in report.parameters.items():
-        text = parameter.choices[0] if parameter.choices else _SAMPLES.get(parameter.type, "1")
         try:
+            text = _sample_text(parameter)
             [[samples[name]]] = connection.execute(f"SELECT CAST(? AS {parameter.type})", [text]).fetchall()
-        except duckdb.Error as error:
+        except (SqlError, duckdb.Error) as error:
             raise _error(report, f"parameter {name}: {first_line(error)}") from error
     return samples
 

@@ -11,11 +11,18 @@ import pyarrow as pa
 
 from refold.event_schemas import ENVELOPE, ProjectionError, event_type_of, schema_of
 from refold.event_schemas.envelope import ENVELOPE_NAMES
-from refold.warehouse.declarations.determinism import check_one_event
+from refold.warehouse.declarations.determinism import check_one_event, check_plan
+from refold.warehouse.engine.bound_plan import bound_plan
 from refold.warehouse.engine.duckdb_types import Type, keeps_values, resolve, types_of
+from refold.warehouse.engine.lineage import Origin, Origins, output_origins
+from refold.warehouse.engine.names import first_double
 from refold.warehouse.engine.scratch import scratch
 from refold.warehouse.engine.sql import SqlError, empty_relation, first_line, result_schema
 from refold.warehouse.engine.syntax_tree import Rewritten, rewrite
+from refold.warehouse.engine.types import resolved_type
+
+_APPENDED = {"_position": "position", "_ordinal": "_ordinal"}
+"""Column that refold adds to every handler, to the column of ``event`` that it holds."""
 
 _UNTYPED = '"NULL"'
 """How DuckDB writes the type of a bare NULL."""
@@ -41,6 +48,7 @@ class Handler:
         event_class: the contract that the SQL reads.
         sql: the user's SELECT with ``_position`` and ``_ordinal`` appended.
         deletes: whether it removes the row.
+        by_stream: the key columns that hold the stream's id.
         names: the columns that it contributes to.
         never_null: those of them that it can never set to NULL.
         key_never_null: whether no key column can be NULL.
@@ -51,6 +59,7 @@ class Handler:
     event_class: type
     sql: Rewritten
     deletes: bool
+    by_stream: frozenset[str]
     names: frozenset[str]
     never_null: frozenset[str]
     key_never_null: bool
@@ -84,18 +93,81 @@ def compile_handler(
     payload = schema_of(cls)
     try:
         check_one_event(select)
-        sql = rewrite(select, append={"_position": "position", "_ordinal": "_ordinal"})
-        found = types_of(scratch(), _over_empty_events(sql.text, payload))
+        sql = rewrite(select, append=_APPENDED)
+        query = _over_empty_events(sql.text, payload)
+        found = bind_over_event(query)
+        plan = bound_plan(scratch(), query)
+        check_plan(plan, tables=(), of_event=True)
+        origins = dict(zip(found.names, output_origins(plan, "event"), strict=True))
+        _check_appended(found.names, origins)
     except (SqlError, duckdb.Error) as error:
         raise ProjectionError(f"{where}: {first_line(error)}") from error
-    outputs = {name: dtype for name, dtype in found.items() if not name.startswith("_")}
+    outputs = {name: dtype for name, dtype in types_of(scratch(), query).items() if name not in _APPENDED}
     _check_outputs(where, outputs, key, columns, deletes=deletes)
-    required = {f.name for f in (*payload, *ENVELOPE) if not f.nullable}
-    never_null = sql.nonnull | {o for o, source in sql.plain.items() if source in required}
-    names = frozenset(outputs) - set(key)
-    same = frozenset(o for o, source in sql.plain.items() if source in ENVELOPE_NAMES) | sql.nonnull
+    kept = {name: origins[name] for name in outputs}
     types = {name: str(dtype) for name, dtype in outputs.items()}
-    return Handler(cls, sql, deletes, names, frozenset(never_null) & names, set(key) <= never_null, same & names, types)
+    return _handler(cls, sql, kept, key, types, deletes=deletes)
+
+
+def _handler(
+    cls: type,
+    sql: Rewritten,
+    origins: Mapping[str, Origins],
+    key: Mapping[str, str],
+    types: Mapping[str, str],
+    *,
+    deletes: bool,
+) -> Handler:
+    """Conclude from the origins of a handler's columns what is certain about their values."""
+    required: set[str | None] = {None, *(f.name for f in (*schema_of(cls), *ENVELOPE) if not f.nullable)}
+    of_envelope: set[str | None] = {None, *ENVELOPE_NAMES}
+    single = {name: next(iter(found)) for name, found in origins.items() if len(found) == 1}
+    names = frozenset(origins) - set(key)
+    never_null = {name for name, found in origins.items() if all(o is not None and o.column in required for o in found)}
+    return Handler(
+        event_class=cls,
+        sql=sql,
+        deletes=deletes,
+        by_stream=frozenset(n for n, origin in single.items() if origin == Origin("stream_id") and n in key),
+        names=names,
+        never_null=names & never_null,
+        key_never_null=set(key) <= never_null,
+        same=names & {n for n, origin in single.items() if origin is not None and origin.column in of_envelope},
+        types=types,
+    )
+
+
+def bind_over_event(query: str) -> pa.Schema:
+    """Bind a statement over ``event``, and return the schema of its result.
+
+    Raises:
+        SqlError: a subquery leaves out a column that refold adds to the outer select list.
+        duckdb.Error: it does not bind.
+    """
+    try:
+        return result_schema(scratch(), query)
+    except duckdb.BinderException as error:
+        if any(f'"{name}"' in str(error).splitlines()[0] for name in _APPENDED.values()):
+            raise SqlError(
+                f"{first_line(error)} refold adds the place of the event in the log to the select list, so a subquery "
+                "must keep it: begin with SELECT *, as in FROM (SELECT *, unnest(lines) AS line FROM event). With an "
+                "aggregate, group by position"
+            ) from error
+        raise
+
+
+def _check_appended(names: list[str], origins: Mapping[str, Origins]) -> None:
+    """Check the names of a handler's columns, and that those which refold appends hold what they say."""
+    if double := first_double(names):
+        raise SqlError(
+            f"the SELECT yields two columns {double[0]!r} and {double[1]!r}, and SQL ignores case; rename one"
+        )
+    for output, source in _APPENDED.items():
+        if origins.get(output) != frozenset({Origin(source)}):
+            raise SqlError(
+                f"the SELECT yields no `{source}` of the event: it is hidden by another column or an outer join; keep "
+                "it in each subquery, and give its name to no other column"
+            )
 
 
 def check_order(model: str, handler: Handler, ordered: Collection[str]) -> None:
@@ -145,7 +217,7 @@ def common_type(where: str, found: list[tuple[str, str]]) -> str:
         ProjectionError: the types do not convert without a change of values, or are not supported.
     """
     typed = [(event_type, dtype) for event_type, dtype in found if dtype != _UNTYPED] or [("", "INTEGER")]
-    union = " UNION ALL ".join(f"SELECT NULL::{dtype} AS x" for _, dtype in typed)
+    union = " UNION ALL ".join(f"SELECT CAST(NULL AS {dtype}) AS x" for _, dtype in typed)
     common = types_of(scratch(), union)["x"]
     for _, dtype in typed:
         if not keeps_values(types_of(scratch(), f"SELECT NULL::{dtype} AS x")["x"], common):
@@ -164,14 +236,14 @@ def arrow_type(duckdb_type: str, *, where: str) -> pa.DataType:
         ProjectionError: DuckDB has no such type; the message starts with ``where``.
     """
     try:
-        return result_schema(scratch(), f"SELECT NULL::{duckdb_type} AS x").field("x").type
-    except duckdb.Error as error:
-        raise ProjectionError(f"{where}: {duckdb_type!r} is not a DuckDB type: {first_line(error)}") from error
+        return result_schema(scratch(), f"SELECT CAST(NULL AS {resolved_type(duckdb_type)}) AS x").field("x").type
+    except (SqlError, duckdb.Error) as error:
+        raise ProjectionError(f"{where}: {first_line(error)}") from error
 
 
 def _over_empty_events(text: str, payload: pa.Schema) -> str:
     relation = empty_relation(pa.schema([*ENVELOPE, pa.field("_ordinal", pa.int64()), *payload]))
-    return f"WITH event AS {relation} SELECT * FROM ({text})"
+    return f"WITH event AS MATERIALIZED {relation} SELECT * FROM ({text})"
 
 
 def _check_outputs(

@@ -10,7 +10,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,7 +18,9 @@ import duckdb
 
 from refold.event_schemas import ProjectionError, is_event
 from refold.warehouse.declarations import column_types
-from refold.warehouse.declarations.determinism import check_repeatable
+from refold.warehouse.declarations.declared_names import also, check_column_names, check_table_name
+from refold.warehouse.declarations.derived import check_derived, generated_column
+from refold.warehouse.declarations.determinism import check_plan, check_repeatable
 from refold.warehouse.declarations.handlers import (
     Delete,
     Handler,
@@ -26,9 +28,11 @@ from refold.warehouse.declarations.handlers import (
     compile_handler,
     event_columns,
 )
+from refold.warehouse.declarations.reader_settings import check_reader_settings, with_explicit_order
 from refold.warehouse.declarations.reducers import Column, Kind, Reducer
+from refold.warehouse.engine.bound_plan import bound_plan
 from refold.warehouse.engine.duckdb_types import Type, keeps_values, resolve
-from refold.warehouse.engine.scratch import scratch
+from refold.warehouse.engine.names import first_double
 from refold.warehouse.engine.sql import SqlError, first_line, quote
 
 State = dict[str, Any] | None
@@ -77,7 +81,7 @@ class Projection:
     contributed: Mapping[str, str] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        _check_names(self.name, self.key, self.columns, self.on)
+        _check_names(self.name, self.key, self.columns, self.on, tuple(self.derived))
         column_types.check_key(self.name, self.key)
         column_types.check_columns(self.name, self.columns)
         _check_seed(self.name, self.seed, self.distinct_columns())
@@ -87,7 +91,7 @@ class Projection:
         for handler in handlers:
             check_order(self.name, handler, handler.names & self.ordered_columns() - handler.same)
         object.__setattr__(self, "contributed", column_types.contributed_types(self.name, self.columns, handlers))
-        _check_derived(self)
+        check_derived(f"Read model {self.name}", self.table, self.derived)
 
     @property
     def event_types(self) -> tuple[str, ...]:
@@ -159,7 +163,7 @@ class Fold:
     event_columns: Mapping[str, str] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        _check_names(self.name, self.key, self.columns, self.on)
+        _check_names(self.name, self.key, self.columns, self.on, ())
         if not callable(self.fold):
             raise ProjectionError(f"Fold {self.name}: fold= must be a function of (state, event).")
         column_types.check_key(self.name, self.key)
@@ -212,39 +216,30 @@ ReadModel = Projection | Fold
 
 def keyed_by_stream(model: ReadModel) -> bool:
     """Check whether all events of a key are in one stream, and so in one bucket."""
-    return any(all(h.sql.plain.get(k) == "stream_id" for h in model.handlers) for k in model.key)
+    return any(all(k in h.by_stream for h in model.handlers) for k in model.key)
 
 
 def create_table_sql(model: ReadModel) -> str:
     """Return the statement that creates a read model's empty table."""
     typed = [f"{quote(c)} {t}" for c, t in model.table.items()]
     derived = model.derived.items() if isinstance(model, Projection) else ()
-    typed += [f"{quote(c)} AS ({expression})" for c, expression in derived]
+    typed += [f"{quote(c)} AS ({generated_column(expression, model.table)})" for c, expression in derived]
     return f"CREATE TABLE {quote(model.name)} ({', '.join(typed)})"
 
 
 def _check_names(
-    name: str, key: Mapping[str, str], columns: Mapping[str, Any], on: Mapping[type, str | Delete]
+    name: str,
+    key: Mapping[str, str],
+    columns: Mapping[str, Any],
+    on: Mapping[type, str | Delete],
+    derived: Sequence[str],
 ) -> None:
-    if not name.isidentifier():
-        raise ProjectionError(
-            f"Read model {name!r}: the name becomes a table, so use letters, digits and "
-            "underscores, as in orders_by_day."
-        )
+    check_table_name("Read model", name)
     if not key:
         raise ProjectionError(f"Read model {name}: key= is empty; name at least one key column.")
     if not on:
         raise ProjectionError(f"Read model {name}: on= is empty; name at least one event.")
-    for column in (*key, *columns):
-        if column.startswith("_"):
-            raise ProjectionError(
-                f"Read model {name}, column {column}: a leading underscore is reserved. Rename the column."
-            )
-    folded = [c.lower() for c in (*key, *columns)]
-    if double := {c for c in folded if folded.count(c) > 1}:
-        raise ProjectionError(
-            f"Read model {name}: column {sorted(double)[0]!r} is declared twice. Rename or remove one."
-        )
+    check_column_names(f"Read model {name}", (*key, *columns), derived)
     for cls in on:
         if not is_event(cls):
             raise ProjectionError(f"Read model {name}: {cls!r} in on= is not an event class. Decorate it with @event.")
@@ -287,25 +282,41 @@ def check_seed_columns(model: ReadModel, found: Mapping[str, Type]) -> None:
             )
 
 
-def _check_derived(model: Projection) -> None:
-    typed = ", ".join(f"NULL::{t} AS {quote(c)}" for c, t in model.table.items())
-    for column, expression in model.derived.items():
-        where = f"Read model {model.name}, derived column {column}"
-        if column in model.table:
-            raise ProjectionError(f"{where}: a key or reducer column has this name. Rename the derived column.")
-        try:
-            scratch().sql(f"SELECT {expression} FROM (SELECT {typed})")
-        except duckdb.Error as error:
-            raise ProjectionError(f"{where}: {first_line(error)}") from error
-
-
 def create_view(view: View, connection: duckdb.DuckDBPyConnection) -> None:
     """Create a view on a connection that holds the tables it reads.
+
+    Its ORDER BY clauses are written out, because a reader's DuckDB may have other defaults than refold's.
 
     Raises:
         ProjectionError: it does not bind there.
     """
     try:
-        connection.execute(f"CREATE OR REPLACE VIEW {quote(view.name)} AS {view.select}")
-    except duckdb.Error as error:
+        connection.execute(f"CREATE OR REPLACE VIEW {quote(view.name)} AS {with_explicit_order(view.select)}")
+    except (SqlError, duckdb.Error) as error:
         raise ProjectionError(f"View {view.name}: {first_line(error)}") from error
+
+
+def check_view(view: View, connection: duckdb.DuckDBPyConnection, tables: Collection[str]) -> None:
+    """Check that a view gives the same rows each time, to every reader.
+
+    Args:
+        view: the view.
+        connection: a connection that holds empty tables and the views before it.
+        tables: the tables and views that it may read.
+
+    Raises:
+        ProjectionError: naming the view and what it must not use.
+    """
+    check_table_name("View", view.name)
+    try:
+        check_repeatable(view.select, tables)
+        columns = connection.sql(view.select).columns
+        plan = bound_plan(connection, view.select)
+        check_plan(plan, tables=tables)
+        check_reader_settings(plan)
+    except (SqlError, duckdb.Error) as error:
+        raise ProjectionError(f"View {view.name}: {first_line(error)}") from error
+    if double := first_double(columns):
+        raise ProjectionError(
+            f"View {view.name}: two columns are named {double[1]!r}{also(*double)}. Rename one of them."
+        )

@@ -15,13 +15,14 @@ increments. A reducer has four pieces of SQL:
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum
 
 from refold.event_schemas import ProjectionError
 from refold.warehouse.declarations import totals
-from refold.warehouse.engine.duckdb_types import is_float
 from refold.warehouse.engine.sql import SqlError, quote
+from refold.warehouse.engine.types import FLOATS, resolved_type
 
 
 class Kind(Enum):
@@ -79,10 +80,10 @@ def total(type: str, *, approximate: bool = False) -> Reducer:  # the vocabulary
 
 
 def _is_float(type: str) -> bool:
-    try:
-        return is_float(type)
-    except SqlError:
-        return False  # the read model that has the column reports the type
+    """Check whether a type is a float by any of its names; the read model reports what is no type."""
+    with suppress(SqlError):
+        return resolved_type(type) in FLOATS
+    return False
 
 
 def count() -> Reducer:
@@ -227,7 +228,7 @@ def final(column: Column, *, prefix: str = "") -> str:
     if reducer.kind is Kind.COUNT:
         return f"coalesce({value}, 0)"
     if reducer.kind is Kind.COLLECT:
-        ordered = f"list_transform(list_sort(coalesce({value}, [])), lambda _pair: _pair.value)"
+        ordered = f"list_transform(list_sort(coalesce({value}, [])), lambda _x: _x.value)"
         return f"CAST({ordered} AS {reducer.column_type})"
     if reducer.kind is Kind.COUNT_DISTINCT:
         return f"CAST(coalesce(len({value}), 0) AS BIGINT)"
@@ -277,5 +278,5 @@ def in_range(column: Column, value: str) -> str:
     An increment tries the fast statement first: its transaction fails, and it then merges exactly.
     """
     declared = str(column.reducer.type)
-    fits = f"isfinite({value})" if is_float(declared) else f"{value} IS NOT NULL"
+    fits = f"isfinite({value})" if _is_float(declared) else f"{value} IS NOT NULL"
     return f"CASE WHEN {fits} THEN CAST({value} AS {declared}) ELSE error('a total does not fit its column') END"

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import duckdb
 import pyarrow as pa
+import pyarrow.types as pt
 
 from refold.event_schemas import (
     ENVELOPE,
@@ -12,14 +15,19 @@ from refold.event_schemas import (
     Upcaster,
 )
 from refold.event_schemas.registry import SchemaKey
-from refold.warehouse.declarations.determinism import check_one_event
+from refold.warehouse.declarations.determinism import check_one_event, check_plan
+from refold.warehouse.engine.bound_plan import bound_plan
+from refold.warehouse.engine.lineage import Origin, Origins, output_origins
+from refold.warehouse.engine.names import first_double
 from refold.warehouse.engine.scratch import scratch
 from refold.warehouse.engine.sql import (
     SqlError,
     duckdb_type,
     empty_relation,
     first_line,
+    invalid_value,
     literal,
+    null_in_required,
     quote,
     result_schema,
     same_value,
@@ -57,7 +65,12 @@ def compile_sql(step: Upcaster, registry: Registry) -> str:
     try:
         check_one_event(step.sql())
         rewritten = rewrite(step.sql(), append={name: name for name in CARRIED})
-        found = _bind(rewritten.text, step.sources[0].schema)
+        query = _over_empty_events(rewritten.text, step.sources[0].schema)
+        found = result_schema(scratch(), query)
+        plan = bound_plan(scratch(), query)
+        check_plan(plan, tables=(), of_event=True)
+        origins = dict(zip(found.names, output_origins(plan, "event"), strict=True))
+        _check_carried(found.names, origins)
     except (SqlError, duckdb.Error) as error:
         raise ContractError(f"{where}: {first_line(error)}") from error
     if rewritten.unordered:
@@ -69,25 +82,50 @@ def compile_sql(step: Upcaster, registry: Registry) -> str:
     _check_columns(where, found, target)
     new = {"event_type": literal(event_type), "schema_version": f"{version}::INTEGER"}
     carried = ", ".join(f"{new[name]} AS {name}" if name in new else name for name in CARRIED)
-    source_required = {f.name for f in step.sources[0].schema if not f.nullable}
-    safe = rewritten.nonnull | {o for o, source in rewritten.plain.items() if source in source_required}
-    fields = "".join(f", {_field(f, checked=f.name not in safe, where=where)}" for f in target)
+    required: set[str | None] = {None, *(f.name for f in step.sources[0].schema if not f.nullable)}
+    safe = {name for name, found in origins.items() if all(o is not None and o.column in required for o in found)}
+    fields = "".join(
+        f", {_field(f, found.field(f.name).type, checked=f.name not in safe, where=where)}" for f in target
+    )
     return f"SELECT {carried}{fields} FROM ({rewritten.text})"
 
 
-def _field(field: pa.Field, *, checked: bool, where: str) -> str:
-    """Return the expression of one field of the target; NULL in a required field is an error of that event."""
-    name = quote(field.name)
-    value = f"CAST({name} AS {duckdb_type(field.type)})"
-    if checked and not field.nullable:
-        message = literal(f"{where}: required column {field.name} is NULL")
-        value = f"CASE WHEN {name} IS NULL THEN error({message}) ELSE {value} END"
+def _field(field: pa.Field, found: pa.DataType, *, checked: bool, where: str) -> str:
+    """Return the expression of one field of the target; a value that it cannot have is an error of that event."""
+    name, dtype = quote(field.name), duckdb_type(field.type)
+    value = f"CAST({name} AS {dtype})"
+    column = f"{where}, column {field.name}"
+    nulls = null_in_required(name, field if checked else field.with_nullable(True))
+    cases = [f"WHEN {n} THEN error({literal(f'{column}: NULL in a required field')})" for n in nulls]
+    changed = [f"TRY_CAST({name} AS {dtype}) IS NULL"] if found != field.type else []
+    if pt.is_integer(found) and pt.is_floating(field.type):
+        changed.append(f"CAST(TRY_CAST({name} AS {dtype}) AS HUGEINT) <> {name}")
+    changed += invalid_value(name, field.type)
+    if changed:
+        message = f"{literal(f'{column}: the value does not fit {field.type}: ')} || left(CAST({name} AS VARCHAR), 80)"
+        cases.append(f"WHEN {name} IS NOT NULL AND ({' OR '.join(changed)}) THEN error({message})")
+    if cases:
+        value = f"CASE {' '.join(cases)} ELSE {value} END"
     return f"{value} AS {name}"
 
 
-def _bind(text: str, payload: pa.Schema) -> pa.Schema:
+def _over_empty_events(text: str, payload: pa.Schema) -> str:
     relation = empty_relation(event_relation_schema(payload))
-    return result_schema(scratch(), f"WITH event AS {relation} SELECT * FROM ({text})")
+    return f"WITH event AS MATERIALIZED {relation} SELECT * FROM ({text})"
+
+
+def _check_carried(names: list[str], origins: Mapping[str, Origins]) -> None:
+    """Check that an upcaster passes the envelope on as it is."""
+    if double := first_double(names):
+        raise SqlError(
+            f"the SELECT yields two columns {double[0]!r} and {double[1]!r}, and SQL ignores case; rename one"
+        )
+    for name in CARRIED:
+        if origins.get(name) != frozenset({Origin(name)}):
+            raise SqlError(
+                f"the SELECT changes `{name}`, which every event keeps: another column has its name, or an outer join "
+                "hides it; rename that column"
+            )
 
 
 def _check_columns(where: str, found: pa.Schema, target: pa.Schema) -> None:

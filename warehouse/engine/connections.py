@@ -6,9 +6,14 @@ from pathlib import Path
 
 import duckdb
 
+from refold.warehouse.engine.engine_paths import database_path, engine_path
+from refold.warehouse.engine.sql import literal, quote
+
+_MEMORY = ":memory:"
+
 
 def connect(
-    database: str | Path = ":memory:",
+    database: str | Path = _MEMORY,
     *,
     threads: int | None = None,
     memory_limit: str | None = None,
@@ -34,12 +39,31 @@ def connect(
     if memory_limit is not None:
         config["memory_limit"] = memory_limit
     if temp_directory is not None:
-        config["temp_directory"] = str(temp_directory)
-    connection = duckdb.connect(str(database), read_only=read_only, config=config)
+        config["temp_directory"] = engine_path(temp_directory)
+    file = _MEMORY if database == _MEMORY else database_path(database)
+    connection = duckdb.connect(file, read_only=read_only, config=config)
     connection.execute("SET TimeZone = 'UTC'")
     connection.execute("SET arrow_lossless_conversion = true")
     connection.execute("SET enable_progress_bar = false")
     return connection
+
+
+def attach(
+    connection: duckdb.DuckDBPyConnection, path: Path, name: str, *, read_only: bool = False, storage_version: str = ""
+) -> None:
+    """Attach a database file.
+
+    Args:
+        connection: the connection.
+        path: the file; it is created if it does not exist, except for reading.
+        name: name of the database on the connection.
+        read_only: open the file for reading.
+        storage_version: the oldest version of DuckDB that a new file can be opened with, such as ``"v1.4.0"``.
+    """
+    options = ["READ_ONLY"] if read_only else []
+    options += [f"STORAGE_VERSION {literal(storage_version)}"] if storage_version else []
+    listed = f" ({', '.join(options)})" if options else ""
+    connection.execute(f"ATTACH {literal(engine_path(path))} AS {quote(name)}{listed}")
 
 
 _TEMPORARIES = """

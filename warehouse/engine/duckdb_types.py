@@ -16,7 +16,8 @@ import duckdb
 from duckdb.sqltypes import DuckDBPyType
 
 from refold.warehouse.engine.scratch import scratch
-from refold.warehouse.engine.sql import SqlError, first_line, quote
+from refold.warehouse.engine.sql import SqlError, quote
+from refold.warehouse.engine.types import resolved_type
 
 Type: TypeAlias = DuckDBPyType
 
@@ -53,10 +54,7 @@ def resolve(declared: str) -> Type:
         >>> str(resolve("FLOAT8")), str(resolve("numeric(9, 2)[]"))
         ('DOUBLE', 'DECIMAL(9,2)[]')
     """
-    try:
-        found = scratch().sql(f"SELECT CAST(NULL AS {declared}) AS x").types[0]
-    except duckdb.Error as error:
-        raise SqlError(f"{declared!r} is not a DuckDB type: {first_line(error)}") from error
+    found = scratch().sql(f"SELECT CAST(NULL AS {resolved_type(declared)}) AS x").types[0]
     if unsupported := next((t for t in _leaves(found) if t.id not in _KEPT and t.id not in _STAGED_AS), None):
         raise SqlError(
             f"{declared!r} is not supported: files and tables on the way to readers do not keep values of "

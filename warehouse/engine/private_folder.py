@@ -21,6 +21,7 @@ class PrivateFolder:
 
     Args:
         prefix: the start of its name.
+        parent: folder in which to make it; by default that for temporary files.
 
     Attributes:
         path: its path.
@@ -34,9 +35,9 @@ class PrivateFolder:
         False
     """
 
-    def __init__(self, prefix: str) -> None:
-        remove_left_over(prefix)
-        self.path = Path(tempfile.mkdtemp(prefix=prefix))
+    def __init__(self, prefix: str, *, parent: Path | None = None) -> None:
+        remove_left_over(prefix, parent=parent)
+        self.path = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
         self._lock = _lock_of(self.path)
         self._lock.acquire(timeout=0)
 
@@ -46,13 +47,14 @@ class PrivateFolder:
         self._lock.release()
 
 
-def remove_left_over(prefix: str) -> None:
+def remove_left_over(prefix: str, *, parent: Path | None = None) -> None:
     """Remove the folders of processes that have ended.
 
     Args:
         prefix: the start of their names.
+        parent: the folder that holds them; by default that for temporary files.
     """
-    for path in Path(tempfile.gettempdir()).glob(f"{prefix}*"):
+    for path in (parent or Path(tempfile.gettempdir())).glob(f"{prefix}*"):
         try:
             if time.time() - path.stat().st_mtime < _MIN_AGE_SECONDS:
                 continue

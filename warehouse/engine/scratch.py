@@ -16,7 +16,10 @@ _schema_numbers = itertools.count()
 
 @functools.cache
 def _database() -> duckdb.DuckDBPyConnection:
-    return connect(threads=1)
+    connection = connect(threads=1)
+    # What is bound here comes from declarations, which name neither files nor variables of a Python program.
+    connection.execute("SET python_enable_replacements = false; SET enable_external_access = false")
+    return connection
 
 
 def scratch() -> duckdb.DuckDBPyConnection:

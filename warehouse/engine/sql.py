@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import duckdb
@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.types as pt
 
 from refold.event_schemas import RefoldError
+from refold.warehouse.engine.engine_paths import real_paths
 
 _SIMPLE_TYPES: dict[pa.DataType, str] = {
     pa.string(): "VARCHAR",
@@ -46,13 +47,13 @@ def first_line(error: Exception) -> str:
     r"""Return a DuckDB error as text of one line that ends like a sentence.
 
     DuckDB adds lines that mean nothing in another message: an excerpt of the query with carets below it, an excerpt of
-    a value, settings to try, a stack trace. These are left out.
+    a value, settings to try, a stack trace. These are left out, and links to files are replaced by their real paths.
 
     Example:
         >>> first_line(ValueError('Binder Error: no column "x"\nCandidate bindings: "y"\n\nLINE 1: SELECT x\n   ^'))
         'Binder Error: no column "x". Candidate bindings: "y".'
     """
-    text = _QUERY_EXCERPT.sub("", str(error).rstrip())
+    text = _QUERY_EXCERPT.sub("", real_paths(str(error).rstrip()))
     text = _VALUE_EXCERPT.sub("", _ADVICE.sub("", text))
     text = " ".join(_NEXT_SENTENCE.sub(". ", text.strip()).split()) or type(error).__name__
     return text if text.endswith((".", "!", "?")) else f"{text.removesuffix(':')}."
@@ -117,10 +118,28 @@ def null_in_required(expression: str, field: pa.Field) -> list[str]:
             conditions += [f"({expression} IS NOT NULL AND {p})" for p in parts]
     if pt.is_list(field.type):
         element = field.type.value_field
-        parts = null_in_required("x", element)
+        parts = null_in_required("_x", element)
         if parts:
-            conditions.append(f"len(list_filter({expression}, lambda x: {' OR '.join(parts)})) > 0")
+            conditions.append(f"len(list_filter({expression}, lambda _x: {' OR '.join(parts)})) > 0")
     return conditions
+
+
+_VALID_RANGES: tuple[tuple[Callable[[pa.DataType], bool], str], ...] = (
+    (pt.is_floating, "isfinite({})"),
+    (pt.is_date, "{} BETWEEN DATE '0001-01-01' AND DATE '9999-12-31'"),
+    (pt.is_timestamp, "epoch_us({}) BETWEEN -62135596800000000 AND 253402300799999999"),
+)
+"""What DuckDB's types hold beyond the values of fields: NaN and infinity, and times outside the years 1 to 9999."""
+
+
+def invalid_value(expression: str, dtype: pa.DataType) -> list[str]:
+    """Return the conditions under which ``expression`` has a value of a DuckDB type that no field can have."""
+    if pt.is_struct(dtype):
+        return [c for f in _fields(dtype) for c in invalid_value(f"{expression}.{quote(f.name)}", f.type)]
+    if pt.is_list(dtype):
+        inner = " OR ".join(invalid_value("_x", dtype.value_type))
+        return [f"len(list_filter({expression}, lambda _x: {inner})) > 0"] if inner else []
+    return [f"NOT ({valid.format(expression)})" for matches, valid in _VALID_RANGES if matches(dtype)]
 
 
 def _fields(dtype: pa.DataType) -> Iterator[pa.Field]:
@@ -131,26 +150,6 @@ def empty_relation(schema: pa.Schema) -> str:
     """Return an SQL relation of this schema without rows, for binding."""
     typed = ", ".join(f"NULL::{duckdb_type(f.type)} AS {quote(f.name)}" for f in schema)
     return f"(SELECT {typed} WHERE false)"
-
-
-_HUGE = ("HUGEINT", "UHUGEINT")
-
-
-def without_huge(connection: duckdb.DuckDBPyConnection, select: str) -> str:
-    """Return the query with its 128-bit integers, such as the sum of a BIGINT, cast to decimals.
-
-    DuckDB writes 128-bit integers to Parquet as doubles, and Arrow has no type for them.
-
-    Args:
-        connection: where the query binds.
-        select: the query.
-    """
-    found = connection.sql(select)
-    huge = [n for n, t in zip(found.columns, found.types, strict=True) if t in _HUGE]
-    if not huge:
-        return select
-    exact = ", ".join(f"CAST({quote(n)} AS DECIMAL(38,0)) AS {quote(n)}" for n in huge)
-    return f"SELECT * REPLACE ({exact}) FROM ({select})"
 
 
 def result_schema(connection: duckdb.DuckDBPyConnection, query: str) -> pa.Schema:

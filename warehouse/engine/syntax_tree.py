@@ -7,12 +7,17 @@ the user left it out, and appends columns (position, envelope) to the select lis
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from refold.warehouse.engine.scratch import scratch
 from refold.warehouse.engine.sql import SqlError, quote
+
+_NO_SELECT = "Only SELECT statements can be serialized"
+
+UNNESTING = frozenset({"generate_subscripts", "regexp_split_to_table", "unlist", "unnest"})
+"""Functions that make several rows of one when they are in a select list."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,15 +28,11 @@ class Rewritten:
         text: the SQL with the appended columns.
         multiplies: whether one event may yield several rows.
         unordered: whether DuckDB promises no order for these rows.
-        plain: output column to input column, for outputs that are bare column references.
-        nonnull: outputs that are constants other than NULL.
     """
 
     text: str
     multiplies: bool
     unordered: bool
-    plain: dict[str, str]
-    nonnull: frozenset[str]
 
 
 def rewrite(select: str, *, append: dict[str, str]) -> Rewritten:
@@ -55,19 +56,11 @@ def rewrite(select: str, *, append: dict[str, str]) -> Rewritten:
         if leaf["from_table"]["type"] == "EMPTY":
             leaf["from_table"] = parse("SELECT 1 FROM event")["statements"][0]["node"]["from_table"]
         present = {_output_name(e).lower() for e in leaf["select_list"]}
-        starred = any(e["class"] == "STAR" for e in leaf["select_list"])
+        starred = any(_brings_all(e, leaf["from_table"]) for e in leaf["select_list"])
         for output, source in append.items():
             if output.lower() not in present and not (starred and output == source):
                 leaf["select_list"].append(_column(source, alias=output))
-    leaves = [leaf["select_list"] for leaf in _select_nodes(node)]
-    outputs = leaves[0] if len(leaves) == 1 else []
-    return Rewritten(
-        text=_deparse(tree),
-        multiplies=_multiplies(node),
-        unordered=_unordered(node),
-        plain={_output_name(e): e["column_names"][-1] for e in outputs if _is_column_of_event(e)},
-        nonnull=frozenset(_output_name(e) for e in outputs if _is_constant(e)),
-    )
+    return Rewritten(text=deparse(tree), multiplies=_multiplies(node), unordered=_unordered(node, _common_tables(tree)))
 
 
 def parse(select: str) -> dict[str, Any]:
@@ -79,16 +72,36 @@ def parse(select: str) -> dict[str, Any]:
     row = scratch().execute("SELECT json_serialize_sql(?)", [select]).fetchone()
     tree: dict[str, Any] = json.loads(row[0]) if row else {}
     if tree.get("error"):
-        raise SqlError(f"{tree.get('error_message', 'not a SELECT')} in: {select.strip()}")
+        message = str(tree.get("error_message", _NO_SELECT))
+        raise SqlError(f"{'expected one SELECT' if message.startswith(_NO_SELECT) else message} in: {select.strip()}")
     if len(tree["statements"]) != 1:
         raise SqlError(f"expected one SELECT, found {len(tree['statements'])} statements in: {select.strip()}")
     return tree
 
 
-def _deparse(tree: dict[str, Any]) -> str:
+def deparse(tree: dict[str, Any]) -> str:
+    """Return a syntax tree as SQL."""
     row = scratch().execute("SELECT json_deserialize_sql(?::JSON)", [json.dumps(tree)]).fetchone()
     assert row is not None
     return str(row[0])
+
+
+def with_values(select: str, values: Mapping[str, str]) -> str:
+    """Return a SELECT with SQL expressions in place of its parameters.
+
+    Example:
+        >>> with_values("SELECT $a + 1", {"a": "2"})
+        'SELECT (2 + 1)'
+    """
+    tree = parse(select)
+    for node in list(walk(tree)):
+        if node.get("class") == "PARAMETER":
+            [value] = parse(f"SELECT {values[node['identifier']]}")["statements"][0]["node"]["select_list"]
+            alias = node.get("alias", "")
+            node.clear()
+            node.update(value, alias=alias)
+    tree["statements"][0]["named_param_map"] = []
+    return deparse(tree)
 
 
 def normalised(select: str) -> str:
@@ -98,7 +111,7 @@ def normalised(select: str) -> str:
         >>> normalised("select  a -- note") == normalised("SELECT a")
         True
     """
-    return _deparse(parse(select))
+    return deparse(parse(select))
 
 
 def _select_nodes(node: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -118,31 +131,52 @@ def _multiplies(node: dict[str, Any]) -> bool:
         len(tables) != 1
         or tables[0]["type"] != "BASE_TABLE"
         or tables[0]["table_name"].lower() != "event"
-        or any(n.get("function_name") in ("unnest", "unlist") for n in walk(node))
+        or any(str(n.get("function_name", "")).lower() in UNNESTING for n in walk(node))
     )
 
 
-def _unordered(node: dict[str, Any]) -> bool:
+_Definitions = dict[str, dict[str, Any]]
+
+
+def _common_tables(tree: dict[str, Any]) -> _Definitions:
+    """Return the queries of all WITH clauses, by name in lower case."""
+    maps = [node["cte_map"].get("map") or [] for node in walk(tree) if isinstance(node.get("cte_map"), dict)]
+    queries = {entry["key"].lower(): entry["value"] for entries in maps for entry in entries}
+    return {name: value.get("query_node") or value["query"]["node"] for name, value in queries.items()}
+
+
+def _unordered(node: dict[str, Any], definitions: _Definitions) -> bool:
     """Check whether rows may come in any order, as they do from a hash join, a GROUP BY or a DISTINCT."""
     if node["type"] == "SET_OPERATION_NODE":
         children = node.get("children") or [node["left"], node["right"]]
-        return node["setop_type"] != "UNION" or not node["setop_all"] or any(map(_unordered, children))
+        every = node["setop_type"] == "UNION" and node["setop_all"]
+        return not every or any(_unordered(child, definitions) for child in children)
+    if node["type"] != "SELECT_NODE":
+        return True
     grouped = bool(node.get("group_expressions")) or node["aggregate_handling"] != "STANDARD_HANDLING"
     return (
         grouped
         or any(m["type"] == "DISTINCT_MODIFIER" for m in node["modifiers"])
-        or _unordered_table(node["from_table"])
+        or _unordered_table(node["from_table"], definitions)
     )
 
 
-def _unordered_table(table: dict[str, Any]) -> bool:
+def _unordered_table(table: dict[str, Any], definitions: _Definitions) -> bool:
     """Check a FROM clause. DuckDB streams ``event, unnest(column)`` and hashes ``event, unnest(expression)``."""
     if table["type"] == "SUBQUERY":
-        return _unordered(table["subquery"]["node"])
+        return _unordered(table["subquery"]["node"], definitions)
+    if table["type"] == "BASE_TABLE" and table["table_name"].lower() in definitions:
+        others = {n: d for n, d in definitions.items() if n != table["table_name"].lower()}
+        return _unordered(definitions[table["table_name"].lower()], others)
     if table["type"] == "JOIN" and table["left"]["type"] == "BASE_TABLE" and table["right"]["type"] == "TABLE_FUNCTION":
         called = table["right"]["function"]
         arguments = [a.get("expression", a)["class"] for a in called.get("arguments") or called.get("children", [])]
-        return table["join_type"] != "INNER" or called["function_name"] != "unnest" or arguments != ["COLUMN_REF"]
+        return (
+            table["join_type"] != "INNER"
+            or called["function_name"] != "unnest"
+            or arguments != ["COLUMN_REF"]
+            or _unordered_table(table["left"], definitions)
+        )
     return table["type"] not in ("BASE_TABLE", "EMPTY")
 
 
@@ -157,19 +191,17 @@ def walk(node: Any) -> Iterator[dict[str, Any]]:
             yield from walk(value)
 
 
+def _brings_all(expression: dict[str, Any], table: dict[str, Any]) -> bool:
+    """Check whether an expression is ``*``, or ``e.*`` of a table; ``address.*`` brings the fields of a struct only."""
+    if expression["class"] != "STAR" or expression["columns"]:
+        return False
+    names = {str(n.get(part, "")).lower() for n in walk(table) for part in ("alias", "table_name")}
+    return not expression["relation_name"] or expression["relation_name"].lower() in names
+
+
 def _output_name(expression: dict[str, Any]) -> str:
     alias = str(expression.get("alias") or "")
     return alias or (str(expression["column_names"][-1]) if expression["class"] == "COLUMN_REF" else "")
-
-
-def _is_column_of_event(expression: dict[str, Any]) -> bool:
-    path = expression["column_names"] if expression["class"] == "COLUMN_REF" else []
-    return len(path) == 1 or (len(path) == 2 and path[0] == "event")
-
-
-def _is_constant(expression: dict[str, Any]) -> bool:
-    kind = expression.get("literal", {}) if expression["class"] == "CONSTANT" else {}
-    return bool(kind) and kind.get("kind") != "NULL_LITERAL"
 
 
 def _column(name: str, *, alias: str) -> dict[str, Any]:

@@ -12,10 +12,10 @@ import threading
 import uuid
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 
 from refold.event_schemas import ConcurrencyError, Registry
 from refold.warehouse.event_log import commit
+from refold.warehouse.event_log.clocks import next_recorded_at
 from refold.warehouse.event_log.commit import CommitInfo
 from refold.warehouse.event_log.layout import commit_key
 from refold.warehouse.event_log.log import EventLog, Head
@@ -258,7 +258,7 @@ class Appender:
 
     def _build(self, own_uuid: str, accepted: Sequence[tuple[_Request, int]]) -> tuple[CommitInfo, bytes]:
         number, position = self._index.number + 1, self._index.position
-        recorded_at = max(datetime.now(UTC), self._index.recorded_at)
+        recorded_at = next_recorded_at(self._log.store, self._index.number, self._index.recorded_at)
         rows, heads = [], {}
         for request, version in accepted:
             for row in request.rows:

@@ -11,15 +11,17 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 import pyarrow.types as pt
+from pyarrow.parquet import FileMetaData
+
+from refold.warehouse.engine.parquet_files import write_table
 
 _SAMPLE = 4096
 _MAX_INT64_DIGITS = 18
 """Precision up to which a decimal is stored as a 64-bit integer, which deltas need."""
 
 
-def write_parquet(table: pa.Table, path: Path, *, row_group_rows: int) -> pq.FileMetaData:
+def write_parquet(table: pa.Table, path: Path, *, row_group_rows: int) -> FileMetaData:
     """Write a table as a segment, and return the file's footer.
 
     Args:
@@ -29,8 +31,8 @@ def write_parquet(table: pa.Table, path: Path, *, row_group_rows: int) -> pq.Fil
     """
     table = table.cast(pa.schema([f.with_type(_plain(f.type)) for f in table.schema]))
     encodings = {f.name: e for f in table.schema if (e := _encoding(table[f.name]))}
-    written: list[pq.FileMetaData] = []
-    pq.write_table(
+    written: list[FileMetaData] = []
+    write_table(
         table,
         path,
         row_group_size=row_group_rows,

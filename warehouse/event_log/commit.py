@@ -16,9 +16,9 @@ from typing import Any
 
 import orjson
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from refold.event_schemas import ENVELOPE, DamagedLogError
+from refold.warehouse.engine.parquet_files import parquet_footer, write_table
 from refold.warehouse.event_log.manifest import (
     HeadsRun,
     Segment,
@@ -73,7 +73,7 @@ def encode(info: CommitInfo, rows: Sequence[Sequence[Any]]) -> bytes:
     arrays = [pa.array(column, f.type) for column, f in zip(columns, COMMIT_SCHEMA, strict=True)]
     table = pa.Table.from_arrays(arrays, schema=COMMIT_SCHEMA.with_metadata({_FOOTER_KEY: _footer(info)}))
     buffer = io.BytesIO()
-    pq.write_table(table, buffer, compression="zstd", compression_level=1, write_page_checksum=True)
+    write_table(table, buffer, compression="zstd", compression_level=1, write_page_checksum=True)
     return buffer.getvalue()
 
 
@@ -102,7 +102,7 @@ def read_info(source: bytes | Path, *, where: str) -> CommitInfo:
         DamagedLogError: the object is truncated or not a commit.
     """
     try:
-        metadata = pq.read_metadata(io.BytesIO(source) if isinstance(source, bytes) else source).metadata
+        metadata = parquet_footer(io.BytesIO(source) if isinstance(source, bytes) else source).metadata
         values = orjson.loads(metadata[_FOOTER_KEY])
     except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:
         raise DamagedLogError(

@@ -10,7 +10,7 @@ import duckdb
 
 from refold.event_schemas import DamagedLogError, ObjectNotFoundError
 from refold.warehouse.engine.connections import connect
-from refold.warehouse.engine.sql import literal
+from refold.warehouse.engine.parquet_files import parquet_relation
 from refold.warehouse.event_log.layout import bucket_of
 from refold.warehouse.event_log.log import EventLog
 from refold.warehouse.event_log.manifest import HeadsRun, Manifest
@@ -31,11 +31,11 @@ class SealedHeads:
         runs = self._runs.get(bucket_of(stream_id, self._log.bucket_count))
         if not runs:
             return 0
-        files = files_literal([heads_path(self._log, run) for run in runs])
+        runs_read = parquet_relation([heads_path(self._log, run) for run in runs])
         with self._lock:
             row = (
                 self._connection.execute(
-                    f"SELECT max(stream_version) FROM read_parquet({files}) WHERE stream_id = ?", [stream_id]
+                    f"SELECT max(stream_version) FROM {runs_read} WHERE stream_id = ?", [stream_id]
                 )
             ).fetchone()
         return int(row[0]) if row and row[0] is not None else 0
@@ -60,8 +60,3 @@ def heads_path(log: EventLog, run: HeadsRun) -> Path:
             f"The stream heads {log.url}/{run.key} are missing, but the manifest names them. Restore the object from "
             "a backup of the store."
         ) from error
-
-
-def files_literal(paths: list[Path]) -> str:
-    """Return paths as an SQL list for ``read_parquet``."""
-    return "[" + ", ".join(literal(str(p)) for p in paths) + "]"

@@ -10,6 +10,7 @@ import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 import orjson
@@ -21,6 +22,7 @@ from refold.event_schemas import (
     UsageError,
 )
 from refold.warehouse.event_log import commit, manifest
+from refold.warehouse.event_log.clocks import NEVER
 from refold.warehouse.event_log.commit import CommitInfo
 from refold.warehouse.event_log.layout import (
     COMMITS,
@@ -182,6 +184,11 @@ class Head:
     def recorded_at(self) -> str:
         """Time at which the last commit was recorded, RFC 3339; empty for an empty log."""
         return self.tail[-1].recorded_at.isoformat() if self.tail else self.sealed.recorded_at
+
+    @property
+    def last_recorded_at(self) -> datetime:
+        """The same as a time; ``NEVER`` for an empty log."""
+        return datetime.fromisoformat(self.recorded_at) if self.recorded_at else NEVER
 
 
 def create_log(url: str, *, domain_name: str, bucket_count: int = DEFAULT_BUCKET_COUNT) -> EventLog:

@@ -12,6 +12,7 @@ import orjson
 
 from refold.event_schemas import PayloadError, Registry, UsageError, event_type_of, schema_version_of
 from refold.event_schemas.payload import to_json
+from refold.event_schemas.scalar_values import Unfit, utc
 
 Row = tuple[str, str, int, datetime, str | None, str | None, str]
 """Event id, event type, schema version, occurred_at, correlation id, causation id, payload as JSON text."""
@@ -94,10 +95,13 @@ def _row(event: NewEvent, registry: Registry) -> Row:
     occurred_at = event.occurred_at or datetime.now(UTC)
     if not isinstance(occurred_at, datetime):
         raise PayloadError(f"{described}: occurred_at is {occurred_at!r}, expected a datetime. Nothing was appended.")
-    if occurred_at.tzinfo is None:
+    try:
+        occurred_at = utc(occurred_at)
+    except Unfit as error:
         raise PayloadError(
-            f"{described}: occurred_at has no time zone; write datetime(..., tzinfo=UTC). Nothing was appended."
-        )
+            f"{described}: occurred_at is {occurred_at}, and {error}; write a time such as datetime(..., tzinfo=UTC). "
+            "Nothing was appended."
+        ) from None
     text = orjson.dumps(payload).decode()
     return event_id, event_type, schema_version, occurred_at, event.correlation_id, event.causation_id, text
 

@@ -1,21 +1,21 @@
-"""Payloads from JSON text to typed columns, without losing an event that does not match its contract.
+"""Payloads from JSON text to typed columns, without losing an event or changing a value.
 
-DuckDB's strict ``json_transform`` parses whole vectors. An event that it rejects (an absent optional field, an unknown
-field, a decimal with too many digits) goes through ``canonical_json``, which either normalizes it or names the field
-that does not match.
+DuckDB parses whole vectors, but reads more than the one rule of ``event_schemas.payload``: it takes text for numbers,
+rounds, and keeps one of two equal keys. So a row that DuckDB parsed counts only if its typed columns have exactly the
+stored text again. Every other row (an absent optional field, another program's spelling, a value that does not fit)
+goes through the rule in Python, which either reads it or names the field that does not match.
 """
 
 from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 import duckdb
-import orjson
 import pyarrow as pa
-import pyarrow.types as pt
 
 from refold.event_schemas import (
     ENVELOPE,
@@ -24,19 +24,22 @@ from refold.event_schemas import (
     UnknownEventTypeError,
     UnknownSchemaVersionError,
 )
-from refold.event_schemas.payload import canonical_json
+from refold.event_schemas.payload import from_json, read_stored
 from refold.event_schemas.registry import SchemaKey
+from refold.warehouse.engine.arrow_values import array_of
 from refold.warehouse.engine.sql import (
     columns,
-    duckdb_type,
     json_structure,
     literal,
     null_in_required,
     quote,
 )
+from refold.warehouse.event_log.canonical_sql import canonical_text
 
-_EXTRA_SCALE = 6
-"""Surplus digits of a decimal that are noticed; further ones are rounded."""
+_FIRST_TIME = int(datetime.min.replace(tzinfo=UTC).timestamp()) * 1_000_000
+_LAST_TIME = int(datetime.max.replace(tzinfo=UTC, microsecond=0).timestamp()) * 1_000_000 + 999_999
+"""The times that Python's ``datetime`` has, in microseconds since 1970."""
+
 _names = itertools.count()
 
 
@@ -74,16 +77,13 @@ class Typed:
     invalid_events: tuple[InvalidEvent, ...]
 
 
-def typed_events(
-    connection: duckdb.DuckDBPyConnection, relation: str, registry: Registry, *, carry: tuple[str, ...] = ()
-) -> Typed:
+def typed_events(connection: duckdb.DuckDBPyConnection, relation: str, registry: Registry) -> Typed:
     """Parse a relation of commit rows (envelope and ``payload`` text) into one typed relation for each schema.
 
     Args:
         connection: connection on which temporary tables are created.
         relation: name of the relation, or a subquery.
         registry: the contracts.
-        carry: further columns to keep.
 
     Returns:
         Relations that are valid as long as the connection.
@@ -96,102 +96,95 @@ def typed_events(
     for schema_key in schema_keys:
         where = f"event_type = {literal(schema_key[0])} AND schema_version = {schema_key[1]}"
         rows = f"(SELECT * FROM {relation} WHERE {where})"
-        try:
-            schema = registry.schema(*schema_key)
-        except (UnknownEventTypeError, UnknownSchemaVersionError) as error:
-            invalid += _all_invalid(connection, rows, str(error).split(". ")[0])
+        if reason := undeclared(registry, schema_key):
+            found = connection.sql(f"SELECT {columns(_OF_INVALID)} FROM {rows}").to_arrow_table()
+            invalid += invalid_rows(found, [reason] * len(found))
             continue
-        relations[schema_key], rejected = _parse(connection, rows, schema, carry)
+        relations[schema_key], rejected = _parse(connection, rows, registry.schema(*schema_key))
         invalid += rejected
     return Typed(relations, tuple(invalid))
 
 
-def _parse(
-    connection: duckdb.DuckDBPyConnection, rows: str, schema: pa.Schema, carry: tuple[str, ...]
-) -> tuple[str, list[InvalidEvent]]:
+def _parse(connection: duckdb.DuckDBPyConnection, rows: str, schema: pa.Schema) -> tuple[str, list[InvalidEvent]]:
     table = f"_parsed_{next(_names)}"
-    connection.execute(f"CREATE TEMP TABLE {table} AS SELECT *, {_transform(schema)} AS _p FROM {rows}")
-    matches = _matches(schema)
-    rejected = connection.execute(f"SELECT position, payload FROM {table} WHERE NOT ({matches})").fetchall()
-    relation = f"(SELECT {_typed_columns(schema, carry)} FROM {table} WHERE {matches})"
-    if not rejected:
+    parsed = f"SELECT *, {_transform(schema)} AS _p FROM {rows}"
+    connection.execute(f"CREATE TEMP TABLE {table} AS SELECT *, {_is_exact(schema)} AS _exact FROM ({parsed})")
+    fields = [f"_p.{quote(f.name)} AS {quote(f.name)}" for f in schema]
+    relation = f"(SELECT {columns(ENVELOPE.names)}, 0::BIGINT AS _ordinal{_listed(fields)} FROM {table} WHERE _exact)"
+    others = connection.sql(f"SELECT {columns(ENVELOPE.names)}, payload FROM {table} WHERE NOT _exact").to_arrow_table()
+    if not len(others):
         return relation, []
-    normalized, reasons = _normalize(rejected, schema)
-    invalid = [
-        InvalidEvent(row[0], row[1], row[2], row[3], reasons[row[0]], row[4])
-        for row in connection.execute(
-            f"SELECT position, stream_id, event_type, schema_version, payload FROM {table} WHERE NOT ({matches})"
-        ).fetchall()
-        if row[0] in reasons
-    ]
-    if normalized:
-        connection.register(f"{table}_normalized", pa.table(normalized, schema=_NORMALIZED))
-        parsed = (
-            f"(SELECT e.* EXCLUDE (_p), {_transform(schema, 'n.canonical')} AS _p "
-            f"FROM {table} e JOIN {table}_normalized n USING (position))"
-        )
-        relation = f"({relation[1:-1]} UNION ALL SELECT {_typed_columns(schema, carry)} FROM {parsed})"
-    return relation, invalid
+    read, invalid = typed_rows(connection, others, schema)
+    return f"(FROM {relation} UNION ALL FROM {read})", invalid
 
 
-_NORMALIZED = pa.schema([("position", pa.int64()), ("canonical", pa.string())])
+def _listed(parts: list[str]) -> str:
+    return "".join(f", {part}" for part in parts)
 
 
-def _normalize(rejected: list[tuple[int, str]], schema: pa.Schema) -> tuple[dict[str, list[object]], dict[int, str]]:
-    """Return rejected payloads in canonical form as a table's columns, and a reason for each that is invalid."""
-    normalized: dict[str, list[object]] = {"position": [], "canonical": []}
-    reasons: dict[int, str] = {}
-    for position, payload in rejected:
-        try:
-            canonical = canonical_json(orjson.loads(payload), schema)
-        except orjson.JSONDecodeError as error:
-            reasons[position] = f"the payload is not JSON: {error}"
-        except PayloadError as error:
-            reasons[position] = str(error)
-        else:
-            normalized["position"].append(position)
-            normalized["canonical"].append(canonical)
-    return (normalized if normalized["position"] else {}), reasons
+def _transform(schema: pa.Schema) -> str:
+    if not len(schema):
+        return "NULL"
+    structure = json.dumps(json_structure(pa.struct(list(schema))))
+    return f"TRY(json_transform_strict(payload, {literal(structure)}))"
 
 
-def _transform(schema: pa.Schema, payload: str = "payload") -> str:
-    wide = pa.schema([f.with_type(_wide(f.type)) for f in schema])
-    structure = json_structure(pa.struct(list(wide)))
-    if not structure:
-        empty = f"json_type({payload}) = 'OBJECT' AND len(json_keys({payload})) = 0"
-        return f"CASE WHEN json_valid({payload}) AND {empty} THEN true END"
-    return f"TRY(json_transform_strict({payload}, {literal(json.dumps(structure))}))"
-
-
-def _wide(dtype: pa.DataType) -> pa.DataType:
-    """Widen decimals, so that surplus digits are noticed and rejected, not rounded."""
-    if pt.is_decimal(dtype):
-        return pa.decimal128(38, min(dtype.scale + _EXTRA_SCALE, 38 - (dtype.precision - dtype.scale)))
-    if pt.is_list(dtype):
-        return pa.list_(dtype.value_field.with_type(_wide(dtype.value_type)))
-    if pt.is_struct(dtype):
-        return pa.struct([f.with_type(_wide(f.type)) for f in (dtype.field(i) for i in range(dtype.num_fields))])
-    return dtype
-
-
-def _matches(schema: pa.Schema) -> str:
-    conditions = ["_p IS NOT NULL"]
+def _is_exact(schema: pa.Schema) -> str:
+    """Return the condition that the parsed struct ``_p`` has the stored text, and the event a valid time."""
+    conditions = [f"payload = {canonical_text(schema, '_p') if len(schema) else literal('{}')}"]
+    conditions.append(f"epoch_us(occurred_at) BETWEEN {_FIRST_TIME} AND {_LAST_TIME}")
     for field in schema:
-        value = f"_p.{quote(field.name)}"
-        conditions += [f"NOT ({c})" for c in null_in_required(value, field)]
-        if (wide := _wide(field.type)) != field.type:
-            narrow = f"TRY_CAST({value} AS {duckdb_type(field.type)})"
-            conditions.append(f"({value} IS NOT DISTINCT FROM CAST({narrow} AS {duckdb_type(wide)}))")
-    return " AND ".join(f"coalesce({c}, false)" for c in conditions)
+        conditions += [f"NOT ({c})" for c in null_in_required(f"_p.{quote(field.name)}", field)]
+    return f"coalesce({' AND '.join(conditions)}, false)"
 
 
-def _typed_columns(schema: pa.Schema, carry: tuple[str, ...]) -> str:
-    fields = [f"CAST(_p.{quote(f.name)} AS {duckdb_type(f.type)}) AS {quote(f.name)}" for f in schema]
-    return ", ".join([columns(ENVELOPE.names), *map(quote, carry), "0::BIGINT AS _ordinal", *fields])
+def typed_rows(
+    connection: duckdb.DuckDBPyConnection, rows: pa.Table, schema: pa.Schema
+) -> tuple[str, list[InvalidEvent]]:
+    """Parse commit rows of one schema in Python, one by one.
+
+    Args:
+        connection: connection on which an Arrow table is registered.
+        rows: the envelope and ``payload`` text.
+        schema: the contract of their payloads.
+
+    Returns:
+        A relation with the envelope, ``_ordinal`` and the payload's fields; and the events that do not match.
+    """
+    reasons: dict[int, str] = {}
+    payloads = []
+    occurred = rows["occurred_at"].cast(pa.int64()).to_pylist()
+    for index, (text, moment) in enumerate(zip(rows["payload"].to_pylist(), occurred, strict=True)):
+        try:
+            if not _FIRST_TIME <= moment <= _LAST_TIME:
+                raise PayloadError("occurred_at is outside the years 1 to 9999")
+            payloads.append(from_json(read_stored(text, schema), schema))
+        except PayloadError as error:
+            reasons[index] = str(error)
+    valid = rows.take(pa.array([i for i in range(len(rows)) if i not in reasons], pa.int64())) if reasons else rows
+    table = valid.select(ENVELOPE.names).append_column("_ordinal", pa.array([0] * len(valid), pa.int64()))
+    for field in schema:
+        table = table.append_column(field.name, array_of([p[field.name] for p in payloads], field.type))
+    name = f"_read_{next(_names)}"
+    connection.register(name, table)
+    return name, invalid_rows(rows.take(pa.array(list(reasons), pa.int64())), reasons.values())
 
 
-def _all_invalid(connection: duckdb.DuckDBPyConnection, rows: str, reason: str) -> Iterator[InvalidEvent]:
-    found = connection.execute(
-        f"SELECT position, stream_id, event_type, schema_version, payload FROM {rows}"
-    ).fetchall()
-    return (InvalidEvent(row[0], row[1], row[2], row[3], reason, row[4]) for row in found)
+_OF_INVALID = ("position", "stream_id", "event_type", "schema_version", "payload")
+
+
+def invalid_rows(rows: pa.Table, reasons: Iterable[str]) -> list[InvalidEvent]:
+    """Return commit rows as invalid events, each with its reason."""
+    return [
+        InvalidEvent(**row, reason=reason)
+        for row, reason in zip(rows.select(_OF_INVALID).to_pylist(), reasons, strict=True)
+    ]
+
+
+def undeclared(registry: Registry, schema_key: SchemaKey) -> str:
+    """Return why no event of a schema can be read; empty if the contracts have the schema."""
+    try:
+        registry.schema(*schema_key)
+    except (UnknownEventTypeError, UnknownSchemaVersionError) as error:
+        return str(error).split(". ")[0]
+    return ""

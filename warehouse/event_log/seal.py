@@ -8,20 +8,23 @@ then no reader sees them.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import duckdb
+import pyarrow as pa
 
 from refold.event_schemas import ENVELOPE, Registry
 from refold.event_schemas.registry import SchemaKey
 from refold.warehouse.engine.connections import connect
+from refold.warehouse.engine.parquet_files import copy_to_parquet, parquet_relation
 from refold.warehouse.engine.sql import columns, literal
 from refold.warehouse.event_log import manifest
-from refold.warehouse.event_log.commit import CommitInfo
-from refold.warehouse.event_log.heads import files_literal, heads_path
+from refold.warehouse.event_log.commit import COMMIT_SCHEMA, CommitInfo
+from refold.warehouse.event_log.heads import heads_path
 from refold.warehouse.event_log.log import EventLog
 from refold.warehouse.event_log.manifest import HeadsRun, Manifest, Segment
 from refold.warehouse.event_log.payload_parsing import typed_events
@@ -31,6 +34,7 @@ from refold.warehouse.event_log.segments import (
     write_heads,
     write_segment,
 )
+from refold.warehouse.event_log.written_segments import WrittenSegmentError
 from refold.warehouse.object_store import ObjectStore
 
 _MERGE_FACTOR = 4
@@ -70,14 +74,11 @@ def repartition(log: EventLog, numbers: list[int], staging: ObjectStore, key: st
     with tempfile.TemporaryDirectory(prefix="refold-") as folder:
         connection = connect(threads=1, temp_directory=folder)
         path = Path(folder) / "repartitioned.parquet"
-        files = files_literal(log.commit_paths(numbers))
+        rows = parquet_relation(log.commit_paths(numbers))
         bucket = f"(md5_number_lower(stream_id) % {log.bucket_count})::INTEGER AS bucket"
-        source = f"SELECT {columns(COMMIT_COLUMNS)}, {bucket} FROM read_parquet({files}, hive_partitioning = false)"
-        connection.execute(
-            f"COPY ({source} ORDER BY bucket) TO {literal(str(path))} "
-            "(FORMAT parquet, COMPRESSION zstd, COMPRESSION_LEVEL 1, ROW_GROUP_SIZE 8192)"
-        )
-        found = connection.execute(f"SELECT DISTINCT bucket FROM read_parquet({literal(str(path))})").fetchall()
+        sorted_rows = f"SELECT {columns(COMMIT_COLUMNS)}, {bucket} FROM {rows} ORDER BY bucket"
+        copy_to_parquet(connection, sorted_rows, path, "COMPRESSION zstd, COMPRESSION_LEVEL 1, ROW_GROUP_SIZE 8192")
+        found = connection.execute(f"SELECT DISTINCT bucket FROM {parquet_relation([path])}").fetchall()
         staging.put_file(key, path)
         return sorted(row[0] for row in found)
 
@@ -90,25 +91,17 @@ def seal_bucket(
     Small segments of the same schema are merged in, so that their number stays bounded.
     """
     connection = connect(threads=1)
-    files = files_literal(list(repartitioned))
+    rows = parquet_relation(repartitioned)
     connection.execute(
-        f"CREATE TEMP TABLE _new AS SELECT {columns(COMMIT_COLUMNS)} FROM read_parquet({files}) WHERE bucket = {bucket}"
+        f"CREATE TEMP TABLE _new AS SELECT {columns(COMMIT_COLUMNS)} FROM {rows} WHERE bucket = {bucket}"
     )
     typed = typed_events(connection, "_new", registry)
     made: list[Segment] = []
     replaced: list[str] = []
     for schema_key, relation in typed.relations.items():
-        old = _to_merge(connection, relation, [s for s in sealed.segments_of({schema_key}, bucket) if not s.untyped])
-        schema = registry.schema(*schema_key)
-        if old:
-            merged = segment_relations(log, old, registry)[schema_key]
-            names = columns([*ENVELOPE.names, *schema.names])
-            relation = f"(SELECT {names} FROM {relation} UNION ALL SELECT {names} FROM {merged})"
-        segment = write_segment(
-            connection, log.store, schema_key=schema_key, bucket=bucket, relation=relation, payload=schema.names
-        )
+        segment, merged = _write_typed(connection, log, registry, sealed, schema_key, bucket, relation)
         made += [segment] if segment else []
-        replaced += [s.key for s in old] if segment else []
+        replaced += merged
     made += _write_untyped(connection, log, bucket, [e.position for e in typed.invalid_events])
     heads, replaced_heads = _write_heads(connection, log, bucket, sealed)
     return SealedBucket(
@@ -118,6 +111,33 @@ def seal_bucket(
         heads=heads,
         replaced_heads=replaced_heads,
     )
+
+
+def _write_typed(
+    connection: duckdb.DuckDBPyConnection,
+    log: EventLog,
+    registry: Registry,
+    sealed: Manifest,
+    schema_key: SchemaKey,
+    bucket: int,
+    relation: str,
+) -> tuple[Segment | None, list[str]]:
+    """Write new events of one schema, with small segments of it; return the segment and the keys of those merged."""
+    schema = registry.schema(*schema_key)
+    write = functools.partial(
+        write_segment, connection, log.store, schema_key=schema_key, bucket=bucket, payload=schema
+    )
+    old = _to_merge(connection, relation, [s for s in sealed.segments_of({schema_key}, bucket) if not s.untyped])
+    if old:
+        merged = segment_relations(log, old, registry)[schema_key]
+        names = columns([*ENVELOPE.names, *schema.names])
+        both = f"(SELECT {names} FROM {relation} UNION ALL SELECT {names} FROM {merged})"
+        try:
+            segment = write(relation=both)
+            return segment, [s.key for s in old] if segment else []
+        except WrittenSegmentError:
+            pass  # an old segment may be damaged: `refold events verify` names it, and new events do not wait for it
+    return write(relation=relation), []
 
 
 def _to_merge(connection: duckdb.DuckDBPyConnection, relation: str, existing: Iterable[Segment]) -> list[Segment]:
@@ -155,7 +175,7 @@ def _write_untyped(
                 schema_key=schema_key,
                 bucket=bucket,
                 relation=rows,
-                payload=["payload"],
+                payload=pa.schema([COMMIT_SCHEMA.field("payload")]),
                 untyped=True,
             )
         )
@@ -169,8 +189,8 @@ def _write_heads(
     merged = old if len(old) >= _MAX_HEADS_RUNS else []
     relation = "(SELECT stream_id, stream_version FROM _new"
     if merged:
-        files = files_literal([heads_path(log, h) for h in merged])
-        relation += f" UNION ALL SELECT stream_id, stream_version FROM read_parquet({files})"
+        runs = parquet_relation([heads_path(log, h) for h in merged])
+        relation += f" UNION ALL SELECT stream_id, stream_version FROM {runs}"
     run = write_heads(connection, log.store, bucket=bucket, relation=relation + ")")
     return ((run,) if run else ()), tuple(h.key for h in merged)
 

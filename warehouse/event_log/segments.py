@@ -12,15 +12,21 @@ from urllib.parse import quote as url_quote
 
 import duckdb
 import pyarrow as pa
-import pyarrow.parquet as pq
+from pyarrow.parquet import FileMetaData
 
 from refold.event_schemas import ENVELOPE, DamagedLogError, Registry
 from refold.event_schemas.registry import SchemaKey
+from refold.warehouse.engine.parquet_files import (
+    copy_to_parquet,
+    parquet_footer,
+    parquet_relation,
+    parquet_schema,
+)
 from refold.warehouse.engine.sql import columns, literal
-from refold.warehouse.event_log.heads import files_literal
 from refold.warehouse.event_log.layout import heads_key, segment_key
 from refold.warehouse.event_log.log import EventLog
 from refold.warehouse.event_log.manifest import HeadsRun, Segment
+from refold.warehouse.event_log.written_segments import check_written
 from refold.warehouse.object_store import ObjectStore
 
 SEGMENT_ENVELOPE = tuple(n for n in ENVELOPE.names if n not in ("event_type", "schema_version"))
@@ -28,6 +34,9 @@ SEGMENT_ENVELOPE = tuple(n for n in ENVELOPE.names if n not in ("event_type", "s
 
 ROW_GROUP_ROWS = 122_880
 """DuckDB's own row group size: it reads one row group per thread."""
+
+PARQUET_OPTIONS = f"COMPRESSION zstd, COMPRESSION_LEVEL 1, PARQUET_VERSION v2, ROW_GROUP_SIZE {ROW_GROUP_ROWS}"
+"""Options of ``COPY`` for all segments and stream heads."""
 
 
 def write_segment(
@@ -37,10 +46,12 @@ def write_segment(
     schema_key: SchemaKey,
     bucket: int,
     relation: str,
-    payload: Iterable[str],
+    payload: pa.Schema,
     untyped: bool = False,
 ) -> Segment | None:
     """Write a relation of events of one schema and bucket, sorted by stream, as one segment.
+
+    The file is read again before it is stored, so that it holds what was written.
 
     Args:
         connection: connection on which ``relation`` can be queried.
@@ -48,19 +59,24 @@ def write_segment(
         schema_key: event type and schema version.
         bucket: bucket of all its streams.
         relation: SQL relation with the envelope and the payload's columns.
-        payload: names of the payload's columns.
+        payload: the payload's columns.
         untyped: whether the payload is one column of JSON text.
 
     Returns:
         The segment, or None if there are no rows.
+
+    Raises:
+        WrittenSegmentError: the file differs from the relation, or a required column has a NULL.
     """
-    select = f"SELECT {columns([*SEGMENT_ENVELOPE, *payload])} FROM {relation} ORDER BY stream_id, stream_version"
+    fields = [*(ENVELOPE.field(n) for n in SEGMENT_ENVELOPE), *payload]
+    select = f"SELECT {columns(f.name for f in fields)} FROM {relation} ORDER BY stream_id, stream_version"
     with tempfile.TemporaryDirectory(prefix="refold-") as folder:
         path = Path(folder) / "segment.parquet"
-        copy_parquet(connection, select, path)
-        metadata = pq.read_metadata(path)
+        copy_to_parquet(connection, select, path, PARQUET_OPTIONS)
+        metadata = parquet_footer(path)
         if metadata.num_rows == 0:
             return None
+        check_written(connection, relation, path, fields, what=f"{schema_key[0]} v{schema_key[1]}, bucket {bucket}")
         segment = describe_segment(path, metadata, schema_key=schema_key, bucket=bucket, untyped=untyped)
         store.put_file(segment.key, path)
     return segment
@@ -68,7 +84,7 @@ def write_segment(
 
 def describe_segment(
     path: Path,
-    metadata: pq.FileMetaData,
+    metadata: FileMetaData,
     *,
     schema_key: SchemaKey,
     bucket: int,
@@ -105,27 +121,19 @@ def describe_segment(
     )
 
 
-def copy_parquet(connection: duckdb.DuckDBPyConnection, select: str, path: Path) -> None:
-    """Write a query's rows as Parquet, with the options of all segments and stream heads."""
-    connection.execute(
-        f"COPY ({select}) TO {literal(str(path))} (FORMAT parquet, COMPRESSION zstd, COMPRESSION_LEVEL 1, "
-        f"PARQUET_VERSION v2, ROW_GROUP_SIZE {ROW_GROUP_ROWS})"
-    )
-
-
 def file_checksum(path: Path) -> str:
     """Return the SHA-256 of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _range(metadata: pq.FileMetaData, column: str) -> tuple[Any, Any]:
+def _range(metadata: FileMetaData, column: str) -> tuple[Any, Any]:
     index = SEGMENT_ENVELOPE.index(column)
     groups = [metadata.row_group(g).column(index).statistics for g in range(metadata.num_row_groups)]
     return min(s.min for s in groups), max(s.max for s in groups)
 
 
-def _column_bytes(metadata: pq.FileMetaData) -> dict[str, int]:
+def _column_bytes(metadata: FileMetaData) -> dict[str, int]:
     sizes: dict[str, int] = {}
     for g in range(metadata.num_row_groups):
         group = metadata.row_group(g)
@@ -172,7 +180,7 @@ def untyped_relation(log: EventLog, segments: Iterable[Segment], registry: Regis
 
 
 def _untyped(segment: Segment, base: tuple[int, int], path: Path) -> str:
-    names = [n for n in pq.read_schema(path).names if n not in SEGMENT_ENVELOPE]
+    names = [n for n in parquet_schema(path).names if n not in SEGMENT_ENVELOPE]
     text = f"to_json(struct_pack({columns(names)}))::VARCHAR" if names else "'{}'"
     scan = _scan(segment.schema_key, base, [path], names)
     return f"(SELECT {columns(ENVELOPE.names)}, {text} AS payload FROM {scan})"
@@ -189,7 +197,7 @@ def _scan(schema_key: SchemaKey, base: tuple[int, int], paths: list[Path], paylo
             selected.append(f"{name} + {based[name]} AS {name}" if based.get(name) else name)
     ordinal = "" if payload == ["payload"] else "0::BIGINT AS _ordinal"
     listed = ", ".join(part for part in (*selected, ordinal, columns(payload)) if part)
-    return f"(SELECT {listed} FROM read_parquet({files_literal(paths)}, hive_partitioning = false))"
+    return f"(SELECT {listed} FROM {parquet_relation(paths)})"
 
 
 def _union(relations: Iterable[str]) -> str:
@@ -204,8 +212,8 @@ def write_heads(
     select = f"SELECT stream_id, max(stream_version) AS stream_version FROM {relation} GROUP BY 1 ORDER BY 1"
     with tempfile.TemporaryDirectory(prefix="refold-") as folder:
         path = Path(folder) / "heads.parquet"
-        copy_parquet(connection, select, path)
-        rows = pq.read_metadata(path).num_rows
+        copy_to_parquet(connection, select, path, PARQUET_OPTIONS)
+        rows = parquet_footer(path).num_rows
         if rows == 0:
             return None
         key = heads_key(bucket, str(uuid.uuid4()))
@@ -213,13 +221,13 @@ def write_heads(
         return HeadsRun(key=key, bucket=bucket, rows=rows, bytes=path.stat().st_size)
 
 
-def check_parquet(path: Path, *, where: str) -> pq.FileMetaData:
+def check_parquet(path: Path, *, where: str) -> FileMetaData:
     """Read a Parquet footer.
 
     Raises:
         DamagedLogError: the file is unreadable.
     """
     try:
-        return pq.read_metadata(path)
+        return parquet_footer(path)
     except (pa.ArrowException, OSError) as error:
         raise DamagedLogError(f"{where} is not a readable Parquet file ({error}). Restore it from a backup.") from error

@@ -53,7 +53,7 @@ class StreamIndex:
         self._log.check_end(head)
         self._sealed = SealedHeads(self._log, head.sealed)
         self.number, self.position = head.sealed.sealed_commit, head.sealed.sealed_position
-        self.recorded_at = datetime.fromisoformat(head.sealed.recorded_at or "1970-01-01T00:00:00+00:00")
+        self.recorded_at = Head(head.sealed, ()).last_recorded_at
         self._tail.clear()
         self._commits_of.clear()
         self._imports.clear()

@@ -36,7 +36,7 @@ class S3Store(RemoteStore):
         fs, path = self._locate(key)
         bucket, name, _ = fs.split_path(path)
         head = self._read(key, lambda: fs.call_s3("head_object", Bucket=bucket, Key=name))
-        return {"size": head["ContentLength"], "ETag": head["ETag"]}
+        return {"size": head["ContentLength"], "ETag": head["ETag"], "LastModified": head["LastModified"]}
 
     def _list_below(self, base: str, start_after: str) -> Iterator[str]:
         fs, root = self._connect()

@@ -19,10 +19,10 @@ from refold.warehouse.declarations.projection import (
     create_table_sql,
     create_view,
 )
-from refold.warehouse.engine.connections import connect
+from refold.warehouse.engine.connections import attach, connect
 from refold.warehouse.engine.duckdb_types import unstaged
-from refold.warehouse.engine.sql import columns, literal, quote
-from refold.warehouse.event_log.heads import files_literal
+from refold.warehouse.engine.parquet_files import parquet_relation
+from refold.warehouse.engine.sql import columns, quote
 from refold.warehouse.event_log.payload_parsing import InvalidEvent
 from refold.warehouse.read_models import withheld
 from refold.warehouse.replay.contributions import row_types, seen_column
@@ -96,7 +96,7 @@ def open_database(
         memory_limit: limit beyond which DuckDB spills into a folder beside the file.
     """
     connection = connect(threads=threads, memory_limit=memory_limit, temp_directory=path.parent / "spill")
-    connection.execute(f"ATTACH {literal(str(path))} AS models (STORAGE_VERSION '{STORAGE_VERSION}')")
+    attach(connection, path, "models", storage_version=STORAGE_VERSION)
     connection.execute("USE models")
     connection.execute("SET preserve_insertion_order = false")
     connection.execute(_CREATE)
@@ -112,7 +112,7 @@ def create_table(connection: duckdb.DuckDBPyConnection, model: ReadModel, staged
         connection.execute(f"CREATE TABLE {seen} ({key}, _value {model.contributed[column]})")
     if not staged:
         return
-    rows = f"({unstaged(f'read_parquet({files_literal(list(staged))})', row_types(model))})"
+    rows = f"({unstaged(parquet_relation(staged), row_types(model))})"
     withheld.load(connection, model, rows)
     connection.execute(
         f"INSERT INTO {quote(model.name)} ({columns(model.table)}) SELECT {columns(model.table)} FROM {rows}"

@@ -2,16 +2,24 @@
 
 A few lookups of commit numbers find the end, and one more footer gives the age of the first missing event. So measuring
 is cheap, however many unsealed commits the log has.
+
+Ages are measured by the clock of the reader. A commit whose own time is in the future is as old as its object in the
+store, or as a later commit; if none of them has a credible time, its age is unknown.
 """
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from refold.warehouse.event_log.clocks import WrongClock, appended_at, clock_ahead, credible
+from refold.warehouse.event_log.commit import CommitInfo
 from refold.warehouse.event_log.log import EventLog
 from refold.warehouse.read_models.database import Checkpoint
 from refold.warehouse.read_models.generations.generations import Generation
+
+_MAX_LOOKED_AT = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,12 +31,17 @@ class LogEnd:
         commit_number: number of the last commit; 0 for an empty log.
         recorded_at: time at which that commit was recorded, RFC 3339; empty for an empty log.
         sealed_position: position up to which the log is sealed.
+        appended_at: the same time, or that of its object in the store if that commit's clock was ahead, RFC 3339; empty
+            for an empty log, or if both clocks were ahead.
+        ahead: the commit, if its clock is ahead of the reader's.
     """
 
     position: int
     commit_number: int
     recorded_at: str
     sealed_position: int
+    appended_at: str = ""
+    ahead: WrongClock | None = None
 
     @property
     def unsealed(self) -> int:
@@ -43,10 +56,12 @@ class Lag:
     Attributes:
         events: number of events after it.
         seconds: age of the oldest of these; 0 if there is none, None if it is unknown.
+        ahead: the first commit after it, if its clock is ahead of the reader's.
     """
 
     events: int
     seconds: float | None
+    ahead: WrongClock | None = None
 
 
 NEVER_BUILT = Checkpoint(0, 0, "")
@@ -72,8 +87,18 @@ def find_end(log: EventLog) -> LogEnd:
     sealed = log.manifest()
     last = log.last_commit(sealed.sealed_commit)
     if last is None:
-        return LogEnd(sealed.sealed_position, sealed.sealed_commit, sealed.recorded_at, sealed.sealed_position)
-    return LogEnd(last.last_position, last.number, last.recorded_at.isoformat(), sealed.sealed_position)
+        times = (sealed.recorded_at, sealed.sealed_position, _credible(sealed.recorded_at))
+        return LogEnd(sealed.sealed_position, sealed.sealed_commit, *times)
+    now = datetime.now(UTC)
+    appended = appended_at(log.store, last, now=now)
+    return LogEnd(
+        last.last_position,
+        last.number,
+        last.recorded_at.isoformat(),
+        sealed.sealed_position,
+        appended.isoformat() if appended else "",
+        clock_ahead(last, now),
+    )
 
 
 def checkpoint_of(generation: Generation | None) -> Checkpoint:
@@ -84,7 +109,7 @@ def checkpoint_of(generation: Generation | None) -> Checkpoint:
 
 
 def lag_of(log: EventLog, end: LogEnd, at: Checkpoint, *, now: datetime | None = None) -> Lag:
-    """Measure the lag of a checkpoint, from the footer of the first commit after it.
+    """Measure the lag of a checkpoint, from the footer of the first commit after it, or of a few if its clock is ahead.
 
     Args:
         log: the log.
@@ -94,15 +119,36 @@ def lag_of(log: EventLog, end: LogEnd, at: Checkpoint, *, now: datetime | None =
     """
     if end.position <= at.position:
         return Lag(0, 0.0)
-    unseen = end.position - at.position
+    unseen, now = end.position - at.position, now or datetime.now(UTC)
     first = log.commit_info(at.commit_number + 1)
-    # If that commit was deleted, the checkpoint's own time is an upper bound of the lag.
-    since = first.recorded_at.isoformat() if first else at.recorded_at
-    return Lag(unseen, age_of(since, now=now) if since else None)
+    if first is None:
+        # If that commit was deleted, the checkpoint's own time is an upper bound of the lag.
+        return Lag(unseen, age_of(at.recorded_at, now=now) if _credible(at.recorded_at, now=now) else None)
+    since = first_appended_at(log, first, now=now)
+    seconds = age_of(since.isoformat(), now=now) if since else None
+    return Lag(unseen, seconds, clock_ahead(first, now))
+
+
+def first_appended_at(log: EventLog, first: CommitInfo, *, now: datetime) -> datetime | None:
+    """Return when a commit was appended; if its clocks were ahead, when the next with a credible one was.
+
+    Args:
+        log: the log.
+        first: the commit.
+        now: the reader's time.
+    """
+    commits = itertools.chain([first], log.commits_after(first.number))
+    times = (appended_at(log.store, info, now=now) for info in itertools.islice(commits, _MAX_LOOKED_AT))
+    return next((time for time in times if time is not None), None)
+
+
+def _credible(recorded_at: str, *, now: datetime | None = None) -> str:
+    """Return a time, or nothing if it is in the future."""
+    return recorded_at if recorded_at and credible([datetime.fromisoformat(recorded_at)], now=now) else ""
 
 
 def age_of(since: str, *, now: datetime | None = None) -> float:
-    """Return the seconds since a time; 0 for a time in the future, which a fast clock may record.
+    """Return the seconds since a time; 0 for a time in the near future, which a fast clock may record.
 
     Example:
         >>> age_of("2025-03-01T12:00:00+00:00", now=datetime(2025, 3, 1, 12, 0, 5, tzinfo=UTC))

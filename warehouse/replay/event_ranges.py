@@ -9,9 +9,9 @@ import duckdb
 
 from refold.event_schemas import Registry
 from refold.event_schemas.registry import SchemaKey
+from refold.warehouse.engine.parquet_files import parquet_relation
 from refold.warehouse.engine.sql import columns
 from refold.warehouse.event_log.commit import CommitInfo
-from refold.warehouse.event_log.heads import files_literal
 from refold.warehouse.event_log.log import EventLog, Head
 from refold.warehouse.event_log.manifest import Segment
 from refold.warehouse.event_log.payload_parsing import Typed, typed_events
@@ -122,8 +122,8 @@ def _touches(segment: Segment, after: int, up_to: int) -> bool:
 
 
 def _rows(log: EventLog, tail: Sequence[CommitInfo]) -> str:
-    files = files_literal(log.commit_paths([info.number for info in tail]))
-    return f"(SELECT {columns(COMMIT_COLUMNS)} FROM read_parquet({files}, hive_partitioning = false))"
+    committed = parquet_relation(log.commit_paths([info.number for info in tail]))
+    return f"(SELECT {columns(COMMIT_COLUMNS)} FROM {committed})"
 
 
 def _joined(left: dict[SchemaKey, str], right: dict[SchemaKey, str]) -> dict[SchemaKey, str]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
+import duckdb
 import pyarrow as pa
 
 from refold.event_schemas import (
@@ -22,8 +24,9 @@ from refold.warehouse.declarations.domain import Domain
 from refold.warehouse.declarations.upcaster_sql import CARRIED, event_relation_schema
 from refold.warehouse.engine.arrow_values import array_of
 from refold.warehouse.engine.connections import connect
-from refold.warehouse.engine.sql import columns
+from refold.warehouse.engine.sql import columns, first_line
 from refold.warehouse.replay.history import Replay
+from refold.warehouse.replay.invalid_events import halve
 
 
 def newest_events(domain: Domain, recorded: Sequence[RecordedEvent]) -> list[Any]:
@@ -69,7 +72,6 @@ def _upcast(domain: Domain, recorded: Sequence[RecordedEvent], checked: Sequence
         envelope = {name: getattr(event, name) for name in ENVELOPE.names}
         key = (event.event_type, event.schema_version)
         rows.setdefault(key, []).append({**envelope, "_ordinal": 0, **payload})
-    found: list[tuple[int, int, Any]] = []
     with connect(threads=1) as connection:
         stored = {}
         for number, (key, mine) in enumerate(rows.items()):
@@ -78,15 +80,47 @@ def _upcast(domain: Domain, recorded: Sequence[RecordedEvent], checked: Sequence
             connection.register(name := f"_stored_{number}", pa.Table.from_arrays(arrays, schema=schema))
             stored[key] = name
         replay = Replay(connection, domain, stored)
-        for event_type, cls in domain.registry.classes.items():
-            if (relation := replay.events(event_type)) is None:
-                continue
-            names = schema_of(cls).names
-            table = connection.sql(f"SELECT {columns([*CARRIED, *names])} FROM {relation}").to_arrow_table()
-            for row in table.to_pylist():
-                payload = {name: row[name] for name in names}
-                found.append((row["position"], row["_ordinal"], instance_of(cls, payload)))
-        if replay.invalid_events:
-            first = replay.invalid_events[0]
-            raise _invalid(first.stream_id, first.position, first.reason)
+        try:
+            found = _newest(connection, domain, replay)
+        except duckdb.Error as error:
+            raise _first_failure(connection, domain, stored, recorded, first_line(error)) from error
+    if replay.invalid_events:
+        first = replay.invalid_events[0]
+        raise _invalid(first.stream_id, first.position, first.reason)
+    return found
+
+
+def _newest(connection: duckdb.DuckDBPyConnection, domain: Domain, replay: Replay) -> list[Any]:
+    found: list[tuple[int, int, Any]] = []
+    for event_type, cls in domain.registry.classes.items():
+        if (relation := replay.events(event_type)) is None:
+            continue
+        names = schema_of(cls).names
+        table = connection.sql(f"SELECT {columns([*CARRIED, *names])} FROM {relation}").to_arrow_table()
+        for row in table.to_pylist():
+            payload = {name: row[name] for name in names}
+            found.append((row["position"], row["_ordinal"], instance_of(cls, payload)))
     return [made for _, _, made in sorted(found, key=lambda f: f[:2])]
+
+
+def _first_failure(
+    connection: duckdb.DuckDBPyConnection,
+    domain: Domain,
+    stored: dict[SchemaKey, str],
+    recorded: Sequence[RecordedEvent],
+    reason: str,
+) -> InvalidEventsError:
+    """Find the first event on which an SQL upcaster fails. The events of a commit stay together, for mergers."""
+    commits = [tuple(e.position for e in run) for _, run in itertools.groupby(recorded, lambda e: e.commit_number)]
+
+    def failure(part: Sequence[tuple[int, ...]]) -> str | None:
+        kept = set(itertools.chain(*part))
+        replay = Replay(connection, domain, stored, skip=(e.position for e in recorded if e.position not in kept))
+        try:
+            _newest(connection, domain, replay)
+        except duckdb.Error as error:
+            return first_line(error)
+        return None
+
+    position, reason = next(((p[0], r) for p, r in halve(commits, failure)), (recorded[0].position, reason))
+    return _invalid(recorded[0].stream_id, position, reason)

@@ -34,7 +34,7 @@ def measure_log(metrics: Metrics, log: EventLog) -> None:
     from refold.warehouse.read_models.lag import find_end
 
     end = find_end(log)
-    metrics.log_moved(end.position, end.recorded_at, end.unsealed)
+    metrics.log_moved(end.position, end.appended_at, end.unsealed)
 
 
 def measure_generation(metrics: Metrics, log: EventLog, generations: Generations, generation: Generation) -> None:
@@ -44,7 +44,7 @@ def measure_generation(metrics: Metrics, log: EventLog, generations: Generations
     from refold.warehouse.read_models.lag import checkpoint_of, find_end, lag_of
 
     end = find_end(log)
-    metrics.log_moved(end.position, end.recorded_at, end.unsealed)
+    metrics.log_moved(end.position, end.appended_at, end.unsealed)
     lag = lag_of(log, end, checkpoint_of(generation))
     metrics.read_models_at(generation.position, lag.events, lag.seconds, sorted(generation.tables))
     if generations.store.is_local:

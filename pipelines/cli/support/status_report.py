@@ -16,6 +16,7 @@ from refold.pipelines.cli.support.output import (
 if TYPE_CHECKING:
     from refold.pipelines.cli.support.invocation import Invocation
     from refold.pipelines.cli.support.published import FileStatus
+    from refold.warehouse.event_log.clocks import WrongClock
     from refold.warehouse.read_models.generations.generations import Generation
     from refold.warehouse.read_models.lag import Lag, LogEnd
     from refold.warehouse.read_models.live.heartbeat import Heartbeat
@@ -34,7 +35,7 @@ class StatusReport:
         domain: the domain's name.
         log_url: the log, as in the settings.
         end: the end of the log.
-        idle: seconds since the last commit; None for an empty log.
+        idle: seconds since the last commit; None for an empty log, or if it is unknown.
         newest: the newest generation.
         foreign: whether it was made from another log, so that positions cannot be compared.
         lag: how far the generation, and so each of its read models, is behind.
@@ -43,7 +44,7 @@ class StatusReport:
         unbuilt_lag: how far those are behind: the whole log.
         stream: the live stream's last heartbeat.
         stream_lag: how far the stream itself is behind.
-        silent: seconds since that heartbeat.
+        silent: seconds since that heartbeat; None if its clock is ahead, so that they are unknown.
     """
 
     domain: str
@@ -73,7 +74,7 @@ def read_status(call: Invocation) -> StatusReport:
         find_end,
         lag_of,
     )
-    from refold.warehouse.read_models.live.heartbeat import read_heartbeat
+    from refold.warehouse.read_models.live.heartbeat import read_heartbeat, silent_seconds
 
     log, generations = call.open_log(), call.open_generations()
     # The log last, so that it never ends before what was made from it.
@@ -86,7 +87,7 @@ def read_status(call: Invocation) -> StatusReport:
         domain=log.domain_name,
         log_url=call.settings.log,
         end=end,
-        idle=age_of(end.recorded_at) if end.recorded_at else None,
+        idle=age_of(end.appended_at) if end.appended_at else None,
         newest=newest,
         foreign=foreign,
         lag=Lag(end.position, None) if foreign else lag_of(log, end, checkpoint_of(newest)),
@@ -95,7 +96,7 @@ def read_status(call: Invocation) -> StatusReport:
         unbuilt_lag=lag_of(log, end, NEVER_BUILT),
         stream=stream,
         stream_lag=lag_of(log, end, at),
-        silent=age_of(stream.updated_at) if stream else None,
+        silent=silent_seconds(generations.store, stream) if stream else None,
     )
 
 
@@ -108,6 +109,8 @@ def lines(seen: StatusReport) -> Iterator[str]:
     else:
         recorded = format_time(end.recorded_at)
         yield f"            position {end.position:,}, recorded at {recorded}; {end.unsealed:,} not sealed yet"
+    for ahead in clocks_ahead(seen):
+        yield f"Clock       {ahead}"
     if seen.stream is not None:
         yield f"Stream      {_stream(seen)}"
     if newest is None:
@@ -124,12 +127,19 @@ def lines(seen: StatusReport) -> Iterator[str]:
         )
 
 
+def clocks_ahead(seen: StatusReport) -> list[WrongClock]:
+    """Return the commits at the ends of log and read models whose clocks are ahead of this machine's."""
+    found = (seen.lag.ahead, seen.unbuilt_lag.ahead, seen.stream_lag.ahead if seen.stream else None, seen.end.ahead)
+    return list({ahead.commit_number: ahead for ahead in found if ahead is not None}.values())
+
+
 def _stream(seen: StatusReport) -> str:
     stream = seen.stream
     assert stream is not None
-    assert seen.silent is not None
     where = f"process {stream.pid} on {stream.host}"
     at = f"position {stream.position:,}, lag {lag_text(seen.stream_lag)}"
+    if seen.silent is None:
+        return f"{at}; whether it runs is unknown, since the clock of {where} is ahead"
     if seen.silent > SILENT_SECONDS:
         return f"no heartbeat for {seen.silent:.0f} s from {where}, which hangs or was killed; it was at {at}"
     return f"{at}; {counted(stream.events, 'event')}, {stream.events_per_second:,.0f} a second ({where})"
@@ -145,7 +155,14 @@ def lag_text(lag: Lag) -> str:
     """
     if not lag.events:
         return "none"
-    return counted(lag.events, "event") + ("" if lag.seconds is None else f", {format_duration(lag.seconds)}")
+    age = "of unknown age" if lag.seconds is None and lag.ahead else ""
+    age = age if lag.seconds is None else format_duration(lag.seconds)
+    return counted(lag.events, "event") + (f", {age}" if age else "")
+
+
+def lag_document(lag: Lag) -> dict[str, Any]:
+    """Return a lag as JSON values."""
+    return {"events": lag.events, "seconds": lag.seconds}
 
 
 def rows(seen: StatusReport) -> list[tuple[Any, ...]]:
@@ -162,8 +179,9 @@ def line(seen: StatusReport) -> str:
     """Return the status in one line, for output that scrolls."""
     newest, stream = seen.newest, seen.stream
     parts = [f"log {seen.end.position:,}"]
-    if stream is not None and seen.silent is not None:
-        silent = f", no heartbeat for {seen.silent:.0f} s" if seen.silent > SILENT_SECONDS else ""
+    if stream is not None:
+        late = seen.silent is not None and seen.silent > SILENT_SECONDS
+        silent = f", no heartbeat for {seen.silent:.0f} s" if late else ""
         parts.append(f"stream {stream.position:,}{silent}")
     parts.append(f"generation {newest.number} at {newest.position:,}" if newest else "nothing published")
     return "  ".join([*parts, f"lag {lag_text(seen.lag)}"])
@@ -182,9 +200,9 @@ def document(seen: StatusReport) -> dict[str, Any]:
     }
     stream = seen.stream and {
         **asdict(seen.stream),
-        "lag": asdict(seen.stream_lag),
+        "lag": lag_document(seen.stream_lag),
         "silent_seconds": seen.silent,
-        "silent": (seen.silent or 0.0) > SILENT_SECONDS,
+        "silent": seen.silent is None or seen.silent > SILENT_SECONDS,
     }
     letters = file and file.undecided is not None and {"open": file.undecided, "discarded": file.discarded}
     return {
@@ -197,8 +215,9 @@ def document(seen: StatusReport) -> dict[str, Any]:
             "sealed_position": end.sealed_position,
         },
         "idle_seconds": seen.idle,
+        "clocks_ahead": [asdict(ahead) for ahead in clocks_ahead(seen)],
         "generation": generation,
-        "lag": asdict(seen.lag),
+        "lag": lag_document(seen.lag),
         "stream": stream,
         "dead_letters": letters or None,
         "read_models": [*_built(seen, updated), *_unbuilt(seen)],
@@ -208,9 +227,9 @@ def document(seen: StatusReport) -> dict[str, Any]:
 def _built(seen: StatusReport, updated: str | None) -> Iterator[dict[str, Any]]:
     for name, table in sorted(seen.newest.tables.items()) if seen.newest else ():
         at = seen.newest.position if seen.newest else 0
-        yield {"name": name, "rows": table.rows, "position": at, "last_updated": updated, "lag": asdict(seen.lag)}
+        yield {"name": name, "rows": table.rows, "position": at, "last_updated": updated, "lag": lag_document(seen.lag)}
 
 
 def _unbuilt(seen: StatusReport) -> Iterator[dict[str, Any]]:
     for name in seen.unbuilt:
-        yield {"name": name, "rows": None, "position": 0, "last_updated": None, "lag": asdict(seen.unbuilt_lag)}
+        yield {"name": name, "rows": None, "position": 0, "last_updated": None, "lag": lag_document(seen.unbuilt_lag)}

@@ -7,13 +7,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pyarrow.types as pt
+from pyarrow.parquet import ParquetFile
 
 from refold.event_schemas import UsageError
 from refold.pipelines.ingest.mapping import ColumnMapping
 from refold.pipelines.ingest.rows import ReadRequest, Rows
 from refold.pipelines.ingest.source_file import SourceFile, open_stored
+from refold.warehouse.engine.parquet_files import open_parquet
 
 
 def read_rows(request: ReadRequest) -> Iterator[Rows]:
@@ -55,13 +56,13 @@ def column_names(file: SourceFile, _mapping: ColumnMapping) -> list[str]:
 
 
 @contextmanager
-def _opened(source: SourceFile) -> Iterator[pq.ParquetFile]:
+def _opened(source: SourceFile) -> Iterator[ParquetFile]:
     try:
         if source.path is not None:
-            yield pq.ParquetFile(source.path)
+            yield open_parquet(source.path)
         else:
             with open_stored(source) as remote:
-                yield pq.ParquetFile(remote, pre_buffer=True)
+                yield open_parquet(remote)
     except (pa.ArrowException, OSError) as error:
         raise UsageError(f"{source.name} is no readable Parquet file: {error}. Write it again.") from error
 

@@ -78,9 +78,7 @@ def main() -> None:
 def _open(file: str, memory_bytes: int, seconds: float) -> Any:
     import duckdb
 
-    folder, name = os.path.split(file)
-    os.chdir(folder)  # so that DuckDB knows, and can reveal, only the file's name
-    connection = duckdb.connect(name, read_only=True)
+    connection = duckdb.connect(file, read_only=True)
     for name, value in {
         **_SETTINGS,
         "memory_limit": f"{memory_bytes}B",

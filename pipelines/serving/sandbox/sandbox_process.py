@@ -19,6 +19,7 @@ import orjson
 
 from refold.event_schemas import UsageError
 from refold.pipelines.serving.http.problems import ServingError
+from refold.warehouse.engine.engine_paths import database_path
 
 _LOGGER = logging.getLogger("refold.serving")
 _PROGRAM = str(Path(__file__).with_name("sandbox_child.py"))
@@ -93,7 +94,7 @@ class QueryProcess:
         self._queried_at = time.monotonic()
         settings = {
             "modules": [folder for folder in sys.path if folder],
-            "file": str(path.resolve()),
+            "file": database_path(path.resolve()),
             "memory_bytes": limits.memory_mib << 20,
             "seconds": limits.seconds,
             "grace_seconds": _ALARM_GRACE_SECONDS,

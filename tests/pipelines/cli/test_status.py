@@ -11,6 +11,8 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
+import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -31,6 +33,8 @@ from refold.warehouse.event_log import (
     create_log,
     open_log,
 )
+from refold.warehouse.event_log.commit import CommitInfo, encode
+from refold.warehouse.event_log.layout import commit_key
 from refold.warehouse.read_models.generations.generations import Generations, open_generations
 from refold.warehouse.read_models.lag import (
     Lag,
@@ -71,6 +75,23 @@ class Scales:
         for text in printed:
             Appender(self.log, WRITER).append("parcel-1", [Weighed(parcel="a", printed=text)])
 
+    def append_ahead(self, recorded_at: datetime) -> int:
+        """Append an event as a program does whose clock is wrong, and return the number of its commit."""
+        head = self.log.head()
+        number, position = head.commit + 1, head.position + 1
+        info = CommitInfo(
+            number=number,
+            uuid=str(uuid.uuid4()),
+            first_position=position,
+            last_position=position,
+            recorded_at=recorded_at,
+            heads={f"parcel-{number}": 1},
+        )
+        event = ("e" + str(number), "Weighed", 1, recorded_at, recorded_at, None, None, '{"parcel":"b","printed":"1"}')
+        row = (position, number, f"parcel-{number}", 1, *event)
+        assert self.log.store.put_if_absent(commit_key(number), encode(info, [[value] for value in row]))
+        return number
+
     def arguments(self, *arguments: str) -> list[str]:
         """Return the command line for this log and these read models."""
         where = ["--log", str(self.folder / "log"), "--read-models", str(self.folder / "models")]
@@ -93,7 +114,9 @@ class Scales:
         at = (datetime.now(UTC) - timedelta(seconds=ago)).isoformat()
         recorded = info.recorded_at.isoformat()
         heartbeat = Heartbeat(position, info.number, recorded, at, at, "scales.example", 4711, 1200, 340.5)
-        write_heartbeat(self.generations.store, heartbeat)
+        store = self.generations.store
+        write_heartbeat(store, heartbeat)
+        os.utime(store.local_path("live/stream.json"), (time.time() - ago,) * 2)
         return heartbeat
 
 
@@ -172,7 +195,59 @@ def test_the_lag_in_seconds_is_exact(scales: Scales) -> None:
     at = checkpoint_of(scales.generations.newest())
     now = first.recorded_at + timedelta(seconds=90)
     assert lag_of(scales.log, find_end(scales.log), at, now=now) == Lag(2, 90.0)
-    assert lag_of(scales.log, find_end(scales.log), at, now=first.recorded_at - timedelta(1)) == Lag(2, 0.0)
+    assert lag_of(scales.log, find_end(scales.log), at, now=first.recorded_at - timedelta(seconds=9)) == Lag(2, 0.0)
+    ahead = lag_of(scales.log, find_end(scales.log), at, now=first.recorded_at - timedelta(1))
+    assert (ahead.events, ahead.seconds) == (2, None)
+
+
+FAR = datetime(2099, 1, 1, tzinfo=UTC)
+
+
+def test_a_clock_far_ahead_blinds_no_objective(scales: Scales) -> None:
+    """Lag and idle time are those of the object in the store, and the commit and its skew are named."""
+    number = scales.append_ahead(FAR)
+    _set_modified(scales, number, ago=90)
+    missed = scales.status("--max-lag", "80s", "--max-idle", "80s", code=4)
+    assert f"commit {number} (write " in missed.stdout
+    assert "recorded at 2099-01-01T00:00:00+00:00" in missed.stdout
+    assert "ahead of the clock of this machine" in missed.stdout
+    report = scales.answer()
+    assert 90 <= report["lag"]["seconds"] < 600
+    assert 90 <= report["idle_seconds"] < 600
+    assert [found["commit_number"] for found in report["clocks_ahead"]] == [number]
+
+
+def test_an_age_that_no_clock_knows_misses_an_objective(scales: Scales) -> None:
+    """If the machine was ahead when it wrote, its disk was too: the age is unknown, which is no success."""
+    number = scales.append_ahead(FAR)
+    _set_modified(scales, number, ago=(datetime.now(UTC) - FAR).total_seconds())
+    missed = scales.status("--max-lag", "100d", "--max-idle", "100d", code=4)
+    assert f"The lag is unknown, so not below --max-lag 8.64e+06 s: commit {number}" in missed.stderr
+    assert "it is unknown when the last append was" in missed.stderr
+    assert "of unknown age" in missed.stdout
+    assert scales.answer()["lag"]["seconds"] is None
+    scales.append("14")  # the next commit with a credible time bounds the age
+    assert 0 <= scales.answer()["lag"]["seconds"] < 600
+    assert scales.answer("--max-idle", "100d")["idle_seconds"] < 600
+
+
+def _set_modified(scales: Scales, number: int, *, ago: float) -> None:
+    os.utime(scales.log.store.local_path(commit_key(number)), (time.time() - ago,) * 2)
+
+
+def test_a_heartbeat_of_a_clock_far_ahead(scales: Scales) -> None:
+    """Its age is that of its object; if that is unknown too, the stream does not count as running."""
+    heartbeat = scales.write_heartbeat(ago=30)
+    store = scales.generations.store
+    write_heartbeat(store, dataclasses.replace(heartbeat, updated_at=FAR.isoformat()))
+    path = store.local_path("live/stream.json")
+    os.utime(path, (time.time() - 30,) * 2)
+    stream = scales.answer()["stream"]
+    assert (stream["silent"], round(stream["silent_seconds"], -1) >= 30) == (True, True)
+    os.utime(path, (FAR.timestamp(),) * 2)
+    stream = scales.answer()["stream"]
+    assert (stream["silent"], stream["silent_seconds"]) == (True, None)
+    assert "whether it runs is unknown" in scales.status().stdout
 
 
 def test_the_stream_reports_its_position(scales: Scales) -> None:

@@ -101,7 +101,8 @@ def test_a_long_number_is_read_digit_by_digit(tmp_path: Path) -> None:
     text = f'{{"stream_id":"p","event_type":"Described","occurred_at":"{TIME}","payload":{{"name":"x","price":%s}}}}'
     found = read(tmp_path, write(tmp_path, lines(text % "1234567890123456.78", text % "1234567890123456.785")))
     assert found.events[0]["price"] == Decimal("1234567890123456.78")
-    assert found.reasons == {2: "price: expected decimal128(18, 2), found 1234567890123456.785"}
+    rounded = "a binary float may have rounded it; give a Decimal, or text"
+    assert found.reasons == {2: f"price: expected decimal128(18, 2), found 1234567890123456.785 ({rounded})"}
 
 
 INVALID_PAYLOADS: list[tuple[dict[str, Any], str]] = [
@@ -184,7 +185,7 @@ def test_two_fields_from_one_key(tmp_path: Path) -> None:
     rows = [row(payload={"n": "1.50"}), row(payload={"n": "2024-01-02"})]
     found = read(tmp_path, write(tmp_path, lines(*rows)), mapping=mapping)
     assert found.reasons == {
-        1: "day: expected date32[day], found '1.50'",
+        1: "day: expected date32[day], found '1.50' (a date is written as 2026-01-31)",
         2: "price: expected decimal128(18, 2), found '2024-01-02'",
     }
     mapping = dataclasses.replace(OWN, payload_columns={"Described": {"name": "n", "price": "n"}})

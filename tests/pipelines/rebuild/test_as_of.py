@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import uuid
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -196,6 +197,61 @@ def test_a_time_is_the_last_commit_recorded_by_then(market: Market) -> None:
     assert find_place(market.log, MARKET.registry, "2999-01-01T00:00:00+01:00").position == 96
 
 
+FAR = datetime(2099, 1, 1, tzinfo=UTC)
+DAY = timedelta(days=1)
+
+
+def recorded(log: EventLog, *times: datetime) -> None:
+    """Write a commit of one event at each time, as programs do whose clocks may be wrong."""
+    for number, time in enumerate(times, start=1):
+        write_commit(log, [(f"order-{number}", "Closed", 1, "{}")], recorded_at=time)
+
+
+@pytest.mark.parametrize("place", ["local", "memory"])
+def test_a_clock_far_ahead_hides_nothing(tmp_path: Path, place: str) -> None:
+    """What honest clocks recorded after it is found, and so is the commit itself, between its neighbours."""
+    url = str(tmp_path / "log") if place == "local" else f"memory://{uuid.uuid4()}"
+    log = create_log(url, domain_name="shop", bucket_count=2)
+    started = datetime.now(UTC)
+    appender = Appender(log, REGISTRY)
+    appender.append("order-1", [PLACED])
+    write_commit(log, [("order-2", "Closed", 1, "{}")], recorded_at=FAR)
+    assert find_time(log, datetime.now(UTC)).position in (1, 2)  # 2 if the store's own clock knows it
+    appender.append("order-3", [PLACED])
+    appender.append("order-4", [PLACED])
+    assert find_time(log, datetime.now(UTC)).position == 4
+    infos = list(log.commits_after(0))
+    assert find_time(log, infos[2].recorded_at).position == 3
+    with pytest.raises(UsageError, match="has no events recorded"):
+        find_time(log, started)
+
+
+@pytest.mark.parametrize(
+    ("offsets", "at", "position"),
+    [
+        ([0, 1, 2, 3], 1, 2),
+        ([0, 26_000, 2, 3], 1, 1),
+        ([0, 26_000, 2, 3], 2, 3),
+        ([26_000, 1, 2, 3], 1, 2),  # the first commit of the log
+        ([26_000, 26_000, 26_000, 3], 3, 4),  # more wrong than right: none of them can be
+        ([0, 1, 2, 26_000], 99, 3),  # the last one
+        ([0, 1, -20_000, 3, 4], 2, 2),  # behind: it is not all that was there in 1970
+        ([0, 1, -20_000, 3, 4], 3, 4),
+        ([0, 9, 10, 11, 3, 12], 5, 1),  # three against one
+        ([0, 9, 3, 4, 5], 4, 4),  # one against three, and not in the future
+        ([0, 5, 3], 4, 3),
+    ],
+)
+def test_the_fewest_clocks_are_wrong(tmp_path: Path, offsets: list[int], at: int, position: int) -> None:
+    """Commits whose times contradict those of more others are passed over."""
+    log = create_log(str(tmp_path / "log"), domain_name="shop", bucket_count=2)
+    recorded(log, *(NOON + offset * DAY for offset in offsets))
+    assert find_time(log, NOON + at * DAY).position == position
+
+
+NOON = datetime.now(UTC) - timedelta(days=400)
+
+
 def test_a_time_before_the_first_commit(market: Market) -> None:
     """The error names the time of the first commit."""
     with pytest.raises(UsageError, match=r"has no events recorded .* commit 1 was recorded at"):
@@ -224,7 +280,7 @@ def test_an_import_counts_from_when_its_commit_was_recorded(tmp_path: Path) -> N
     for sealed in (False, True):
         if sealed:
             seal(log)
-        assert find_time(log, imported.recorded_at - timedelta(microseconds=1)).position == 1
+        assert find_time(log, imported.recorded_at - timedelta(microseconds=1)).position == 2
         assert find_position(log, REGISTRY, 3).commit_number == 3
 
 

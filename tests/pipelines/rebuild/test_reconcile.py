@@ -18,7 +18,8 @@ import pytest
 from refold.event_schemas import DisagreementError, GenerationError, UsageError
 from refold.pipelines.beam.runners import beam_options
 from refold.pipelines.rebuild.rebuild import Rebuilt, rebuild
-from refold.pipelines.rebuild.reconcile import Reconciliation, reconcile
+from refold.pipelines.rebuild.reconcile import reconcile
+from refold.pipelines.rebuild.reconciliation import Reconciliation
 from refold.warehouse.event_log import Appender, create_log
 from refold.warehouse.read_models.comparison.differences import RowDifference, TableDifference
 from refold.warehouse.read_models.generations.generations import open_generations

@@ -297,8 +297,11 @@ def test_a_generation_of_another_log_is_nothing_to_start_from(stall: Stall, tmp_
 
 
 DOUBLE = _stall(SALES, PATHS, dataclasses.replace(SKUS, seed="SELECT sku, pieces, sales FROM sales"))
+NULLS_FIRST = "SELECT nullif(sku, 'cup') AS sku, pieces, sales FROM sales ORDER BY sku NULLS FIRST LIMIT 9"
 NULL_KEY = _stall(
-    SALES, PATHS, dataclasses.replace(SKUS, seed="SELECT nullif(sku, 'cup') AS sku, pieces, sales FROM sales LIMIT 9")
+    SALES,
+    PATHS,
+    dataclasses.replace(SKUS, seed=NULLS_FIRST),
 )
 NO_TABLE = _stall(dataclasses.replace(SKUS, seed="SELECT sku, pieces, sales FROM never_there"))
 

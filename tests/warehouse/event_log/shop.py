@@ -172,7 +172,7 @@ def bulk_import(
         bucket = rows.setdefault(bucket_of(stream_id, log.bucket_count), {})
         bucket.setdefault(schema_key, []).append(dict(zip(ENVELOPE.names, envelope, strict=True)) | payload)
     built = [_built(log, bucket, found) for bucket, found in rows.items()]
-    return publish_import(log, import_id, len(events), recorded_at.isoformat(), built)
+    return publish_import(log, import_id, len(events), built)
 
 
 def _built(log: EventLog, bucket: int, rows: dict[SchemaKey, list[dict[str, Any]]]) -> sealing.SealedBucket:
@@ -183,7 +183,7 @@ def _built(log: EventLog, bucket: int, rows: dict[SchemaKey, list[dict[str, Any]
             connection.register(f"_given_{i}", pa.Table.from_pylist(found, pa.schema([*ENVELOPE, *schema])))
             relation = f"_given_{i}"
             segment = write_segment(
-                connection, log.store, payload=schema.names, schema_key=schema_key, bucket=bucket, relation=relation
+                connection, log.store, payload=schema, schema_key=schema_key, bucket=bucket, relation=relation
             )
             segments.append(segment)
         streams = " UNION ALL ".join(f"SELECT stream_id, stream_version FROM _given_{i}" for i in range(len(rows)))
@@ -200,10 +200,12 @@ def _plain(value: Any, name: str) -> Any:
     return found
 
 
-def write_commit(log: EventLog, events: Iterable[tuple[str, str, int, str]]) -> CommitInfo:
-    """Write a commit without an appender: (stream, event type, schema version, payload text), to new streams."""
+def write_commit(
+    log: EventLog, events: Iterable[tuple[str, str, int, str]], *, recorded_at: datetime | None = None
+) -> CommitInfo:
+    """Write a commit as another program does: (stream, event type, schema version, payload text), to new streams."""
     head = log.head()
-    now = datetime.now(UTC)
+    now = recorded_at or datetime.now(UTC)
     rows = []
     heads: dict[str, int] = {}
     for i, (stream_id, event_type, version, payload) in enumerate(events, start=1):

@@ -29,8 +29,7 @@ from refold.warehouse.event_log import (
     read_stream,
     verify,
 )
-from refold.warehouse.event_log import commit as commits
-from refold.warehouse.event_log.layout import commit_key
+from refold.warehouse.event_log.clocks import NEVER, next_recorded_at
 from refold.warehouse.object_store.local import LocalStore
 from tests.warehouse.event_log.shop import REGISTRY, Closed, Placed, added, bulk_import, seal, write_commit
 
@@ -155,15 +154,47 @@ def test_times_are_recorded_in_utc(log: EventLog, appender: Appender) -> None:
     assert found.occurred_at.utcoffset() == timedelta(0)
 
 
-def test_recorded_at_never_goes_back(log: EventLog, appender: Appender) -> None:
-    """A writer whose clock is behind the last commit uses that commit's time."""
-    info = write_commit(log, [("order-1", "Closed", 1, "{}")])
-    ahead = datetime.now(UTC) + timedelta(days=1)
-    rows = [[row] for row in [1, 1, "order-1", 1, "e", "Closed", 1, ahead, ahead, None, None, "{}"]]
-    log.store.put(commit_key(1), commits.encode(dataclasses.replace(info, recorded_at=ahead), rows))
+def test_recorded_at_does_not_go_back_by_a_little(log: EventLog, appender: Appender) -> None:
+    """A writer whose clock is a little behind the last commit uses that commit's time."""
+    ahead = datetime.now(UTC) + timedelta(seconds=50)
+    write_commit(log, [("order-1", "Closed", 1, "{}")], recorded_at=ahead)
     appender.append("order-1", [Closed()])
     appender.append("order-1", [Closed()])
     assert [e.recorded_at for e in read_positions(log, REGISTRY, 0)] == [ahead] * 3
+
+
+def test_a_clock_far_ahead_is_not_passed_on(log: EventLog, appender: Appender) -> None:
+    """A commit of the year 2099 does not date those that follow it, of any kind of writer."""
+    started = datetime.now(UTC)
+    write_commit(log, [("order-1", "Closed", 1, "{}")], recorded_at=datetime(2099, 1, 1, tzinfo=UTC))
+    appender.append("order-1", [Closed()])
+    write_commit(log, [("order-1", "Closed", 1, "{}")], recorded_at=datetime(2099, 1, 1, tzinfo=UTC))
+    bulk_import(log, "old", [("order-8", PLACED)])
+    write_commit(log, [("order-1", "Closed", 1, "{}")], recorded_at=datetime(2099, 1, 1, tzinfo=UTC))
+    Appender(log, REGISTRY).append("order-1", [Closed()])
+    recorded = [e.recorded_at for e in read_positions(log, REGISTRY, 0)]
+    assert [r.year for r in recorded[::2]] == [2099] * 3
+    assert all(started <= r <= datetime.now(UTC) for r in recorded[1::2])
+
+
+NOON = datetime(2026, 7, 1, 12, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("previous", "now", "expected"),
+    [
+        (NOON, NOON + timedelta(seconds=1), NOON + timedelta(seconds=1)),
+        (NOON, NOON - timedelta(seconds=60), NOON),
+        (NOON, NOON - timedelta(seconds=61), NOON - timedelta(seconds=61)),
+        (NOON, datetime(1970, 1, 1, tzinfo=UTC), NOON),  # a machine that never set its clock
+        (datetime(2099, 1, 1, tzinfo=UTC), NOON, NOON),
+        (NEVER, NOON, NOON),
+        (NEVER, datetime(1970, 1, 2, tzinfo=UTC), datetime(1970, 1, 2, tzinfo=UTC)),
+    ],
+)
+def test_which_clock_is_believed(log: EventLog, previous: datetime, now: datetime, expected: datetime) -> None:
+    """Both, if they differ by a minute at most; else the writer's, unless it was never set."""
+    assert next_recorded_at(log.store, 1, previous, now=now) == expected
 
 
 def test_threads_share_commits(log: EventLog, appender: Appender) -> None:

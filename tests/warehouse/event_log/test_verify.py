@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -200,7 +200,6 @@ def rewrite(log: EventLog, number: int, *, rows: Callable[[Values], Any] = lambd
         ({"last_position": 15}, "commit", "its rows differ"),
         ({"heads": {"order-8": 4}}, "heads", "stream 'order-8' has version 4 in its footer and 3 in its rows"),
         ({"heads": {}}, "heads", "has version None in its footer"),
-        ({"recorded_at": datetime.fromisoformat("2020-01-01T00:00:00+00:00")}, "commit", "before its predecessor"),
         ({"rows": lambda r: r.update(stream_version=4), "heads": {"order-8": 4}}, "stream", "version 3 is missing"),
         (
             {"rows": lambda r: r.update(stream_version=2), "heads": {"order-8": 2}},
@@ -409,11 +408,34 @@ def test_a_schema_that_the_domain_no_longer_declares(mixed: EventLog) -> None:
     assert "Added v1" in found.findings[0].what
 
 
-def test_a_clock_that_went_back(log: EventLog, appender: Appender) -> None:
-    """Appenders never record a time before the last one's, so such a commit is invalid."""
-    appender.append("order-1", [PLACED])
-    last = appender.append("order-1", [PLACED]).commit_number
-    info = log.commit_info(last)
+@pytest.mark.parametrize(
+    ("number", "ahead", "text"),
+    [
+        (2, timedelta(days=26_000), "26000 days, 0:00:00 ahead of commit 3, which follows it"),
+        (3, timedelta(days=26_000), "26000 days, 0:00:00 ahead of commit 4, which follows it"),
+        (5, timedelta(hours=2), "2:00:00 ahead of the clock of this machine"),
+        (3, timedelta(days=-1), "1 day, 0:00:00 behind commit 2, which precedes it"),
+        (5, timedelta(days=-20_000), "20000 days, 0:00:00 behind commit 4, which precedes it"),
+    ],
+)
+def test_a_wrong_clock(log: EventLog, appender: Appender, number: int, ahead: timedelta, text: str) -> None:
+    """The one commit whose time contradicts the others is named, with the write and the skew; it is no damage."""
+    infos = [log.commit_info(appender.append("order-1", [PLACED]).commit_number) for _ in range(5)]
+    info = infos[number - 1]
     assert info is not None
-    rewrite(log, last, recorded_at=info.recorded_at - timedelta(days=1))
-    assert kinds(verify(log, REGISTRY)) == ["commit"]
+    rewrite(log, number, recorded_at=info.recorded_at + ahead)
+    found = verify(log, REGISTRY)
+    assert found.sound
+    [wrong] = found.wrong_clocks
+    assert (wrong.commit_number, wrong.commit_uuid) == (number, info.uuid)
+    assert text in str(wrong)
+
+
+def test_clocks_that_differ_a_little_are_not_named(log: EventLog, appender: Appender) -> None:
+    """Clocks differ by seconds everywhere."""
+    for seconds in (0, 50, 10, 59, 0):
+        number = appender.append("order-1", [PLACED]).commit_number
+        info = log.commit_info(number)
+        assert info is not None
+        rewrite(log, number, recorded_at=datetime.now(UTC) + timedelta(seconds=seconds))
+    assert verify(log, REGISTRY).wrong_clocks == ()

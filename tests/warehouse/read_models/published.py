@@ -13,6 +13,7 @@ from pathlib import Path
 
 import duckdb
 
+from refold.warehouse.object_store.memory import MemoryStore
 from refold.warehouse.read_models.generations.generations import Generation, Generations
 
 _READER = """
@@ -44,7 +45,18 @@ def publish(generations: Generations, folder: Path, *, ago: timedelta = timedelt
         log_id="a-log",
     )
     assert generations.publish(generation)
+    _set_modified(generations, number, ago)
     return generation
+
+
+def _set_modified(generations: Generations, number: int, ago: timedelta) -> None:
+    """Make the store's own time of a generation one of some time ago."""
+    key, store = f"generations/{number:020d}.json", generations.store
+    if store.is_local:
+        os.utime(store.local_path(key), (time.time() - ago.total_seconds(),) * 2)
+    elif isinstance(store, MemoryStore):
+        fs, path = store._locate(key)
+        fs.store[path].created = datetime.now(UTC) - ago
 
 
 def shown(generations: Generations) -> int:

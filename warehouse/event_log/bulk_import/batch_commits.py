@@ -6,13 +6,12 @@ committed twice. A commit of another writer in between only shifts positions and
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-
 import duckdb
 import pyarrow as pa
 
 from refold.warehouse.event_log import commit
 from refold.warehouse.event_log.bulk_import.existing_streams import stream_versions
+from refold.warehouse.event_log.clocks import next_recorded_at
 from refold.warehouse.event_log.commit import COMMIT_SCHEMA, CommitInfo
 from refold.warehouse.event_log.layout import commit_key
 from refold.warehouse.event_log.log import EventLog
@@ -43,7 +42,7 @@ class BatchAppender:
         found = stream_versions(self._connection, self._log, head, streams)
         self._versions = {stream: found.get(stream, 0) for stream in streams}
         self._number, self._position = head.commit, head.position
-        self._recorded_at = datetime.fromisoformat(head.recorded_at or "1970-01-01T00:00:00+00:00")
+        self._recorded_at = head.last_recorded_at
 
     def append(self, uuid: str, rows: pa.Table) -> CommitInfo:
         """Append one batch, unless the log already has it.
@@ -65,7 +64,7 @@ class BatchAppender:
 
     def _build(self, uuid: str, rows: pa.Table) -> tuple[CommitInfo, bytes]:
         count = len(rows)
-        recorded_at = max(datetime.now(UTC), self._recorded_at)
+        recorded_at = next_recorded_at(self._log.store, self._number, self._recorded_at)
         heads: dict[str, int] = {}
         versions = []
         for stream in rows["stream_id"].to_pylist():

@@ -24,6 +24,7 @@ from refold.event_schemas import LogError, Registry
 from refold.event_schemas.envelope import UTC_MICROSECONDS
 from refold.event_schemas.registry import SchemaKey
 from refold.warehouse.engine.connections import connect
+from refold.warehouse.engine.parquet_files import parquet_relation
 from refold.warehouse.event_log import commit
 from refold.warehouse.event_log.bulk_import.existing_streams import load_tail, stream_heads
 from refold.warehouse.event_log.bulk_import.spool import (
@@ -31,9 +32,10 @@ from refold.warehouse.event_log.bulk_import.spool import (
     Spooled,
     read_spool,
 )
+from refold.warehouse.event_log.clocks import next_recorded_at
 from refold.warehouse.event_log.columns import write_parquet
 from refold.warehouse.event_log.commit import CommitInfo
-from refold.warehouse.event_log.heads import files_literal, heads_path
+from refold.warehouse.event_log.heads import heads_path
 from refold.warehouse.event_log.layout import commit_key, heads_key
 from refold.warehouse.event_log.log import EventLog, Head
 from refold.warehouse.event_log.manifest import HeadsRun, Segment
@@ -180,16 +182,13 @@ def _enveloped(rows: pa.Table, recorded_at: str) -> pa.Table:
     return rows
 
 
-def publish_import(
-    log: EventLog, import_id: str, events: int, recorded_at: str, built: Sequence[SealedBucket]
-) -> CommitInfo:
+def publish_import(log: EventLog, import_id: str, events: int, built: Sequence[SealedBucket]) -> CommitInfo:
     """Make an import part of the log, with one commit that names its segments.
 
     Args:
         log: the log.
         import_id: identity of the import; publishing it again returns the first commit.
         events: number of events in its segments.
-        recorded_at: time at which they were recorded, RFC 3339.
         built: its buckets.
 
     Raises:
@@ -209,17 +208,13 @@ def publish_import(
             uuid=str(uuid.uuid5(_COMMIT_NAMESPACE, import_id)),
             first_position=head.position + 1,
             last_position=head.position + events,
-            recorded_at=max(datetime.fromisoformat(recorded_at), _recorded_at(head)),
+            recorded_at=next_recorded_at(log.store, head.commit, head.last_recorded_at),
             segments=segments,
             heads_runs=heads,
             import_id=import_id,
         )
         if log.store.put_if_absent(commit_key(info.number), commit.encode(info, ())):
             return info
-
-
-def _recorded_at(head: Head) -> datetime:
-    return datetime.fromisoformat(head.recorded_at or "1970-01-01T00:00:00+00:00")
 
 
 def find_import(log: EventLog, head: Head, import_id: str) -> CommitInfo | None:
@@ -247,8 +242,8 @@ def existing_streams(
         return []
     load_tail(connection, head)
     for bucket in sorted({r.bucket for r in runs}):
-        mine = files_literal([heads_path(log, r) for r in runs if r.bucket == bucket])
-        if found := _overlap(connection, log, head, bucket, f"read_parquet({mine})", limit):
+        mine = parquet_relation([heads_path(log, r) for r in runs if r.bucket == bucket])
+        if found := _overlap(connection, log, head, bucket, mine, limit):
             return found
     return []
 

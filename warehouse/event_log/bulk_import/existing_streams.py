@@ -7,7 +7,8 @@ from collections.abc import Collection
 import duckdb
 import pyarrow as pa
 
-from refold.warehouse.event_log.heads import files_literal, heads_path
+from refold.warehouse.engine.parquet_files import parquet_relation
+from refold.warehouse.event_log.heads import heads_path
 from refold.warehouse.event_log.log import EventLog, Head
 from refold.warehouse.event_log.manifest import HeadsRun, Segment
 from refold.warehouse.event_log.seal import based
@@ -36,7 +37,7 @@ def stream_heads(log: EventLog, head: Head, buckets: Collection[int]) -> str:
     """
     runs: list[HeadsRun] = [*head.sealed.heads, *(run for info in head.tail for run in info.heads_runs)]
     paths = [heads_path(log, run) for run in runs if run.bucket in buckets]
-    sealed = f" UNION ALL SELECT stream_id, stream_version FROM read_parquet({files_literal(paths)})" if paths else ""
+    sealed = f" UNION ALL SELECT stream_id, stream_version FROM {parquet_relation(paths)}" if paths else ""
     return f"(SELECT stream_id, stream_version FROM {_TAIL}{sealed})"
 
 
@@ -80,11 +81,10 @@ def known_events(
         if segment.bucket in buckets:
             by_base.setdefault(segment.position_base, []).append(segment)
     relations = [
-        f"SELECT stream_id, event_id FROM read_parquet({files_literal([log.segment_path(s) for s in some])}, "
-        f"hive_partitioning = false) WHERE position <= {position - base}"
+        f"SELECT stream_id, event_id FROM {parquet_relation([log.segment_path(s) for s in some])} "
+        f"WHERE position <= {position - base}"
         for base, some in by_base.items()
     ]
     if ordinary:
-        files = files_literal(log.commit_paths(ordinary))
-        relations.append(f"SELECT stream_id, event_id FROM read_parquet({files}, hive_partitioning = false)")
+        relations.append(f"SELECT stream_id, event_id FROM {parquet_relation(log.commit_paths(ordinary))}")
     return relations

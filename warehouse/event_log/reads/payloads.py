@@ -8,12 +8,12 @@ from typing import Any
 
 import orjson
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pyarrow.types as pt
 
 from refold.event_schemas import PayloadError, Registry
 from refold.event_schemas.payload import from_json, to_json
 from refold.event_schemas.registry import SchemaKey
+from refold.warehouse.engine.parquet_files import parquet_schema
 from refold.warehouse.engine.sql import duckdb_type, literal, quote
 from refold.warehouse.event_log.segments import SEGMENT_ENVELOPE
 
@@ -30,7 +30,7 @@ class StoredSchemas:
         if self._registry.knows(schema_key):
             return self._registry.schema(*schema_key)
         if schema_key not in self._from_files:
-            self._from_files[schema_key] = pa.schema(f for f in pq.read_schema(path) if f.name not in SEGMENT_ENVELOPE)
+            self._from_files[schema_key] = pa.schema(f for f in parquet_schema(path) if f.name not in SEGMENT_ENVELOPE)
         return self._from_files[schema_key]
 
     def payload(self, schema_key: SchemaKey, text: str, *, typed: bool) -> dict[str, Any]:

@@ -28,13 +28,13 @@ from refold.event_schemas import (
 )
 from refold.event_schemas.registry import SchemaKey
 from refold.warehouse.engine.connections import connect
+from refold.warehouse.engine.parquet_files import parquet_relation
 from refold.warehouse.engine.private_folder import PrivateFolder
 from refold.warehouse.engine.sql import (
     first_line,
     literal,
 )
 from refold.warehouse.event_log.commit import CommitInfo
-from refold.warehouse.event_log.heads import files_literal
 from refold.warehouse.event_log.log import EventLog, Head
 from refold.warehouse.event_log.manifest import Segment
 from refold.warehouse.event_log.reads.payloads import StoredSchemas, payload_text
@@ -154,11 +154,8 @@ def _read_window(
         tail = [info for info in tail if info.last_position > after and info.first_position <= up_to]
     parts = _segment_scans(log, schemas, segments, where)
     if tail:
-        files = files_literal(log.commit_paths([info.number for info in tail]))
-        parts.append(
-            f"SELECT {_ENVELOPE_SQL}, false AS typed, payload "
-            f"FROM read_parquet({files}, hive_partitioning = false) WHERE {where()}"
-        )
+        rows = parquet_relation(log.commit_paths([info.number for info in tail]))
+        parts.append(f"SELECT {_ENVELOPE_SQL}, false AS typed, payload FROM {rows} WHERE {where()}")
     return _events(log, schemas, f"{' UNION ALL '.join(parts)} ORDER BY {selection.order}") if parts else iter(())
 
 
@@ -182,7 +179,7 @@ def _segment_scans(
         scans.append(
             f"SELECT {', '.join(replaced.get(n, n) for n in ENVELOPE.names)}, {not untyped} AS typed, "
             f"{payload} AS payload "
-            f"FROM read_parquet({files_literal(paths)}, hive_partitioning = false) WHERE {where(position_base)}"
+            f"FROM {parquet_relation(paths)} WHERE {where(position_base)}"
         )
     return scans
 
@@ -210,8 +207,15 @@ def _events(log: EventLog, schemas: StoredSchemas, query: str) -> Iterator[Recor
 def _recorded(schemas: StoredSchemas, rows: Iterable[tuple[Any, ...]]) -> Iterator[RecordedEvent]:
     for *envelope, typed, payload in rows:
         schema_key = (envelope[_TYPE], envelope[_VERSION])
-        for i in _TIMES:
-            envelope[i] = from_microseconds(envelope[i])
+        try:
+            for i in _TIMES:
+                envelope[i] = from_microseconds(envelope[i])
+        except OverflowError:
+            raise DamagedLogError(
+                f"The event at position {envelope[0]}, stream {envelope[2]!r}, has a time outside the years 1 to 9999, "
+                "which cannot be shown. Another program, or refold 0.1.0, wrote it. Rebuilds leave it out with "
+                "--dead-letter."
+            ) from None
         yield RecordedEvent(*envelope, schemas.payload(schema_key, payload, typed=typed))  # type: ignore[call-arg]
 
 

@@ -1,6 +1,10 @@
 """Finding a place in the log by position or by time, from a few commit footers.
 
-Commit numbers have no gaps, and positions and ``recorded_at`` of commits never decrease, so a binary search finds both.
+Commit numbers have no gaps and positions never decrease, so a binary search finds a position. Times may decrease, since
+each is its writer's: the place at a time is after the last commit recorded by then, and commits of wrong clocks are
+passed over. On a local disk this reads the footers of all commits. Commits of a remote store have a second time, that
+of the store, which the clocks of writers don't change: so a binary search suffices.
+
 Events of a bulk import have the start of the import as their ``recorded_at``; the search uses that of the commit, which
 is when they became visible.
 """
@@ -12,6 +16,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from refold.event_schemas import EmptyLogError, Registry, UsageError
+from refold.warehouse.event_log.clocks import right_clocks, stored_at
 from refold.warehouse.event_log.commit import CommitInfo
 from refold.warehouse.event_log.log import EventLog
 from refold.warehouse.event_log.manifest import Manifest
@@ -82,6 +87,8 @@ def find_position(log: EventLog, registry: Registry, position: int) -> Place:
 def find_time(log: EventLog, time: datetime) -> Place:
     """Find the place after the last commit that was recorded at or before a time.
 
+    A commit before it that was recorded later had a wrong clock, and belongs to what was recorded by then.
+
     Args:
         log: the log.
         time: the time, with a time zone.
@@ -92,7 +99,7 @@ def find_time(log: EventLog, time: datetime) -> Place:
     """
     sealed = log.manifest()
     end = _end(log, sealed)
-    number = _last(log, end.commit_number, lambda info: info.recorded_at <= time)
+    number = _last_recorded(log, end.commit_number, time)
     if (info := log.commit_info(number)) is not None:
         return _place(info)
     if number == sealed.sealed_commit and number and datetime.fromisoformat(sealed.recorded_at) <= time:
@@ -127,6 +134,24 @@ def _place(info: CommitInfo) -> Place:
 
 def _sealed_place(sealed: Manifest) -> Place:
     return Place(sealed.sealed_position, sealed.sealed_commit, sealed.recorded_at)
+
+
+def _last_recorded(log: EventLog, number: int, time: datetime) -> int:
+    """Return the last commit, up to a number, that was recorded by a time; deleted ones are older than all others."""
+    if not log.store.is_local:
+        return _last(log, number, lambda info: _written_at(log, info) <= time)
+    infos: list[CommitInfo] = []
+    while number and (info := log.commit_info(number)) is not None:
+        infos.append(info)
+        number -= 1
+    infos.reverse()
+    right = right_clocks(infos)
+    return max((infos[i].number for i in right if infos[i].recorded_at <= time), default=number)
+
+
+def _written_at(log: EventLog, info: CommitInfo) -> datetime:
+    stored = stored_at(log.store, info.number)
+    return min(info.recorded_at, stored) if stored else info.recorded_at
 
 
 def _last(log: EventLog, number: int, holds: Callable[[CommitInfo], bool]) -> int:

@@ -5,14 +5,15 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import duckdb
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from refold.event_schemas import DamagedLogError, ObjectNotFoundError
+from refold.warehouse.engine.parquet_files import open_parquet
 from refold.warehouse.event_log import manifest as manifests
+from refold.warehouse.event_log.clocks import WrongClock, wrong_clocks
 from refold.warehouse.event_log.commit import CommitInfo
 from refold.warehouse.event_log.layout import (
     COMMITS,
@@ -29,6 +30,8 @@ _BATCH = 1_000
 """Commits read into memory together."""
 
 _READERS = 8
+_TIMED = ("number", "uuid", "first_position", "last_position", "recorded_at")
+"""What is kept in memory of every commit."""
 
 
 def check_manifest(log: EventLog, findings: Findings) -> Manifest | None:
@@ -66,10 +69,12 @@ class Commits:
     Attributes:
         ranges: number, first and last position of every commit whose footer can be read.
         tail: the unsealed commits, up to the first that is missing or damaged.
+        wrong_clocks: the commits whose writers' clocks were wrong, which damages nothing.
     """
 
     ranges: pa.Table
     tail: tuple[CommitInfo, ...]
+    wrong_clocks: tuple[WrongClock, ...]
 
 
 def check_commits(
@@ -79,6 +84,7 @@ def check_commits(
     numbers = sorted(number_of(key) for key in log.store.list_from(COMMITS))
     _check_numbers(log, numbers, sealed, findings)
     ranges: list[tuple[int, int, int]] = []
+    timed: list[CommitInfo] = []
     tail: list[CommitInfo] = []
     before: CommitInfo | None = None
     for number, info in _footers(log, numbers, findings):
@@ -86,6 +92,7 @@ def check_commits(
             _check_footer(log, number, info, before, findings)
             _check_manifest_end(log, number, info, sealed, findings)
             ranges.append((number, info.first_position, info.last_position))
+            timed.append(CommitInfo(**{f.name: getattr(info, f.name) for f in fields(info) if f.name in _TIMED}))
             if number == sealed.sealed_commit + 1 + len(tail):
                 tail.append(info)
         before = info
@@ -93,7 +100,7 @@ def check_commits(
     loaded = _load_tail(connection, log, tail, findings)
     if rest := len(tail) - len(loaded):
         findings.skip(f"the {rest} commits from {tail[len(loaded)].number} on, since the first of them is damaged")
-    return Commits(table, tuple(loaded))
+    return Commits(table, tuple(loaded), tuple(wrong_clocks(timed)))
 
 
 def _transposed(ranges: list[tuple[int, int, int]]) -> list[pa.Array]:
@@ -153,8 +160,6 @@ def _check_footer(log: EventLog, number: int, info: CommitInfo, before: CommitIn
             where,
             f"it begins at position {info.first_position}, expected {before.last_position + 1}",
         )
-    if info.recorded_at < before.recorded_at:
-        findings.add("commit", where, f"recorded at {info.recorded_at}, before its predecessor ({before.recorded_at})")
 
 
 def _check_manifest_end(log: EventLog, number: int, info: CommitInfo, sealed: Manifest, findings: Findings) -> None:
@@ -221,7 +226,8 @@ def _load_tail(
 def _rows(log: EventLog, info: CommitInfo) -> pa.Table | Exception:
     try:
         path = log.store.local_path(commit_key(info.number))
-        table = pq.read_table(path, page_checksum_verification=True, partitioning=None)
+        with open_parquet(path) as file:
+            table = file.read()
         number = pa.array([info.number] * len(table), pa.int64())
         return table.select(_TAIL.names[:-1]).append_column("_number", number)
     except (pa.ArrowException, OSError, ObjectNotFoundError, KeyError) as error:

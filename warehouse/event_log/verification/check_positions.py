@@ -9,7 +9,7 @@ from pathlib import Path
 import duckdb
 import numpy as np
 
-from refold.warehouse.event_log.heads import files_literal
+from refold.warehouse.engine.parquet_files import parquet_relation
 from refold.warehouse.event_log.manifest import Segment
 from refold.warehouse.event_log.reads.scan import overlaps
 from refold.warehouse.event_log.verification.findings import MAX_EXAMPLES, Findings
@@ -103,7 +103,7 @@ class PositionCheck:
         for base, paths in by_base.items():
             based = selected.replace("position", f"position + {base} AS position")
             parts.append(
-                f"SELECT {based} FROM read_parquet({files_literal(paths)}, hive_partitioning = false) "
+                f"SELECT {based} FROM {parquet_relation(paths)} "
                 f"WHERE position > {after - base} AND position <= {up_to - base}"
             )
         return " UNION ALL ".join(parts)

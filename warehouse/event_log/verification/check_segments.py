@@ -10,13 +10,15 @@ import pyarrow as pa
 
 from refold.event_schemas import ENVELOPE, ObjectNotFoundError, Registry
 from refold.event_schemas.registry import SchemaKey
+from refold.warehouse.engine.parquet_files import parquet_relation
 from refold.warehouse.engine.sql import duckdb_type, first_line, quote
-from refold.warehouse.event_log.heads import files_literal
+from refold.warehouse.event_log.commit import COMMIT_SCHEMA
 from refold.warehouse.event_log.layout import segment_key
 from refold.warehouse.event_log.log import EventLog
 from refold.warehouse.event_log.manifest import Segment
 from refold.warehouse.event_log.segments import SEGMENT_ENVELOPE, file_checksum
-from refold.warehouse.event_log.verification.findings import Findings
+from refold.warehouse.event_log.verification.findings import MAX_EXAMPLES, Findings
+from refold.warehouse.event_log.written_segments import missing_values
 
 Column = tuple[str, str]
 """Name and DuckDB type."""
@@ -77,15 +79,34 @@ class SegmentCheck:
         key = segment_key(url_quote(segment.event_type, safe=""), segment.schema_version, segment.bucket, name)
         if key != segment.key:
             self._findings.add("manifest", where, f"its key in the manifest differs from its content; expected {key}")
-        relation = self._connection.sql(f"FROM read_parquet({files_literal([path])}, hive_partitioning = false)")
+        relation = self._connection.sql(f"FROM {parquet_relation([path])}")
         [real] = relation.aggregate("count(*), min(position), max(position)").fetchall()
         if real != (expected := (segment.rows, segment.first_position, segment.last_position)):
             self._findings.add(
                 "segment", where, f"rows, first and last position are {real}, the manifest has {expected}"
             )
-        self._check_schema(segment, _columns(relation), where)
+        if self._check_schema(segment, _columns(relation), where):
+            self._check_required(segment, path, where)
 
-    def _check_schema(self, segment: Segment, real: list[Column], where: str) -> None:
+    def _check_required(self, segment: Segment, path: Path, where: str) -> None:
+        """Check that no required column is NULL: a rebuild would show such events with values that nobody wrote."""
+        missing = missing_values(self._fields(segment.schema_key, untyped=segment.untyped))
+        rows = self._connection.execute(
+            f"SELECT position + {segment.position_base}, {missing} AS missing "
+            f"FROM {parquet_relation([path])} "
+            f"WHERE missing IS NOT NULL ORDER BY position LIMIT {MAX_EXAMPLES}"
+        ).fetchall()
+        for position, column in rows:
+            self._findings.add(
+                "segment",
+                where,
+                f"the event at position {position} has NULL in the required field {column}",
+                "Another version of refold wrote it so. Read the event in the commit that holds the position, and "
+                "append it again with its values.",
+            )
+
+    def _check_schema(self, segment: Segment, real: list[Column], where: str) -> bool:
+        """Check that the columns are those of the contract."""
         if not segment.untyped and not self._registry.knows(segment.schema_key):
             self._findings.add(
                 "schema",
@@ -93,7 +114,7 @@ class SegmentCheck:
                 f"it holds events of {segment.event_type} v{segment.schema_version}, which the domain does not have",
                 "Declare the event or its upcaster again, or run the code that does.",
             )
-            return
+            return False
         expected = self._expected_columns(segment.schema_key, untyped=segment.untyped)
         if real != expected:
             differing = sorted({name for name, _ in set(real) ^ set(expected)})
@@ -103,16 +124,20 @@ class SegmentCheck:
                 f"its columns differ from those of {segment.event_type} v{segment.schema_version}: {differing}",
                 "A contract must not change under its schema version: raise schema_version and add an upcaster.",
             )
+        return real == expected
 
     def _expected_columns(self, key: SchemaKey, *, untyped: bool) -> list[Column]:
         if (key, untyped) not in self._columns_of:
-            payload = pa.schema([("payload", pa.string())]) if untyped else self._registry.schema(*key)
-            fields = [*(ENVELOPE.field(n) for n in SEGMENT_ENVELOPE), *payload]
+            fields = self._fields(key, untyped=untyped)
             relation = self._connection.sql(
                 "SELECT " + ", ".join(f"NULL::{duckdb_type(f.type)} AS {quote(f.name)}" for f in fields)
             )
             self._columns_of[(key, untyped)] = _columns(relation)
         return self._columns_of[(key, untyped)]
+
+    def _fields(self, key: SchemaKey, *, untyped: bool) -> list[pa.Field]:
+        payload = pa.schema([COMMIT_SCHEMA.field("payload")]) if untyped else self._registry.schema(*key)
+        return [*(ENVELOPE.field(n) for n in SEGMENT_ENVELOPE), *payload]
 
 
 def _columns(relation: duckdb.DuckDBPyRelation) -> list[Column]:

@@ -9,8 +9,9 @@ from pathlib import Path
 import duckdb
 
 from refold.event_schemas import DamagedLogError
+from refold.warehouse.engine.parquet_files import parquet_relation
 from refold.warehouse.engine.sql import first_line
-from refold.warehouse.event_log.heads import files_literal, heads_path
+from refold.warehouse.event_log.heads import heads_path
 from refold.warehouse.event_log.log import EventLog, Head
 from refold.warehouse.event_log.manifest import HeadsRun, Segment
 from refold.warehouse.event_log.verification.findings import MAX_EXAMPLES, Findings
@@ -81,7 +82,7 @@ class StreamCheck:
         scans = [
             f"SELECT stream_id, stream_version, position + {s.position_base}, commit_number + {s.commit_base}, "
             f"{s.commit_base if s.commit_base > self.head.sealed.sealed_commit else 0} "
-            f"FROM read_parquet({files_literal([path])}, hive_partitioning = false)"
+            f"FROM {parquet_relation([path])}"
             for s, path in segments
         ]
         scans.append(
@@ -127,7 +128,7 @@ class StreamCheck:
             self.findings.skip(f"stream heads of bucket {bucket} in {owner}")
             return
         empty = "SELECT stream_id, stream_version FROM _rows WHERE false"
-        listed = f"SELECT stream_id, stream_version FROM read_parquet({files_literal(paths)})" if paths else empty
+        listed = f"SELECT stream_id, stream_version FROM {parquet_relation(paths)}" if paths else empty
         rows = self.connection.execute(f"""
             SELECT stream_id, h.version, r.version
             FROM (SELECT stream_id, max(stream_version) AS version FROM ({listed}) GROUP BY 1) h
@@ -151,7 +152,7 @@ class StreamCheck:
             path = heads_path(self.log, run)
             size = path.stat().st_size
             [(rows,)] = self.connection.execute(
-                f"SELECT count(stream_version) FROM read_parquet({files_literal([path])})"
+                f"SELECT count(stream_version) FROM {parquet_relation([path])}"
             ).fetchall()
         except DamagedLogError:
             self.findings.add("heads", where, "missing, but the manifest names it")

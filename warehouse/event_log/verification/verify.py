@@ -16,6 +16,7 @@ import duckdb
 
 from refold.event_schemas import Registry
 from refold.warehouse.engine.connections import connect
+from refold.warehouse.event_log.clocks import WrongClock
 from refold.warehouse.event_log.log import EventLog, Head
 from refold.warehouse.event_log.manifest import Manifest, Segment
 from refold.warehouse.event_log.reads.scan import live_segments
@@ -40,6 +41,7 @@ class Verification:
         findings: what is wrong; at most twenty of a kind.
         more: number of further findings.
         unchecked: what could not be checked because of them.
+        wrong_clocks: commits whose writers' clocks were wrong; this is no damage, and places in time pass over them.
     """
 
     events: int
@@ -49,6 +51,7 @@ class Verification:
     findings: tuple[Finding, ...]
     more: int
     unchecked: tuple[str, ...]
+    wrong_clocks: tuple[WrongClock, ...] = ()
 
     @property
     def sound(self) -> bool:
@@ -108,6 +111,7 @@ def verify(
         findings=tuple(findings.found),
         more=findings.left_out.total(),
         unchecked=tuple(findings.unchecked),
+        wrong_clocks=commits.wrong_clocks,
     )
 
 

@@ -17,7 +17,7 @@ import duckdb
 from refold.warehouse.declarations.domain import Domain
 from refold.warehouse.declarations.projection import Projection, ReadModel
 from refold.warehouse.declarations.reducers import Kind
-from refold.warehouse.engine.connections import connect
+from refold.warehouse.engine.connections import attach, connect
 from refold.warehouse.engine.sql import columns, literal, quote
 from refold.warehouse.read_models.comparison.differences import RowDifference, TableDifference
 from refold.warehouse.read_models.database import seen_tables, table_checksum
@@ -112,8 +112,8 @@ def compare_files(
     if here.resolve() == there.resolve():
         return []
     with connect(memory_limit=_MEMORY, temp_directory=spill) as connection:
-        connection.execute(f"ATTACH {literal(str(here))} AS here (READ_ONLY)")
-        connection.execute(f"ATTACH {literal(str(there))} AS there (READ_ONLY)")
+        attach(connection, here, "here", read_only=True)
+        attach(connection, there, "there", read_only=True)
         return compare_databases(connection, "here", "there", tables, examples=examples)
 
 

@@ -17,7 +17,7 @@ from refold.event_schemas import DisagreementError
 from refold.warehouse.declarations.domain import Domain
 from refold.warehouse.declarations.fingerprint import fingerprint, fingerprint_parts
 from refold.warehouse.declarations.projection import ReadModel
-from refold.warehouse.engine.sql import literal
+from refold.warehouse.engine.connections import attach
 from refold.warehouse.event_log.log import EventLog
 from refold.warehouse.read_models import database
 from refold.warehouse.read_models.comparison.compare import compare_databases, compared_dead_letters, compared_tables
@@ -71,7 +71,7 @@ def check_cut_over(
     published = [m for m in models if m.name in parent.tables]
     same = [m for m in published if fingerprint(fingerprint_parts(m, domain)) == parent.tables[m.name].fingerprint]
     copy = _advanced_copy(connection, log, domain, same, generations, parent, folder)
-    connection.execute(f"ATTACH {literal(str(copy))} AS {_PARENT} (READ_ONLY)")
+    attach(connection, copy, _PARENT, read_only=True)
     try:
         tables = [t for m in same for t in compared_tables(m)]
         if same:

@@ -20,6 +20,7 @@ from refold.event_schemas import GenerationError, UsageError
 from refold.warehouse.declarations.domain import Domain
 from refold.warehouse.declarations.fingerprint import fingerprint, fingerprint_parts
 from refold.warehouse.declarations.projection import ReadModel
+from refold.warehouse.engine.engine_paths import can_write_databases
 from refold.warehouse.event_log.log import EventLog
 from refold.warehouse.event_log.payload_parsing import InvalidEvent
 from refold.warehouse.object_store import ObjectStore
@@ -119,15 +120,21 @@ def _report_withheld(
             compiled = compile_model(model, domain)
             found = report_withheld(connection, domain, compiled, typed, before=None, without=without)
             database.add_dead_letters(connection, {model.name: found}, discarded=discarded)
+def working_parent(store: ObjectStore) -> Path:
+    """Return the folder for working databases: beside the published files, to be linked and not copied, if possible."""
+    if not (store.is_local and can_write_databases(store.url)):
+        return Path(tempfile.gettempdir())
+    parent = Path(store.url) / "work"
+    with translate_errors("write", str(parent)):
+        parent.mkdir(parents=True, exist_ok=True)
+    return parent
 
 
 @contextmanager
 def scratch_folder(store: ObjectStore) -> Iterator[Path]:
-    """Create a folder for the working database, and remove it; on a local store it is beside the published files."""
-    parent = Path(store.url) / "work" if store.is_local else None
-    with translate_errors("write", str(parent or tempfile.gettempdir())):
-        if parent:
-            parent.mkdir(parents=True, exist_ok=True)
+    """Create a folder for a working database, and remove it at the end."""
+    parent = working_parent(store)
+    with translate_errors("write", str(parent)):
         folder = Path(tempfile.mkdtemp(prefix="refold-", dir=parent))
     try:
         yield folder

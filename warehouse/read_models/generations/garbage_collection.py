@@ -62,7 +62,7 @@ def plan_collection(generations: Generations, *, keep: int, min_age: timedelta, 
     if keep < 1 or min(min_age, leftover_age) < timedelta(0):
         raise UsageError("Give --keep 1 or more, and ages that are not negative.")
     found, referenced = generations.all(), generations.referenced_files()
-    aged = _superseded(found, keep, datetime.now(UTC) - min_age)
+    aged = _superseded(generations, found, keep, datetime.now(UTC) - min_age)
     open_files = _held(generations, {key for g in aged for key in referenced.get(g.number, ())})
     held = tuple(g.number for g in aged if g.file in open_files)
     gone = {g.number for g in aged if g.file not in open_files}
@@ -73,10 +73,11 @@ def plan_collection(generations: Generations, *, keep: int, min_age: timedelta, 
     return Collected(generations=tuple(sorted(gone)), files=tuple(files), leftovers=tuple(left), held=held)
 
 
-def _superseded(found: Sequence[Generation], keep: int, before: datetime) -> list[Generation]:
+def _superseded(generations: Generations, found: Sequence[Generation], keep: int, before: datetime) -> list[Generation]:
     """Return those beyond the newest few whose successor was published before a given time."""
     pairs = list(itertools.pairwise(found))[: max(len(found) - keep, 0)]
-    return [g for g, following in pairs if datetime.fromisoformat(following.published_at) <= before]
+    times = [(g, generations.superseded_at(following)) for g, following in pairs]
+    return [g for g, time in times if time is not None and time <= before]
 
 
 def _held(generations: Generations, keys: Collection[str]) -> set[str]:

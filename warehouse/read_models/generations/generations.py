@@ -20,6 +20,7 @@ from typing import Any
 import orjson
 
 from refold.event_schemas import GenerationError, ObjectNotFoundError
+from refold.warehouse.event_log.clocks import credible
 from refold.warehouse.event_log.layout import number_of
 from refold.warehouse.object_store import ObjectStore, open_store
 
@@ -232,6 +233,17 @@ class Generations:
         key = _key(generation.number)
         # If the response to the write was lost, the object is our own: no other has the same time and file.
         return self.store.put_if_absent(key, data) or self.store.get(key) == data
+
+    def superseded_at(self, following: Generation) -> datetime | None:
+        """Return when a generation was superseded by the following one, by the clock of its publisher or of the store.
+
+        Returns:
+            The later of both times that is not in the future; None if both are.
+        """
+        times = [datetime.fromisoformat(following.published_at)]
+        with suppress(ObjectNotFoundError):
+            times.append(self.store.modified(_key(following.number)))
+        return credible(sorted(times, reverse=True))
 
     def forget(self, number: int) -> None:
         """Delete the object that names a generation, and keep its file."""

@@ -6,6 +6,7 @@ process would drop those of its own sessions.
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Iterable
@@ -46,6 +47,9 @@ def held_files(paths: Iterable[Path]) -> set[Path]:
         command = [sys.executable, "-I", "-S", "-c", _CHECK, *names[start : start + _FILES_PER_CHILD]]
         done = subprocess.run(command, capture_output=True, check=False)
         if done.returncode:
-            raise OSError(f"Cannot check which files are open in {Path(names[start]).parent}: {done.stderr.decode(errors='replace').strip()}")
-        held |= {Path(name.decode()) for name in done.stdout.split(b"\0") if name}
+            raise OSError(
+                f"Cannot check which files are open in {Path(names[start]).parent}: "
+                f"{done.stderr.decode(errors='replace').strip()}"
+            )
+        held |= {Path(os.fsdecode(name)) for name in done.stdout.split(b"\0") if name}
     return held

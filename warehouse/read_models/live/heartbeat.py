@@ -6,11 +6,14 @@ A stream that stops deletes it. A killed stream leaves it, and its age shows tha
 from __future__ import annotations
 
 import dataclasses
+from contextlib import suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 import orjson
 
 from refold.event_schemas import GenerationError, ObjectNotFoundError
+from refold.warehouse.event_log.clocks import credible
 from refold.warehouse.object_store import ObjectStore
 
 _KEY = "live/stream.json"
@@ -69,6 +72,25 @@ def read_heartbeat(store: ObjectStore) -> Heartbeat | None:
             f"{store.url}/{_KEY} is not the heartbeat of a stream ({error!r}). Delete it: a running stream writes "
             "a new one."
         ) from error
+
+
+def silent_seconds(store: ObjectStore, heartbeat: Heartbeat, *, now: datetime | None = None) -> float | None:
+    """Return the age of a heartbeat, by its stream's clock or by the store's, whichever shows it younger.
+
+    Args:
+        store: store of the domain's read models.
+        heartbeat: the stream's last heartbeat.
+        now: the reader's time; that of its clock by default.
+
+    Returns:
+        The age; None if both clocks are ahead of the reader's.
+    """
+    now = now or datetime.now(UTC)
+    times = [datetime.fromisoformat(heartbeat.updated_at)]
+    with suppress(ObjectNotFoundError):
+        times.append(store.modified(_KEY))
+    written = credible(sorted(times, reverse=True), now=now)
+    return None if written is None else round(max((now - written).total_seconds(), 0.0), 3)
 
 
 def forget_heartbeat(store: ObjectStore) -> None:

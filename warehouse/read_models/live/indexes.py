@@ -16,7 +16,8 @@ import duckdb
 
 from refold.event_schemas import UsageError
 from refold.warehouse.declarations.projection import ReadModel
-from refold.warehouse.engine.sql import first_line, literal, quote
+from refold.warehouse.engine.connections import attach
+from refold.warehouse.engine.sql import first_line, quote
 from refold.warehouse.read_models import database
 
 Indexes = Mapping[str, Sequence[str]]
@@ -89,9 +90,7 @@ def without_indexes(path: Path) -> Path:
         for name in names:
             connection.execute(f"DROP INDEX {quote(name)}")
         database.drop_views(connection)  # publishing creates them again
-        connection.execute(
-            f"ATTACH {literal(str(rewritten))} AS rewritten (STORAGE_VERSION '{database.STORAGE_VERSION}')"
-        )
+        attach(connection, rewritten, "rewritten", storage_version=database.STORAGE_VERSION)
         connection.execute("COPY FROM DATABASE models TO rewritten")
         connection.execute("DETACH rewritten")
     path.unlink()

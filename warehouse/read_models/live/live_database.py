@@ -22,6 +22,7 @@ from refold.warehouse.engine.connections import forget_temporaries
 from refold.warehouse.event_log.log import EventLog
 from refold.warehouse.read_models import database
 from refold.warehouse.read_models.database import Checkpoint
+from refold.warehouse.read_models.generations.build import working_parent
 from refold.warehouse.read_models.generations.generations import Generation, Generations
 from refold.warehouse.read_models.increments.catch_up import apply_staged
 from refold.warehouse.read_models.increments.increment import Staged
@@ -174,9 +175,7 @@ def open_live(
     check_followable(log, domain, generation)
     check_indexes(indexes, domain.read_models)
     models = tuple(compile_model(m, domain) for m in domain.read_models if m.name in generation.tables)
-    parent = Path(generations.store.url) / "work" if generations.store.is_local else None
-    if parent:
-        parent.mkdir(parents=True, exist_ok=True)
+    parent = working_parent(generations.store)
     folder = tempfile.TemporaryDirectory(prefix="refold-", dir=parent, ignore_cleanup_errors=True)
     path = generations.working_copy(generation, Path(folder.name))
     connection = database.open_database(path, threads=threads, memory_limit=_MEMORY)

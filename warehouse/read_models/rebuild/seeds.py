@@ -12,15 +12,18 @@ from pathlib import Path
 import duckdb
 
 from refold.event_schemas import GenerationError, ProjectionError
+from refold.warehouse.declarations.determinism import check_plan
 from refold.warehouse.declarations.domain import Domain
 from refold.warehouse.declarations.fingerprint import fingerprint_parts
 from refold.warehouse.declarations.projection import ReadModel, check_seed_columns
+from refold.warehouse.engine.bound_plan import bound_plan
 from refold.warehouse.engine.connections import connect
 from refold.warehouse.engine.duckdb_types import staged, types_of, with_one_zero
+from refold.warehouse.engine.parquet_files import copy_to_parquet, parquet_relation
 from refold.warehouse.engine.sql import (
+    SqlError,
     columns,
     first_line,
-    literal,
     quote,
 )
 from refold.warehouse.event_log.log import EventLog
@@ -80,8 +83,9 @@ def seed_rows(model: ReadModel, seed: Seed, generations: Generations, folder: Pa
         at = get_checkpoint(connection)
         try:
             check_seed_columns(model, types_of(connection, f"FROM ({model.seed}) LIMIT 0"))
+            check_plan(bound_plan(connection, str(model.seed)), tables=None)
             _copy(connection, model, path)
-        except duckdb.Error as error:
+        except (SqlError, duckdb.Error) as error:
             raise ProjectionError(
                 f"Projection {model.name}, seed, on generation {seed.generation}: {first_line(error)}"
             ) from error
@@ -94,7 +98,7 @@ def _copy(connection: duckdb.DuckDBPyConnection, model: ReadModel, path: Path) -
     values |= {c: with_one_zero(values[c], t) for c, t in model.key.items()}
     selected = [f"{values.get(c, f'NULL::{t}')} AS {quote(c)}" for c, t in row_types(model).items()]
     rows = f"(SELECT {', '.join(selected)} FROM ({model.seed}))"
-    connection.execute(f"COPY ({staged(rows, row_types(model))}) TO {literal(str(path))} (FORMAT parquet)")
+    copy_to_parquet(connection, staged(rows, row_types(model)), path, "COMPRESSION snappy")
 
 
 def _refuse_withheld(connection: duckdb.DuckDBPyConnection, model: ReadModel, seed: Seed) -> None:
@@ -110,7 +114,7 @@ def _refuse_withheld(connection: duckdb.DuckDBPyConnection, model: ReadModel, se
 def _check_key(model: ReadModel, path: Path) -> None:
     """Reject rows with a NULL or duplicate key, which no event could address."""
     where = f"Projection {model.name}, seed"
-    rows = f"read_parquet({literal(str(path))})"
+    rows = parquet_relation([path])
     with connect() as connection:
         for column in model.key:
             if _some(connection, f"FROM {rows} WHERE {quote(column)} IS NULL LIMIT 1"):

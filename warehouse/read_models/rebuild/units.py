@@ -22,8 +22,7 @@ import duckdb
 
 from refold.warehouse.declarations.projection import keyed_by_stream
 from refold.warehouse.engine.duckdb_types import staged, unstaged
-from refold.warehouse.engine.sql import literal
-from refold.warehouse.event_log.heads import files_literal
+from refold.warehouse.engine.parquet_files import copy_to_parquet, parquet_relation
 from refold.warehouse.replay.contributions import (
     Compiled,
     combined,
@@ -118,8 +117,7 @@ def merge(
     Returns:
         Position and reason of each event on which a fold failed; the rows exclude these events.
     """
-    files = files_literal(list(staged))
-    own = f"(SELECT * EXCLUDE (_part) FROM read_parquet({files}) WHERE _part = {part})"
+    own = f"(SELECT * EXCLUDE (_part) FROM {parquet_relation(staged)} WHERE _part = {part})"
     own = f"({unstaged(own, _staged_types(compiled))})"
     if staging_of(compiled) is Staging.PARTIALS:
         _copy(connection, rows(compiled, combined(compiled, own)), row_types(compiled.model), path)
@@ -173,6 +171,4 @@ def _copy(connection: duckdb.DuckDBPyConnection, select: str, types: Mapping[str
 
 
 def _write(connection: duckdb.DuckDBPyConnection, select: str, path: Path) -> None:
-    connection.execute(
-        f"COPY ({select}) TO {literal(str(path))} (FORMAT parquet, COMPRESSION lz4, ROW_GROUP_SIZE {_STAGED_ROW_GROUP})"
-    )
+    copy_to_parquet(connection, select, path, f"COMPRESSION lz4, ROW_GROUP_SIZE {_STAGED_ROW_GROUP}")

@@ -1,0 +1,79 @@
+"""Checks that SQL in a published file gives every reader the same answer, whatever the settings of the session.
+
+Readers open the file with their own DuckDB, in the time zone of their machine. So a derived column, a view or an
+endpoint must not convert between a time with a zone and one without: ``CAST(at AS DATE)`` is another day in Tokyo.
+Handlers and upcasters may, because they run in connections of refold, which are in UTC.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from refold.warehouse.declarations.functions import ZONE_FREE
+from refold.warehouse.engine.bound_plan import CAST, Call, Node, calls, type_names
+from refold.warehouse.engine.sql import SqlError
+from refold.warehouse.engine.syntax_tree import deparse, parse, walk
+
+_ZONED = re.compile(r"WITH TIME ZONE$")
+_HAS_ZONE = re.compile(r"\s*(-?infinity|epoch|.*:\d\d(\.\d+)?\s*(Z|[+-]\d\d(:?\d\d)?))\s*", re.IGNORECASE)
+
+_SORTS = {"list_sort": 3, "array_sort": 3, "list_grade_up": 3, "array_grade_up": 3, "grade_up": 3}
+_REVERSE_SORTS = ("list_reverse_sort", "array_reverse_sort")
+
+
+def check_reader_settings(plan: Node) -> None:
+    """Check that a bound plan does not depend on the reader's time zone, nor on the reader's order of NULLs.
+
+    Raises:
+        SqlError: it does; the message names the conversion and what to write.
+    """
+    for call in calls(plan):
+        if any(_ZONED.search(name) for name in call.types) and not _zone_free(call):
+            raise SqlError(
+                f"{_described(call)} depends on the time zone of the reader's session; convert the time to UTC first, "
+                "as in occurred_at AT TIME ZONE 'UTC'"
+            )
+        if call.name in _REVERSE_SORTS or len(call.arguments) < _SORTS.get(call.name, 0):
+            raise SqlError(
+                f"{call.name}() depends on the reader's default order; write list_sort(x, 'ASC', 'NULLS LAST')"
+            )
+
+
+def _zone_free(call: Call) -> bool:
+    if call.name == CAST:
+        same = call.arguments[0] == call.result or type_names(call.arguments[0]) == {"NULL"}
+        return same or bool(call.text and _HAS_ZONE.fullmatch(call.text))
+    if call.name == "timezone":
+        return len(call.arguments) == 2 and type_names(call.arguments[0]) == {"VARCHAR"}
+    return call.name in ZONE_FREE and (call.name != "make_timestamptz" or len(call.arguments) == 1)
+
+
+def _described(call: Call) -> str:
+    if call.name == CAST:
+        return f"a conversion of {_written(call.arguments[0])} to {_written(call.result)}"
+    called = f"{call.name}()" if call.name[0].isalpha() else f"the operator {call.name}"
+    return f"{called} with {', '.join(map(_written, call.arguments))}"
+
+
+def _written(dtype: Any) -> str:
+    return str(dtype.get("id", "?")) if isinstance(dtype, dict) else "?"
+
+
+def with_explicit_order(select: str) -> str:
+    """Return a SELECT whose every ORDER BY says ASC or DESC, and where NULLs go, as DuckDB's own defaults are.
+
+    A reader may have other defaults (``default_order``, ``default_null_order``).
+
+    Example:
+        >>> with_explicit_order("SELECT sku FROM stock ORDER BY sku")
+        'SELECT sku FROM stock ORDER BY sku ASC NULLS LAST'
+    """
+    tree = parse(select)
+    changed = False
+    for node in walk(tree):
+        if "null_order" in node and "type" in node:
+            changed |= "ORDER_DEFAULT" in (node["type"], node["null_order"])
+            node["type"] = "ASCENDING" if node["type"] == "ORDER_DEFAULT" else node["type"]
+            node["null_order"] = "NULLS LAST" if node["null_order"] == "ORDER_DEFAULT" else node["null_order"]
+    return deparse(tree) if changed else select

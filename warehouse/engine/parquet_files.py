@@ -1,0 +1,75 @@
+"""Parquet files: the only module that opens them, for DuckDB or as Arrow.
+
+Nothing is taken from a file's path: no Hive partitions, no patterns, no file name as a column. Columns come from the
+file alone, and all files of one relation have the same columns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import IO, Any
+
+import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from refold.warehouse.engine.engine_paths import engine_path
+from refold.warehouse.engine.sql import literal
+
+
+def parquet_relation(paths: Iterable[Path]) -> str:
+    """Return the SQL relation of the rows of some files.
+
+    Name the columns that you select: DuckDB adds ``filename`` and ``file_row_number`` where a file has no such column.
+
+    Args:
+        paths: one file or more, with the same columns.
+    """
+    files = ", ".join(literal(engine_path(path)) for path in paths)
+    return f"read_parquet([{files}], hive_partitioning = false, union_by_name = false, filename = false)"
+
+
+def copy_to_parquet(connection: duckdb.DuckDBPyConnection, select: str, path: Path, options: str) -> None:
+    """Write the rows of a query to a file.
+
+    Args:
+        connection: where the query runs.
+        select: the query.
+        path: the file.
+        options: options of DuckDB's ``COPY``, such as ``"COMPRESSION lz4"``.
+    """
+    connection.execute(f"COPY ({select}) TO {literal(engine_path(path))} (FORMAT parquet, {options})")
+
+
+def open_parquet(source: Path | IO[bytes]) -> pq.ParquetFile:
+    """Open a file as Arrow; checksums of its pages, if it has any, are checked.
+
+    Args:
+        source: the file's path, or an open file of a remote store, of which adjacent columns are read together.
+
+    Raises:
+        pa.ArrowException: it is no Parquet file.
+        OSError: it cannot be read.
+    """
+    remote = not isinstance(source, Path)
+    return pq.ParquetFile(_opened(source), page_checksum_verification=True, pre_buffer=remote)
+
+
+def parquet_footer(source: Path | IO[bytes]) -> pq.FileMetaData:
+    """Read a file's footer; raises as :func:`open_parquet` does."""
+    return pq.read_metadata(_opened(source))
+
+
+def parquet_schema(path: Path) -> pa.Schema:
+    """Read a file's Arrow schema; raises as :func:`open_parquet` does."""
+    return pq.read_schema(engine_path(path))
+
+
+def write_table(table: pa.Table, to: Path | IO[bytes], **options: Any) -> None:
+    """Write an Arrow table, with the options of ``pyarrow.parquet.write_table``."""
+    pq.write_table(table, _opened(to), **options)
+
+
+def _opened(source: Path | IO[bytes]) -> str | IO[bytes]:
+    return engine_path(source) if isinstance(source, Path) else source

@@ -1,0 +1,188 @@
+"""One read model: what an event contributes to it, and the rows that contributions make, one after the other."""
+
+from __future__ import annotations
+
+import copy
+from collections import namedtuple
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from refold.event_schemas import event_type_of, schema_of
+from refold.warehouse.declarations.handlers import Delete
+from refold.warehouse.declarations.projection import Fold, ReadModel
+from refold.warehouse.declarations.reducers import Kind, Reducer
+from refold.warehouse.sequential_fold import combine
+from refold.warehouse.sequential_fold.one_event import OneEvent
+from refold.warehouse.sequential_fold.sample import Sample
+from refold.warehouse.sequential_fold.upcast import InvalidError, Made
+from refold.warehouse.sequential_fold.values import name_in_sql
+
+_NOT_EXACT = ("_NS", "INTERVAL")
+
+
+class NotByStreamError(Exception):
+    """A key of a read model that is taken to be keyed by the stream belongs to another stream."""
+
+
+def exact_in_python(model: ReadModel) -> str | None:
+    """Return a type of the read model whose values Python cannot hold without loss; None if there is none."""
+    types = [*model.key.values(), *filter(None, _value_types(model).values())]
+    return next((t for t in types if any(part in t.upper() for part in _NOT_EXACT)), None)
+
+
+Row = tuple[tuple[Any, ...], dict[str, Any]]
+"""A key, and the state of its row: what the fold function returned, or the value of each column."""
+
+
+@dataclass(frozen=True, slots=True)
+class Contribution:
+    """What one row of a handler contributes.
+
+    Attributes:
+        origins: the positions of the recorded events that it comes from.
+        event_type: the type of the event.
+        key: the key of the row.
+        values: column to value; None deletes the row.
+    """
+
+    origins: frozenset[int]
+    event_type: str
+    key: tuple[Any, ...]
+    values: Mapping[str, Any] | None
+
+
+@dataclass(slots=True)
+class Table:
+    """The rows of one read model.
+
+    Args:
+        model: its declaration.
+        sql: where handlers run.
+        sample: the keys to keep; all by default.
+    """
+
+    model: ReadModel
+    sql: OneEvent
+    sample: Sample | None = None
+    rows: dict[Hashable, Row] = field(default_factory=dict)
+    _handlers: dict[str, tuple[type, str, bool]] = field(init=False)
+    _ranks: dict[str, Callable[[Any], Any]] = field(init=False)
+
+    def __post_init__(self) -> None:
+        selects = {
+            cls: (on.select, True) if isinstance(on, Delete) else (on, False) for cls, on in self.model.on.items()
+        }
+        self._handlers = {event_type_of(cls): (cls, *select) for cls, select in selects.items()}
+        reducers = {} if isinstance(self.model, Fold) else self.model.columns
+        self._ranks = {name: _rank_of(self.sql, reducer) for name, reducer in reducers.items()}
+
+    def contributions(self, made: Made) -> list[Contribution]:
+        """Return what one event contributes to the keys of the sample.
+
+        Raises:
+            InvalidError: the handler fails on the event, or yields NULL in a key.
+        """
+        event = made.event
+        if event.event_type not in self._handlers:
+            return []
+        cls, select, deletes = self._handlers[event.event_type]
+        types, values, sample = _value_types(self.model), list[str](), self.sample
+
+        def outputs(names: frozenset[str]) -> list[str]:
+            values.extend(n for n in types if n.lower() in names)
+            typed = [*self.model.key.items(), *((n, types[n]) for n in values)]
+            return [*(_cast(n, t) for n, t in typed), sample.condition() if sample else "true"]
+
+        try:
+            rows = self.sql.rows(select, event, schema_of(cls), outputs)
+        except Exception as error:
+            raise InvalidError(made.origins) from error
+        width = len(self.model.key)
+        if any(value is None for row in rows for value in row[:width]):
+            raise InvalidError(made.origins)
+        self._check_stream(event.stream_id, [row[:width] for row in rows])
+        return [
+            Contribution(
+                made.origins,
+                event.event_type,
+                row[:width],
+                None if deletes else {n: _in_utc(v) for n, v in zip(values, row[width:], strict=False)},
+            )
+            for row in rows
+            if row[-1]
+        ]
+
+    def _check_stream(self, stream_id: str, keys: Sequence[tuple[Any, ...]]) -> None:
+        """Check what the sample relies on: that the events of other streams cannot reach the keys of this one."""
+        if self.sample is not None and self.sample.by_stream:
+            index = list(self.model.key).index(self.sample.columns[0])
+            if any(key[index] != stream_id for key in keys):
+                raise NotByStreamError(self.model.name)
+
+    def apply(self, contributions: Sequence[Contribution]) -> None:
+        """Apply the contributions of one commit, in order, all or none.
+
+        Raises:
+            InvalidError: the fold function fails on one of them.
+        """
+        changed: dict[Hashable, Row | None] = {}
+        for contribution in contributions:
+            key = combine.identity(list(contribution.key))
+            row = changed[key] if key in changed else self.rows.get(key)
+            try:
+                state = self._next_state(None if row is None else row[1], contribution, copied=key not in changed)
+            except Exception as error:  # the user's function may raise anything
+                raise InvalidError(contribution.origins) from error
+            changed[key] = None if state is None else (contribution.key if row is None else row[0], state)
+        self.rows.update({key: row for key, row in changed.items() if row is not None})
+        for key in [key for key, row in changed.items() if row is None]:
+            self.rows.pop(key, None)
+
+    def _next_state(self, state: dict[str, Any] | None, given: Contribution, *, copied: bool) -> dict[str, Any] | None:
+        if given.values is None:
+            return None
+        if isinstance(self.model, Fold):
+            names = sorted(given.values)
+            row_class = namedtuple("Event", names)  # type: ignore[misc]
+            row_class.event_type = given.event_type  # type: ignore[attr-defined]
+            event = row_class(*(given.values[n] for n in names))
+            return self.model.fold(copy.deepcopy(state) if copied else state, event)
+        columns = self.model.columns
+        state = state or {n: combine.START[r.kind]() for n, r in columns.items()}
+        return state | {
+            n: combine.combine(columns[n].kind, state[n], v, self._ranks[n]) for n, v in given.values.items()
+        }
+
+    def published(self) -> list[dict[str, Any]]:
+        """Return the rows as readers see them."""
+        return [
+            {**dict(zip(self.model.key, key, strict=True)), **self._columns(state)} for key, state in self.rows.values()
+        ]
+
+    def _columns(self, state: dict[str, Any]) -> dict[str, Any]:
+        if isinstance(self.model, Fold):
+            return {name: state.get(name) for name in self.model.columns}
+        return {name: combine.published(r.kind, state[name]) for name, r in self.model.columns.items()}
+
+
+def _value_types(model: ReadModel) -> Mapping[str, str | None]:
+    """Return what handlers may contribute, with the DuckDB types; None for any."""
+    return model.event_columns if isinstance(model, Fold) else {n: r.type for n, r in model.columns.items()}
+
+
+def _cast(name: str, dtype: str | None) -> str:
+    return name_in_sql(name) if dtype is None else f"CAST({name_in_sql(name)} AS {dtype})"
+
+
+def _in_utc(value: Any) -> Any:
+    return value.astimezone(UTC) if isinstance(value, datetime) and value.tzinfo else value
+
+
+def _rank_of(sql: OneEvent, reducer: Reducer) -> Callable[[Any], Any]:
+    """Return what orders a column's contributions; the members of an ENUM have the order of their declaration."""
+    if reducer.kind in (Kind.MINIMUM, Kind.MAXIMUM) and str(reducer.type).upper().startswith("ENUM"):
+        members = sql.connection.execute(f"SELECT enum_range(NULL::{reducer.type})").fetchall()[0][0]
+        return {name: i for i, name in enumerate(members)}.__getitem__
+    return combine.rank
