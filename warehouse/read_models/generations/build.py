@@ -120,6 +120,8 @@ def _report_withheld(
             compiled = compile_model(model, domain)
             found = report_withheld(connection, domain, compiled, typed, before=None, without=without)
             database.add_dead_letters(connection, {model.name: found}, discarded=discarded)
+
+
 def working_parent(store: ObjectStore) -> Path:
     """Return the folder for working databases: beside the published files, to be linked and not copied, if possible."""
     if not (store.is_local and can_write_databases(store.url)):
