@@ -29,7 +29,7 @@ from refold.warehouse.engine.engine_paths import can_write_databases
 from refold.warehouse.event_log.log import EventLog
 from refold.warehouse.event_log.reads.seek import find_position
 from refold.warehouse.object_store import open_store
-from refold.warehouse.read_models import database
+from refold.warehouse.read_models import database, withheld
 from refold.warehouse.read_models.database import NOTHING_DISCARDED, Checkpoint
 from refold.warehouse.read_models.generations.build import StagedModels, load
 from refold.warehouse.read_models.increments.catch_up import advance
@@ -120,8 +120,17 @@ def rebuild_as_of(
     place = find_position(log, domain.registry, position)
     at = Checkpoint(place.position, place.commit_number, place.recorded_at)
     from_log = [m for m in models if m.seed is None]
-    workers = workers_of(options)
-    build = functools.partial(_build, log, domain, at=at, to=to, seeded=seeded, discarded=discarded, threads=workers)
+    build = functools.partial(
+        _build,
+        log,
+        domain,
+        at=at,
+        to=to,
+        seeded=seeded,
+        discarded=discarded,
+        threads=workers_of(options),
+        dead_letter=dead_letter,
+    )
     replayed, undecided = None, []
     if from_log:
         store = open_store(staging_url)
@@ -164,6 +173,7 @@ def _build(
     seeded: Sequence[StagedModels],
     discarded: Mapping[tuple[str, int], datetime],
     threads: int,
+    dead_letter: bool,
 ) -> dict[str, int]:
     """Load a database beside its path if possible, and give it its name when it is complete."""
     parent = to.parent if can_write_databases(to.parent) else None
@@ -178,6 +188,9 @@ def _build(
                     advance(connection, log, domain, group.models, head, after=after, to=at, dead_letter=True)
             for group in replayed:
                 load(connection, log, domain, group, discarded=discarded)
+            if not dead_letter:
+                names = [m.name for group in (*seeded, *replayed) for m in group.models]
+                withheld.refuse(connection, names, doing="The rebuild")
             database.create_views(connection, domain)
             finished = database.finish(connection, domain)
         name_file(path, to)

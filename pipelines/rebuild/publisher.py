@@ -16,7 +16,7 @@ from refold.pipelines.beam.runners import beam_options, workers_of
 from refold.pipelines.rebuild.replay import RebuildProgress
 from refold.warehouse.declarations.domain import Domain, load_domain
 from refold.warehouse.event_log.log import EventLog
-from refold.warehouse.read_models import database
+from refold.warehouse.read_models import database, withheld
 from refold.warehouse.read_models.comparison.cut_over_check import Verified, check_cut_over
 from refold.warehouse.read_models.dead_letters.dead_letters import published_discards
 from refold.warehouse.read_models.generations.build import (
@@ -115,6 +115,9 @@ class Publisher:
                     load(connection, log, domain, group, discarded=discarded)
                 self.report(RebuildProgress("catch up"))
                 catch_up(connection, log, domain, sources, dead_letter=self.dead_letter, discarded=discarded)
+                if not self.dead_letter:
+                    names = [m.name for group in sources for m in group.models]
+                    withheld.refuse(connection, names, doing="The rebuild")
                 verified = None
                 if self.verify:
                     self.report(RebuildProgress("verify"))

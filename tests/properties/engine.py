@@ -42,6 +42,7 @@ from refold.warehouse.event_log.seal import (
 )
 from refold.warehouse.read_models import database
 from refold.warehouse.read_models.database import Checkpoint
+from refold.warehouse.read_models.generations.build import StagedModels, load
 from refold.warehouse.read_models.increments.catch_up import ModelsAtCheckpoint, apply_staged, catch_up
 from refold.warehouse.read_models.increments.increment import Staged, stage
 from refold.warehouse.read_models.increments.spans import Step
@@ -249,13 +250,13 @@ class Tables:
         """Make tables again from all that is sealed, as a rebuild does; others stay as they are."""
         sealed = log.manifest()
         invalid: dict[str, list[InvalidEvent]] = {}
-        for model in models or self.domain.read_models:
-            staged, found = self._replay(log, sealed, model)
+        rows: dict[str, list[Path]] = {}
+        models = models or self.domain.read_models
+        for model in models:
+            rows[model.name], found = self._replay(log, sealed, model)
             invalid |= {name: events for name, events in found.items() if events}
-            database.create_table(self.connection, model, staged)
-        database.add_dead_letters(self.connection, invalid)
         self._at = Checkpoint(sealed.sealed_position, sealed.sealed_commit, sealed.recorded_at)
-        database.set_checkpoint(self.connection, self._at, domain_name=self.domain.name, log_id=log.log_id)
+        load(self.connection, log, self.domain, StagedModels(models, self._at, rows, invalid))
 
     def _replay(
         self, log: EventLog, sealed: Manifest, model: ReadModel

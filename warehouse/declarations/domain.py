@@ -37,8 +37,9 @@ from refold.warehouse.declarations.projection import (
 )
 from refold.warehouse.declarations.upcaster_sql import compile_sql
 from refold.warehouse.engine.bound_plan import bound_plan
+from refold.warehouse.engine.duckdb_types import types_of
 from refold.warehouse.engine.scratch import scratch_schema
-from refold.warehouse.engine.sql import SqlError, first_line, quote, result_schema
+from refold.warehouse.engine.sql import SqlError, first_line, quote
 
 if TYPE_CHECKING:
     from refold.warehouse.event_log.new_events import StreamAppend
@@ -187,7 +188,7 @@ def _check_seed(model: ReadModel, connection: duckdb.DuckDBPyConnection) -> None
     assert model.seed is not None
     connection.execute(f"ALTER TABLE {quote(model.name)} RENAME TO _new")
     try:
-        found = result_schema(connection, f"FROM ({model.seed}) LIMIT 0")
+        found = types_of(connection, f"FROM ({model.seed}) LIMIT 0")
         check_plan(bound_plan(connection, model.seed), tables=None)
     except duckdb.CatalogException:
         return

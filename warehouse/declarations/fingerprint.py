@@ -75,7 +75,8 @@ def fingerprint(parts: Parts) -> str:
 def _declaration(model: ReadModel, domain: Domain) -> list[Any]:
     if isinstance(model, Fold):
         return ["fold", dict(model.key), dict(model.columns), domain.code[fold_key(model.name)]]
-    columns = {name: [reducer.kind.value, reducer.type] for name, reducer in model.columns.items()}
+    counted = {name: model.contributed[name] for name in model.distinct_columns()}
+    columns = {name: [r.kind.value, counted.get(name, r.type)] for name, r in model.columns.items()}
     return ["projection", dict(model.key), columns, dict(model.derived)]
 
 

@@ -14,9 +14,10 @@ from refold.event_schemas.envelope import ENVELOPE_NAMES
 from refold.event_schemas.names import first_double
 from refold.warehouse.declarations.determinism import check_one_event, check_plan
 from refold.warehouse.engine.bound_plan import bound_plan
+from refold.warehouse.engine.duckdb_types import Type, keeps_values, resolve, types_of
 from refold.warehouse.engine.lineage import Origin, Origins, output_origins, subquery_names
 from refold.warehouse.engine.scratch import scratch
-from refold.warehouse.engine.sql import SqlError, empty_relation, first_line, result_schema, same_value
+from refold.warehouse.engine.sql import SqlError, empty_relation, first_line, result_schema
 from refold.warehouse.engine.syntax_tree import Rewritten, rewrite
 from refold.warehouse.engine.types import resolved_type
 
@@ -52,6 +53,7 @@ class Handler:
         never_null: those of them that it can never set to NULL.
         key_never_null: whether no key column can be NULL.
         same: the columns that have the same value in all rows of one event.
+        types: the columns of the SELECT with their DuckDB types.
     """
 
     event_class: type
@@ -62,6 +64,7 @@ class Handler:
     never_null: frozenset[str]
     key_never_null: bool
     same: frozenset[str]
+    types: Mapping[str, str]
 
     @property
     def event_type(self) -> str:
@@ -99,13 +102,21 @@ def compile_handler(
         _check_appended(subquery_names(plan), origins)
     except (SqlError, duckdb.Error) as error:
         raise ProjectionError(f"{where}: {first_line(error)}") from error
-    outputs = {f.name: f.type for f in found if f.name not in _APPENDED}
+    outputs = {name: dtype for name, dtype in types_of(scratch(), query).items() if name not in _APPENDED}
     _check_outputs(where, outputs, key, columns, deletes=deletes)
-    return _handler(cls, sql, {name: origins[name] for name in outputs}, key, deletes=deletes)
+    kept = {name: origins[name] for name in outputs}
+    types = {name: str(dtype) for name, dtype in outputs.items()}
+    return _handler(cls, sql, kept, key, types, deletes=deletes)
 
 
 def _handler(
-    cls: type, sql: Rewritten, origins: Mapping[str, Origins], key: Mapping[str, str], *, deletes: bool
+    cls: type,
+    sql: Rewritten,
+    origins: Mapping[str, Origins],
+    key: Mapping[str, str],
+    types: Mapping[str, str],
+    *,
+    deletes: bool,
 ) -> Handler:
     """Conclude from the origins of a handler's columns what is certain about their values."""
     required: set[str | None] = {None, *(f.name for f in (*schema_of(cls), *ENVELOPE) if not f.nullable)}
@@ -122,6 +133,7 @@ def _handler(
         never_null=names & never_null,
         key_never_null=set(key) <= never_null,
         same=names & {n for n, origin in single.items() if origin is not None and origin.column in of_envelope},
+        types=types,
     )
 
 
@@ -185,24 +197,36 @@ def event_columns(fold: str, handlers: Collection[Handler]) -> dict[str, str]:
     Raises:
         ProjectionError: the handlers yield types that do not convert, or a name that Python cannot write.
     """
-    found: dict[str, list[tuple[str, str]]] = {}
-    for handler in handlers:
-        for column, dtype in _describe(_over_empty_events(handler.sql.text, schema_of(handler.event_class))).items():
-            if column in handler.names:
-                found.setdefault(column, []).append((handler.event_type, dtype))
-    return {column: _common_type(f"Fold {fold}, column {column}", column, found[column]) for column in sorted(found)}
+    found: dict[str, str] = {}
+    for column in sorted({name for handler in handlers for name in handler.names}):
+        where = f"Fold {fold}, column {column}"
+        if not column.isidentifier() or keyword.iskeyword(column):
+            raise ProjectionError(f"{where}: Python cannot write this name after `event.`; choose another one.")
+        found[column] = common_type(where, [(h.event_type, h.types[column]) for h in handlers if column in h.names])
+    return found
 
 
-def _common_type(where: str, column: str, found: list[tuple[str, str]]) -> str:
-    if not column.isidentifier() or keyword.iskeyword(column):
-        raise ProjectionError(f"{where}: Python cannot write this name after `event.`; choose another one.")
+def common_type(where: str, found: list[tuple[str, str]]) -> str:
+    """Return one DuckDB type for a column that several event types yield.
+
+    Args:
+        where: begins an error message.
+        found: event type and the DuckDB type that its handler yields.
+
+    Raises:
+        ProjectionError: the types do not convert without a change of values, or are not supported.
+    """
     typed = [(event_type, dtype) for event_type, dtype in found if dtype != _UNTYPED] or [("", "INTEGER")]
-    common = _describe(" UNION ALL ".join(f"SELECT CAST(NULL AS {dtype}) AS x" for _, dtype in typed))["x"]
+    union = " UNION ALL ".join(f"SELECT CAST(NULL AS {dtype}) AS x" for _, dtype in typed)
+    common = types_of(scratch(), union)["x"]
     for _, dtype in typed:
-        if not same_value(arrow_type(dtype, where=where), arrow_type(common, where=where)):
+        if not keeps_values(types_of(scratch(), f"SELECT NULL::{dtype} AS x")["x"], common):
             types = ", ".join(f"{t} from {e}" for e, t in typed)
             raise ProjectionError(f"{where}: events yield different types ({types}). Cast them to one type.")
-    return common
+    try:
+        return str(resolve(str(common)))
+    except SqlError as error:
+        raise ProjectionError(f"{where}: {error}") from error
 
 
 def arrow_type(duckdb_type: str, *, where: str) -> pa.DataType:
@@ -222,13 +246,9 @@ def _over_empty_events(text: str, payload: pa.Schema) -> str:
     return f"WITH event AS MATERIALIZED {relation} SELECT * FROM ({text})"
 
 
-def _describe(select: str) -> dict[str, str]:
-    return {row[0]: row[1] for row in scratch().execute(f"DESCRIBE {select}").fetchall()}
-
-
 def _check_outputs(
     where: str,
-    outputs: Mapping[str, pa.DataType],
+    outputs: Mapping[str, Type],
     key: Mapping[str, str],
     columns: Mapping[str, str | None] | None,
     *,
@@ -250,7 +270,7 @@ def _check_outputs(
         if deletes and column not in key:
             raise ProjectionError(f"{where}: a Delete yields key columns only, not {column!r}.")
         declared = allowed.get(column)
-        if declared is not None and not same_value(dtype, arrow_type(declared, where=f"{where}, column {column}")):
+        if declared is not None and not keeps_values(dtype, resolve(declared)):
             raise ProjectionError(
                 f"{where}, column {column}: the SELECT yields {dtype}, declared is {declared}. The conversion would "
                 "change values: cast it in the SELECT, or declare another type."

@@ -15,10 +15,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import duckdb
-import pyarrow as pa
 
 from refold.event_schemas import ProjectionError, is_event
 from refold.event_schemas.names import first_double
+from refold.warehouse.declarations import column_types
 from refold.warehouse.declarations.code_identity.identity import DeclaredCode
 from refold.warehouse.declarations.declared_names import also, check_column_names, check_table_name
 from refold.warehouse.declarations.derived import check_derived, generated_column
@@ -26,16 +26,15 @@ from refold.warehouse.declarations.determinism import check_plan, check_repeatab
 from refold.warehouse.declarations.handlers import (
     Delete,
     Handler,
-    arrow_type,
     check_order,
     compile_handler,
     event_columns,
 )
 from refold.warehouse.declarations.reader_settings import check_reader_settings, with_explicit_order
-from refold.warehouse.declarations.reducers import Kind, Reducer
+from refold.warehouse.declarations.reducers import Column, Kind, Reducer
 from refold.warehouse.engine.bound_plan import bound_plan
-from refold.warehouse.engine.sql import SqlError, first_line, quote, same_value
-from refold.warehouse.engine.types import is_summable
+from refold.warehouse.engine.duckdb_types import Type, keeps_values, resolve
+from refold.warehouse.engine.sql import SqlError, first_line, quote
 
 State = dict[str, Any] | None
 
@@ -80,17 +79,19 @@ class Projection:
     derived: Mapping[str, str] = field(default_factory=dict)
     seed: str | None = None
     handlers: tuple[Handler, ...] = field(init=False, repr=False, compare=False)
+    contributed: Mapping[str, str] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         _check_names(self.name, self.key, self.columns, self.on, tuple(self.derived))
-        _check_types(self.name, self.table)
-        _check_totals(self.name, self.columns)
+        column_types.check_key(self.name, self.key)
+        column_types.check_columns(self.name, self.columns)
         _check_seed(self.name, self.seed, self.distinct_columns())
         wanted = {c: r.type for c, r in self.columns.items()}
         handlers = tuple(compile_handler(self.name, self.key, wanted, cls, on) for cls, on in self.on.items())
         object.__setattr__(self, "handlers", handlers)
         for handler in handlers:
             check_order(self.name, handler, handler.names & self.ordered_columns() - handler.same)
+        object.__setattr__(self, "contributed", column_types.contributed_types(self.name, self.columns, handlers))
         check_derived(f"Read model {self.name}", self.table, self.derived)
 
     @property
@@ -107,6 +108,17 @@ class Projection:
     def table(self) -> dict[str, str]:
         """Every column of the published table with its DuckDB type, the key first."""
         return {**self.key, **{c: r.column_type for c, r in self.columns.items()}}
+
+    def reduced(self) -> list[Column]:
+        """Return its columns, as their SQL needs them."""
+        return [
+            Column(name, reducer, self.contributed[name], column_types.is_wide_total(name, reducer, self.handlers))
+            for name, reducer in self.columns.items()
+        ]
+
+    def totals(self) -> list[Column]:
+        """Return the columns that are totals."""
+        return [column for column in self.reduced() if column.reducer.kind is Kind.TOTAL]
 
     def ordered_columns(self) -> frozenset[str]:
         """Columns whose value depends on the order of contributions."""
@@ -159,11 +171,14 @@ class Fold:
         _check_names(self.name, self.key, self.columns, self.on, ())
         if not callable(self.fold):
             raise ProjectionError(f"Fold {self.name}: fold= must be a function of (state, event).")
-        _check_types(self.name, self.table)
+        column_types.check_key(self.name, self.key)
+        column_types.check_states(self.name, self.columns)
         _check_seed(self.name, self.seed, ())
         handlers = tuple(compile_handler(self.name, self.key, None, cls, on) for cls, on in self.on.items())
         object.__setattr__(self, "handlers", handlers)
         object.__setattr__(self, "event_columns", event_columns(self.name, handlers))
+        for column, dtype in self.event_columns.items():
+            column_types.check_in_python(f"Fold {self.name}, column {column}", dtype)
         for handler in handlers:
             check_order(self.name, handler, {"the state"})
         code_of(self).check()
@@ -172,6 +187,11 @@ class Fold:
     def event_types(self) -> tuple[str, ...]:
         """The event types that it reads."""
         return tuple(h.event_type for h in self.handlers)
+
+    @property
+    def contributed(self) -> Mapping[str, str]:
+        """The columns of contributions with their DuckDB types."""
+        return self.event_columns
 
     @property
     def deletes(self) -> bool:
@@ -236,19 +256,6 @@ def _check_names(
             raise ProjectionError(f"Read model {name}: {cls!r} in on= is not an event class. Decorate it with @event.")
 
 
-def _check_types(name: str, table: Mapping[str, str]) -> None:
-    for column, declared in table.items():
-        arrow_type(declared, where=f"Read model {name}, column {column}")
-
-
-def _check_totals(name: str, columns: Mapping[str, Reducer]) -> None:
-    for column, reducer in columns.items():
-        if reducer.kind is Kind.TOTAL and not is_summable(str(reducer.type)):
-            raise ProjectionError(
-                f"Read model {name}, column {column}: {reducer.type} has no sum. Use an integer or a DECIMAL."
-            )
-
-
 def _check_seed(name: str, seed: str | None, distinct: tuple[str, ...]) -> None:
     if seed is None:
         return
@@ -263,24 +270,23 @@ def _check_seed(name: str, seed: str | None, distinct: tuple[str, ...]) -> None:
         raise ProjectionError(f"Read model {name}, seed: {first_line(error)}") from error
 
 
-def check_seed_columns(model: ReadModel, found: pa.Schema) -> None:
+def check_seed_columns(model: ReadModel, found: Mapping[str, Type]) -> None:
     """Check that a seed yields exactly the columns of its read model, in types that convert without a change of value.
 
     Raises:
         ProjectionError: naming the read model and the column.
     """
     where = f"Read model {model.name}, seed"
-    if missing := [c for c in model.table if c not in found.names]:
+    if missing := [c for c in model.table if c not in found]:
         raise ProjectionError(
-            f"{where}: the query does not yield column {missing[0]!r}; it yields {found.names}. A seed must yield the "
+            f"{where}: the query does not yield column {missing[0]!r}; it yields {list(found)}. A seed must yield the "
             "key and every column, because earlier events are not replayed."
         )
-    if beyond := [c for c in found.names if c not in model.table]:
+    if beyond := [c for c in found if c not in model.table]:
         raise ProjectionError(f"{where}: column {beyond[0]!r} is not declared; declared are {list(model.table)}.")
     for column, declared in model.table.items():
-        wanted = arrow_type(declared, where=f"{where}, column {column}")
-        dtype = found.field(found.get_field_index(column)).type
-        if not same_value(dtype, wanted):
+        dtype = found[column]
+        if not keeps_values(dtype, resolve(declared)):
             raise ProjectionError(
                 f"{where}, column {column}: the query yields {dtype}, declared is {declared}. The conversion would "
                 "change values: cast it in the query, or declare another type."

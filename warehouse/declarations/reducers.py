@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from refold.event_schemas import ProjectionError
+from refold.warehouse.declarations import totals
 from refold.warehouse.engine.sql import SqlError, quote
 from refold.warehouse.engine.types import FLOATS, resolved_type
 
@@ -59,6 +60,9 @@ class Reducer:
 
 def total(type: str, *, approximate: bool = False) -> Reducer:  # the vocabulary of SQL
     """Sum the contributions; 0 if there are none. NULL is ignored.
+
+    A sum may leave its type and come back. A row whose sum does not fit at the end of a rebuild or an increment is
+    withheld from readers and reported, until it fits again.
 
     Args:
         type: DuckDB type of the sum: an integer or a DECIMAL.
@@ -126,19 +130,35 @@ def at_column(name: str) -> str:
     return f"_at_{name}"
 
 
-def partial(reducer: Reducer, name: str, *, named_by: str | None, never_null: bool) -> dict[str, str]:
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One column of a projection, as its SQL needs it.
+
+    Attributes:
+        name: the column.
+        reducer: its reducer.
+        type: DuckDB type of a contribution.
+        wide: whether the sum of contributions may need more than 38 digits; see ``totals.py``.
+    """
+
+    name: str
+    reducer: Reducer
+    type: str
+    wide: bool = False
+
+
+def partial(column: Column, *, named_by: str | None, never_null: bool) -> dict[str, str]:
     """Return the aggregates from contributions to a partial.
 
     Args:
-        reducer: the column's reducer.
-        name: the column.
+        column: the column.
         named_by: an SQL condition that selects the contributions of handlers that yield the column; None if all do.
         never_null: whether no handler can contribute NULL to it.
 
     Returns:
         Partial column to SQL aggregate.
     """
-    value = quote(name)
+    reducer, name, value = column.reducer, column.name, quote(column.name)
     some = f"FILTER ({value} IS NOT NULL)"
     if reducer.kind is Kind.LATEST:
         if never_null:  # arg_max ignores the NULLs of handlers that do not yield the column
@@ -147,8 +167,9 @@ def partial(reducer: Reducer, name: str, *, named_by: str | None, never_null: bo
         return {name: f"arg_max_null({value}, _at){named}", at_column(name): f"max(_at){named}"}
     if reducer.kind is Kind.FIRST:
         return {name: f"arg_min({value}, _at)", at_column(name): f"min(_at) {some}"}
+    if reducer.kind is Kind.TOTAL:
+        return {name: totals.sum_of(value, str(reducer.type), wide=column.wide)}
     simple = {
-        Kind.TOTAL: f"sum({value})",
         Kind.COUNT: f"count({value})",
         Kind.MINIMUM: f"min({value})",
         Kind.MAXIMUM: f"max({value})",
@@ -158,8 +179,31 @@ def partial(reducer: Reducer, name: str, *, named_by: str | None, never_null: bo
     return {name: simple[reducer.kind]}
 
 
-def combine(reducer: Reducer, name: str) -> dict[str, str]:
+def partial_types(column: Column, at: str) -> dict[str, str]:
+    """Return the DuckDB types of a partial's columns.
+
+    Args:
+        column: the column.
+        at: the type of a place in the log.
+    """
+    reducer, name = column.reducer, column.name
+    if reducer.ordered:
+        return {name: column.type, at_column(name): at}
+    if reducer.kind is Kind.TOTAL:
+        return {name: totals.sum_type(str(reducer.type), wide=column.wide)}
+    simple = {
+        Kind.COUNT: "BIGINT",
+        Kind.MINIMUM: column.type,
+        Kind.MAXIMUM: column.type,
+        Kind.COLLECT: f'STRUCT("at" {at}, "value" {column.type})[]',
+        Kind.COUNT_DISTINCT: f"{column.type}[]",
+    }
+    return {name: simple[reducer.kind]}
+
+
+def combine(column: Column) -> dict[str, str]:
     """Return the aggregates from partials of several buckets to one partial."""
+    reducer, name = column.reducer, column.name
     value, at = quote(name), quote(at_column(name))
     if reducer.kind is Kind.LATEST:
         return {name: f"arg_max_null({value}, {at})", at_column(name): f"max({at})"}
@@ -167,7 +211,7 @@ def combine(reducer: Reducer, name: str) -> dict[str, str]:
         return {name: f"arg_min({value}, {at})", at_column(name): f"min({at})"}
     simple = {
         Kind.TOTAL: f"sum({value})",
-        Kind.COUNT: f"sum({value})",
+        Kind.COUNT: f"CAST(sum({value}) AS BIGINT)",
         Kind.MINIMUM: f"min({value})",
         Kind.MAXIMUM: f"max({value})",
         Kind.COLLECT: f"flatten(list({value}) FILTER ({value} IS NOT NULL))",
@@ -176,11 +220,13 @@ def combine(reducer: Reducer, name: str) -> dict[str, str]:
     return {name: simple[reducer.kind]}
 
 
-def final(reducer: Reducer, name: str, *, prefix: str = "") -> str:
-    """Return the column's value as an expression over a partial."""
-    value = prefix + quote(name)
-    if reducer.kind in (Kind.TOTAL, Kind.COUNT):
-        return f"CAST(coalesce({value}, 0) AS {reducer.column_type})"
+def final(column: Column, *, prefix: str = "") -> str:
+    """Return the column's value as an expression over a partial; NULL for a total that does not fit its type."""
+    reducer, value = column.reducer, prefix + quote(column.name)
+    if reducer.kind is Kind.TOTAL:
+        return totals.fitting_sum(value, str(reducer.type), wide=column.wide)
+    if reducer.kind is Kind.COUNT:
+        return f"coalesce({value}, 0)"
     if reducer.kind is Kind.COLLECT:
         ordered = f"list_transform(list_sort(coalesce({value}, [])), lambda _x: _x.value)"
         return f"CAST({ordered} AS {reducer.column_type})"
@@ -196,20 +242,41 @@ def touches(reducer: Reducer, name: str) -> str:
     return f"d.{quote(name)} > 0" if reducer.kind is Kind.COUNT else f"d.{quote(name)} IS NOT NULL"
 
 
-def merge(reducer: Reducer, name: str) -> str:
+def merge(column: Column) -> str:
     """Return the new value as an expression over the table's row ``t`` and the increment's partial ``d``.
 
-    For ``count_distinct`` the partial must hold only values that are new to the table.
+    It raises an error for a total that does not fit its type. For ``count_distinct`` the partial must hold only values
+    that are new to the table.
     """
+    reducer, name = column.reducer, column.name
     old, new = f"t.{quote(name)}", f"d.{quote(name)}"
+    value = final(column, prefix="d.")
     if reducer.kind is Kind.LATEST:
-        return f"CASE WHEN d.{quote(at_column(name))} IS NULL THEN {old} ELSE {final(reducer, name, prefix='d.')} END"
+        return f"CASE WHEN d.{quote(at_column(name))} IS NULL THEN {old} ELSE {value} END"
     if reducer.kind is Kind.FIRST:
-        return f"coalesce({old}, {final(reducer, name, prefix='d.')})"
+        return f"coalesce({old}, {value})"
     if reducer.kind is Kind.MINIMUM:
-        return f"least({old}, CAST({new} AS {reducer.type}))"
+        return f"CASE WHEN {old} IS NULL OR {new} < {old} THEN {value} ELSE {old} END"
     if reducer.kind is Kind.MAXIMUM:
-        return f"greatest({old}, CAST({new} AS {reducer.type}))"
+        return f"CASE WHEN {old} IS NULL OR {new} > {old} THEN {value} ELSE {old} END"
     if reducer.kind is Kind.COLLECT:
-        return f"list_concat({old}, {final(reducer, name, prefix='d.')})"
-    return f"{old} + {final(reducer, name, prefix='d.')}"
+        return f"list_concat({old}, {value})"
+    if reducer.kind is Kind.TOTAL:
+        return in_range(column, f"{old} + {value}")
+    return f"{old} + {value}"
+
+
+def inserted(column: Column) -> str:
+    """Return the value of a new row as an expression over the partial ``d``; an error as in :func:`merge`."""
+    value = final(column, prefix="d.")
+    return in_range(column, value) if column.reducer.kind is Kind.TOTAL else value
+
+
+def in_range(column: Column, value: str) -> str:
+    """Return a total, or an error if its type cannot hold it.
+
+    An increment tries the fast statement first: its transaction fails, and it then merges exactly.
+    """
+    declared = str(column.reducer.type)
+    fits = f"isfinite({value})" if _is_float(declared) else f"{value} IS NOT NULL"
+    return f"CASE WHEN {fits} THEN CAST({value} AS {declared}) ELSE error('a total does not fit its column') END"

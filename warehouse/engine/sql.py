@@ -152,26 +152,6 @@ def empty_relation(schema: pa.Schema) -> str:
     return f"(SELECT {typed} WHERE false)"
 
 
-_HUGE = ("HUGEINT", "UHUGEINT")
-
-
-def without_huge(connection: duckdb.DuckDBPyConnection, select: str) -> str:
-    """Return the query with its 128-bit integers, such as the sum of a BIGINT, cast to decimals.
-
-    DuckDB writes 128-bit integers to Parquet as doubles, and Arrow has no type for them.
-
-    Args:
-        connection: where the query binds.
-        select: the query.
-    """
-    found = connection.sql(select)
-    huge = [n for n, t in zip(found.columns, found.types, strict=True) if t in _HUGE]
-    if not huge:
-        return select
-    exact = ", ".join(f"CAST({quote(n)} AS DECIMAL(38,0)) AS {quote(n)}" for n in huge)
-    return f"SELECT * REPLACE ({exact}) FROM ({select})"
-
-
 def result_schema(connection: duckdb.DuckDBPyConnection, query: str) -> pa.Schema:
     """Return the Arrow schema of a query's result, with plain booleans in place of DuckDB's ``arrow.bool8``."""
     schema = connection.sql(query).to_arrow_table().schema

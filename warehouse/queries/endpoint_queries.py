@@ -19,6 +19,7 @@ import orjson
 from refold.event_schemas import UsageError
 from refold.warehouse.declarations.endpoints import BoundEndpoint, Lookup, Report
 from refold.warehouse.declarations.reports import check_columns, run_batch
+from refold.warehouse.engine.duckdb_types import readable_type
 from refold.warehouse.engine.parameters import typed
 from refold.warehouse.engine.sql import columns, quote
 
@@ -149,14 +150,18 @@ def _fetch(
 ) -> list[tuple[Any, ...]]:
     where, bindings = _among([(name, bound.columns[name]) for name in lookup.path_names], values)
     sql = f"SELECT {columns(bound.columns)} FROM {quote(lookup.table)} WHERE {where}"
+    shown = _shown(bound.columns)
+    if bound.single_row and shown != columns(bound.columns):
+        sql = f"SELECT {shown} FROM ({sql})"
     if not bound.single_row:
         beyond, ends = _beyond(connection, lookup, bound, after) if after else ("true", [])
         bindings = bindings + ends
-        order = [f"{quote(lookup.newest_first)} DESC NULLS LAST"] if lookup.newest_first else []
-        order += [quote(c) for c in _rest_of_key(lookup, bound)]
+        order = [f"_found.{quote(lookup.newest_first)} DESC NULLS LAST"] if lookup.newest_first else []
+        order += [f"_found.{quote(c)}" for c in _rest_of_key(lookup, bound)]
         # Materialized, because DuckDB scans the whole table and uses no index for a scan that feeds a Top N.
         sql = (
-            f"WITH _found AS MATERIALIZED ({sql}) FROM _found WHERE {beyond} "
+            f"WITH _found AS MATERIALIZED ({sql}) "
+            f"SELECT {', '.join([shown, *_end_texts(lookup, bound)])} FROM _found WHERE {beyond} "
             f"ORDER BY {', '.join(order)} LIMIT {limit + 1 if len(values) == 1 else max_rows}"
         )
     return connection.execute(sql, bindings).fetchall()
@@ -179,31 +184,52 @@ def _among(given: Sequence[tuple[str, str]], values: Sequence[tuple[Any, ...]]) 
 def _beyond(
     connection: duckdb.DuckDBPyConnection, lookup: Lookup, bound: BoundEndpoint, after: str
 ) -> tuple[str, list[Any]]:
-    """Return the condition that a row comes after the row of a cursor."""
-    rest = _rest_of_key(lookup, bound)
-    by = [lookup.newest_first] if lookup.newest_first else []
-    typed = ", ".join(f"CAST(? AS {bound.columns[c]})" for c in (*by, *rest))
-    parts = _decoded(after, len(by) + len(rest))
+    """Return the condition that a row comes after the row of a cursor.
+
+    The cursor has values as DuckDB's own text, and DuckDB casts them back: Python lacks some of its types.
+    """
+    ends = _ends(lookup, bound)
+    typed = {c: f"CAST(CAST(? AS {readable_type(bound.columns[c])}) AS {bound.columns[c]})" for c in ends}
+    parts = _decoded(after, len(ends))
     try:
-        [end] = connection.execute(f"SELECT {typed}", parts).fetchall()
+        connection.execute(f"SELECT {', '.join(typed.values())}", parts).fetchall()
     except duckdb.Error as error:
         raise _invalid_cursor(after) from error
-    key = list(end[len(by) :])
-    later_key = f"ROW({columns(rest)}) > ROW({', '.join('?' * len(rest))})"
-    if not by:
+    rest = _rest_of_key(lookup, bound)
+    key = parts[len(ends) - len(rest) :]
+    later_key = f"ROW({columns(rest)}) > ROW({', '.join(typed[c] for c in rest)})"
+    if not lookup.newest_first:
         return later_key, key
-    column, largest = quote(by[0]), end[0]
-    if largest is None:
+    column, end = quote(lookup.newest_first), typed[lookup.newest_first]
+    if parts[0] is None:
         return f"({column} IS NULL AND {later_key})", key
-    return f"({column} < ? OR {column} IS NULL OR ({column} = ? AND {later_key}))", [largest, largest, *key]
+    return f"({column} < {end} OR {column} IS NULL OR ({column} = {end} AND {later_key}))", [parts[0], parts[0], *key]
+
+
+def _ends(lookup: Lookup, bound: BoundEndpoint) -> list[str]:
+    """Return the columns by which pages are ordered."""
+    return [*([lookup.newest_first] if lookup.newest_first else []), *_rest_of_key(lookup, bound)]
+
+
+def _end_texts(lookup: Lookup, bound: BoundEndpoint) -> list[str]:
+    """Return the columns of a cursor; no column of a read model has such a name."""
+    ends = enumerate((c, readable_type(bound.columns[c])) for c in _ends(lookup, bound))
+    return [f"CAST(CAST({quote(c)} AS {dtype}) AS VARCHAR) AS _end_{index}" for index, (c, dtype) in ends]
+
+
+def _shown(types: Mapping[str, str]) -> str:
+    """Return columns as JSON can have them: a value that Python would change is text."""
+    readable = {c: readable_type(dtype) for c, dtype in types.items()}
+    return ", ".join(
+        quote(c) if readable[c] == dtype else f"CAST({quote(c)} AS {readable[c]}) AS {quote(c)}"
+        for c, dtype in types.items()
+    )
 
 
 def _page(bound: BoundEndpoint, lookup: Lookup, rows: list[tuple[Any, ...]], limit: int) -> Page:
-    if bound.single_row or len(rows) <= limit:
-        return Page(_named(bound.columns, rows))
-    shown = _named(bound.columns, rows[:limit])
-    by = [lookup.newest_first] if lookup.newest_first else []
-    return Page(shown, _encoded([shown[-1][c] for c in (*by, *_rest_of_key(lookup, bound))]))
+    width = len(bound.columns)
+    shown = _named(bound.columns, [row[:width] for row in rows[:limit]])
+    return Page(shown, "" if bound.single_row or len(rows) <= limit else _encoded(rows[limit - 1][width:]))
 
 
 def _rest_of_key(lookup: Lookup, bound: BoundEndpoint) -> list[str]:
@@ -234,8 +260,7 @@ def _plain(value: Any) -> Any:
 
 
 def _encoded(parts: Sequence[Any]) -> str:
-    exact = [str(part) if isinstance(part, float) else part for part in parts]  # JSON has neither NaN nor infinity
-    return base64.urlsafe_b64encode(to_json(exact)).decode().rstrip("=")
+    return base64.urlsafe_b64encode(orjson.dumps(list(parts))).decode().rstrip("=")
 
 
 def _decoded(cursor: str, count: int) -> list[Any]:

@@ -20,10 +20,12 @@ from refold.warehouse.declarations.projection import (
     create_view,
 )
 from refold.warehouse.engine.connections import attach, connect
+from refold.warehouse.engine.duckdb_types import unstaged
 from refold.warehouse.engine.parquet_files import parquet_relation
 from refold.warehouse.engine.sql import columns, quote
 from refold.warehouse.event_log.payload_parsing import InvalidEvent
-from refold.warehouse.replay.contributions import seen_column
+from refold.warehouse.read_models import withheld
+from refold.warehouse.replay.contributions import row_types, seen_column
 
 STORAGE_VERSION = "v1.4.0"
 """Files can be opened by DuckDB 1.4 and newer."""
@@ -105,23 +107,25 @@ def create_table(connection: duckdb.DuckDBPyConnection, model: ReadModel, staged
     """Replace a read model's table by staged rows."""
     drop_table(connection, model)
     connection.execute(create_table_sql(model))
-    for seen in seen_tables(model).values():
-        key = ", ".join(f"{quote(c)} {t}" for c, t in model.key.items())
-        connection.execute(f"CREATE TABLE {seen} ({key}, _value VARCHAR)")
+    key = ", ".join(f"{quote(c)} {t}" for c, t in model.key.items())
+    for column, seen in seen_tables(model).items():
+        connection.execute(f"CREATE TABLE {seen} ({key}, _value {model.contributed[column]})")
     if not staged:
         return
-    files = parquet_relation(staged)
+    rows = f"({unstaged(parquet_relation(staged), row_types(model))})"
+    withheld.load(connection, model, rows)
     connection.execute(
-        f"INSERT INTO {quote(model.name)} ({columns(model.table)}) SELECT {columns(model.table)} FROM {files}"
+        f"INSERT INTO {quote(model.name)} ({columns(model.table)}) SELECT {columns(model.table)} FROM {rows}"
+        f" WHERE {withheld.shown(model)}"
     )
     for column, seen in seen_tables(model).items():
-        values = f"unnest({quote(seen_column(column))})::VARCHAR"
-        connection.execute(f"INSERT INTO {seen} SELECT {columns(model.key)}, {values} FROM {files}")
+        values = f"unnest({quote(seen_column(column))})"
+        connection.execute(f"INSERT INTO {seen} SELECT {columns(model.key)}, {values} FROM {rows}")
 
 
 def drop_table(connection: duckdb.DuckDBPyConnection, model: ReadModel) -> None:
-    """Drop a read model's table and its seen tables."""
-    for name in (quote(model.name), *seen_tables(model).values()):
+    """Drop a read model's table, its seen tables and its withheld rows."""
+    for name in (quote(model.name), withheld.table_of(model.name), *seen_tables(model).values()):
         connection.execute(f"DROP TABLE IF EXISTS {name}")
 
 
@@ -143,6 +147,7 @@ def drop_undeclared(connection: duckdb.DuckDBPyConnection, domain: Domain) -> No
     declared = {m.name for m in domain.read_models}
     for name in set(tables(connection)) - declared:
         connection.execute(f"DROP TABLE IF EXISTS {quote(name)}")
+        connection.execute(f"DROP TABLE IF EXISTS {withheld.table_of(name)}")
         connection.execute("DELETE FROM refold.projections WHERE name = ?", [name])
         connection.execute("DELETE FROM refold.dead_letters WHERE read_model = ?", [name])
     seen = {table for m in domain.read_models for table in seen_tables(m).values()}

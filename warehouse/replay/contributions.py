@@ -10,11 +10,12 @@ from dataclasses import dataclass
 from enum import Enum
 
 from refold.event_schemas.upcasting import Form
-from refold.warehouse.declarations import reducers
+from refold.warehouse.declarations import reducers, totals
 from refold.warehouse.declarations.domain import Domain
 from refold.warehouse.declarations.handlers import Handler
 from refold.warehouse.declarations.projection import Fold, Projection, ReadModel
-from refold.warehouse.declarations.reducers import Kind
+from refold.warehouse.declarations.reducers import Column, Kind
+from refold.warehouse.engine.duckdb_types import is_float, with_one_zero
 from refold.warehouse.engine.sql import columns, literal, quote
 from refold.warehouse.engine.syntax_tree import rewrite
 
@@ -24,6 +25,7 @@ Events = Callable[[str], str | None]
 _SPLIT_WEIGHT = 1 << 20
 _ROW_ORDINAL_WEIGHT = 1 << 40
 _ROW_WEIGHT = 1 << 80
+_NOT_FINITE = literal("a total adds numbers, and this value is NaN or infinite")
 
 
 class Order(Enum):
@@ -97,7 +99,7 @@ def contributions(compiled: Compiled, events: Events) -> str | None:
 def _contribution(compiled: Compiled, handler: Handler, index: int, relation: str) -> str:
     model = compiled.model
     key = [_key(model, handler, name, dtype) for name, dtype in model.key.items()]
-    values = [_value(handler, name, dtype) for name, dtype in _value_types(model).items()]
+    values = [_value(model, handler, name, dtype) for name, dtype in model.contributed.items()]
     selected = ", ".join([*key, *values, f"{_at(compiled)} AS _at", f"{index} AS _handler"])
     delete = f", {str(handler.deletes).lower()} AS _delete" if model.deletes else ""
     rows = f"(WITH event AS (FROM {relation}) SELECT * FROM ({handler.sql.text}))"
@@ -108,7 +110,7 @@ def _contribution(compiled: Compiled, handler: Handler, index: int, relation: st
 
 def _key(model: ReadModel, handler: Handler, name: str, dtype: str) -> str:
     """Return the expression of a key column; NULL in it is an error of that event, because a key identifies a row."""
-    value = f"CAST({quote(name)} AS {dtype})"
+    value = with_one_zero(f"CAST({quote(name)} AS {dtype})", dtype)
     if not handler.key_never_null:
         message = literal(f"a key column is NULL (key: {', '.join(model.key)})")
         value = f"CASE WHEN {quote(name)} IS NULL THEN error({message}) ELSE {value} END"
@@ -131,18 +133,52 @@ def position_of(compiled: Compiled) -> str:
     return f"_at // {_SPLIT_WEIGHT}" if compiled.order is Order.SPLIT else "_at"
 
 
-def _value_types(model: ReadModel) -> Mapping[str, str | None]:
-    """Return the columns of contributions: those of a projection, or those of a fold's events."""
+def contribution_types(compiled: Compiled) -> dict[str, str]:
+    """Return the columns of contributions with their DuckDB types."""
+    model = compiled.model
+    deletes = {"_delete": "BOOLEAN"} if model.deletes else {}
+    return {**model.key, **model.contributed, "_at": _at_type(compiled), "_handler": "INTEGER", **deletes}
+
+
+def partial_types(compiled: Compiled) -> dict[str, str]:
+    """Return the columns of partials with their DuckDB types."""
+    types = dict(compiled.model.key)
+    for column in _projection(compiled).reduced():
+        types |= reducers.partial_types(column, _at_type(compiled))
+    return types
+
+
+def row_types(model: ReadModel) -> dict[str, str]:
+    """Return the columns of staged rows with their DuckDB types."""
+    types = dict(model.table)
     if isinstance(model, Projection):
-        return {n: "VARCHAR" if r.kind is Kind.COUNT_DISTINCT else r.type for n, r in model.columns.items()}
-    return dict(model.event_columns)
+        types |= {beyond_column(c.name): "VARCHAR" for c in model.totals()}
+        types |= {seen_column(name): f"{model.contributed[name]}[]" for name in model.distinct_columns()}
+    return types
 
 
-def _value(handler: Handler, name: str, dtype: str | None) -> str:
+def _at_type(compiled: Compiled) -> str:
+    return "DECIMAL(38,0)" if compiled.order is Order.ROW else "BIGINT"
+
+
+def _value(model: ReadModel, handler: Handler, name: str, dtype: str) -> str:
     source = quote(name) if name in handler.names else "NULL"
-    if dtype is None:  # a count takes any type: it needs only whether there is a value
+    reducer = model.columns[name] if isinstance(model, Projection) else None
+    if reducer is not None and reducer.kind is Kind.COUNT:  # any type: it needs only whether there is a value
         return f"CASE WHEN {source} IS NOT NULL THEN true END AS {quote(name)}"
-    return f"CAST({source} AS {dtype}) AS {quote(name)}"
+    value = f"CAST({source} AS {dtype})"
+    if name in handler.names and reducer is not None:
+        value = _comparable(reducer.kind, value, dtype)
+    return f"{value} AS {quote(name)}"
+
+
+def _comparable(kind: Kind, value: str, dtype: str) -> str:
+    """Return a value whose result does not depend on the order of equal values, or on values that are no numbers."""
+    if kind in (Kind.MINIMUM, Kind.MAXIMUM, Kind.COUNT_DISTINCT):
+        return with_one_zero(value, dtype)
+    if kind is Kind.TOTAL and is_float(dtype):
+        return f"CASE WHEN isfinite({value}) THEN {value} WHEN {value} IS NOT NULL THEN error({_NOT_FINITE}) END"
+    return value
 
 
 def partials(compiled: Compiled, source: str) -> str:
@@ -154,10 +190,9 @@ def partials(compiled: Compiled, source: str) -> str:
     """
     model = _projection(compiled)
     aggregates: dict[str, str] = {}
-    for name, reducer in model.columns.items():
-        aggregates |= reducers.partial(
-            reducer, name, named_by=_named_by(model, name), never_null=_never_null(model, name)
-        )
+    for column in model.reduced():
+        named_by, never_null = _named_by(model, column.name), _never_null(model, column.name)
+        aggregates |= reducers.partial(column, named_by=named_by, never_null=never_null)
     selected = ", ".join([compiled.keys, *(f"{sql} AS {quote(c)}" for c, sql in aggregates.items())])
     if not model.deletes:
         return f"SELECT {selected} FROM {source} GROUP BY {compiled.keys}"
@@ -192,8 +227,8 @@ def _never_null(model: Projection, name: str) -> bool:
 def combined(compiled: Compiled, source: str) -> str:
     """Return the aggregation of partials of several buckets to one partial a key."""
     aggregates: dict[str, str] = {}
-    for name, reducer in _projection(compiled).columns.items():
-        aggregates |= reducers.combine(reducer, name)
+    for column in _projection(compiled).reduced():
+        aggregates |= reducers.combine(column)
     selected = ", ".join([compiled.keys, *(f"{sql} AS {quote(c)}" for c, sql in aggregates.items())])
     return f"SELECT {selected} FROM {source} GROUP BY {compiled.keys}"
 
@@ -203,12 +238,25 @@ def seen_column(name: str) -> str:
     return f"_seen_{name}"
 
 
+def beyond_column(name: str) -> str:
+    """Return the staged column that holds a total as text, in rows where its own column's type cannot."""
+    return f"_beyond_{name}"
+
+
 def rows(compiled: Compiled, source: str) -> str:
-    """Return the rows of the table over partials, with the distinct values of each ``count_distinct``."""
+    """Return the rows of the table over partials, with totals that do not fit and the values of distinct counts."""
     model = _projection(compiled)
-    values = [f"{reducers.final(r, name)} AS {quote(name)}" for name, r in model.columns.items()]
+    values = [f"{reducers.final(column)} AS {quote(column.name)}" for column in model.reduced()]
+    beyond = [_beyond(column) for column in model.totals()]
     seen = [f"{quote(name)} AS {quote(seen_column(name))}" for name in model.distinct_columns()]
-    return f"SELECT {', '.join([compiled.keys, *values, *seen])} FROM ({source})"
+    return f"SELECT {', '.join([compiled.keys, *values, *beyond, *seen])} FROM ({source})"
+
+
+def _beyond(column: Column) -> str:
+    declared, sum_ = str(column.reducer.type), quote(column.name)
+    total = totals.exact(sum_, declared, wide=column.wide)
+    text = f"CAST({total} AS VARCHAR)"
+    return f"CASE WHEN {reducers.final(column)} IS NULL THEN {text} END AS {quote(beyond_column(column.name))}"
 
 
 def _projection(compiled: Compiled) -> Projection:

@@ -26,10 +26,10 @@ from refold.event_schemas import ProjectionError
 from refold.warehouse.declarations.handlers import Handler, arrow_type
 from refold.warehouse.declarations.projection import Fold, State
 from refold.warehouse.engine.arrow_values import array_of
+from refold.warehouse.engine.duckdb_types import staged, staged_type
 from refold.warehouse.engine.sql import columns, quote
 from refold.warehouse.replay.contributions import Compiled, position_of
 
-Key = tuple[Any, ...]
 _DIGITS_IN_64_BITS = 18
 
 
@@ -43,45 +43,52 @@ class FoldFailure(Exception):
 
 
 def fold_rows(
-    connection: duckdb.DuckDBPyConnection,
-    compiled: Compiled,
-    source: str,
-    *,
-    states: Mapping[Key, State] | None = None,
-) -> dict[Key, State]:
+    connection: duckdb.DuckDBPyConnection, compiled: Compiled, source: str, *, table: str | None = None
+) -> pa.Table:
     """Fold contributions, key by key, in position order.
+
+    DuckDB numbers the keys: so equal keys are those that it compares as equal, and Python never compares them.
 
     Args:
         connection: a connection on which ``source`` can be queried.
         compiled: a compiled fold.
         source: a relation of contributions.
-        states: the states to continue from; a key without a state starts at None.
+        table: a table with the states to continue from; by default, each key starts at None.
 
     Returns:
-        Key to last state, for every key that has a contribution; None if the row is to be deleted.
+        The rows of the keys that have a contribution, in their staged types; without those that the fold deletes.
 
     Raises:
         FoldFailure: the function raised.
+        ProjectionError: a state has a value that its column cannot hold; the message names the column.
     """
     fold = _fold(compiled)
+    numbered = f"SELECT *, dense_rank() OVER (ORDER BY {compiled.keys}) AS _key FROM ({source})"
+    typed = staged(f"({numbered})", {**fold.key, "_key": "BIGINT"})
     position = f"{position_of(compiled)} AS _position"
-    query = f"SELECT * EXCLUDE (_at), {position} FROM ({source}) ORDER BY {compiled.keys}, _at"
-    table = connection.sql(query).to_arrow_table()
-    return _run(fold, table, states or {})
+    sorted_ = f"SELECT * EXCLUDE (_at), {position} FROM ({typed}) ORDER BY _key, _at"
+    contributed = connection.sql(sorted_).to_arrow_table()
+    before = _load_states(connection, compiled, table, numbered) if table else {}
+    starts = _key_starts(contributed)
+    states = _run(fold, contributed, starts, before)
+    alive = [(start, state) for start, state in zip(starts, states, strict=True) if state is not None]
+    rows = contributed.select(list(fold.key)).take(pa.array([start for start, _ in alive], pa.int64()))
+    for name, array in _state_arrays(fold, [state for _, state in alive]).items():
+        rows = rows.append_column(name, array)
+    return rows
 
 
-def _run(fold: Fold, table: pa.Table, before: Mapping[Key, State]) -> dict[Key, State]:
+def _run(fold: Fold, table: pa.Table, starts: list[int], before: Mapping[int, State]) -> list[State]:
     """Fold rows that are sorted by key. The loop over the events of one key is ``reduce``, which runs in C."""
-    finished: dict[Key, State] = {}
+    finished: list[State] = []
     if len(table) == 0:
         return finished
     tags = iter(_to_list(table["_handler"]))
     events = _events(table, fold.handlers, tags)
-    starts = _key_starts(table, fold)
-    keys = zip(*(table[k].take(pa.array(starts, pa.int64())).to_pylist() for k in fold.key), strict=True)
+    numbers = table["_key"].take(pa.array(starts, pa.int64())).to_pylist()
     try:
-        for key, start, end in zip(keys, starts, [*starts[1:], len(table)], strict=True):
-            finished[key] = reduce(fold.fold, islice(events, end - start), before.get(key))
+        for key, start, end in zip(numbers, starts, [*starts[1:], len(table)], strict=True):
+            finished.append(reduce(fold.fold, islice(events, end - start), before.get(key)))
     except Exception as error:  # the user's function may raise anything
         failed_at = len(table) - length_hint(tags) - 1
         position = table["_position"][failed_at].as_py()
@@ -89,15 +96,12 @@ def _run(fold: Fold, table: pa.Table, before: Mapping[Key, State]) -> dict[Key, 
     return finished
 
 
-def _key_starts(table: pa.Table, fold: Fold) -> list[int]:
+def _key_starts(table: pa.Table) -> list[int]:
     """Return the indexes of the rows where a new key begins."""
-    changed = np.zeros(len(table) - 1, dtype=bool)
-    for name in fold.key:
-        column = table[name].combine_chunks()
-        if isinstance(column.type, pa.BaseExtensionType):
-            column = column.storage
-        changed |= pa.compute.not_equal(column[1:], column[:-1]).to_numpy(zero_copy_only=False)
-    return [0, *(np.flatnonzero(changed) + 1).tolist()]
+    if len(table) == 0:
+        return []
+    numbers = table["_key"].to_numpy()
+    return [0, *(np.flatnonzero(numbers[1:] != numbers[:-1]) + 1).tolist()]
 
 
 def _events(table: pa.Table, handlers: tuple[Handler, ...], tags: Iterator[int]) -> Iterator[Any]:
@@ -141,22 +145,14 @@ def _scalars(array: pa.Array) -> list[Any]:
     return list(map(mul, map(Decimal, lower_halves.tolist()), repeat(unit)))
 
 
-def states_table(compiled: Compiled, states: Mapping[Key, State]) -> pa.Table:
-    """Return the states that are not None as rows of the published table.
-
-    Raises:
-        ProjectionError: a state has a value that its column cannot hold; the message names the column.
-    """
-    fold = _fold(compiled)
-    alive = {k: s for k, s in states.items() if s is not None}
-    for state in alive.values():
+def _state_arrays(fold: Fold, states: list[State]) -> dict[str, pa.Array]:
+    """Return the columns of states, for a published table."""
+    for state in states:
         _check_state(fold, state)
-    arrays: dict[str, pa.Array] = {}
-    for index, (name, declared) in enumerate(fold.key.items()):
-        arrays[name] = _array(fold, name, declared, [k[index] for k in alive])
-    for name, declared in fold.columns.items():
-        arrays[name] = _array(fold, name, declared, [s.get(name) for s in alive.values() if s is not None])
-    return pa.table(arrays)
+    return {
+        name: _array(fold, name, declared, [s.get(name) for s in states if s is not None])
+        for name, declared in fold.columns.items()
+    }
 
 
 def _check_state(fold: Fold, state: Any) -> None:
@@ -174,7 +170,7 @@ def _check_state(fold: Fold, state: Any) -> None:
 
 
 def _array(fold: Fold, name: str, declared: str, values: list[Any]) -> pa.Array:
-    dtype = arrow_type(declared, where=f"Fold {fold.name}, column {name}")
+    dtype = arrow_type(staged_type(declared), where=f"Fold {fold.name}, column {name}")
     try:
         _check_exact(values, dtype)
         if pt.is_decimal(dtype):
@@ -195,18 +191,19 @@ def _check_exact(values: list[Any], dtype: pa.DataType) -> None:
             raise TypeError(f"found {kind.__name__}")
 
 
-def load_states(connection: duckdb.DuckDBPyConnection, compiled: Compiled, table: str, source: str) -> dict[Key, State]:
-    """Return the states that a published table has for the keys of contributions."""
+def _load_states(
+    connection: duckdb.DuckDBPyConnection, compiled: Compiled, table: str, numbered: str
+) -> dict[int, State]:
+    """Return the states that a published table has, by the numbers of their keys."""
     fold = _fold(compiled)
-    wanted = f"SELECT DISTINCT {compiled.keys} FROM ({source})"
+    wanted = f"SELECT DISTINCT _key, {compiled.keys} FROM ({numbered})"
     found = connection.sql(
-        f"SELECT {columns(fold.table)} FROM {quote(table)} SEMI JOIN ({wanted}) USING ({compiled.keys})"
+        f"SELECT {columns(['_key', *fold.columns])} FROM {quote(table)} JOIN ({wanted}) USING ({compiled.keys})"
     ).to_arrow_table()
-    keys = zip(*(_to_list(found[k]) for k in fold.key), strict=True)
     values: Iterable[tuple[Any, ...]] = zip(*(_to_list(found[c]) for c in fold.columns), strict=True)
     if not fold.columns:
         values = ((),) * len(found)
-    return {k: dict(zip(fold.columns, v, strict=True)) for k, v in zip(keys, values, strict=True)}
+    return {k: dict(zip(fold.columns, v, strict=True)) for k, v in zip(_to_list(found["_key"]), values, strict=True)}
 
 
 def _fold(compiled: Compiled) -> Fold:

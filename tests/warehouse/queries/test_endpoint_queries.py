@@ -17,6 +17,8 @@ from hypothesis import strategies as st
 from refold.event_schemas import UsageError
 from refold.warehouse.declarations.endpoints import BoundEndpoint, Lookup, Parameter, Report
 from refold.warehouse.engine.connections import connect
+from refold.warehouse.engine.duckdb_types import readable_type
+from refold.warehouse.engine.sql import literal
 from refold.warehouse.queries import endpoint_queries as queries
 from refold.warehouse.queries.endpoint_queries import (
     EndpointQuery,
@@ -24,6 +26,7 @@ from refold.warehouse.queries.endpoint_queries import (
     answer,
     to_json,
 )
+from tests.properties.test_types import VALUES
 
 OWNERS = ("ann", "bob", "eve")
 COLUMNS = {"owner": "VARCHAR", "id": "INTEGER", "part": "VARCHAR", "seen": "BIGINT"}
@@ -194,6 +197,29 @@ def test_pages_go_by_a_column_of_any_type(dtype: str, newest: str, oldest: str) 
         lookup = Lookup(path="/t/{owner}", table="t", text="Rows.", newest_first="seen")
         pages = paged(connection, BoundEndpoint(lookup, types, key=("owner", "id")), 1, "ann")
         assert [row["id"] for page in pages for row in page.rows] == [0, 3, 1, 4, 2, 5]
+
+
+@pytest.mark.parametrize("dtype", [t for t in VALUES if t != "INTERVAL"])
+@pytest.mark.parametrize("nested", ["{}", "{}[]", 'STRUCT("a b" {})'])
+def test_pages_over_a_key_of_any_type_end(dtype: str, nested: str) -> None:
+    """Each row is on one page, whatever type the key has; a cursor carries its values exactly."""
+    wrapped = {"{}": "v", "{}[]": "[v]"}.get(nested, 'struct_pack("a b" := v)')
+    values = ", ".join(f"(CAST({literal(text)} AS {dtype}))" for text in VALUES[dtype])
+    with connect() as connection:
+        connection.execute(
+            f"CREATE TABLE t AS SELECT DISTINCT 'ada' AS owner, CAST({wrapped} AS {nested.format(dtype)}) AS k "
+            f"FROM (VALUES {values}) v(v)"
+        )
+        lookup = Lookup(path="/t/{owner}", table="t", text="Rows.")
+        bound = BoundEndpoint(lookup, {"owner": "VARCHAR", "k": nested.format(dtype)}, key=("owner", "k"))
+        [[rows]] = connection.execute("SELECT count(*) FROM t").fetchall()
+        pages = list(itertools.islice(paged(connection, bound, 1, "ada"), rows + 1))
+        assert len(pages) == rows
+        shown = [row["k"] for page in pages for row in page.rows]
+        readable = readable_type(nested.format(dtype))
+        ordered = connection.execute(f"SELECT CAST(o.k AS {readable}) AS k FROM t o ORDER BY o.k").fetchall()
+        assert list(map(repr, shown)) == [repr(k) for (k,) in ordered]
+        to_json(shown)
 
 
 def test_values_are_written_without_loss(connection: duckdb.DuckDBPyConnection) -> None:

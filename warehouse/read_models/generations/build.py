@@ -25,11 +25,14 @@ from refold.warehouse.event_log.log import EventLog
 from refold.warehouse.event_log.payload_parsing import InvalidEvent
 from refold.warehouse.object_store import ObjectStore
 from refold.warehouse.object_store.failures import translate_errors
-from refold.warehouse.read_models import database
+from refold.warehouse.read_models import database, withheld
 from refold.warehouse.read_models.database import NOTHING_DISCARDED, Checkpoint
 from refold.warehouse.read_models.generations.generations import (
     Generation,
 )
+from refold.warehouse.read_models.increments.spans import Span
+from refold.warehouse.read_models.withheld_positions import report_withheld
+from refold.warehouse.replay.contributions import compile_model
 
 
 def kept_models(domain: Domain, log: EventLog, names: Sequence[str], parent: Generation | None) -> list[ReadModel]:
@@ -96,8 +99,27 @@ def load(
         database.set_fingerprint(connection, model, domain, staged.at.position)
         connection.execute("DELETE FROM refold.dead_letters WHERE read_model = ?", [model.name])
     database.add_dead_letters(connection, staged.invalid_events, discarded=discarded)
+    _report_withheld(connection, log, domain, staged, discarded)
     database.set_checkpoint(connection, staged.at, domain_name=domain.name, log_id=log.log_id)
     connection.execute("COMMIT")
+
+
+def _report_withheld(
+    connection: duckdb.DuckDBPyConnection,
+    log: EventLog,
+    domain: Domain,
+    staged: StagedModels,
+    discarded: Mapping[tuple[str, int], datetime],
+) -> None:
+    """Report the rows that a rebuild withholds, by another look at the events of their read models."""
+    names = withheld.models_with_withheld(connection)
+    for model in staged.models:
+        if model.name in names:
+            typed = Span(log.head(), 0, staged.at).events(connection, log, domain, [model])
+            without = {e.position for name in ("", model.name) for e in staged.invalid_events.get(name, ())}
+            compiled = compile_model(model, domain)
+            found = report_withheld(connection, domain, compiled, typed, before=None, without=without)
+            database.add_dead_letters(connection, {model.name: found}, discarded=discarded)
 
 
 def working_parent(store: ObjectStore) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -15,14 +16,18 @@ from refold.warehouse.declarations.projection import ReadModel
 from refold.warehouse.engine.connections import forget_temporaries
 from refold.warehouse.event_log.log import EventLog, Head
 from refold.warehouse.event_log.payload_parsing import InvalidEvent
+from refold.warehouse.read_models import withheld
 from refold.warehouse.read_models.database import (
     NOTHING_DISCARDED,
     Checkpoint,
     add_dead_letters,
     set_checkpoint,
 )
+from refold.warehouse.read_models.increments.exact_merge import BEFORE
 from refold.warehouse.read_models.increments.increment import (
+    NO_READ_MODEL,
     Staged,
+    TotalBeyondColumn,
     apply_changes,
     prepare_changes,
     stage,
@@ -30,6 +35,7 @@ from refold.warehouse.read_models.increments.increment import (
 )
 from refold.warehouse.read_models.increments.spans import Span
 from refold.warehouse.read_models.live.indexes import NO_INDEXES, Indexes
+from refold.warehouse.read_models.withheld_positions import report_withheld
 from refold.warehouse.replay.contributions import Compiled, compile_model
 from refold.warehouse.replay.invalid_events import not_discarded, refuse
 
@@ -164,13 +170,41 @@ def apply_staged(
     changes, invalid_events = prepare_changes(connection, models, staged, stage_valid)
     if not dead_letter and (undecided := not_discarded(invalid_events, discarded)):
         raise refuse(undecided, doing="Catching up")
-    connection.execute("BEGIN")
-    try:
-        apply_changes(connection, changes, indexes)
-        add_dead_letters(connection, invalid_events, discarded=discarded)
-        set_checkpoint(connection, span.to, domain_name=domain.name, log_id=log.log_id)
-        connection.execute("COMMIT")
-    except BaseException:
-        connection.execute("ROLLBACK")
-        raise
-    return sum(map(len, invalid_events.values()))
+    report = functools.partial(_report_withheld, connection, log, domain, span, invalid_events, discarded)
+    exactly = withheld.models_with_withheld(connection)
+    while True:
+        letters: Counter[str] = Counter()
+        connection.execute("BEGIN")
+        try:
+            apply_changes(connection, changes, indexes, exactly=exactly, report=functools.partial(report, letters))
+            add_dead_letters(connection, invalid_events, discarded=discarded)
+            set_checkpoint(connection, span.to, domain_name=domain.name, log_id=log.log_id)
+            connection.execute("COMMIT")
+            return sum(map(len, invalid_events.values())) + letters.total()
+        except TotalBeyondColumn as beyond:
+            connection.execute("ROLLBACK")
+            exactly.add(beyond.read_model)
+        except BaseException:
+            connection.execute("ROLLBACK")
+            raise
+
+
+def _report_withheld(
+    connection: duckdb.DuckDBPyConnection,
+    log: EventLog,
+    domain: Domain,
+    span: Span,
+    invalid_events: Mapping[str, Sequence[InvalidEvent]],
+    discarded: Mapping[tuple[str, int], datetime],
+    letters: Counter[str],
+    compiled: Compiled,
+) -> None:
+    """Report the rows that an exact merge withheld, and count the new dead letters."""
+    model = compiled.model
+    without = {event.position for name in (NO_READ_MODEL, model.name) for event in invalid_events.get(name, ())}
+    typed = span.events(connection, log, domain, [model])
+    found = report_withheld(connection, domain, compiled, typed, before=BEFORE, without=without)
+    withheld.delete_obsolete_letters(connection, model)
+    withheld.drop_if_empty(connection, model)
+    add_dead_letters(connection, {model.name: found}, discarded=discarded)
+    letters[model.name] += len(found)

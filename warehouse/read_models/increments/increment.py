@@ -8,7 +8,8 @@ committed together, so an increment is applied exactly once.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import dataclasses
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import duckdb
@@ -17,28 +18,34 @@ import pyarrow as pa
 from refold.warehouse.declarations import reducers
 from refold.warehouse.declarations.domain import Domain
 from refold.warehouse.declarations.projection import Projection
+from refold.warehouse.engine.duckdb_types import staged as staged_query
+from refold.warehouse.engine.duckdb_types import unstaged
 from refold.warehouse.engine.sql import columns, quote
 from refold.warehouse.event_log.payload_parsing import InvalidEvent, Typed
+from refold.warehouse.read_models import withheld
 from refold.warehouse.read_models.database import seen_tables
+from refold.warehouse.read_models.increments.exact_merge import merge_exactly
 from refold.warehouse.read_models.live.indexes import NO_INDEXES, Indexes
 from refold.warehouse.replay.contributions import (
     Compiled,
     combined,
+    contribution_types,
     contributions,
     deletions,
     is_fold,
+    partial_types,
     partials,
     same_key,
 )
 from refold.warehouse.replay.folds import (
     FoldFailure,
     fold_rows,
-    load_states,
-    states_table,
 )
 from refold.warehouse.replay.history import Replay
 from refold.warehouse.replay.invalid_events import apply_valid
 
+_OUT_OF_RANGE = (duckdb.ConversionException, duckdb.OutOfRangeException, duckdb.InvalidInputException)
+"""What DuckDB raises where a total leaves its type, or where the merge finds that it does."""
 NO_READ_MODEL = ""
 """Stands for a read model's name: events that match no contract, so that no read model can apply them."""
 
@@ -76,7 +83,7 @@ def stage(connection: duckdb.DuckDBPyConnection, domain: Domain, models: Iterabl
             if source is None:
                 return None
             select = source if _in_order(compiled) else partials(compiled, f"({source})")
-            return _arrow(connection, select)
+            return _arrow(connection, staged_query(f"({select})", _staged_types(compiled)))
 
         table, invalid = apply_valid(connection, domain, compiled, typed.relations, contributed)
         if invalid:
@@ -95,6 +102,14 @@ def _arrow(connection: duckdb.DuckDBPyConnection, select: str) -> pa.Table:
 def _in_order(compiled: Compiled) -> bool:
     """Check whether contributions must be applied one by one, in position order."""
     return is_fold(compiled) or compiled.model.deletes
+
+
+def _staged_types(compiled: Compiled) -> dict[str, str]:
+    return contribution_types(compiled) if _in_order(compiled) else partial_types(compiled)
+
+
+def _typed(compiled: Compiled, staged: str) -> str:
+    return unstaged(staged, _staged_types(compiled))
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,16 +177,30 @@ def stage_fold(
         source = contributions(compiled, replay.events)
         if source is None:
             return None
-        table = _arrow(connection, source)
-        connection.register("_tried", table)
+        table = _arrow(connection, staged_query(f"({source})", _staged_types(compiled)))
+        connection.register("_tried_staged", table)
+        connection.execute(f"CREATE OR REPLACE TEMP TABLE _tried AS {_typed(compiled, '_tried_staged')}")
         _fold(connection, compiled, "_tried")
         return table
 
     return apply_valid(connection, domain, compiled, typed.relations, contributed)
 
 
+class TotalBeyondColumn(Exception):
+    """The fast merge met a total that does not fit its column; nothing is known of which."""
+
+    def __init__(self, read_model: str) -> None:
+        self.read_model = read_model
+        super().__init__(read_model)
+
+
 def apply_changes(
-    connection: duckdb.DuckDBPyConnection, changes: Iterable[Change], indexes: Indexes = NO_INDEXES
+    connection: duckdb.DuckDBPyConnection,
+    changes: Iterable[Change],
+    indexes: Indexes = NO_INDEXES,
+    *,
+    exactly: Collection[str] = (),
+    report: Callable[[Compiled], None] = lambda _: None,
 ) -> None:
     """Apply changes to tables, inside the caller's transaction.
 
@@ -179,12 +208,33 @@ def apply_changes(
         connection: connection to the database.
         changes: changes from :func:`prepare_changes`.
         indexes: read model to its indexed columns.
+        exactly: names of the read models with a total that does not fit its column, or did not before.
+        report: called after each exact merge, for the rows that it withheld.
+
+    Raises:
+        TotalBeyondColumn: a total of a read model that is not among ``exactly`` does not fit; the transaction failed.
     """
     for change in changes:
+        name = change.compiled.model.name
         if is_fold(change.compiled):
             _replace_states(connection, change)
+        elif name in exactly:
+            _merge_exactly(connection, change)
+            report(change.compiled)
         else:
-            _merge(connection, change, indexes.get(change.compiled.model.name, ()))
+            try:
+                _merge(connection, _without_deleted(connection, change, exactly=False), indexes.get(name, ()))
+            except _OUT_OF_RANGE as error:
+                if withheld.beyond_columns(change.compiled.model):
+                    raise TotalBeyondColumn(name) from error
+                raise
+
+
+def _merge_exactly(connection: duckdb.DuckDBPyConnection, change: Change) -> None:
+    model = change.compiled.model
+    assert isinstance(model, Projection)
+    withheld.remember_positions(connection, model)
+    merge_exactly(connection, model, _without_deleted(connection, change, exactly=True).delta)
 
 
 def _merge_invalid(staged: Iterable[Staged]) -> dict[str, list[InvalidEvent]]:
@@ -200,8 +250,14 @@ def _prepare(
 ) -> Change:
     staged, delta = f"_staged_{number}", f"_delta_{number}"
     connection.register(staged, pa.concat_tables(tables))
+    if (typed := _typed(compiled, staged)) != f"SELECT * FROM {staged}":
+        staged = f"_typed_{number}"
+        connection.execute(f"CREATE OR REPLACE TEMP TABLE {staged} AS {typed}")
     if is_fold(compiled):
-        connection.register(delta, _fold(connection, compiled, staged))
+        connection.register(f"{delta}_staged", _fold(connection, compiled, staged))
+        connection.execute(
+            f"CREATE OR REPLACE TEMP TABLE {delta} AS {unstaged(f'{delta}_staged', compiled.model.table)}"
+        )
         return Change(compiled, staged, delta)
     if compiled.model.deletes:
         select = partials(compiled, staged)
@@ -214,8 +270,7 @@ def _prepare(
 
 
 def _fold(connection: duckdb.DuckDBPyConnection, compiled: Compiled, staged: str) -> pa.Table:
-    states = load_states(connection, compiled, compiled.model.name, f"FROM {staged}")
-    return states_table(compiled, fold_rows(connection, compiled, f"FROM {staged}", states=states))
+    return fold_rows(connection, compiled, f"FROM {staged}", table=compiled.model.name)
 
 
 def _replace_states(connection: duckdb.DuckDBPyConnection, change: Change) -> None:
@@ -226,23 +281,26 @@ def _replace_states(connection: duckdb.DuckDBPyConnection, change: Change) -> No
 
 
 def _merge(connection: duckdb.DuckDBPyConnection, change: Change, indexed: Sequence[str]) -> None:
-    model, delta = change.compiled.model, change.delta
+    model = change.compiled.model
     assert isinstance(model, Projection)
-    seen_of = seen_tables(model)
-    if model.deletes:
-        gone = deletions(change.compiled, change.staged)
-        for table in (quote(model.name), *seen_of.values()):
-            connection.execute(f"DELETE FROM {table} t USING ({gone}) d WHERE {same_key(model.key, 't', 'd')}")
-    if seen_of:
-        delta = _only_unseen(connection, change, seen_of)
-    values = [f"d.{quote(k)}" for k in model.key] + [
-        reducers.final(r, c, prefix="d.") for c, r in model.columns.items()
-    ]
+    values = [f"d.{quote(k)}" for k in model.key] + [reducers.inserted(column) for column in model.reduced()]
     connection.execute(
-        f"MERGE INTO {quote(model.name)} t USING {delta} d ON {same_key(model.key, 't', 'd')} "
+        f"MERGE INTO {quote(model.name)} t USING {change.delta} d ON {same_key(model.key, 't', 'd')} "
         + _updates(model, [c for c in indexed if c in model.columns])
         + f"WHEN NOT MATCHED THEN INSERT ({columns(model.table)}) VALUES ({', '.join(values)})"
     )
+
+
+def _without_deleted(connection: duckdb.DuckDBPyConnection, change: Change, *, exactly: bool) -> Change:
+    """Delete the rows that an increment deletes, and return the change with those distinct values that are new."""
+    model = change.compiled.model
+    seen_of = seen_tables(model)
+    if model.deletes:
+        gone = deletions(change.compiled, change.staged)
+        held = [withheld.table_of(model.name)] if exactly else []
+        for table in (quote(model.name), *held, *seen_of.values()):
+            connection.execute(f"DELETE FROM {table} t USING ({gone}) d WHERE {same_key(model.key, 't', 'd')}")
+    return dataclasses.replace(change, delta=_only_unseen(connection, change, seen_of)) if seen_of else change
 
 
 def _updates(model: Projection, indexed: Sequence[str]) -> str:
@@ -250,7 +308,7 @@ def _updates(model: Projection, indexed: Sequence[str]) -> str:
 
     Setting an indexed column, even to the same value, would move the row and change every index of the table.
     """
-    sets = {c: f"{quote(c)} = {reducers.merge(r, c)}" for c, r in model.columns.items()}
+    sets = {column.name: f"{quote(column.name)} = {reducers.merge(column)}" for column in model.reduced()}
     others = [s for c, s in sets.items() if c not in indexed]
     if not sets:
         return ""
@@ -268,7 +326,7 @@ def _only_unseen(connection: duckdb.DuckDBPyConnection, change: Change, seen_of:
     for column, seen in seen_of.items():
         connection.execute(
             f"CREATE OR REPLACE TEMP TABLE _fresh AS SELECT {keys}, _value FROM (SELECT {keys}, unnest({quote(column)})"
-            f"::VARCHAR AS _value FROM {unseen}) ANTI JOIN {seen} USING ({keys}, _value)"
+            f" AS _value FROM {unseen}) ANTI JOIN {seen} USING ({keys}, _value)"
         )
         connection.execute(f"INSERT INTO {seen} SELECT {keys}, _value FROM _fresh")
         fresh = f"SELECT {keys}, list(_value) AS _values FROM _fresh GROUP BY {keys}"

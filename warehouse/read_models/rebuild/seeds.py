@@ -18,19 +18,19 @@ from refold.warehouse.declarations.fingerprint import fingerprint_parts
 from refold.warehouse.declarations.projection import ReadModel, check_seed_columns
 from refold.warehouse.engine.bound_plan import bound_plan
 from refold.warehouse.engine.connections import connect
+from refold.warehouse.engine.duckdb_types import staged, types_of, with_one_zero
 from refold.warehouse.engine.parquet_files import copy_to_parquet, parquet_relation
 from refold.warehouse.engine.sql import (
     SqlError,
     columns,
     first_line,
     quote,
-    result_schema,
 )
 from refold.warehouse.event_log.log import EventLog
+from refold.warehouse.read_models import withheld
 from refold.warehouse.read_models.database import Checkpoint, get_checkpoint
 from refold.warehouse.read_models.generations.generations import Generation, Generations, Seed
-
-_BEYOND_PARQUET = ("HUGEINT", "UHUGEINT")
+from refold.warehouse.replay.contributions import row_types
 
 
 def choose_seed(
@@ -79,9 +79,10 @@ def seed_rows(model: ReadModel, seed: Seed, generations: Generations, folder: Pa
     """
     path = folder / f"seed-{model.name}.parquet"
     with connect(generations.file_path(seed.file, seed.generation), read_only=True) as connection:
+        _refuse_withheld(connection, model, seed)
         at = get_checkpoint(connection)
         try:
-            check_seed_columns(model, result_schema(connection, f"FROM ({model.seed}) LIMIT 0"))
+            check_seed_columns(model, types_of(connection, f"FROM ({model.seed}) LIMIT 0"))
             check_plan(bound_plan(connection, str(model.seed)), tables=None)
             _copy(connection, model, path)
         except (SqlError, duckdb.Error) as error:
@@ -93,9 +94,21 @@ def seed_rows(model: ReadModel, seed: Seed, generations: Generations, folder: Pa
 
 
 def _copy(connection: duckdb.DuckDBPyConnection, model: ReadModel, path: Path) -> None:
-    typed = {c: "DECIMAL(38,0)" if t.upper() in _BEYOND_PARQUET else t for c, t in model.table.items()}
-    selected = ", ".join(f"CAST({quote(c)} AS {t}) AS {quote(c)}" for c, t in typed.items())
-    copy_to_parquet(connection, f"SELECT {selected} FROM ({model.seed})", path, "COMPRESSION snappy")
+    values = {c: f"CAST({quote(c)} AS {t})" for c, t in model.table.items()}
+    values |= {c: with_one_zero(values[c], t) for c, t in model.key.items()}
+    selected = [f"{values.get(c, f'NULL::{t}')} AS {quote(c)}" for c, t in row_types(model).items()]
+    rows = f"(SELECT {', '.join(selected)} FROM ({model.seed}))"
+    copy_to_parquet(connection, staged(rows, row_types(model)), path, "COMPRESSION snappy")
+
+
+def _refuse_withheld(connection: duckdb.DuckDBPyConnection, model: ReadModel, seed: Seed) -> None:
+    """Refuse a generation that withholds rows: a seed would miss what they hold."""
+    if held := withheld.models_with_withheld(connection):
+        raise GenerationError(
+            f"Read model {model.name} starts from generation {seed.generation} (seed=), which withholds rows of "
+            f"{', '.join(sorted(held))} because a total does not fit its column, so the seed would miss them. Declare "
+            "a wider type there and rebuild it first; see `refold dead-letters list`."
+        )
 
 
 def _check_key(model: ReadModel, path: Path) -> None:

@@ -14,25 +14,28 @@ any, otherwise          contributions (a delete or a fold needs     all contribu
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from enum import Enum
 from pathlib import Path
 
 import duckdb
 
 from refold.warehouse.declarations.projection import keyed_by_stream
+from refold.warehouse.engine.duckdb_types import staged, unstaged
 from refold.warehouse.engine.parquet_files import copy_to_parquet, parquet_relation
-from refold.warehouse.engine.sql import without_huge
 from refold.warehouse.replay.contributions import (
     Compiled,
     combined,
+    contribution_types,
     contributions,
     is_fold,
+    partial_types,
     partials,
     position_of,
+    row_types,
     rows,
 )
-from refold.warehouse.replay.folds import FoldFailure, fold_rows, states_table
+from refold.warehouse.replay.folds import FoldFailure, fold_rows
 from refold.warehouse.replay.history import Replay
 
 PARTS = 4
@@ -77,8 +80,13 @@ def stage(connection: duckdb.DuckDBPyConnection, compiled: Compiled, replay: Rep
     elif is_fold(compiled):
         _copy_states(connection, compiled, source, path)
     else:
-        _copy(connection, rows(compiled, _partials(connection, compiled, source)), path)
+        _copy(connection, rows(compiled, _partials(connection, compiled, source)), row_types(compiled.model), path)
     return True
+
+
+def _staged_types(compiled: Compiled) -> dict[str, str]:
+    """Return the columns of staged objects that are merged, with their DuckDB types."""
+    return partial_types(compiled) if staging_of(compiled) is Staging.PARTIALS else contribution_types(compiled)
 
 
 def groups_of(compiled: Compiled) -> list[str]:
@@ -110,12 +118,13 @@ def merge(
         Position and reason of each event on which a fold failed; the rows exclude these events.
     """
     own = f"(SELECT * EXCLUDE (_part) FROM {parquet_relation(staged)} WHERE _part = {part})"
+    own = f"({unstaged(own, _staged_types(compiled))})"
     if staging_of(compiled) is Staging.PARTIALS:
-        _copy(connection, rows(compiled, combined(compiled, own)), path)
+        _copy(connection, rows(compiled, combined(compiled, own)), row_types(compiled.model), path)
     elif is_fold(compiled):
         return _merge_fold(connection, compiled, own, path, set(without))
     else:
-        _copy(connection, rows(compiled, _partials(connection, compiled, own)), path)
+        _copy(connection, rows(compiled, _partials(connection, compiled, own)), row_types(compiled.model), path)
     return {}
 
 
@@ -147,16 +156,19 @@ def _copy_by_part(connection: duckdb.DuckDBPyConnection, compiled: Compiled, sou
     DuckDB's own hash suffices, since one version of DuckDB stages and merges a rebuild.
     """
     part = f"(hash({compiled.keys}) % {PARTS})::INTEGER AS _part"
-    _copy(connection, f"SELECT *, {part} FROM ({source}) ORDER BY _part", path)
+    types = {**_staged_types(compiled), "_part": "INTEGER"}
+    _copy(connection, f"SELECT *, {part} FROM ({source}) ORDER BY _part", types, path)
 
 
 def _copy_states(connection: duckdb.DuckDBPyConnection, compiled: Compiled, source: str, path: Path) -> None:
-    table = states_table(compiled, fold_rows(connection, compiled, source))
-    connection.register("_states", table)
-    _copy(connection, "FROM _states", path)
+    connection.register("_states", fold_rows(connection, compiled, source))
+    _write(connection, "FROM _states", path)
     connection.unregister("_states")
 
 
-def _copy(connection: duckdb.DuckDBPyConnection, select: str, path: Path) -> None:
-    exact = without_huge(connection, select)
-    copy_to_parquet(connection, exact, path, f"COMPRESSION lz4, ROW_GROUP_SIZE {_STAGED_ROW_GROUP}")
+def _copy(connection: duckdb.DuckDBPyConnection, select: str, types: Mapping[str, str], path: Path) -> None:
+    _write(connection, staged(f"({select})", types), path)
+
+
+def _write(connection: duckdb.DuckDBPyConnection, select: str, path: Path) -> None:
+    copy_to_parquet(connection, select, path, f"COMPRESSION lz4, ROW_GROUP_SIZE {_STAGED_ROW_GROUP}")
