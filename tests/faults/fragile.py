@@ -93,6 +93,7 @@ def _paths(fold: Any) -> Fold:
         columns={"path": "BIGINT"},
         on={Sold: "SELECT stream_id AS till, pieces"},
         fold=fold,
+        version="1",  # it reads the environment, to be killed
     )
 
 

@@ -115,3 +115,22 @@ def test_a_result_is_a_value_of_its_field_or_an_invalid_event(field: Field, way:
             strict.catch_up(log)
         with pytest.raises(InvalidEventsError, match=f"position {position} is invalid"):
             newest_events(domain, list(read_stream(log, domain.registry, stream)))
+
+
+OPTIONAL = [f for f in FIELDS if f.shape.name == "optional"]
+
+
+@pytest.mark.parametrize("field", OPTIONAL, ids=[f.event_type for f in OPTIONAL])
+def test_a_bare_null_is_the_null_of_every_optional_field(field: Field, tmp_path: Path) -> None:
+    """It has no type of its own in SQL."""
+
+    def forget() -> str:
+        return "SELECT NULL AS x FROM event"
+
+    step = upcaster(field.event_type, from_version=1, schema=OLD)(forget)
+    domain = Domain(name="values", events=(class_of(field, 2),), upcasters=(step,))
+    log = create_log(str(tmp_path / "log"), domain_name="values")
+    event = NewEvent(payload={"code": "a"}, event_type=field.event_type, schema_version=1)
+    Appender(log, domain.registry).append("s", [event])
+    [newest] = newest_events(domain, list(read_stream(log, domain.registry, "s")))
+    assert newest.x is None

@@ -100,7 +100,8 @@ def _field(field: pa.Field, found: pa.DataType, *, checked: bool, where: str) ->
     changed = []
     if found != field.type and not pt.is_null(found):  # inside a list, TRY_CAST makes NULL of what does not fit
         changed.append(f"TRY_CAST(TRY_CAST({name} AS {dtype}) AS {duckdb_type(found)}) IS DISTINCT FROM {name}")
-    changed += invalid_value(name, field.type)
+    typed = name if found == field.type else f"TRY_CAST({name} AS {dtype})"  # such as a bare NULL
+    changed += invalid_value(typed, field.type)
     if changed:
         message = f"{literal(f'{column}: the value does not fit {field.type}: ')} || left(CAST({name} AS VARCHAR), 80)"
         cases.append(f"WHEN {name} IS NOT NULL AND ({' OR '.join(changed)}) THEN error({message})")

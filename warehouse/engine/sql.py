@@ -165,6 +165,8 @@ def _plain(dtype: pa.DataType) -> pa.DataType:
         return pa.list_(dtype.value_field.with_type(_plain(dtype.value_type)))
     if pt.is_struct(dtype):
         return pa.struct([f.with_type(_plain(f.type)) for f in _fields(dtype)])
+    if pt.is_map(dtype):
+        return pa.map_(_plain(dtype.key_type), dtype.item_field.with_type(_plain(dtype.item_type)))
     return dtype
 
 

@@ -84,7 +84,10 @@ def _run(fold: Fold, table: pa.Table, starts: list[int], before: Mapping[int, St
     if len(table) == 0:
         return finished
     tags = iter(_to_list(table["_handler"]))
-    events = _events(table, fold.handlers, tags)
+    try:
+        events = _events(table, fold.handlers, tags)
+    except OverflowError as error:
+        raise _unreadable(table) from error
     numbers = table["_key"].take(pa.array(starts, pa.int64())).to_pylist()
     try:
         for key, start, end in zip(numbers, starts, [*starts[1:], len(table)], strict=True):
@@ -94,6 +97,17 @@ def _run(fold: Fold, table: pa.Table, starts: list[int], before: Mapping[int, St
         position = table["_position"][failed_at].as_py()
         raise FoldFailure(position, f"the fold raised {type(error).__name__}: {error}") from error
     return finished
+
+
+def _unreadable(table: pa.Table) -> FoldFailure:
+    """Return the failure of the first row with a value that Python does not have, such as an infinite time."""
+    for index, position in enumerate(table["_position"].to_pylist()):
+        for name in table.column_names:
+            try:
+                table[name][index].as_py()
+            except OverflowError:
+                return FoldFailure(position, f"column {name}: the time is infinite or outside the years 1 to 9999")
+    raise AssertionError("every row can be read")
 
 
 def _key_starts(table: pa.Table) -> list[int]:

@@ -326,7 +326,7 @@ def test_rows_that_no_event_could_find_are_refused(stall: Stall, domain: str, me
     [
         ("SELECT sku, sum(pieces)::BIGINT AS pieces FROM sales GROUP BY sku", "does not yield column 'sales'"),
         ("SELECT sku, pieces, sales, last FROM sales", "column 'last' is not declared"),
-        ("SELECT sku, pieces::DOUBLE AS pieces, sales FROM sales", "column pieces: the query yields double"),
+        ("SELECT sku, pieces::DOUBLE AS pieces, sales FROM sales", "column pieces: the query yields DOUBLE"),
         ("SELECT sku, pieces, profits FROM sales", "profits"),
         ("SELECT sku, FROM FROM", "seed"),
         ("DELETE FROM sales", "seed"),

@@ -147,7 +147,7 @@ def test_the_columns_of_an_event_are_distinct(select: str) -> None:
 
 def test_fields_of_a_struct() -> None:
     """In DuckDB, `Id` and `id` are one field of a struct: of a column, and of an event."""
-    with pytest.raises(ProjectionError, match=r"Read model p, column n: .*[Dd]uplicate"):
+    with pytest.raises(ProjectionError, match=r"Fold p, column n: .*[Dd]uplicate"):
         Fold(name="p", key={"sku": "VARCHAR"}, columns={"n": "STRUCT(Id INT, id INT)"}, on={Sold: ""}, fold=print)
 
     with pytest.raises(ContractError, match="Event Ordered, field lines: two fields are named 'id'"):

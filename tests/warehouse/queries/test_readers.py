@@ -184,7 +184,7 @@ def test_nothing_newer_is_nothing_to_adopt(generations: Generations, reader: Rea
     generation = publish(generations, 1)
     assert [reader.adopt() for _ in range(30)] == [True] + [False] * 29
     assert reader.read_position() == ReadPosition(
-        1, 1, generation.recorded_at, "2026-01-02T00:00:00+00:00", 1, digest_of(generation)
+        1, 1, generation.recorded_at, "2026-01-02T00:00:00+00:00", 1, digest_of(generation), frozenset({"boxes"})
     )
 
 
