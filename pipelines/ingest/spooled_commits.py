@@ -11,8 +11,10 @@ from pathlib import Path
 import numpy as np
 import orjson
 import pyarrow as pa
+import pyarrow.types as pt
 
 from refold.event_schemas import Registry
+from refold.event_schemas.envelope import UTC_MICROSECONDS
 from refold.event_schemas.payload import canonical_json
 from refold.event_schemas.registry import SchemaKey
 from refold.warehouse.engine.connections import connect
@@ -142,4 +144,21 @@ def _as_rows(table: pa.Table, schema_key: SchemaKey, registry: Registry) -> tupl
 
 
 def _payloads(table: pa.Table, schema: pa.Schema) -> list[dict[str, object]]:
-    return table.select(schema.names).to_pylist() if len(schema) else [{} for _ in range(len(table))]
+    if not len(schema):
+        return [{} for _ in range(len(table))]
+    selected = table.select(schema.names)
+    for index, field in enumerate(selected.schema):
+        if (zoned := _zoned(field.type)) != field.type:
+            selected = selected.set_column(index, field.name, selected[field.name].cast(zoned))
+    return selected.to_pylist()  # type: ignore[no-any-return]
+
+
+def _zoned(dtype: pa.DataType) -> pa.DataType:
+    """Return a type whose times have a zone, at any depth: a field without one holds times in UTC, too."""
+    if pt.is_timestamp(dtype):
+        return UTC_MICROSECONDS
+    if pt.is_list(dtype):
+        return pa.list_(dtype.value_field.with_type(_zoned(dtype.value_type)))
+    if pt.is_struct(dtype):
+        return pa.struct([f.with_type(_zoned(f.type)) for f in dtype])
+    return dtype

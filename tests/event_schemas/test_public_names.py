@@ -9,11 +9,13 @@ def test_the_public_names_are_these() -> None:
     """They are in ``__all__``, and each can be imported."""
     assert event_schemas.__all__ == [
         "ENVELOPE",
+        "CommandConflictError",
         "ConcurrencyError",
         "ContractError",
         "DamagedLogError",
         "DisagreementError",
         "EmptyLogError",
+        "EventConflictError",
         "GenerationError",
         "InvalidEventsError",
         "LogError",
@@ -23,6 +25,7 @@ def test_the_public_names_are_these() -> None:
         "RecordedEvent",
         "RefoldError",
         "Registry",
+        "RejectedRowsError",
         "StoreError",
         "StoreNotConditionalError",
         "UnknownEventTypeError",

@@ -16,7 +16,7 @@ from zoneinfo import ZoneInfo
 
 from refold.pipelines.ingest.mapping import UNITS, ColumnMapping, ValueSource
 
-FAST_TIME = r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(\.\d{1,6})?(Z|[+-]\d\d:\d\d)"
+FAST_TIME = r"\d{4}-\d\d-\d\d[T ]([01]\d|2[0-3]):[0-5]\d:[0-5]\d(\.\d{1,6})?(Z|[+-]\d\d:\d\d)"
 """Texts of which the database makes the same time as this module does."""
 
 _ISO = re.compile(
