@@ -71,15 +71,18 @@ def _counter(name: str, text: str, *labels: str, server_only: bool = False) -> M
 
 METRICS = (
     _gauge("refold_log_position", "Position of the last event in the log."),
-    _gauge("refold_log_last_recorded_timestamp_seconds", "Unix time at which that event was recorded."),
+    _gauge(
+        "refold_log_last_recorded_timestamp_seconds",
+        "Unix time at which that event was appended, also if the clock of its writer was ahead.",
+    ),
     _gauge("refold_log_unsealed_events", "Events that are not sealed yet."),
     _gauge("refold_read_model_position", "Position of the last event that the read model shows.", "read_model"),
     _gauge("refold_read_model_lag_events", "Events that the read model does not show yet.", "read_model"),
     _gauge("refold_read_model_lag_seconds", "Age of the oldest of those events; NaN if it is unknown.", "read_model"),
-    _counter("refold_stream_turns_total", "Micro-batches of the stream."),
+    _counter("refold_stream_micro_batches_total", "Micro-batches of the stream."),
     _counter("refold_stream_events_total", "Events that the stream applied."),
     Metric(
-        name="refold_stream_turn_seconds",
+        name="refold_stream_micro_batch_seconds",
         kind="histogram",
         help="Duration of a micro-batch in seconds.",
         buckets=_MICRO_BATCH_BUCKETS,
@@ -156,9 +159,9 @@ class Metrics:
 
     def micro_batch(self, events: int, seconds: float) -> None:
         """Record a micro-batch of the stream."""
-        self["refold_stream_turns_total"].inc()
+        self["refold_stream_micro_batches_total"].inc()
         self["refold_stream_events_total"].inc(events)
-        self["refold_stream_turn_seconds"].observe(seconds)
+        self["refold_stream_micro_batch_seconds"].observe(seconds)
 
     def published(self, generation: int, seconds: float) -> None:
         """Record that a generation was published, and the time to build and publish it."""

@@ -28,7 +28,7 @@ REF = "tests.pipelines.cli.letters:FIXED"
 NAMES = {
     *("refold_log_position", "refold_log_last_recorded_timestamp_seconds", "refold_log_unsealed_events"),
     *("refold_read_model_position", "refold_read_model_lag_events", "refold_read_model_lag_seconds"),
-    *("refold_stream_turns_total", "refold_stream_events_total", "refold_stream_turn_seconds_count"),
+    *("refold_stream_micro_batches_total", "refold_stream_events_total", "refold_stream_micro_batch_seconds_count"),
     *("refold_published_generation", "refold_publish_seconds"),
     *("refold_rebuild_units_done", "refold_rebuild_units_planned", "refold_rebuild_events", "refold_dead_letters"),
 }
@@ -78,8 +78,8 @@ def test_every_recorded_value_is_served() -> None:
     assert samples["refold_read_model_lag_events", "seen"] == 3
     assert samples["refold_read_model_lag_seconds", "seen"] == 1.5
     assert math.isnan(samples["refold_read_model_lag_seconds", "losses"])
-    assert (samples["refold_stream_turns_total", ""], samples["refold_stream_events_total", ""]) == (2, 6)
-    assert samples["refold_stream_turn_seconds_sum", ""] == pytest.approx(0.22)
+    assert (samples["refold_stream_micro_batches_total", ""], samples["refold_stream_events_total", ""]) == (2, 6)
+    assert samples["refold_stream_micro_batch_seconds_sum", ""] == pytest.approx(0.22)
     assert (samples["refold_published_generation", ""], samples["refold_publish_seconds", ""]) == (7, 0.4)
     assert (samples["refold_rebuild_units_done", ""], samples["refold_rebuild_units_planned", ""]) == (2, 8)
     assert {k: v for k, v in samples.items() if k[0] == "refold_dead_letters"} == {
@@ -91,8 +91,8 @@ def test_several_live_side_by_side_and_end() -> None:
     """Each has its own values; closing frees the port, and a port in use is an error."""
     one, other = serve_metrics(0), serve_metrics(0)
     one.micro_batch(1, 0.1)
-    assert scrape(one.port)["refold_stream_turns_total", ""] == 1
-    assert scrape(other.port)["refold_stream_turns_total", ""] == 0
+    assert scrape(one.port)["refold_stream_micro_batches_total", ""] == 1
+    assert scrape(other.port)["refold_stream_micro_batches_total", ""] == 0
     port = one.port
     assert port is not None
     with pytest.raises(UsageError, match=f"127.0.0.1:{port}.*--metrics-port"):
@@ -100,7 +100,7 @@ def test_several_live_side_by_side_and_end() -> None:
     one.close()
     one.close()
     again = serve_metrics(port)
-    assert scrape(port)["refold_stream_turns_total", ""] == 0
+    assert scrape(port)["refold_stream_micro_batches_total", ""] == 0
     for served in (again, other):
         served.close()
     Metrics().close()
