@@ -271,7 +271,8 @@ def read_models(draw: st.DrawFn, classes: Sequence[tuple[type, list[FieldOf]]]) 
         state = {"n": "BIGINT", "mixed": "BIGINT", "trail": "VARCHAR[]"}
         return Fold(name="model", key=key, columns=state, on=on, fold=mix)
     columns = {f"c{i}": r for i, r in enumerate(draw(st.lists(reducers(), max_size=5)))}
-    wanted = {c: r.type for c, r in columns.items()}
+    counted = [t for t in ANNOTATIONS.values() if "[" not in t]  # values of one type, from all events
+    wanted = {c: r.type or draw(st.sampled_from(counted)) for c, r in columns.items()}
     handlers: dict[type, str | Delete] = {}
     for i, (cls, fields) in enumerate(mine):
         deletes = i > 0 and draw(st.integers(0, 2)) == 0

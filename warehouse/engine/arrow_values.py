@@ -40,6 +40,8 @@ def _stored(dtype: pa.DataType) -> pa.DataType:
         return pa.list_(_restored(dtype.value_field))
     if pt.is_struct(dtype):
         return pa.struct([_restored(dtype.field(i)) for i in range(dtype.num_fields)])
+    if pt.is_map(dtype):
+        return pa.map_(_stored(dtype.key_type), _restored(dtype.item_field))
     return dtype
 
 
@@ -50,6 +52,7 @@ def _restored(field: pa.Field) -> pa.Field:
 _CONTAINERS: dict[type, Callable[[Any], Any]] = {
     UUID: lambda value: value.bytes,
     list: lambda value: list(map(_bytes_in, value)),
+    tuple: lambda value: tuple(map(_bytes_in, value)),  # an entry of a map
     dict: lambda value: {name: _bytes_in(inner) for name, inner in value.items()},
 }
 
