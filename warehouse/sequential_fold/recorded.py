@@ -108,7 +108,7 @@ def _rows(store: ObjectStore, key: str) -> Iterator[dict[str, Any]]:
 
 
 def _segment_rows(path: Path) -> Iterator[dict[str, Any]]:
-    """Read a segment with DuckDB: Arrow cannot read an integer column of NULLs that DuckDB wrote with deltas."""
+    """Read a segment with DuckDB: Arrow failed on segments of generated histories ("Unexpected end of stream")."""
     with tempfile.TemporaryDirectory(prefix="refold-") as folder, closing(duckdb.connect()) as connection:
         link = Path(folder) / "segment.parquet"  # a path may have characters that mean something in a glob
         link.symlink_to(path.resolve())
