@@ -100,7 +100,7 @@ UNNESTED = Projection(
     columns={"x": collect("BIGINT"), "event.x": latest("BIGINT"), "n": count()},
     on={Noted: 'SELECT x AS event, unnest(t) AS x, d AS "event.x", 1 AS n'},
 )
-EVENTS: list[list[Noted | Struck]] = [
+EVENTS: list[list[Any]] = [
     *(
         [Noted(x="a", value=i, c=f"c{i}", d=i % 2, t=[i, i + 1]), Noted(x="b", value=-i, c="b", d=0, t=[])]
         for i in range(4)
