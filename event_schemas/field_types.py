@@ -62,7 +62,7 @@ def check_fields(fields: pa.Schema | pa.StructType, *, where: str) -> None:
         ContractError: a type is not allowed, or a name cannot be one.
 
     Example:
-        >>> check_fields(pa.schema([("at", pa.timestamp("ns"))]), where="Event DoorOpened")
+        >>> check_fields(pa.schema([("at", pa.timestamp("ns"))]), where="Event DoorOpened")  # doctest: +ELLIPSIS
         Traceback (most recent call last):
         ...
         refold.event_schemas.errors.ContractError: Event DoorOpened, field at: the type timestamp[ns] cannot be ...

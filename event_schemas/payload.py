@@ -39,6 +39,7 @@ def canonical_json(payload: Mapping[str, Any] | object, schema: pa.Schema) -> st
         PayloadError: a field is missing or unknown, or its value does not fit; the message names the field.
 
     Example:
+        >>> from decimal import Decimal
         >>> canonical_json({"amount": Decimal("2.5")}, pa.schema([pa.field("amount", pa.decimal128(9, 2))]))
         '{"amount":"2.50"}'
     """
@@ -86,7 +87,7 @@ def parse_json(text: str) -> Any:
 
     Example:
         >>> parse_json('{"amount": 12345678901234567.89}')["amount"]
-        JsonNumber('12345678901234567.89')
+        Decimal('12345678901234567.89')
     """
     try:
         return json.loads(

@@ -84,8 +84,8 @@ def staged_type(declared: str) -> str:
     """Return the type as which staged files and Arrow tables hold the values of a declared type.
 
     Example:
-        >>> staged_type("STRUCT(level ENUM('low', 'high'), at TIMETZ)[]"), staged_type("BIGINT")
-        ('STRUCT("level" VARCHAR, "at" VARCHAR)[]', 'BIGINT')
+        >>> staged_type("STRUCT(level ENUM('low', 'high'), daily TIMETZ)[]"), staged_type("BIGINT")
+        ('STRUCT("level" VARCHAR, "daily" VARCHAR)[]', 'BIGINT')
     """
     return _staged(resolve(declared))
 

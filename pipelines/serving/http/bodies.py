@@ -9,6 +9,7 @@ from typing import Any
 import orjson
 from starlette.types import Message, Receive
 
+from refold.event_schemas.scalar_values import JsonNumber
 from refold.pipelines.serving.http.problems import ServingError
 
 
@@ -86,24 +87,6 @@ def check_json(body: bytes) -> None:
         raise BodyMalformedError("The body contains a NUL character.")
 
 
-class ExactNumber(float):
-    """A JSON number with a fraction or an exponent that keeps its text: a binary float would change a decimal.
-
-    Its ``repr`` is the text as it was sent, which is how a payload takes a decimal from a float.
-    """
-
-    _text: str
-
-    def __new__(cls, text: str) -> ExactNumber:
-        """Keep the text."""
-        number = super().__new__(cls, text)
-        number._text = text
-        return number
-
-    def __repr__(self) -> str:
-        return self._text
-
-
 def read_object(body: bytes) -> dict[str, Any]:
     """Read a JSON object with exact numbers.
 
@@ -112,15 +95,19 @@ def read_object(body: bytes) -> dict[str, Any]:
 
     Example:
         >>> read_object(b'{"amount": 12345678901234567.89}')
-        {'amount': 12345678901234567.89}
+        {'amount': Decimal('12345678901234567.89')}
         >>> read_object(b'{"amount": 1, "amount": 2}')
         Traceback (most recent call last):
         refold.pipelines.serving.http.bodies.BodyMalformedError: The body names 'amount' twice. Send each name once.
     """
     check_json(body)
     try:
-        found = json.loads(body, parse_float=ExactNumber, object_pairs_hook=_named_once)
-    except (ValueError, RecursionError) as error:  # such as an integer of more digits than Python converts
+        found = json.loads(body, parse_float=JsonNumber, object_pairs_hook=_named_once)
+    except (
+        ValueError,
+        ArithmeticError,
+        RecursionError,
+    ) as error:  # such as an integer of more digits than Python converts
         raise BodyMalformedError(f"The body cannot be read as JSON: {error}.") from error
     if not isinstance(found, dict):
         raise BodyMalformedError("The body must be a JSON object.")
