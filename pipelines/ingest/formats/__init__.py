@@ -25,7 +25,7 @@ class Format:
         empty_is_null: whether an empty text stands for no value.
         detect: looks into a file that was said to have the format, and returns the name of the format that it has, and
             whether its rows are CloudEvents.
-        column_names: returns the columns of a file of which the user is told which were not used.
+        column_names: returns the columns of a file; the import reports those that it did not use.
     """
 
     read: Callable[[ReadRequest], Iterator[Rows]]

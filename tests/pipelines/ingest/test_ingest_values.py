@@ -323,7 +323,7 @@ def test_a_column_of_nulls_is_no_value(tmp_path: Path) -> None:
 
 
 def test_local_times_are_counted(tmp_path: Path) -> None:
-    """Whoever imports times without a zone is told how many there were."""
+    """The import reports how many times had no zone."""
     from refold.pipelines.ingest.file_reader import ReadSoFar
     from refold.warehouse.event_log.bulk_import.spool import read_spool
 

@@ -45,7 +45,7 @@ class Walk:
         return self.describer(value, self, depth)
 
     def alone(self, value: Any) -> Any:
-        """Describe a value by itself, with code by name only: enough to put the items of a set in order."""
+        """Describe a value alone, with code by name only: enough to put the items of a set in order."""
         walk = Walk(self.describer, self.root, is_shallow=True)
         return [walk.describe(value), walk.nodes]
 
