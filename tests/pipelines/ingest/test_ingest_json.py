@@ -185,7 +185,7 @@ def test_two_fields_from_one_key(tmp_path: Path) -> None:
     rows = [row(payload={"n": "1.50"}), row(payload={"n": "2024-01-02"})]
     found = read(tmp_path, write(tmp_path, lines(*rows)), mapping=mapping)
     assert found.reasons == {
-        1: "day: expected date32[day], found '1.50' (a date is written as 2026-01-31)",
+        1: "day: expected date32[day], found '1.50'",
         2: "price: expected decimal128(18, 2), found '2024-01-02'",
     }
     mapping = dataclasses.replace(OWN, payload_columns={"Described": {"name": "n", "price": "n"}})
