@@ -37,9 +37,8 @@ from refold.warehouse.read_models.generations.generations import (
     Seed,
     open_generations,
 )
-from refold.warehouse.read_models.planning.cost import replay_cost
+from refold.warehouse.read_models.planning.cost import CostEstimator
 from refold.warehouse.read_models.rebuild.seeds import choose_seed, seed_rows
-from refold.warehouse.replay.contributions import compile_model
 from refold.warehouse.replay.invalid_events import not_discarded
 
 __all__ = ["RebuildProgress", "Rebuilt", "rebuild"]
@@ -157,7 +156,8 @@ def _replay(
         undecided = _undecided(replayed, generations, log)
         if not publisher.dead_letter:
             staged.refuse(undecided)
-        costs = [replay_cost(compile_model(m, domain), domain, segments) for m in models]
+        with CostEstimator(domain) as estimator:
+            costs = [estimator.cost(m, segments) for m in models]
         bytes_read = sum(c.bytes_read for c in costs)
         try:
             published, verified = publisher.publish(

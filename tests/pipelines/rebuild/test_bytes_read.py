@@ -12,8 +12,7 @@ from refold.pipelines.beam.runners import beam_options
 from refold.pipelines.rebuild.rebuild import rebuild
 from refold.warehouse.event_log.log import EventLog
 from refold.warehouse.orders import ORDERS
-from refold.warehouse.read_models.planning.cost import columns_read
-from refold.warehouse.replay.contributions import compile_model
+from refold.warehouse.read_models.planning.cost import CostEstimator
 
 EVENTS = 400_000
 
@@ -46,7 +45,8 @@ def test_one_event_type_means_only_its_columns_are_read(log: EventLog, tmp_path:
 
 def test_columns_are_those_that_the_sql_names() -> None:
     """An upcaster's other columns, and events of other types, are not read."""
-    columns = columns_read(compile_model(ORDERS.read_model("orders_by_customer"), ORDERS), ORDERS)
+    with CostEstimator(ORDERS) as estimator:
+        columns = estimator.columns_read(ORDERS.read_model("orders_by_customer"))
     assert columns["OrderPlaced", 1] == {"position", "stream_id", "occurred_at", "customer"}
     assert columns["OrderPaid", 1] == {"position", "customer_id", "amount"}
     assert not any(event_type == "ItemAdded" for event_type, _ in columns)
@@ -54,6 +54,7 @@ def test_columns_are_those_that_the_sql_names() -> None:
 
 def test_a_python_upcaster_reads_all_columns() -> None:
     """A Python upcaster gets the full event; for other schemas only the used columns are read."""
-    columns = columns_read(compile_model(ORDERS.read_model("purchase_cost"), ORDERS), ORDERS)
+    with CostEstimator(ORDERS) as estimator:
+        columns = estimator.columns_read(ORDERS.read_model("purchase_cost"))
     assert {"from_sku", "to_sku", "quantity", "event_id"} <= columns["StockMoved", 1]
     assert columns["StockReceived", 1] == {"_ordinal", "position", "sku", "quantity", "unit_cost"}

@@ -12,8 +12,7 @@ from refold.warehouse.event_log.log import EventLog
 from refold.warehouse.read_models.dead_letters.dead_letters import DeadLetter, Key
 from refold.warehouse.read_models.generations.generations import Generation
 from refold.warehouse.read_models.lag import find_end
-from refold.warehouse.read_models.planning.cost import replay_cost
-from refold.warehouse.replay.contributions import compile_model
+from refold.warehouse.read_models.planning.cost import CostEstimator
 from refold.warehouse.replay.history import sources_of
 
 
@@ -63,7 +62,8 @@ def plan_retry(log: EventLog, domain: Domain, newest: Generation, letters: Itera
     undecided = tuple(letter for letter in letters if letter.discarded_at is None)
     models = _concerned(domain, newest, undecided)
     sealed, unsealed = log.manifest().segments, find_end(log).unsealed
-    events = sum(replay_cost(compile_model(m, domain), domain, sealed).events + unsealed for m in models)
+    with CostEstimator(domain) as estimator:
+        events = sum(estimator.cost(m, sealed).events + unsealed for m in models)
     return Retry(undecided, tuple(m.name for m in models), events)
 
 

@@ -5,23 +5,17 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
-
-import duckdb
+from typing import Any, Self
 
 from refold.event_schemas.registry import SchemaKey
 from refold.event_schemas.upcasting import Form
 from refold.warehouse.declarations.domain import Domain
+from refold.warehouse.declarations.projection import ReadModel
 from refold.warehouse.declarations.upcaster_sql import event_relation_schema
 from refold.warehouse.engine.connections import connect
 from refold.warehouse.engine.sql import duckdb_type, quote
 from refold.warehouse.event_log.manifest import Segment
-from refold.warehouse.replay.contributions import (
-    Compiled,
-    contributions,
-    is_fold,
-    partials,
-)
+from refold.warehouse.replay.contributions import compile_model, contributions, is_fold, partials
 from refold.warehouse.replay.history import Replay, sources_of
 
 
@@ -40,53 +34,72 @@ class Cost:
     bytes_stored: int
 
 
-def replay_cost(compiled: Compiled, domain: Domain, segments: Iterable[Segment]) -> Cost:
-    """Estimate the data that a replay of a read model reads.
+class CostEstimator:
+    """Estimates what replays read. One connection serves all read models of a domain, as a context manager.
 
     Args:
-        compiled: the read model.
-        domain: contracts and upcasters.
-        segments: all live segments, as the manifest lists them.
+        domain: contracts, upcasters and read models.
     """
-    live = list(segments)
-    columns = columns_read(compiled, domain)
-    needed = [s for s in live if s.schema_key in columns]
-    return Cost(
-        events=sum(s.rows for s in needed),
-        bytes_read=sum(n for s in needed for c, n in s.column_bytes.items() if s.untyped or c in columns[s.schema_key]),
-        bytes_stored=sum(s.bytes for s in live),
-    )
 
-
-def columns_read(compiled: Compiled, domain: Domain) -> dict[SchemaKey, frozenset[str]]:
-    """Return the stored columns that a read model reads of each stored schema, according to DuckDB's query plan."""
-    schema_keys = sources_of(domain, compiled.model.event_types)
-    with connect(threads=1) as connection:
+    def __init__(self, domain: Domain) -> None:
+        self._domain = domain
+        self._connection = connect(threads=1)
         # The stand-in tables are empty; these optimizers would conclude from it that nothing needs to be read.
-        connection.execute("SET disabled_optimizers = 'statistics_propagation,filter_pushdown,empty_result_pullup'")
-        names = {
-            _stand_in(connection, domain, schema_key, i): schema_key for i, schema_key in enumerate(sorted(schema_keys))
-        }
-        stored = {schema_key: f"(FROM {name})" for name, schema_key in names.items()}
-        source = contributions(compiled, Replay(connection, domain, stored).events)
+        self._connection.execute(
+            "SET disabled_optimizers = 'statistics_propagation,filter_pushdown,empty_result_pullup'"
+        )
+        self._names: dict[str, SchemaKey] = {}
+        self._replay = Replay(
+            self._connection, domain, {key: self._stand_in(key) for key in domain.registry.schema_keys}
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._connection.close()
+
+    def cost(self, model: ReadModel, segments: Iterable[Segment]) -> Cost:
+        """Estimate the data that a replay of a read model reads.
+
+        Args:
+            model: the read model.
+            segments: all live segments, as the manifest lists them.
+        """
+        live = list(segments)
+        columns = self.columns_read(model)
+        needed = [s for s in live if s.schema_key in columns]
+        return Cost(
+            events=sum(s.rows for s in needed),
+            bytes_read=sum(
+                n for s in needed for c, n in s.column_bytes.items() if s.untyped or c in columns[s.schema_key]
+            ),
+            bytes_stored=sum(s.bytes for s in live),
+        )
+
+    def columns_read(self, model: ReadModel) -> dict[SchemaKey, frozenset[str]]:
+        """Return the stored columns that a read model reads of each stored schema, according to DuckDB's query plan."""
+        compiled = compile_model(model, self._domain)
+        source = contributions(compiled, self._replay.events)
         if source is None:
             return {}
         query = f"FROM ({source})" if is_fold(compiled) else partials(compiled, f"({source})")
-        row = connection.execute(f"EXPLAIN (FORMAT json) {query}").fetchone()
-    assert row is not None
-    found: dict[SchemaKey, frozenset[str]] = {schema_key: frozenset() for schema_key in schema_keys}
-    for name, columns in _scans(json.loads(row[1])):
-        if name in names:
-            found[names[name]] |= columns
-    return {schema_key: columns | _upcast_columns(domain, schema_key) for schema_key, columns in found.items()}
+        row = self._connection.execute(f"EXPLAIN (FORMAT json) {query}").fetchone()
+        assert row is not None
+        found = {key: _upcast_columns(self._domain, key) for key in sources_of(self._domain, model.event_types)}
+        for name, columns in _scans(json.loads(row[1])):
+            if name in self._names:
+                found[self._names[name]] |= columns
+        return found
 
-
-def _stand_in(connection: duckdb.DuckDBPyConnection, domain: Domain, schema_key: SchemaKey, index: int) -> str:
-    name = f"_stand_in_{index}"
-    schema = event_relation_schema(domain.registry.schema(*schema_key))
-    typed = ", ".join(f"{quote(f.name)} {duckdb_type(f.type)}" for f in schema)
-    connection.execute(f"CREATE TEMP TABLE {name} ({typed})")
-    return name
+    def _stand_in(self, schema_key: SchemaKey) -> str:
+        """Create an empty table for a stored schema."""
+        name = f"_stand_in_{len(self._names)}"
+        self._names[name] = schema_key
+        schema = event_relation_schema(self._domain.registry.schema(*schema_key))
+        typed = ", ".join(f"{quote(f.name)} {duckdb_type(f.type)}" for f in schema)
+        self._connection.execute(f"CREATE TEMP TABLE {name} ({typed})")
+        return f"(FROM {name})"
 
 
 def _scans(plan: list[dict[str, Any]]) -> Iterator[tuple[str, frozenset[str]]]:

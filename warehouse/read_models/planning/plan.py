@@ -20,10 +20,9 @@ from refold.warehouse.declarations.projection import ReadModel, keyed_by_stream
 from refold.warehouse.event_log.log import EventLog, Head
 from refold.warehouse.event_log.reads.scan import live_segments, overlaps
 from refold.warehouse.read_models.generations.generations import Generation, Generations
-from refold.warehouse.read_models.planning.cost import replay_cost
+from refold.warehouse.read_models.planning.cost import CostEstimator
 from refold.warehouse.read_models.planning.rate import Rate, rate_of
 from refold.warehouse.read_models.rebuild.seeds import choose_seed
-from refold.warehouse.replay.contributions import compile_model
 
 DEFAULT_EVENT_BYTES = 50
 """Assumed compressed bytes read of an event, if no event is sealed."""
@@ -163,8 +162,10 @@ def plan_rebuild(log: EventLog, domain: Domain, generations: Generations, *, eve
     newest = generations.newest()
     head = log.head()
     other_log = newest is not None and newest.log_id != log.log_id
-    estimator = _Estimator(log, domain, generations, newest, head, rate_of(newest))
-    models = [estimator.plan(m, everything=everything) for m in domain.read_models]
+    rate = rate_of(newest)
+    with CostEstimator(domain) as costs:
+        planner = _Planner(log, domain, generations, newest, head, rate, costs)
+        models = [planner.plan(m, everything=everything) for m in domain.read_models]
     models += _removed(domain, newest)
     total = sum(m.events for m in models)
     kept = any(not m.to_rebuild and m.verdict is Verdict.UNCHANGED for m in models)
@@ -178,8 +179,8 @@ def plan_rebuild(log: EventLog, domain: Domain, generations: Generations, *, eve
         other_log=other_log,
         read_models=tuple(models),
         views=views,
-        rate=estimator.rate,
-        seconds=estimator.rate.seconds(total) if work else 0.0,
+        rate=rate,
+        seconds=rate.seconds(total) if work else 0.0,
         working_copy_bytes=newest.bytes if newest and kept and (work or views or _removed(domain, newest)) else 0,
     )
 
@@ -215,7 +216,7 @@ def _views(domain: Domain, newest: Generation) -> Iterable[PlannedView]:
 
 
 @dataclass(frozen=True, slots=True)
-class _Estimator:
+class _Planner:
     """Plans read models, with what the estimates are based on."""
 
     log: EventLog
@@ -224,6 +225,7 @@ class _Estimator:
     newest: Generation | None
     head: Head
     rate: Rate
+    costs: CostEstimator
 
     def plan(self, model: ReadModel, *, everything: bool) -> PlannedModel:
         """Plan one declared read model."""
@@ -269,7 +271,7 @@ class _Estimator:
     def _replay(self, model: ReadModel, after: int) -> tuple[int, int]:
         """Estimate events and bytes: sealed events by type, and all unsealed ones."""
         segments = [s for s in live_segments(self.head) if overlaps(s, after, self.head.position)]
-        cost = replay_cost(compile_model(model, self.domain), self.domain, segments)
+        cost = self.costs.cost(model, segments)
         each = cost.bytes_read / cost.events if cost.events else DEFAULT_EVENT_BYTES
         tail = sum(
             info.last_position - max(info.first_position - 1, after)
