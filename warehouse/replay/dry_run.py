@@ -282,7 +282,7 @@ def _fail_in_python(
     for event_type in domain.registry.classes:
         if (relation := replay.events(event_type)) is not None:
             connection.execute(f"SELECT bit_xor(hash(e)) FROM {relation} e").fetchall()
-    return {b.position: b.reason for b in replay.invalid_events}
+    return replay.failures
 
 
 def _count(

@@ -12,7 +12,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import duckdb
-import orjson
 import pyarrow as pa
 
 from refold.event_schemas import (
@@ -30,7 +29,6 @@ from refold.warehouse.declarations.domain import Domain
 from refold.warehouse.declarations.upcaster_sql import CARRIED, event_relation_schema, target_of
 from refold.warehouse.engine.arrow_values import array_of
 from refold.warehouse.engine.sql import columns
-from refold.warehouse.event_log.payload_parsing import InvalidEvent
 
 _SPLIT_LIMIT = 1024  # contributions.py orders split events by 20 bits; a larger split is most likely a mistake
 _names = itertools.count()
@@ -46,7 +44,7 @@ class Replay:
         skip: the positions of events to leave out, which are known to be invalid.
 
     Attributes:
-        invalid_events: the events, on which a Python upcaster failed.
+        failures: position to the reason, for each event on which a Python upcaster failed.
     """
 
     def __init__(
@@ -63,7 +61,7 @@ class Replay:
         self._relations: dict[SchemaKey, str | None] = {}
         self._ran: dict[int, dict[SchemaKey, str]] = {}
         self._runs: dict[int, tuple[int, ...]] = {}
-        self.invalid_events: list[InvalidEvent] = []
+        self.failures: dict[int, str] = {}
         if skipped := sorted(set(skip)):
             listed = ", ".join(map(str, skipped))
             self._stored = {s: f"(SELECT * FROM {r} WHERE position NOT IN ({listed}))" for s, r in self._stored.items()}
@@ -133,7 +131,7 @@ class Replay:
         except Exception as error:  # the user's function may raise anything
             text = str(error) or type(error).__name__
             reason = text if text.startswith(step.name) else f"{step.name}: {text}"
-            self.invalid_events += [invalid_event(e, reason) for e in events]
+            self.failures |= {e.position: reason for e in events if e.position not in self.failures}
             return
         for key, row in rows:
             made.setdefault(key, []).append({**row, "_ordinal": siblings[positions[-1]]})
@@ -211,12 +209,6 @@ def arrow_ready(payload: dict[str, Any], schema: pa.Schema) -> dict[str, Any]:
         f.name: v.bytes if f.type == pa.uuid() and v is not None else v
         for f, v in zip(schema, payload.values(), strict=True)
     }
-
-
-def invalid_event(event: RecordedEvent, reason: str) -> InvalidEvent:
-    """Return the record of an invalid event."""
-    payload = orjson.dumps(dict(event.payload), default=str).decode()
-    return InvalidEvent(event.position, event.stream_id, event.event_type, event.schema_version, reason, payload)
 
 
 def sources_of(domain: Domain, event_types: Sequence[str]) -> frozenset[SchemaKey]:

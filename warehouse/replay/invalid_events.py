@@ -64,7 +64,8 @@ def apply_valid(
             found = _find(connection, domain, compiled, stored, invalid, error)
         except FoldFailure as failure:
             found = events_at(connection, stored, replay.together([failure.position]), failure.reason)
-        invalid.update({b.position: b for b in (*replay.invalid_events, *found)})
+        found += described(connection, stored, replay.failures)
+        invalid.update({b.position: b for b in found})
         if not found:
             return result, list(invalid.values())
     raise ProjectionError(
@@ -184,9 +185,22 @@ def events_at(
     reason: str,
 ) -> list[InvalidEvent]:
     """Return the stored events at groups of positions as invalid events with a reason."""
-    listed = ", ".join(map(str, sorted(itertools.chain(*positions))))
-    if not listed:
+    return described(connection, stored, dict.fromkeys(itertools.chain(*positions), reason))
+
+
+def described(
+    connection: duckdb.DuckDBPyConnection, stored: Mapping[SchemaKey, str], reasons: Mapping[int, str]
+) -> list[InvalidEvent]:
+    """Return events as invalid events, in the schemas in which they are stored.
+
+    Args:
+        connection: a connection on which ``stored`` can be queried.
+        stored: event type and schema version to relation.
+        reasons: position to the reason.
+    """
+    if not reasons:
         return []
+    listed = ", ".join(map(str, sorted(reasons)))
     found: list[InvalidEvent] = []
     envelope = columns(["position", "stream_id", "event_type", "schema_version"])
     for relation in stored.values():
@@ -195,7 +209,7 @@ def events_at(
         rows = connection.execute(
             f"SELECT {envelope}, {payload} FROM (FROM {relation} WHERE position IN ({listed}))"
         ).fetchall()
-        found += [InvalidEvent(r[0], r[1], r[2], r[3], reason, r[4]) for r in rows]
+        found += [InvalidEvent(r[0], r[1], r[2], r[3], reasons[r[0]], r[4]) for r in rows]
     return found
 
 

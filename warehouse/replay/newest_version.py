@@ -84,9 +84,8 @@ def _upcast(domain: Domain, recorded: Sequence[RecordedEvent], checked: Sequence
             found = _newest(connection, domain, replay)
         except duckdb.Error as error:
             raise _first_failure(connection, domain, stored, recorded, first_line(error)) from error
-    if replay.invalid_events:
-        first = replay.invalid_events[0]
-        raise _invalid(first.stream_id, first.position, first.reason)
+    for position, reason in replay.failures.items():
+        raise _invalid(recorded[0].stream_id, position, reason)
     return found
 
 
