@@ -7,7 +7,7 @@ EVENTS ?= 120000
 WORKERS ?= 2
 HISTORIES ?= 200
 
-.PHONY: demo test test-long check package bench docs format clean
+.PHONY: demo test test-slow test-long check package bench docs format clean
 .DEFAULT_GOAL := demo
 
 .venv/core: pyproject.toml constraints.txt
@@ -23,8 +23,11 @@ HISTORIES ?= 200
 demo: .venv/core  ## make an order history on disk, rebuild, publish, print the read models
 	$(BIN)/refold demo --events $(EVENTS)
 
-test: .venv/dev  ## the whole suite
-	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
+test: .venv/dev  ## all tests but the slow ones: about five minutes
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not slow"
+
+test-slow: .venv/dev  ## the others: pipelines, servers, kills, laws and every example of the docs, about half an hour
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m slow
 
 test-long: .venv/dev  ## the laws, faults and API requests at full size: hours
 	REFOLD_HYPOTHESIS_EXAMPLES=$(HISTORIES) $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal tests/properties

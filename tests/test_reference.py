@@ -20,6 +20,8 @@ from refold.pipelines.cli.config import SETTINGS, Settings, option_of, variable_
 from refold.pipelines.cli.main import cli
 from refold.pipelines.metrics import METRICS
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parent.parent
 REFERENCE = ROOT / "docs" / "reference"
 

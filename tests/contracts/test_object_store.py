@@ -349,6 +349,7 @@ def _use_in_child(store: ObjectStore, answers: SimpleQueue[object]) -> None:
     answers.put((store.get("parent"), store.local_path("parent").read_bytes(), store.put_if_absent("child", b"")))
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork.*:DeprecationWarning")
 @pytest.mark.parametrize(
     "context", [multiprocessing.get_context("spawn"), multiprocessing.get_context("fork")], ids=["spawn", "fork"]

@@ -27,6 +27,8 @@ from refold.warehouse.read_models.generations.generations import open_generation
 from refold.warehouse.read_models.increments.catch_up import ModelsAtCheckpoint, catch_up
 from refold.warehouse.replay.history import sources_of
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 LONGEST = 120
 """Seconds after which a rebuild is considered hung; one took 47 on two cores with a load of 13."""

@@ -15,6 +15,8 @@ from refold.pipelines.stream.stream import stream
 from refold.warehouse.orders import ORDERS
 from tests.contracts.s3_servers import BUCKET, use_s3
 
+pytestmark = pytest.mark.slow
+
 
 def test_it_follows_and_publishes(localbucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """After several micro-batches, the published read models equal those of a rebuild."""

@@ -212,6 +212,7 @@ OTHERS: dict[str, tuple[Callable[[], Registry], NewEvent, str]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sealed", [False, True], ids=["in a commit", "in an untyped segment"])
 @pytest.mark.parametrize("what", OTHERS)
 def test_a_stored_event_that_today_s_code_does_not_know_stops_a_rebuild(shop: Shop, what: str, sealed: bool) -> None:

@@ -28,6 +28,8 @@ from refold.warehouse.event_log import (
 from tests.pipelines.ingest.imports import history, lines, row
 from tests.pipelines.ingest.parcels import PARCELS, REF, Lost
 
+pytestmark = pytest.mark.slow
+
 ROWS = 2_000
 LIMITS = ImportLimits(chunk_rows=125, commit_events=75)
 

@@ -35,6 +35,8 @@ from refold.warehouse.object_store.store import TEMP_PREFIX
 from refold.warehouse.orders import ORDERS
 from refold.warehouse.read_models.generations.generations import Generation, open_generations
 
+pytestmark = pytest.mark.slow
+
 EVENTS = 30_000
 SALES = 40
 COMMITS = 100

@@ -24,6 +24,8 @@ from refold.warehouse.event_log import Appender, create_log, open_log, verify
 from refold.warehouse.orders import ORDERS
 from refold.warehouse.read_models.generations.generations import open_generations
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 KILLS = int(os.environ.get("REFOLD_KILLS", "4"))
 LONGEST = 0.8

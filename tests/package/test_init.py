@@ -16,6 +16,8 @@ from click.testing import CliRunner
 from refold.pipelines.cli.main import cli
 from refold.pipelines.init.project import TEMPLATE
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
 

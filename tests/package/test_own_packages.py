@@ -20,6 +20,8 @@ from refold.pipelines.cli.main import COMMANDS as ALL_COMMANDS
 from tests.package.project import GREETING, ROWS, rows, run, write_project
 from tests.pipelines.serving.served import served
 
+pytestmark = pytest.mark.slow
+
 LOCAL_MODES = {
     "default": [],
     "multi_threading": ["--direct_running_mode=multi_threading"],

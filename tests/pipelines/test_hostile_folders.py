@@ -14,6 +14,8 @@ from tests.pipelines.cli.running import Call, answer, refold
 from tests.pipelines.sales import PLACES, Sold
 from tests.pipelines.serving.served import ROOT, served
 
+pytestmark = pytest.mark.slow
+
 REF = "tests.pipelines.sales:PLACES"
 COMBINED = "-region=emea/bucket=0 %20#?*[g]'\"\\{a,b};é\u0301日/~/$HOME/filename=x:y/s3:/file:/%2e%2e"
 """Hive partitions, patterns, quotes, separators, escapes, schemes and expansions, in one path."""

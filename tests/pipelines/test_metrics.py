@@ -23,6 +23,8 @@ from refold.warehouse.event_log import Appender, EventLog, create_log
 from refold.warehouse.read_models.generations.generations import open_generations
 from tests.pipelines.cli.letters import WRITER, Weighed
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 REF = "tests.pipelines.cli.letters:FIXED"
 NAMES = {

@@ -165,6 +165,7 @@ def tables_of(log: EventLog, model: Projection, folder: Path) -> list[list[dict[
         rebuilt.close()
 
 
+@pytest.mark.slow
 @settings(max_examples=EXAMPLES)
 @given(select=handlers(), closed=st.sampled_from(sorted(CLOSED)))
 def test_conclusions_change_no_row(log: EventLog, select: str, closed: str) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, given, note, settings
 from hypothesis import strategies as st
 
@@ -17,6 +18,8 @@ from tests.properties.histories import STREAMS, Commit, Follow, Given, History, 
 from tests.properties.hostile_values import TIMES, json_text, misfits, payloads
 from tests.properties.reference import Folded
 from tests.properties.test_law import BUCKETS, EXAMPLES, go_forward, world
+
+pytestmark = pytest.mark.slow
 
 
 @st.composite

@@ -28,6 +28,8 @@ from tests.properties.engine import Tables, Writer, expected_rows, recomputed, s
 from tests.properties.histories import Commit, Follow, History, Import, Seal, histories, stored_events
 from tests.properties.reference import Folded, Step
 
+pytestmark = pytest.mark.slow
+
 EXAMPLES = int(os.environ.get("REFOLD_HYPOTHESIS_EXAMPLES", "20"))
 BUCKETS = st.sampled_from([1, 2, 3, 8])
 THREADS = st.sampled_from([1, 4])

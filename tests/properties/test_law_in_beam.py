@@ -19,6 +19,8 @@ from tests.properties.domain import DEPOT, FRAGILE
 from tests.properties.engine import Writer, expected_rows, read_only, scratch_folder, seal, table_checksum, table_rows
 from tests.properties.histories import Commit, Follow, History, Import, Seal, histories, stored_events
 
+pytestmark = pytest.mark.slow
+
 EXAMPLES = max(2, int(os.environ.get("REFOLD_HYPOTHESIS_EXAMPLES", "4")) // 10)
 PHASES = (Phase.reuse, Phase.generate)  # an example takes seconds, so that shrinking one would take an hour
 NAMES = [model.name for model in DEPOT.read_models]

@@ -22,6 +22,8 @@ from refold.warehouse.event_log import Appender, EventLog, create_log
 from refold.warehouse.read_models import withheld
 from tests.properties.engine import Tables, scratch_folder, seal
 
+pytestmark = pytest.mark.slow
+
 
 @event(schema_version=1)
 class Booked:

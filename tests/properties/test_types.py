@@ -34,6 +34,8 @@ from refold.warehouse.engine.sql import literal, quote
 from refold.warehouse.event_log import Appender, create_log
 from tests.properties.engine import Tables, scratch_folder, seal
 
+pytestmark = pytest.mark.slow
+
 VALUES: dict[str, tuple[str, ...]] = {
     "BIGINT": ("-9223372036854775808", "9223372036854775807", "0"),
     "BIGNUM": ("-99999999999999999999999999999999999999999999", "5", "40"),

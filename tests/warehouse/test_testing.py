@@ -116,6 +116,7 @@ def test_rows_are_checked_by_key_and_given_columns() -> None:
     given([]).then_rows("order_summary", [])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "rows",
     [

@@ -187,6 +187,7 @@ def test_help_imports_nothing_heavy(tmp_path: Path) -> None:
     assert loaded.isdisjoint({"apache_beam", "duckdb", "pyarrow", "rich", "event_schemas", "warehouse"})
 
 
+@pytest.mark.slow
 def test_commands_that_only_look_never_import_beam(made: Path) -> None:
     """Read-only commands do not load Beam, whose import takes most of a second."""
     looking = [
@@ -659,6 +660,7 @@ def test_generations_are_compared_rolled_back_and_collected(call: Call, shop: Pa
 HALF = NewEvent(payload={"street": "1 Mill Lane"}, event_type="StreetChanged", schema_version=1)
 
 
+@pytest.mark.slow
 def test_from_a_file_to_an_answer(tmp_path: Path) -> None:
     """Import into a new log, seal, rebuild and query work in pipes, with nothing on stderr."""
     adjusted = {"stream_id": "stock-cup", "event_type": "StockAdjusted", "occurred_at": "2025-01-01T00:00:00Z"}
@@ -684,6 +686,7 @@ def test_a_misspelt_file_leaves_no_log_behind(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_some_read_models_are_rebuilt_beside_the_others(shop: Path) -> None:
     """Selected by name or --only; the generation has all read models at one position."""
     append(shop, RECEIVED)
@@ -700,6 +703,7 @@ def test_rebuild_refuses_a_name_that_is_no_read_model_before_it_starts_beam(call
     assert "order_summary" in call("rebuild", "orders", folder=made, code=2).stderr
 
 
+@pytest.mark.slow
 def test_an_invalid_event_stops_a_rebuild_or_becomes_a_dead_letter(shop: Path) -> None:
     """A stopped rebuild publishes nothing; with dead letters, all other events are applied."""
     append(shop, HALF, stream_id="order-half")
@@ -713,6 +717,7 @@ def test_an_invalid_event_stops_a_rebuild_or_becomes_a_dead_letter(shop: Path) -
     assert letters["generation"] == 2
 
 
+@pytest.mark.slow
 def test_a_rebuild_shows_its_phases_on_a_terminal(shop: Path) -> None:
     """Bars with staged and planned objects; nothing of Beam's own."""
     shown = on_terminal("rebuild", "inventory_status", folder=shop)
@@ -723,12 +728,14 @@ def test_a_rebuild_shows_its_phases_on_a_terminal(shop: Path) -> None:
     assert "apitools" not in shown
 
 
+@pytest.mark.slow
 def test_nothing_of_beam_is_heard_from_worker_processes(shop: Path) -> None:
     """Workers write to descriptor 2 directly, before their logging can be configured."""
     beam = ("--quiet", "--", "--direct_running_mode=multi_processing", "--direct_num_workers=1")
     assert refold("rebuild", "inventory_status", "--json", *beam, folder=shop).stderr == ""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_rebuild_that_is_stopped_leaves_what_was_published(shop: Path, number: signal.Signals) -> None:
     """It prints one word, exits with the code of Ctrl-C and leaves no scratch file; the next run publishes."""
@@ -814,6 +821,7 @@ def test_an_invalid_interval_is_refused(interval: str, monkeypatch: pytest.Monke
         pass
 
 
+@pytest.mark.slow
 def test_a_command_in_a_pipe_shows_its_progress(shop: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Progress is on stderr, so that stdout is one JSON document."""
     monkeypatch.setenv("REFOLD_PROGRESS_SECONDS", "0.01")
@@ -841,6 +849,7 @@ def test_the_speed_of_a_resumed_rebuild_is_that_of_this_run() -> None:
     assert replay_text(progress, 50, 10.0) == "50/80", "nothing is known yet"
 
 
+@pytest.mark.slow
 def test_an_import_that_loses_rows_has_an_exit_code_of_its_own(tmp_path: Path) -> None:
     """Code 6 with the reasons on the screen and in JSON; 0 within --max-rejects; beyond it nothing is imported."""
     adjusted = {"stream_id": "stock-cup", "event_type": "StockAdjusted", "occurred_at": "2025-01-01T00:00:00"}

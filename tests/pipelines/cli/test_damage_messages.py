@@ -9,6 +9,7 @@ from decimal import Decimal
 from pathlib import Path
 
 import duckdb
+import pytest
 
 from refold.event_schemas.orders import StockReceived
 from refold.pipelines.cli.support.error_text import explain
@@ -19,6 +20,7 @@ from tests.properties.engine import seal
 ROOT = Path(__file__).parents[3]
 
 
+@pytest.mark.slow
 def test_a_damaged_segment_is_one_error_on_the_screen(tmp_path: Path) -> None:
     """No traceback of a pipeline worker is printed before the error."""
     log = create_log(str(tmp_path / "log"), domain_name="orders", bucket_count=1)

@@ -183,6 +183,7 @@ def test_a_discarded_event_stops_no_strict_rebuild(scales: Scales) -> None:
         scales.rebuild("BROKEN")
 
 
+@pytest.mark.slow
 def test_a_discarded_event_stops_no_strict_build_as_of_a_position(scales: Scales, tmp_path: Path) -> None:
     """A decision on an event holds for a private file too, which says so; without it, the build is refused."""
     to = tmp_path / "then.duckdb"
@@ -306,6 +307,7 @@ def test_nothing_to_discard_where_nothing_is_published(tmp_path: Path) -> None:
     assert "refold rebuild" in result.stderr
 
 
+@pytest.mark.slow
 def test_a_retry_gives_what_a_rebuild_gives(scales: Scales) -> None:
     """A retry with the fixed domain removes all letters; the tables equal those of a full rebuild."""
     done = scales.retry("FIXED", code=0)
@@ -321,6 +323,7 @@ def test_a_retry_gives_what_a_rebuild_gives(scales: Scales) -> None:
     assert retried["losses"] == [("b", 1)]
 
 
+@pytest.mark.slow
 def test_letters_without_a_fix_remain(scales: Scales) -> None:
     """The exit code is 1, and the report lists them; a discarded letter is not retried."""
     scales.call("discard", "4")

@@ -364,6 +364,7 @@ def published(folder: Path) -> set[str]:
         return {row[0] for row in connection.execute("SHOW TABLES").fetchall()}
 
 
+@pytest.mark.slow
 def test_a_rebuild_does_what_the_plan_says_and_only_that(folder: Path) -> None:
     """Changed and new read models are rebuilt and the others copied; a second rebuild does nothing."""
     domain = f"{HERE}:CHANGED"
@@ -381,6 +382,7 @@ def test_a_rebuild_does_what_the_plan_says_and_only_that(folder: Path) -> None:
     assert refold("rebuild", "--all", folder=folder, domain=domain)["rebuilt"] == ["skus", "stalls", "paths", "sales"]
 
 
+@pytest.mark.slow
 def test_what_is_no_longer_declared_is_dropped(folder: Path) -> None:
     """Table and view go from the file, without a replay."""
     assert published(folder) == {"skus", "stalls", "paths", "best"}
@@ -465,6 +467,7 @@ LAID_OUT = (
 CHANGED_DESK = DESK.replace("'normal'", "'low'").replace("+ 1}", "+ 2}")
 
 
+@pytest.mark.slow
 def test_format_comments_and_docstrings_are_no_change(tmp_path: Path) -> None:
     """In SQL and in Python, as files on disk; another upcaster and another fold are."""
     (tmp_path / "desk.py").write_text(DESK)
@@ -490,6 +493,7 @@ def test_format_comments_and_docstrings_are_no_change(tmp_path: Path) -> None:
     }
 
 
+@pytest.mark.slow
 def test_a_killed_rebuild_by_plan_is_resumed(folder: Path) -> None:
     """The next run has the same plan, and uses the staged objects."""
 

@@ -20,6 +20,8 @@ from refold.warehouse.event_log.reads.read import read_positions
 from refold.warehouse.orders import ORDERS
 from refold.warehouse.orders.sample_history import sample_history
 
+pytestmark = pytest.mark.slow
+
 
 def test_prepare_writes_settings_and_finds_the_demo_again(tmp_path: Path) -> None:
     """Without --events and --seed, a second run uses the demo in the folder."""

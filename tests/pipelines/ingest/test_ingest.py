@@ -170,6 +170,7 @@ def test_the_same_content_is_imported_once(tmp_path: Path, log: EventLog) -> Non
     assert objects(log) == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("time", [1, 3, 7])
 def test_a_stopped_import_resumes(tmp_path: Path, log: EventLog, time: int) -> None:
     """The next run continues after the last chunk, with the result of an uninterrupted import."""

@@ -62,6 +62,7 @@ def test_one_file_and_two_files_have_the_same_outcome(tmp_path: Path, log: Event
     assert ids(log) == ids(two)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "change",
     [

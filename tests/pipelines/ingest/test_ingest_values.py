@@ -163,6 +163,7 @@ TEXTS: list[tuple[str, str, Mapping[str, Any], Any]] = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("field", "text", "settings", "expected"), TEXTS, ids=[f"{f}-{t}-{s}" for f, t, s, _ in TEXTS])
 def test_a_text_has_one_meaning(
     tmp_path: Path, field: str, text: str, settings: Mapping[str, Any], expected: Any

@@ -70,6 +70,7 @@ def pieces_until(position: int) -> int:
     return sum((e // 2) % 24 if e % 2 == 0 else 1 for e in range(position))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("position", [1, 17, 48, 49, 95, 96])
 def test_it_holds_the_events_up_to_there(market: Market, tmp_path: Path, position: int) -> None:
     """The file has all events up to the position: sealed or not, at the end of a commit or within it."""
@@ -140,6 +141,7 @@ def test_an_interrupted_build_is_resumed(market: Market, tmp_path: Path) -> None
     assert sold(again.path) == pieces_until(40)
 
 
+@pytest.mark.slow
 def test_a_killed_one_leaves_no_file(market: Market, tmp_path: Path) -> None:
     """A build that is killed while it loads leaves no file; the next run writes it."""
     to = tmp_path / "then.duckdb"

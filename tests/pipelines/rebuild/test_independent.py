@@ -87,6 +87,7 @@ def test_a_dead_letter_too_many_is_reported(market: Market) -> None:
     assert (found.name, found.only_here) == ("refold.dead_letters", 1)
 
 
+@pytest.mark.slow
 def test_samples_of_all_seeds_together_are_all_rows(market: Market) -> None:
     """A sample is the same on both sides: no row outside it is reported, each row is in the sample of some seed."""
     tamper(market, "UPDATE stalls SET sold = -1; UPDATE skus SET sold = -1; UPDATE paths SET path = -1")

@@ -214,6 +214,7 @@ def test_a_rebuild_stages_nothing_for_ever(market: Market) -> None:
     assert sorted(path.suffix for path in left) == [".duckdb", ".duckdb", ".json"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("phase", ["seal", "replay", "load", "catch up"])
 def test_what_is_appended_meanwhile_is_in_it_or_comes_after(market: Market, phase: str) -> None:
     """A generation has one position and all events up to it, including those of its catch-up."""
@@ -234,6 +235,7 @@ def test_phases_are_reported_in_order(market: Market) -> None:
     assert replayed[-1].events == rebuilt.events == 3 * market.log.head().position
 
 
+@pytest.mark.slow
 def test_of_two_that_are_the_same_one_publishes(market: Market) -> None:
     """Both share staged objects; the first to end deletes them, and the other reports that."""
     market.rebuild()
@@ -249,6 +251,7 @@ def test_of_two_that_are_the_same_one_publishes(market: Market) -> None:
     all_agree(market)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("only", [("skus",), ("stalls", "paths")])
 def test_of_two_that_publish_at_once_none_is_lost(market: Market, only: tuple[str, ...]) -> None:
     """The second builds on the first, whose tables are at a later position than its own."""
@@ -264,6 +267,7 @@ def test_of_two_that_publish_at_once_none_is_lost(market: Market, only: tuple[st
     all_agree(market)
 
 
+@pytest.mark.slow
 def test_who_loses_the_race_for_a_number_takes_the_next(market: Market) -> None:
     """If another publishes first, the loser deletes its file and publishes the changes of both."""
     market.rebuild()
@@ -289,6 +293,7 @@ def test_some_read_models_are_rebuilt_and_the_others_caught_up(market: Market) -
     all_agree(market)
 
 
+@pytest.mark.slow
 def test_read_models_may_be_built_one_by_one(market: Market) -> None:
     """A generation holds those that were built, and the views whose tables are all there."""
     held = []

@@ -192,6 +192,7 @@ def test_what_agrees_is_published(market: Market) -> None:
     assert rebuilt.verified.changed == ()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("only", [(), ("stalls",)])
 def test_what_differs_is_not_published(market: Market, only: tuple[str, ...]) -> None:
     """Readers keep the old generation, and the error has the differences; without the check it is published."""
@@ -249,6 +250,7 @@ def refold(market: Market, *arguments: str, code: int) -> subprocess.CompletedPr
     return done
 
 
+@pytest.mark.slow
 def test_the_commands_report_to_people_and_machines(market: Market) -> None:
     """A difference has exit code 4, and is printed to stdout."""
     with tampering(market) as connection:
@@ -276,6 +278,7 @@ def test_options_that_contradict_each_other(market: Market, arguments: list[str]
     assert message in refold(market, "rebuild", *arguments, code=2).stderr
 
 
+@pytest.mark.slow
 def test_as_of_on_the_command_line(market: Market, tmp_path: Path) -> None:
     """One JSON document reports the result."""
     to = str(tmp_path / "then.duckdb")

@@ -166,6 +166,7 @@ def tampered(folder: Path) -> Generation:
     return wrong
 
 
+@pytest.mark.slow
 def test_the_report_has_all_that_was_done(shop: Path) -> None:
     """The command prints one JSON result and nothing on stderr, and exits with 0."""
     append(shop)
@@ -180,6 +181,7 @@ def test_the_report_has_all_that_was_done(shop: Path) -> None:
     assert result["tables"]["inventory_status"] == 1
 
 
+@pytest.mark.slow
 def test_rows_that_no_event_made_have_an_exit_code(shop: Path) -> None:
     """The exit code is 4, and the report has the table, the key and both values."""
     wrong = tampered(shop)

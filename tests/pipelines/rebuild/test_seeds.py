@@ -165,6 +165,7 @@ def all_agree(stall: Stall, folder: str) -> None:
         assert stall.rows(name) == stall.rows(name, url), name
 
 
+@pytest.mark.slow
 def test_seeded_rows_and_later_events_equal_a_full_replay(stall: Stall, tmp_path: Path) -> None:
     """A projection, a fold, and one seeded from a view; no pipeline runs for them."""
     old = stall.newest

@@ -9,9 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 import tenacity
 
 from tests.pipelines.serving.served import ROOT, served
+
+pytestmark = pytest.mark.slow
 
 SHOP = """
 from refold import Domain, Lookup, Projection, Report, View, event, total

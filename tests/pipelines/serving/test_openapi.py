@@ -23,6 +23,8 @@ from refold.pipelines.rebuild.rebuild import rebuild
 from tests.pipelines.serving.served import Served, served
 from tests.pipelines.serving.test_serve import OPTIONS, shop
 
+pytestmark = pytest.mark.slow
+
 EXAMPLES = int(os.environ.get("REFOLD_TEST_OPENAPI_EXAMPLES", "8"))
 
 

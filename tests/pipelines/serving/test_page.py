@@ -31,7 +31,7 @@ PICTURES = os.environ.get("REFOLD_PICTURES")
 EVENTS = 20_000 if PICTURES else 1_500
 PICTURED = (("serve-page", 1400, False), ("serve-page-narrow-dark", 360, True))
 
-pytestmark = pytest.mark.skipif(MISSING is not None, reason=str(MISSING))
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(MISSING is not None, reason=str(MISSING))]
 
 # Keeps every state that an order's card goes through, however short.
 WATCH = """

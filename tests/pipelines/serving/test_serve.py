@@ -34,6 +34,8 @@ from refold.warehouse.orders import ORDERS
 from refold.warehouse.read_models.generations.generations import open_generations
 from tests.pipelines.serving.served import ROOT, Served, served
 
+pytestmark = pytest.mark.slow
+
 ROUNDS = int(os.environ.get("REFOLD_TEST_READ_YOUR_WRITES", "100"))
 CUSTOMERS, ORDERS_EACH = 3, 7
 OPTIONS = beam_options(None, ["--direct_num_workers=1"])

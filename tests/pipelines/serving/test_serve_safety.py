@@ -48,6 +48,7 @@ def state(folder: Path, running: Served) -> tuple[Any, ...]:
     return files, status["log"]["position"], status["generations"]
 
 
+@pytest.mark.slow
 def test_hostile_requests_get_4xx_and_change_nothing(folder: Path, guarded: Served) -> None:
     """Several hundred hostile requests change nothing; a response with 200 has no rows."""
     port = httpx.URL(guarded.url).port

@@ -202,6 +202,7 @@ def test_enormous_queries(patient: Sandbox, sql: str) -> None:
     assert still_well(patient)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "sql",
     [
@@ -220,6 +221,7 @@ def test_queries_that_exceed_their_memory(patient: Sandbox, sql: str) -> None:
     assert still_well(patient)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "sql",
     [

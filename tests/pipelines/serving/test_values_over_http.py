@@ -93,6 +93,7 @@ def _pay(client: httpx.Client, body: str, **headers: str) -> httpx.Response:
     return client.post("/commands/Pay", content=body, headers={"content-type": "application/json", **headers})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("sent", "stored"),
     [

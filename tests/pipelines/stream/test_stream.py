@@ -37,6 +37,8 @@ from refold.warehouse.read_models.live.heartbeat import read_heartbeat
 from refold.warehouse.read_models.live.live_database import LiveDatabase
 from refold.warehouse.read_models.planning import backlog
 
+pytestmark = pytest.mark.slow
+
 HERE = "tests.pipelines.stream.test_stream"
 ROOT = Path(__file__).parents[3]
 

@@ -114,6 +114,7 @@ def read(tables: Tables, model: ReadModel) -> list[tuple[Any, ...]]:
     return sorted(tables.connection.execute(f'FROM "{model.name}"').fetchall())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("column", [c for c in HOSTILE if c not in ("x", "value")])
 def test_a_column_may_have_any_name(column: str) -> None:
     """A lambda, an alias or a helper column of generated SQL takes no column of the user for its own."""

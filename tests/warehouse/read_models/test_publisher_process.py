@@ -122,6 +122,7 @@ def test_a_domain_may_print(publishing: Publishing, module: str, capfd: pytest.C
         assert printed.err.splitlines() == ["imported", '{"error": "not an answer"}', "from a program", "used", "used"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("outcome", [_wait, _poll])
 @pytest.mark.parametrize("module", [DEAD, DEAD_BESIDE_A_CHILD], ids=["dead", "dead beside a child"])
 def test_a_process_that_dies(
