@@ -284,7 +284,7 @@ def print_rebuilt(rebuilt: Rebuilt) -> None:
         _print_verified(rebuilt.verified)
     if rebuilt.dead_letters:
         print_note(
-            f"{counted(rebuilt.dead_letters, 'event')} could not be applied: "
+            f"{counted(rebuilt.dead_letters, 'open dead letter')}: "
             "see `refold dead-letters list`; once the cause is fixed, run `refold dead-letters retry`."
         )
 

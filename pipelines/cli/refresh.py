@@ -114,7 +114,7 @@ def _print(done: Refreshed, newest: Generation | None) -> None:
         )
         print_table(("read model", "rows"), [(name, t.rows) for name, t in sorted(newest.tables.items())])
     if done.dead_letters:
-        print_text(f"{counted(done.dead_letters, 'event')} could not be applied: see `refold dead-letters list`.")
+        print_text(f"{counted(done.dead_letters, 'open dead letter')}: see `refold dead-letters list`.")
     found = done.reconciliation
     if found and found.differences:
         print_text(f"A rebuild and generation {found.generation} differ:")

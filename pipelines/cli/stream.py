@@ -82,9 +82,7 @@ def stream(
             f"{output.counted(done.events, 'event')} in {batches}."
         )
     if done.dead_letters:
-        output.print_note(
-            f"{output.counted(done.dead_letters, 'event')} could not be applied: see `refold dead-letters list`."
-        )
+        output.print_note(f"{output.counted(done.dead_letters, 'new dead letter')}: see `refold dead-letters list`.")
 
 
 def _stop_signal() -> Callable[[], bool]:

@@ -31,6 +31,7 @@ from refold.warehouse.event_log.reads.seek import find_position
 from refold.warehouse.object_store import open_store
 from refold.warehouse.read_models import database, withheld
 from refold.warehouse.read_models.database import NOTHING_DISCARDED, Checkpoint
+from refold.warehouse.read_models.dead_letters.dead_letters import count_open
 from refold.warehouse.read_models.generations.build import StagedModels, load
 from refold.warehouse.read_models.increments.catch_up import advance
 from refold.warehouse.replay.invalid_events import not_discarded
@@ -50,7 +51,8 @@ class AsOf:
         events: how many events were replayed, each counted once a read model that reads it.
         seconds: how long it took.
         resumed: how many staged objects an earlier, killed run had left.
-        dead_letters: how many events could not be applied, without those that were discarded.
+        dead_letters: how many open dead letters the read models have: events that could not be applied, and those since
+            which rows are withheld because a total does not fit.
     """
 
     path: Path
@@ -131,18 +133,17 @@ def rebuild_as_of(
         threads=workers_of(options),
         dead_letter=dead_letter,
     )
-    replayed, undecided = None, []
+    replayed = None
     if from_log:
         store = open_store(staging_url)
         with staged_replay(log, domain, domain_ref, from_log, store, options, report, up_to=position) as staged:
             replayed = staged.replayed
-            undecided = not_discarded(replayed.invalid_events, discarded)
             if not dead_letter:
-                staged.refuse(undecided)
+                staged.refuse(not_discarded(replayed.invalid_events, discarded))
             report(RebuildProgress("load"))
-            rows = build([staged.staged_models(at)])
+            rows, letters = build([staged.staged_models(at)])
     else:
-        rows = build([])
+        rows, letters = build([])
     return AsOf(
         path=to,
         at=at,
@@ -150,7 +151,7 @@ def rebuild_as_of(
         events=replayed.events if replayed else 0,
         seconds=time.perf_counter() - started,
         resumed=replayed.resumed if replayed else 0,
-        dead_letters=len(undecided),
+        dead_letters=letters,
     )
 
 
@@ -174,8 +175,12 @@ def _build(
     discarded: Mapping[tuple[str, int], datetime],
     threads: int,
     dead_letter: bool,
-) -> dict[str, int]:
-    """Load a database beside its path if possible, and give it its name when it is complete."""
+) -> tuple[dict[str, int], int]:
+    """Load a database beside its path if possible, and give it its name when it is complete.
+
+    Returns:
+        The rows of each read model, and the number of open dead letters.
+    """
     parent = to.parent if can_write_databases(to.parent) else None
     folder = Path(tempfile.mkdtemp(prefix=".refold-", dir=parent))
     try:
@@ -188,12 +193,13 @@ def _build(
                     advance(connection, log, domain, group.models, head, after=after, to=at, dead_letter=True)
             for group in replayed:
                 load(connection, log, domain, group, discarded=discarded)
+            names = [m.name for group in (*seeded, *replayed) for m in group.models]
+            letters = count_open(connection, names)
             if not dead_letter:
-                names = [m.name for group in (*seeded, *replayed) for m in group.models]
                 withheld.refuse(connection, names, doing="The rebuild")
             database.create_views(connection, domain)
             finished = database.finish(connection, domain)
         name_file(path, to)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    return {table.name: table.rows for table in finished}
+    return {table.name: table.rows for table in finished}, letters

@@ -6,6 +6,7 @@ both have. It handles one event at a time, a few hundred a second; of a large lo
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
@@ -18,6 +19,7 @@ from refold.warehouse.declarations.domain import Domain, load_domain
 from refold.warehouse.declarations.projection import ReadModel
 from refold.warehouse.engine.connections import connect
 from refold.warehouse.event_log.log import EventLog
+from refold.warehouse.read_models import withheld
 from refold.warehouse.read_models.comparison.compare import Compared, compare_files, compared_tables
 from refold.warehouse.read_models.generations.build import scratch_folder
 from refold.warehouse.read_models.generations.generations import Generation, Generations, open_generations
@@ -77,9 +79,10 @@ def reconcile_independently(
             write_folded(connection, models, folded)
         if keep is not None:
             name_file(path, keep)
-        tables = [_compared(m, samples.get(m.name)) for m in models]
-        tables.append(_compared_dead_letters(models, samples))
-        differences = compare_files(generations.path(generation), path, tables, spill=folder, examples=examples)
+        published = generations.path(generation)
+        tables = [t for m in models for t in _compared(m, samples.get(m.name))]
+        tables.append(_compared_dead_letters(models, samples, _positions_outside(published, models, samples)))
+        differences = compare_files(published, path, tables, spill=folder, examples=examples)
     return Reconciliation(
         generation=generation.number,
         position=generation.position,
@@ -146,20 +149,44 @@ def _start(model: ReadModel, generations: Generations, generation: Generation) -
         return Start(seed.position, [dict(zip(names, row, strict=True)) for row in found.fetchall()])
 
 
-def _compared(model: ReadModel, sample: Sample | None) -> Compared:
-    own = compared_tables(model)[0]
+def _compared(model: ReadModel, sample: Sample | None) -> list[Compared]:
+    """Return the rows of a sample: those that readers see, and those that are withheld."""
+    tables = [t for t in compared_tables(model) if t.key]
     if sample is None:
-        return own
-    rows = f"(SELECT * FROM {own.source} WHERE {sample.condition()})"
-    return Compared(name=own.name, source=rows, key=own.key, columns=own.columns, approximate=own.approximate)
+        return tables
+    return [dataclasses.replace(t, source=f"(SELECT * FROM {t.source} WHERE {sample.condition()})") for t in tables]
 
 
-def _compared_dead_letters(models: Sequence[ReadModel], samples: Mapping[str, Sample]) -> Compared:
+def _positions_outside(
+    published: Path, models: Sequence[ReadModel], samples: Mapping[str, Sample]
+) -> Mapping[str, list[int]]:
+    """Return positions since which only rows outside the samples are withheld: the fold has no dead letters of them."""
+    with closing(connect(published, read_only=True)) as connection:
+        held = withheld.models_with_withheld(connection)
+        return {
+            m.name: [
+                position
+                for (position,) in connection.execute(
+                    f"SELECT _position FROM {withheld.table_of(m.name)} GROUP BY 1 "
+                    f"HAVING NOT bool_or({samples[m.name].condition()})"
+                ).fetchall()
+            ]
+            for m in models
+            if m.name in held and m.name in samples
+        }
+
+
+def _compared_dead_letters(
+    models: Sequence[ReadModel], samples: Mapping[str, Sample], outside: Mapping[str, list[int]]
+) -> Compared:
     """Return the dead letters; of read models for which only some streams were read, those of these streams."""
     names = ("read_model", "position", "stream_id", "event_type", "schema_version")
     streams = {m.name: _of_streams(samples.get(m.name)) for m in models}
     from_log = [streams[m.name] for m in models if m.seed is None]
-    kept = [f"(read_model = '{name}' AND {condition})" for name, condition in streams.items()]
+    kept = [
+        f"(read_model = '{name}' AND {condition} AND NOT list_contains({outside.get(name, [])}::BIGINT[], position))"
+        for name, condition in streams.items()
+    ]
     kept += [f"(read_model = '' AND ({' OR '.join(from_log)}))"] if from_log else []
     rows = f"(SELECT {', '.join(names)} FROM {{db}}.refold.dead_letters WHERE {' OR '.join(kept)})"
     return Compared(name="refold.dead_letters", source=rows, key=names[:2], columns=names)

@@ -18,7 +18,7 @@ from refold.warehouse.declarations.domain import Domain, load_domain
 from refold.warehouse.event_log.log import EventLog
 from refold.warehouse.read_models import database, withheld
 from refold.warehouse.read_models.comparison.cut_over_check import Verified, check_cut_over
-from refold.warehouse.read_models.dead_letters.dead_letters import published_discards
+from refold.warehouse.read_models.dead_letters.dead_letters import count_open, published_discards
 from refold.warehouse.read_models.generations.build import (
     StagedModels,
     kept_models,
@@ -39,6 +39,21 @@ _PUBLISH_ATTEMPTS = 10
 """Each lost race costs a load and a catch-up; more attempts only keep a busy store busy."""
 _LOADER_MEMORY = "2GB"
 """Of the one loader; beyond it, DuckDB spills."""
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """What was published.
+
+    Attributes:
+        generation: the generation.
+        verified: what its read models were compared with, if that was wanted.
+        dead_letters: how many open dead letters the new read models have.
+    """
+
+    generation: Generation
+    verified: Verified | None
+    dead_letters: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +84,7 @@ class Publisher:
         *,
         seeds: Mapping[str, Seed] | None = None,
         measure: Callable[[], Measured] | None = None,
-    ) -> tuple[Generation, Verified | None]:
+    ) -> Published:
         """Load, catch up and publish; again, if another publisher was first.
 
         Args:
@@ -83,9 +98,8 @@ class Publisher:
             DisagreementError: ``verify`` found a difference; nothing was published.
         """
         for _ in range(_PUBLISH_ATTEMPTS):
-            generation, verified = self._attempt(staged, seeds, measure)
-            if generation is not None:
-                return generation, verified
+            if (published := self._attempt(staged, seeds, measure)) is not None:
+                return published
         url = self.generations.store.url
         raise GenerationError(
             f"Other processes published to {url} meanwhile, {_PUBLISH_ATTEMPTS} times. Run the command again."
@@ -96,7 +110,7 @@ class Publisher:
         staged: Sequence[StagedModels],
         seeds: Mapping[str, Seed] | None,
         measure: Callable[[], Measured] | None,
-    ) -> tuple[Generation | None, Verified | None]:
+    ) -> Published | None:
         log, domain, generations = self.log, self.domain, self.generations
         parent = generations.newest()
         kept = kept_models(domain, log, [m.name for group in staged for m in group.models], parent)
@@ -118,17 +132,18 @@ class Publisher:
                 if not self.dead_letter:
                     names = [m.name for group in sources for m in group.models]
                     withheld.refuse(connection, names, doing="The rebuild")
+                models = [m for group in staged for m in group.models]
+                letters = count_open(connection, [m.name for m in models])
                 verified = None
                 if self.verify:
                     self.report(RebuildProgress("verify"))
-                    models = [m for group in staged for m in group.models]
                     verified = check_cut_over(connection, log, domain, models, generations, parent, folder)
                 self.report(RebuildProgress("publish"))
                 kind = "rebuild" if staged else "refresh"
                 made = publish(
                     connection, path, log, domain, generations, parent, seeds=seeds, measure=measure, kind=kind
                 )
-                return made, verified
+                return Published(made, verified, letters) if made else None
 
 
 def republish(
@@ -167,4 +182,4 @@ def republish(
             f"Generation {newest.number} was built from another log than {log.url}. Rebuild all read models, or give "
             "another --read-models."
         )
-    return Publisher(log, domain, generations, options or beam_options(), dead_letter, report).publish([])[0]
+    return Publisher(log, domain, generations, options or beam_options(), dead_letter, report).publish([]).generation

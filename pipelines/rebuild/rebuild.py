@@ -55,7 +55,8 @@ class Rebuilt:
         bytes_stored: bytes of all segments.
         seconds: from start to publish.
         resumed: how many staged objects an earlier, killed run had left.
-        dead_letters: how many events could not be applied, without those that were discarded.
+        dead_letters: how many open dead letters the rebuilt read models have: events that could not be applied, and
+            those since which rows are withheld because a total does not fit.
         names: of the read models that were rebuilt.
         seeded: of those, the read models that started from a generation and replayed only what came after it.
         verified: what they were compared with before they were published, if ``verify`` was set.
@@ -132,8 +133,15 @@ def rebuild(
         if replayed:
             done = _replay(publisher, domain_ref, replayed, seeded, seeds)
         else:
-            published, verified = publisher.publish(seeded, seeds=seeds)
-            done = Rebuilt(published, events=0, bytes_read=0, bytes_stored=0, verified=verified)
+            made = publisher.publish(seeded, seeds=seeds)
+            done = Rebuilt(
+                made.generation,
+                events=0,
+                bytes_read=0,
+                bytes_stored=0,
+                dead_letters=made.dead_letters,
+                verified=made.verified,
+            )
     return dataclasses.replace(done, seconds=time.perf_counter() - started, names=names, seeded=tuple(seeds))
 
 
@@ -153,14 +161,13 @@ def _replay(
     log, domain, generations, options = publisher.log, publisher.domain, publisher.generations, publisher.options
     with staged_replay(log, domain, domain_ref, models, generations.store, options, publisher.report) as staged:
         replayed, segments = staged.replayed, staged.plan.sealed.segments
-        undecided = _undecided(replayed, generations, log)
         if not publisher.dead_letter:
-            staged.refuse(undecided)
+            staged.refuse(_undecided(replayed, generations, log))
         with CostEstimator(domain) as estimator:
             costs = [estimator.cost(m, segments) for m in models]
         bytes_read = sum(c.bytes_read for c in costs)
         try:
-            published, verified = publisher.publish(
+            made = publisher.publish(
                 [staged.staged_models(), *seeded],
                 seeds=seeds,
                 measure=_measure(replayed, bytes_read, workers_of(options)),
@@ -169,13 +176,13 @@ def _replay(
             staged.discard()
             raise
     return Rebuilt(
-        generation=published,
+        generation=made.generation,
         events=replayed.events,
         bytes_read=bytes_read,
         bytes_stored=costs[0].bytes_stored,
         resumed=replayed.resumed,
-        dead_letters=len(undecided),
-        verified=verified,
+        dead_letters=made.dead_letters,
+        verified=made.verified,
     )
 
 

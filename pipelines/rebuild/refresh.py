@@ -35,7 +35,7 @@ class Refreshed:
         published: the new generation; None if there was no work.
         rebuilt: names of the read models that were rebuilt.
         caught_up: how many events were applied to read models that were not rebuilt.
-        dead_letters: how many events a rebuild could not apply.
+        dead_letters: how many open dead letters the rebuilt read models have.
         reconciliation: the comparison with a rebuild, if ``verify`` was set.
         seconds: from start to end.
     """

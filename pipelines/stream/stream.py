@@ -54,7 +54,8 @@ class Streamed:
         generation: the newest that it published or took over.
         events: how many events it applied.
         micro_batches: in how many micro-batches.
-        dead_letters: how many events it could not apply, each counted once a read model.
+        dead_letters: how many dead letters it made: events that it could not apply, each counted once a read model, and
+            those since which rows are withheld.
         rebuilt: how often it rebuilt, because that was needed or cheaper.
         seconds: from start to end.
     """

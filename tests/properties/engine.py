@@ -357,8 +357,8 @@ def expected_rows(domain: Domain, name: str, stored: Sequence[Stored], steps: Se
 def recomputed(log: EventLog, domain: Domain) -> dict[str, Folded]:
     """Fold a log with ``reconcile --independent``, the second oracle: rows in the order in which tables are read."""
     found = fold_log(log.store, domain, domain.read_models, up_to=log.head().position)
-    no_contract = found.invalid[NO_CONTRACT].keys()
+    no_contract = found.letters[NO_CONTRACT].keys()
     return {
-        m.name: Folded(in_order(found.rows[m.name], m), frozenset(found.invalid[m.name].keys() | no_contract))
+        m.name: Folded(in_order(found.rows[m.name], m), frozenset(found.letters[m.name].keys() | no_contract))
         for m in domain.read_models
     }

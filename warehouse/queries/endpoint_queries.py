@@ -21,7 +21,9 @@ from refold.warehouse.declarations.endpoints import BoundEndpoint, Lookup, Repor
 from refold.warehouse.declarations.reports import check_columns, run_batch
 from refold.warehouse.engine.duckdb_types import readable_type
 from refold.warehouse.engine.parameters import typed
-from refold.warehouse.engine.sql import columns, quote
+from refold.warehouse.engine.sql import columns, literal, quote
+from refold.warehouse.read_models import withheld
+from refold.warehouse.replay.contributions import beyond_column
 
 MAX_ROWS = 10_000
 """The largest number of rows of a report, so that a response fits in memory; a report with more is an error."""
@@ -58,16 +60,35 @@ class EndpointQuery:
 
 
 @dataclass(frozen=True, slots=True)
+class WithheldRow:
+    """A row that readers do not see while a total does not fit its column.
+
+    Attributes:
+        read_model: its read model.
+        key: key column to value, as text.
+        columns: the totals that do not fit.
+        since: position of the event that took them beyond.
+    """
+
+    read_model: str
+    key: dict[str, str]
+    columns: tuple[str, ...]
+    since: int
+
+
+@dataclass(frozen=True, slots=True)
 class Page:
     """The rows that answer a query.
 
     Attributes:
         rows: column to value.
         after: the cursor of the next page; empty if there is none.
+        withheld: the row that a lookup of one row does not get, because it is withheld.
     """
 
     rows: list[Row]
     after: str = ""
+    withheld: WithheldRow | None = None
 
 
 def answer(connection: duckdb.DuckDBPyConnection, queries: Sequence[EndpointQuery]) -> list[Page]:
@@ -135,7 +156,39 @@ def _lookup(
     found: dict[tuple[Any, ...], list[tuple[Any, ...]]] = {}
     for row in rows:
         found.setdefault(tuple(row[i] for i in given), []).append(row)
-    return [_page(bound, lookup, found.get(value, []), limit) for value in values]
+    held = _withheld(connection, lookup, bound, values) if bound.single_row and len(found) < len(values) else {}
+    return [_page(bound, lookup, found.get(value, []), limit, held.get(value)) for value in values]
+
+
+def _withheld(
+    connection: duckdb.DuckDBPyConnection, lookup: Lookup, bound: BoundEndpoint, values: Sequence[tuple[Any, ...]]
+) -> dict[tuple[Any, ...], WithheldRow]:
+    """Return the withheld rows that lookups of one row ask for."""
+    if lookup.table not in withheld.models_with_withheld(connection):
+        return {}
+    table = withheld.table_of(lookup.table)
+    names = connection.sql(f"FROM {table}").columns
+    beyond = [name for name in bound.columns if beyond_column(name) in names]
+    given = [i for i, name in enumerate(lookup.path_names) if name in names]  # derived columns are not there
+    parts = {value: tuple(value[i] for i in given) for value in values}
+    path = [lookup.path_names[i] for i in given]
+    where, bindings = _among([(name, bound.columns[name]) for name in path], list(parts.values()))
+    rows = connection.execute(
+        f"""
+        SELECT
+            {{{", ".join(f"{literal(k)}: CAST({quote(k)} AS VARCHAR)" for k in bound.key)}}},
+            [{", ".join(f"CASE WHEN {quote(beyond_column(c))} IS NOT NULL THEN {literal(c)} END" for c in beyond)}],
+            _position,
+            {columns(path)}
+        FROM {table} WHERE {where}
+        """,
+        bindings,
+    ).fetchall()
+    found = {
+        tuple(path): WithheldRow(lookup.table, key, tuple(filter(None, totals)), since)
+        for key, totals, since, *path in rows
+    }
+    return {value: found[part] for value, part in parts.items() if part in found}
 
 
 def _fetch(
@@ -226,10 +279,13 @@ def _shown(types: Mapping[str, str]) -> str:
     )
 
 
-def _page(bound: BoundEndpoint, lookup: Lookup, rows: list[tuple[Any, ...]], limit: int) -> Page:
+def _page(
+    bound: BoundEndpoint, lookup: Lookup, rows: list[tuple[Any, ...]], limit: int, held: WithheldRow | None
+) -> Page:
     width = len(bound.columns)
     shown = _named(bound.columns, [row[:width] for row in rows[:limit]])
-    return Page(shown, "" if bound.single_row or len(rows) <= limit else _encoded(rows[limit - 1][width:]))
+    after = "" if bound.single_row or len(rows) <= limit else _encoded(rows[limit - 1][width:])
+    return Page(shown, after, None if rows else held)
 
 
 def _rest_of_key(lookup: Lookup, bound: BoundEndpoint) -> list[str]:

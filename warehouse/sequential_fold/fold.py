@@ -45,12 +45,15 @@ class Folded:
 
     Attributes:
         rows: read model to its rows.
-        invalid: read model to the events that it leaves out, by position; those of no contract under ``NO_CONTRACT``.
+        withheld: read model to its rows with a total that does not fit, and the position since which it does not.
+        letters: read model to its dead letters by position: events that it leaves out, and those since which rows are
+            withheld. Events of no contract are under ``NO_CONTRACT``.
         events: how many events were read.
     """
 
     rows: dict[str, list[dict[str, Any]]]
-    invalid: dict[str, dict[int, Mapping[str, Any]]]
+    withheld: dict[str, list[dict[str, Any]]]
+    letters: dict[str, dict[int, Mapping[str, Any]]]
     events: int
 
 
@@ -95,8 +98,13 @@ def fold_log(
             fold.add(typed)
         report(commit[-1].envelope["position"])
     sql.connection.close()
-    left_out = {f.table.model.name: f.invalid for f in folds}
-    return Folded({f.table.model.name: f.table.published() for f in folds}, {NO_CONTRACT: invalid, **left_out}, count)
+    tables = {f.table.model.name: f.table for f in folds}
+    return Folded(
+        rows={name: table.published() for name, table in tables.items()},
+        withheld={name: table.withheld_rows() for name, table in tables.items()},
+        letters={NO_CONTRACT: invalid, **{f.table.model.name: f.letters() for f in folds}},
+        events=count,
+    )
 
 
 def _typed(recorded: Recorded, registry: Registry) -> RecordedEvent:
@@ -116,6 +124,7 @@ class _ModelFold:
     steps: list[Upcaster]
     after: int = 0
     invalid: dict[int, Mapping[str, Any]] = field(default_factory=dict)
+    withheld: dict[int, Mapping[str, Any]] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -142,13 +151,20 @@ class _ModelFold:
                     found[stream_id] = self._contributions(streams[stream_id])
                 in_order = sorted(itertools.chain(*found.values()), key=lambda placed: placed[0])
                 self.table.apply([contribution for _, mine in in_order for contribution in mine])
-                return
+                break
             except InvalidError as failed:
                 for stream_id, events in streams.items():
                     if bad := [e for e in events if e.position in failed.origins]:
                         self.invalid |= {e.position: _envelope(e) for e in bad}
                         streams[stream_id] = [e for e in events if e not in bad]
                         found.pop(stream_id, None)
+        since = set(self.table.withheld.values())
+        applied = itertools.chain(*streams.values())
+        self.withheld |= {e.position: _envelope(e) for e in applied if e.position in since}
+
+    def letters(self) -> dict[int, Mapping[str, Any]]:
+        """Return the dead letters by position."""
+        return self.invalid | {position: self.withheld[position] for position in self.table.withheld.values()}
 
     def _contributions(self, stream: list[RecordedEvent]) -> list[tuple[Place, list[Contribution]]]:
         """Return what the events that one commit appended to one stream contribute, with the place of each event."""

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import copy
+import itertools
+import math
 from collections import namedtuple
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeVar
 
 from refold.event_schemas import event_type_of, schema_of
 from refold.warehouse.declarations.handlers import Delete
 from refold.warehouse.declarations.projection import Fold, ReadModel
 from refold.warehouse.declarations.reducers import Kind, Reducer
 from refold.warehouse.sequential_fold import combine
+from refold.warehouse.sequential_fold.limits import Limits, limits_of
 from refold.warehouse.sequential_fold.one_event import OneEvent
 from refold.warehouse.sequential_fold.sample import Sample
 from refold.warehouse.sequential_fold.upcast import InvalidError, Made
@@ -32,6 +35,7 @@ def exact_in_python(model: ReadModel) -> str | None:
     return next((t for t in types if any(part in t.upper() for part in _NOT_EXACT)), None)
 
 
+_Value = TypeVar("_Value")
 Row = tuple[tuple[Any, ...], dict[str, Any]]
 """A key, and the state of its row: what the fold function returned, or the value of each column."""
 
@@ -42,12 +46,14 @@ class Contribution:
 
     Attributes:
         origins: the positions of the recorded events that it comes from.
+        position: the position of the event.
         event_type: the type of the event.
         key: the key of the row.
         values: column to value; None deletes the row.
     """
 
     origins: frozenset[int]
+    position: int
     event_type: str
     key: tuple[Any, ...]
     values: Mapping[str, Any] | None
@@ -61,14 +67,20 @@ class Table:
         model: its declaration.
         sql: where handlers run.
         sample: the keys to keep; all by default.
+
+    Attributes:
+        rows: key to row, also those that are withheld.
+        withheld: key of a row with a total that does not fit its column, to the position since which none did.
     """
 
     model: ReadModel
     sql: OneEvent
     sample: Sample | None = None
     rows: dict[Hashable, Row] = field(default_factory=dict)
+    withheld: dict[Hashable, int] = field(default_factory=dict)
     _handlers: dict[str, tuple[type, str, bool]] = field(init=False)
     _ranks: dict[str, Callable[[Any], Any]] = field(init=False)
+    _limits: dict[str, Limits] = field(init=False)
 
     def __post_init__(self) -> None:
         selects = {
@@ -77,12 +89,14 @@ class Table:
         self._handlers = {event_type_of(cls): (cls, *select) for cls, select in selects.items()}
         reducers = {} if isinstance(self.model, Fold) else self.model.columns
         self._ranks = {name: _rank_of(self.sql, reducer) for name, reducer in reducers.items()}
+        totals = {name: str(reducer.type) for name, reducer in reducers.items() if reducer.kind is Kind.TOTAL}
+        self._limits = {name: limits_of(_own_name(self.sql, dtype)) for name, dtype in totals.items()}
 
     def contributions(self, made: Made) -> list[Contribution]:
         """Return what one event contributes to the keys of the sample.
 
         Raises:
-            InvalidError: the handler fails on the event, or yields NULL in a key.
+            InvalidError: the handler fails on the event, yields NULL in a key, or what is no number for a total.
         """
         event = made.event
         if event.event_type not in self._handlers:
@@ -103,14 +117,12 @@ class Table:
         if any(value is None for row in rows for value in row[:width]):
             raise InvalidError(made.origins)
         self._check_stream(event.stream_id, [row[:width] for row in rows])
+        given = [{n: _in_utc(v) for n, v in zip(values, row[width:], strict=False)} for row in rows]
+        if not deletes and any(_is_no_number(each[n]) for each in given for n in each.keys() & self._limits.keys()):
+            raise InvalidError(made.origins)
         return [
-            Contribution(
-                made.origins,
-                event.event_type,
-                row[:width],
-                None if deletes else {n: _in_utc(v) for n, v in zip(values, row[width:], strict=False)},
-            )
-            for row in rows
+            Contribution(made.origins, event.position, event.event_type, row[:width], None if deletes else each)
+            for row, each in zip(rows, given, strict=True)
             if row[-1]
         ]
 
@@ -128,17 +140,35 @@ class Table:
             InvalidError: the fold function fails on one of them.
         """
         changed: dict[Hashable, Row | None] = {}
-        for contribution in contributions:
-            key = combine.identity(list(contribution.key))
-            row = changed[key] if key in changed else self.rows.get(key)
-            try:
-                state = self._next_state(None if row is None else row[1], contribution, copied=key not in changed)
-            except Exception as error:  # the user's function may raise anything
-                raise InvalidError(contribution.origins) from error
-            changed[key] = None if state is None else (contribution.key if row is None else row[0], state)
-        self.rows.update({key: row for key, row in changed.items() if row is not None})
-        for key in [key for key, row in changed.items() if row is None]:
-            self.rows.pop(key, None)
+        withheld: dict[Hashable, int | None] = {}
+        for position, together in itertools.groupby(contributions, key=lambda c: c.position):
+            touched = [self._apply(contribution, changed, withheld) for contribution in together]
+            for key in touched:
+                row = changed[key]
+                if row is None or self._fits(row[1]):
+                    withheld[key] = None
+                elif withheld.get(key, self.withheld.get(key)) is None:
+                    withheld[key] = position
+        _update(self.rows, changed)
+        _update(self.withheld, withheld)
+
+    def _apply(
+        self, given: Contribution, changed: dict[Hashable, Row | None], withheld: dict[Hashable, int | None]
+    ) -> Hashable:
+        """Apply one contribution to what the commit changed so far, and return the key."""
+        key = combine.identity(list(given.key))
+        row = changed[key] if key in changed else self.rows.get(key)
+        try:
+            state = self._next_state(None if row is None else row[1], given, copied=key not in changed)
+        except Exception as error:  # the user's function may raise anything
+            raise InvalidError(given.origins) from error
+        changed[key] = None if state is None else (given.key if row is None else row[0], state)
+        if state is None:
+            withheld[key] = None
+        return key
+
+    def _fits(self, state: Mapping[str, Any]) -> bool:
+        return all(limits.fits(state[name]) for name, limits in self._limits.items())
 
     def _next_state(self, state: dict[str, Any] | None, given: Contribution, *, copied: bool) -> dict[str, Any] | None:
         if given.values is None:
@@ -158,13 +188,38 @@ class Table:
     def published(self) -> list[dict[str, Any]]:
         """Return the rows as readers see them."""
         return [
-            {**dict(zip(self.model.key, key, strict=True)), **self._columns(state)} for key, state in self.rows.values()
+            self._key(key) | self._columns(state) for i, (key, state) in self.rows.items() if i not in self.withheld
         ]
 
-    def _columns(self, state: dict[str, Any]) -> dict[str, Any]:
+    def withheld_rows(self) -> list[dict[str, Any]]:
+        """Return the withheld rows as ``refold.withheld_<model>`` has them, described in ``file-formats.md``."""
+        return [
+            self._key(key) | self._columns(state) | self._beyond(state) | {"_position": self.withheld[i]}
+            for i, (key, state) in self.rows.items()
+            if i in self.withheld
+        ]
+
+    def _key(self, key: tuple[Any, ...]) -> dict[str, Any]:
+        return dict(zip(self.model.key, key, strict=True))
+
+    def _columns(self, state: Mapping[str, Any]) -> dict[str, Any]:
         if isinstance(self.model, Fold):
             return {name: state.get(name) for name in self.model.columns}
-        return {name: combine.published(r.kind, state[name]) for name, r in self.model.columns.items()}
+        values = {name: combine.published(r.kind, state[name]) for name, r in self.model.columns.items()}
+        return values | {name: None for name, limits in self._limits.items() if not limits.fits(state[name])}
+
+    def _beyond(self, state: Mapping[str, Any]) -> dict[str, str | None]:
+        totals = ((name, limits, state[name]) for name, limits in self._limits.items())
+        return {f"_beyond_{n}": None if limits.fits(total) else limits.text(total) for n, limits, total in totals}
+
+
+def _update(kept: dict[Hashable, _Value], changed: Mapping[Hashable, _Value | None]) -> None:
+    """Change what is kept of some keys; None removes it."""
+    for key, value in changed.items():
+        if value is None:
+            kept.pop(key, None)
+        else:
+            kept[key] = value
 
 
 def _value_types(model: ReadModel) -> Mapping[str, str | None]:
@@ -178,6 +233,15 @@ def _cast(name: str, dtype: str | None) -> str:
 
 def _in_utc(value: Any) -> Any:
     return value.astimezone(UTC) if isinstance(value, datetime) and value.tzinfo else value
+
+
+def _is_no_number(value: Any) -> bool:
+    return isinstance(value, float) and not math.isfinite(value)
+
+
+def _own_name(sql: OneEvent, dtype: str) -> str:
+    """Return DuckDB's own name of a type."""
+    return str(sql.connection.execute(f"SELECT typeof(NULL::{dtype})").fetchall()[0][0])
 
 
 def _rank_of(sql: OneEvent, reducer: Reducer) -> Callable[[Any], Any]:

@@ -85,13 +85,16 @@ def _operation(bound: BoundEndpoint) -> dict[str, Any]:
 def _responses(bound: BoundEndpoint) -> dict[str, dict[str, Any]]:
     row = row_schema(bound.columns)
     data = {"anyOf": [row, {"type": "null"}]} if bound.single_row else {"type": "array", "items": row}
+    withheld = {"409": {"description": _WITHHELD}} if bound.single_row else {}
     return {
         "200": _response("The rows of the read models.", data, "current", "outdated"),
         "202": _response("The rows so far: they do not show `min_position` yet.", data, "processing"),
         "304": {"description": "Nothing has changed since the ETag."},
+        **withheld,
     }
 
 
+_WITHHELD = "`withheld`: the row exists, but a total does not fit its column. It returns once the total fits."
 _STATUS = "`outdated`: the rows show `min_position`, but other code than that of the server made them."
 
 

@@ -26,6 +26,7 @@ from refold.warehouse.declarations.endpoints import Report
 from refold.warehouse.queries.endpoint_queries import (
     EndpointQuery,
     Page,
+    WithheldRow,
     answer,
     to_json,
 )
@@ -47,12 +48,14 @@ class Answer:
         found: whether there is any row.
         after: the cursor of the next page; empty if there is none.
         shown: the position of its rows.
+        withheld: the row that there is but is withheld.
     """
 
     data: bytes
     found: bool
     after: str
     shown: ReadPosition
+    withheld: WithheldRow | None = None
 
 
 Key = tuple[Any, ...]
@@ -207,7 +210,7 @@ def _answer_of(query: EndpointQuery, page: Page, shown: ReadPosition) -> Answer:
     data: Any = page.rows
     if query.bound.single_row:
         data = page.rows[0] if page.rows else None
-    return Answer(to_json(data), bool(page.rows), page.after, shown)
+    return Answer(to_json(data), bool(page.rows), page.after, shown, page.withheld)
 
 
 @contextmanager

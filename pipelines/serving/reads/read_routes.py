@@ -31,7 +31,7 @@ from refold.warehouse.declarations.domain import Domain
 from refold.warehouse.declarations.endpoints import BoundEndpoint
 from refold.warehouse.declarations.reports import OtherColumnsError
 from refold.warehouse.engine.sql import first_line
-from refold.warehouse.queries.endpoint_queries import to_json
+from refold.warehouse.queries.endpoint_queries import WithheldRow, to_json
 from refold.warehouse.queries.endpoint_sources import sources_of
 from refold.warehouse.queries.readers import ReadPosition
 from refold.warehouse.read_models.lag import Lag
@@ -117,7 +117,8 @@ class ReadRoutes:
         else:
             lag = state.tail.lag(answer.shown.position)
             if request.query.bound.single_row and not answer.found and answer.shown.position >= request.min_position:
-                await _not_found(answer.shown, lag)(scope, receive, send)
+                refusal = _not_found(answer.shown, lag) if answer.withheld is None else _withheld(answer.withheld)
+                await refusal(scope, receive, send)
             else:
                 await _send(route, request, answer, lag, scope, send, etags=etags)
 
@@ -138,6 +139,21 @@ def _unbound(route: _Route, state: ServerState, error: Exception) -> Response:
         return failed()
     detail = "The read models were built by other code, which lacks what this path reads. Try again after a rebuild."
     return problem(503, detail=detail, code="not_built", headers={"retry-after": _RETRY_AFTER_REBUILD})
+
+
+def _withheld(row: WithheldRow) -> Response:
+    key = ", ".join(f"{name} = {value}" for name, value in row.key.items())
+    return problem(
+        409,
+        "The row is withheld",
+        f"Read model {row.read_model} withholds the row {key}, because its total {row.columns[0]} does not fit its "
+        f"column since the event at position {row.since}. The row returns once its total fits.",
+        code="withheld",
+        read_model=row.read_model,
+        key=row.key,
+        columns=row.columns,
+        since=row.since,
+    )
 
 
 def _not_found(shown: ReadPosition, lag: Lag) -> Response:

@@ -711,7 +711,7 @@ def test_an_invalid_event_stops_a_rebuild_or_becomes_a_dead_letter(shop: Path) -
     assert "CityChanged is missing" in stopped.stderr
     assert len(stopped.stderr.splitlines()) == 1
     kept = refold("rebuild", "order_summary", "--dead-letter", folder=shop)
-    assert "1 event could not be applied" in kept.stderr
+    assert "1 open dead letter: see" in kept.stderr
     letters = answer(refold("query", "--json", "FROM refold.dead_letters", folder=shop))
     assert {row["stream_id"] for row in letters["rows"]} == {"order-half"}
     assert letters["generation"] == 2

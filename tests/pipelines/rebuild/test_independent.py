@@ -12,14 +12,21 @@ import pytest
 from click.testing import CliRunner
 
 from refold.event_schemas import UsageError
+from refold.pipelines.beam.runners import beam_options
 from refold.pipelines.cli.main import cli
 from refold.pipelines.rebuild.independent import reconcile_independently
+from refold.pipelines.rebuild.rebuild import rebuild
 from refold.pipelines.rebuild.reconciliation import Reconciliation
 from refold.pipelines.seal import seal
+from refold.warehouse.declarations.domain import Domain
+from refold.warehouse.declarations.projection import Projection
+from refold.warehouse.declarations.reducers import total
 from refold.warehouse.event_log import Appender, create_log
 from refold.warehouse.read_models.comparison.differences import RowDifference, TableDifference
 from refold.warehouse.sequential_fold import NotByStreamError, Sample, fold_log
-from tests.pipelines.rebuild.test_rebuild import HERE, MARKET, Market
+from tests.pipelines.rebuild.test_rebuild import HERE, MARKET, Market, Sold
+
+HERE_TOO = "tests.pipelines.rebuild.test_independent"
 
 
 @pytest.fixture(scope="module")
@@ -133,6 +140,49 @@ def test_a_segment_that_differs_from_the_commit_is_noticed(market: Market) -> No
     manifest.write_text(json.dumps(text))
     market.rebuild("stalls", "skus", "paths", workers=1)
     assert {d.name for d in reconciled(market).differences} == {"stalls", "skus", "paths"}
+
+
+SMALL = Domain(
+    name="market",
+    events=(Sold,),
+    read_models=(
+        Projection(
+            name="stalls",
+            key={"stall": "VARCHAR"},
+            columns={"sold": total("TINYINT"), "n": total("BIGINT")},
+            on={Sold: "SELECT stream_id AS stall, quantity AS sold, 1 AS n"},
+        ),
+        Projection(
+            name="skus",
+            key={"sku": "VARCHAR"},
+            columns={"sold": total("TINYINT")},
+            on={Sold: "SELECT sku, quantity AS sold"},
+        ),
+    ),
+)
+"""A market in which some totals leave their columns."""
+
+
+def test_withheld_rows_are_compared(tmp_path: Path) -> None:
+    """With their exact totals and positions; also in a sample, whose keys decide which dead letters count."""
+    log = create_log(str(tmp_path / "log"), domain_name="market", bucket_count=4)
+    market = Market(tmp_path, log, Appender(log, MARKET.registry))
+    for stall, quantity in (("a", 100), ("b", 5), ("a", 27), ("c", 127), ("a", 1), ("c", 1), ("a", 1), ("b", 1)):
+        market.appender.append(stall, [Sold(sku=f"sku-{stall}", quantity=quantity)])
+    rebuild(log, f"{HERE_TOO}:SMALL", market.url, beam_options(None, ["--direct_num_workers=1"]), dead_letter=True)
+    assert market.rows("stalls") == [("b", 6, 2)]
+    assert market.rows("refold.withheld_stalls") == [("a", None, 4, "129", 5), ("c", None, 2, "128", 6)]
+
+    def again(**more: object) -> list[str]:
+        found = reconcile_independently(log, f"{HERE_TOO}:SMALL", market.url, **more)  # type: ignore[arg-type]
+        return [table.name for table in found.differences]
+
+    assert again() == []
+    assert [again(sample=1, seed=seed) for seed in range(4)] == [[]] * 4
+    tamper(market, "UPDATE refold.withheld_stalls SET _beyond_sold = '130'")
+    assert again() == ["refold.withheld_stalls"]
+    tamper(market, "DROP TABLE refold.withheld_skus")
+    assert again() == ["refold.withheld_stalls", "refold.withheld_skus"]
 
 
 def test_the_recomputed_file_can_be_kept(market: Market, tmp_path: Path) -> None:

@@ -167,8 +167,13 @@ def test_a_read_model_s_tables(tmp_path: Path) -> None:
         on={Weighed: "SELECT parcel, grams AS sum, grams AS last, grams AS n"},
         derived={"kilos": "sum / 1000"},
     )
-    own, seen = compared_tables(model)
+    own, held, seen = compared_tables(model)
     assert (own.key, own.columns, own.approximate) == (("parcel",), ("parcel", "sum", "last", "n"), frozenset({"sum"}))
+    assert (held.name, held.key, held.approximate) == (
+        "refold.withheld_weights",
+        ("parcel",),
+        frozenset({"_beyond_sum"}),
+    )
     assert seen.name == "refold.seen_weights_n"
     domain = Domain(name="post", events=(Weighed,), read_models=(model,))
     assert [(t.name, t.key, t.columns) for t in compared_published(domain, ["weights", "gone"])][:2] == [

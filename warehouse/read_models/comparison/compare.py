@@ -16,17 +16,18 @@ import duckdb
 
 from refold.warehouse.declarations.domain import Domain
 from refold.warehouse.declarations.projection import Projection, ReadModel
-from refold.warehouse.declarations.reducers import Kind
 from refold.warehouse.engine.connections import attach, connect
+from refold.warehouse.engine.duckdb_types import is_float
 from refold.warehouse.engine.sql import columns, literal, quote
+from refold.warehouse.read_models import withheld
 from refold.warehouse.read_models.comparison.differences import RowDifference, TableDifference
 from refold.warehouse.read_models.database import seen_tables, table_checksum
+from refold.warehouse.replay.contributions import beyond_column
 
 TOLERANCES = {"DOUBLE": 1e-9, "FLOAT": 1e-5}
 """Relative tolerance of approximate totals; absolute where both values are below 1."""
 
 _MEMORY = "2GB"
-_FLOATS = ("FLOAT", "DOUBLE", "REAL")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,20 +54,30 @@ class Compared:
 
 
 def compared_tables(model: ReadModel) -> list[Compared]:
-    """Return the tables of a read model: its own, and the seen tables of its distinct counts."""
-    approximate: frozenset[str] = frozenset()
-    if isinstance(model, Projection):
-        totals = {c: str(r.type).upper() for c, r in model.columns.items() if r.kind is Kind.TOTAL}
-        approximate = frozenset(c for c, t in totals.items() if t in _FLOATS)
+    """Return the tables of a read model: its own, its withheld rows, and the seen tables of its distinct counts."""
+    totals = model.totals() if isinstance(model, Projection) else []
+    floats = [c.name for c in totals if is_float(str(c.reducer.type))]
     own = Compared(
         name=model.name,
         source=f"{{db}}.main.{quote(model.name)}",
         key=tuple(model.key),
         columns=tuple(model.table),
-        approximate=approximate,
+        approximate=frozenset(floats),
     )
     seen = [Compared(name=t.replace('"', ""), source=f"{{db}}.{t}") for t in seen_tables(model).values()]
-    return [own, *seen]
+    return [own, *([_compared_withheld(model, floats)] if totals else []), *seen]
+
+
+def _compared_withheld(model: ReadModel, floats: Sequence[str]) -> Compared:
+    """Return the withheld rows, with the totals of floats as floats, for the tolerance."""
+    table, beyond = withheld.table_of(model.name), [beyond_column(name) for name in floats]
+    numbers = ", ".join(f"CAST({quote(name)} AS DOUBLE) AS {quote(name)}" for name in beyond)
+    return Compared(
+        name=table.replace('"', ""),
+        source=f"(SELECT *{f' REPLACE ({numbers})' if numbers else ''} FROM {{db}}.{table})",
+        key=tuple(model.key),
+        approximate=frozenset(beyond),
+    )
 
 
 def compared_published(domain: Domain, names: Iterable[str]) -> list[Compared]:

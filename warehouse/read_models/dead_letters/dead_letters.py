@@ -1,8 +1,9 @@
 """Dead letters: events that a read model lacks, because they could not be applied when it was built.
 
-They are published with the read models, in ``refold.dead_letters``. A dead letter is *open* until a rebuild applies its
-event, or until a user discards it. Discards are kept by read model and position, so that later rebuilds skip the event,
-also strict ones; a discard can be undone.
+An event since which a read model withholds a row is a dead letter too, although it counts. Dead letters are
+published with the read models, in ``refold.dead_letters``. A dead letter is *open* until a rebuild applies its event,
+or until a user discards it. Discards are kept by read model and position, so that later rebuilds skip the event, also
+strict ones; a discard can be undone.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ Key = tuple[str, int]
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
-    """An event that a read model lacks.
+    """An event that a read model lacks, or since which it withholds a row.
 
     Attributes:
         read_model: the read model; empty if the event matches no contract, so that no read model can apply it.
@@ -167,6 +168,12 @@ def count_dead_letters(connection: duckdb.DuckDBPyConnection) -> dict[str, tuple
         f"FROM {_letters(connection)} GROUP BY 1 ORDER BY 1"
     ).fetchall()
     return {name: (undecided, discarded) for name, undecided, discarded in rows}
+
+
+def count_open(connection: duckdb.DuckDBPyConnection, read_models: Collection[str]) -> int:
+    """Count the open dead letters of some read models, with those that match no contract."""
+    counts = count_dead_letters(connection)
+    return sum(counts[name][0] for name in {"", *read_models} & counts.keys())
 
 
 def discard(
