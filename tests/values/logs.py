@@ -102,35 +102,22 @@ def dead_letters(made: Tables) -> dict[int, str]:
     return dict(rows)
 
 
-def same(found: Any, expected: Any, *, zeros: bool = True) -> bool:
-    """Check that two values are the same: of one type, with as many digits, as one time.
-
-    Args:
-        found: a value.
-        expected: another one.
-        zeros: whether the two zeros of a float inside a list or a struct differ. Read models do not: the
-            aggregates of DuckDB compare such values in a form that has one zero.
-    """
+def same(found: Any, expected: Any) -> bool:
+    """Check that two values are the same: of one type, with as many digits, as one time, with the same zero."""
     if isinstance(expected, Mapping):
         return (
             isinstance(found, Mapping)
             and found.keys() == expected.keys()
-            and all(_same_inner(found[name], inner, zeros) for name, inner in expected.items())
+            and all(same(found[name], inner) for name, inner in expected.items())
         )
     if isinstance(expected, list):
         return (
             isinstance(found, list)
             and len(found) == len(expected)
-            and all(_same_inner(f, e, zeros) for f, e in zip(found, expected, strict=True))
+            and all(same(f, e) for f, e in zip(found, expected, strict=True))
         )
     if isinstance(expected, datetime) and isinstance(found, datetime) and found.tzinfo is None:
         found = found.replace(tzinfo=UTC)  # a column without a zone holds times in UTC
     if isinstance(expected, datetime):
         return isinstance(found, datetime) and found == expected
     return type(found) is type(expected) and repr(found) == repr(expected)
-
-
-def _same_inner(found: Any, expected: Any, zeros: bool) -> bool:
-    if not zeros and isinstance(expected, float) and expected == 0.0:
-        return isinstance(found, float) and found == 0.0
-    return same(found, expected, zeros=zeros)

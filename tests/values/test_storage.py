@@ -128,7 +128,7 @@ def check_rows(found: dict[str, Any], expected: dict[str, Any]) -> None:
     """Check a read model."""
     assert found.keys() - {"padding"} == expected.keys()
     for stream, stored in expected.items():
-        assert same(found[stream], stored, zeros=False), (stream, found[stream])
+        assert same(found[stream], stored), (stream, found[stream])
 
 
 def check_dead_letters(field: Field, found: dict[int, str], refused: dict[int, str]) -> None:

@@ -21,6 +21,7 @@ from enum import Enum
 
 from refold.event_schemas import ProjectionError
 from refold.warehouse.declarations import totals
+from refold.warehouse.engine.duckdb_types import bits_as_floats, floats_as_bits, has_float
 from refold.warehouse.engine.sql import SqlError, quote
 from refold.warehouse.engine.types import FLOATS, resolved_type
 
@@ -147,11 +148,12 @@ class Column:
     wide: bool = False
 
 
-def partial(column: Column, *, named_by: str | None, never_null: bool) -> dict[str, str]:
+def partial(column: Column, *, at: str, named_by: str | None, never_null: bool) -> dict[str, str]:
     """Return the aggregates from contributions to a partial.
 
     Args:
         column: the column.
+        at: the type of a place in the log.
         named_by: an SQL condition that selects the contributions of handlers that yield the column; None if all do.
         never_null: whether no handler can contribute NULL to it.
 
@@ -162,11 +164,11 @@ def partial(column: Column, *, named_by: str | None, never_null: bool) -> dict[s
     some = f"FILTER ({value} IS NOT NULL)"
     if reducer.kind is Kind.LATEST:
         if never_null:  # arg_max ignores the NULLs of handlers that do not yield the column
-            return {name: f"arg_max({value}, _at)", at_column(name): f"max(_at) {some}"}
+            return {name: _chosen("arg_max", column, "_at", at), at_column(name): f"max(_at) {some}"}
         named = f" FILTER ({named_by})" if named_by else ""
-        return {name: f"arg_max_null({value}, _at){named}", at_column(name): f"max(_at){named}"}
+        return {name: _chosen("arg_max_null", column, "_at", at, named), at_column(name): f"max(_at){named}"}
     if reducer.kind is Kind.FIRST:
-        return {name: f"arg_min({value}, _at)", at_column(name): f"min(_at) {some}"}
+        return {name: _chosen("arg_min", column, "_at", at), at_column(name): f"min(_at) {some}"}
     if reducer.kind is Kind.TOTAL:
         return {name: totals.sum_of(value, str(reducer.type), wide=column.wide)}
     simple = {
@@ -177,6 +179,18 @@ def partial(column: Column, *, named_by: str | None, never_null: bool) -> dict[s
         Kind.COUNT_DISTINCT: f"list(DISTINCT {value}) {some}",
     }
     return {name: simple[reducer.kind]}
+
+
+def _chosen(aggregate: str, column: Column, place: str, at: str, condition: str = "") -> str:
+    """Return the aggregate that chooses a contribution by its place.
+
+    Floats pass through it as bits, or -0.0 would become 0.0; a DOUBLE need not, if the place is a BIGINT.
+    """
+    value = quote(column.name)
+    if not has_float(column.type) or (resolved_type(column.type) == "DOUBLE" and at == "BIGINT"):
+        return f"{aggregate}({value}, {place}){condition}"
+    chosen = f"{aggregate}({floats_as_bits(value, column.type)}, {place}){condition}"
+    return bits_as_floats(chosen, column.type)
 
 
 def partial_types(column: Column, at: str) -> dict[str, str]:
@@ -201,14 +215,19 @@ def partial_types(column: Column, at: str) -> dict[str, str]:
     return {name: simple[reducer.kind]}
 
 
-def combine(column: Column) -> dict[str, str]:
-    """Return the aggregates from partials of several buckets to one partial."""
+def combine(column: Column, *, at: str) -> dict[str, str]:
+    """Return the aggregates from partials of several buckets to one partial.
+
+    Args:
+        column: the column.
+        at: the type of a place in the log.
+    """
     reducer, name = column.reducer, column.name
-    value, at = quote(name), quote(at_column(name))
+    value, place = quote(name), quote(at_column(name))
     if reducer.kind is Kind.LATEST:
-        return {name: f"arg_max_null({value}, {at})", at_column(name): f"max({at})"}
+        return {name: _chosen("arg_max_null", column, place, at), at_column(name): f"max({place})"}
     if reducer.kind is Kind.FIRST:
-        return {name: f"arg_min({value}, {at})", at_column(name): f"min({at})"}
+        return {name: _chosen("arg_min", column, place, at), at_column(name): f"min({place})"}
     simple = {
         Kind.TOTAL: f"sum({value})",
         Kind.COUNT: f"CAST(sum({value}) AS BIGINT)",

@@ -9,7 +9,7 @@ is refused when it is declared.
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TypeAlias
 
 import duckdb
@@ -186,25 +186,49 @@ def with_one_zero(value: str, declared: str) -> str:
         value: an expression of the declared type.
         declared: its DuckDB type.
     """
-    return _one_zero(value, resolve(declared), 0)
+    return _each_float(value, resolve(declared), lambda each, dtype: f"({each} + 0::{dtype})", 0)
 
 
-def _one_zero(value: str, dtype: Type, depth: int) -> str:
+def has_float(declared: str) -> bool:
+    """Check whether a type is or contains FLOAT or DOUBLE."""
+    return any(leaf.id in _FLOATS for leaf in _leaves(resolve(declared)))
+
+
+def floats_as_bits(value: str, declared: str) -> str:
+    """Return an expression in which every float is its bits, which aggregates keep as they are.
+
+    DuckDB's ``arg_max`` keeps a value in a form in which -0.0 is 0.0, unless it has a variant for the type.
+
+    Args:
+        value: an expression of the declared type.
+        declared: its DuckDB type.
+    """
+    return _each_float(value, resolve(declared), lambda each, _: f"CAST({each} AS BIT)", 0)
+
+
+def bits_as_floats(value: str, declared: str) -> str:
+    """Return the value of a declared type for an expression of :func:`floats_as_bits`."""
+    return _each_float(value, resolve(declared), lambda each, dtype: f"CAST({each} AS {dtype})", 0)
+
+
+def _each_float(value: str, dtype: Type, change: Callable[[str, Type], str], depth: int) -> str:
+    """Return a value in which each float, at any depth, is replaced by an expression over it."""
     if dtype.id in _FLOATS:
-        return f"({value} + 0::{dtype})"
+        return change(value, dtype)
     if all(leaf.id not in _FLOATS for leaf in _leaves(dtype)):
         return value
     element = f"_e{depth}"
     if dtype.id == "struct":
         fields = ", ".join(
-            f"{quote(name)} := {_one_zero(f'{value}.{quote(name)}', child, depth)}" for name, child in _children(dtype)
+            f"{quote(name)} := {_each_float(f'({value}).{quote(name)}', child, change, depth)}"
+            for name, child in _children(dtype)
         )
         return f"CASE WHEN {value} IS NOT NULL THEN struct_pack({fields}) END"
     if dtype.id == "map":
-        key, item = (_one_zero(f"{element}.{part}", child, depth + 1) for part, child in _children(dtype))
+        key, item = (_each_float(f"{element}.{part}", child, change, depth + 1) for part, child in _children(dtype))
         entries = f"list_transform(map_entries({value}), lambda {element}: {{'key': {key}, 'value': {item}}})"
         return f"map_from_entries({entries})"
-    inner = _one_zero(element, _element(dtype), depth + 1)
+    inner = _each_float(element, _element(dtype), change, depth + 1)
     return f"list_transform({value}, lambda {element}: {inner})"
 
 

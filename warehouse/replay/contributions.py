@@ -192,7 +192,7 @@ def partials(compiled: Compiled, source: str) -> str:
     aggregates: dict[str, str] = {}
     for column in model.reduced():
         named_by, never_null = _named_by(model, column.name), _never_null(model, column.name)
-        aggregates |= reducers.partial(column, named_by=named_by, never_null=never_null)
+        aggregates |= reducers.partial(column, at=_at_type(compiled), named_by=named_by, never_null=never_null)
     selected = ", ".join([compiled.keys, *(f"{sql} AS {quote(c)}" for c, sql in aggregates.items())])
     if not model.deletes:
         return f"SELECT {selected} FROM {source} GROUP BY {compiled.keys}"
@@ -228,7 +228,7 @@ def combined(compiled: Compiled, source: str) -> str:
     """Return the aggregation of partials of several buckets to one partial a key."""
     aggregates: dict[str, str] = {}
     for column in _projection(compiled).reduced():
-        aggregates |= reducers.combine(column)
+        aggregates |= reducers.combine(column, at=_at_type(compiled))
     selected = ", ".join([compiled.keys, *(f"{sql} AS {quote(c)}" for c, sql in aggregates.items())])
     return f"SELECT {selected} FROM {source} GROUP BY {compiled.keys}"
 

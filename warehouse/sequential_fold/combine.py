@@ -45,10 +45,11 @@ def combine(kind: Kind, value: Any, given: Any, rank: Callable[[Any], Any]) -> A
         return [*value, given]
     if kind is Kind.COUNT_DISTINCT:
         return value | {identity(given)}
+    if kind is Kind.FIRST:
+        return given if value is None else value
+    given = with_one_zero(given)
     if value is None:
         return given
-    if kind is Kind.FIRST:
-        return value
     return min(value, given, key=rank) if kind is Kind.MINIMUM else max(value, given, key=rank)
 
 
@@ -66,6 +67,15 @@ def identity(value: Any) -> Hashable:
     if isinstance(value, list):
         return tuple(map(identity, value))
     return value  # type: ignore[no-any-return]
+
+
+def with_one_zero(value: Any) -> Any:
+    """Return a value whose float zeros are positive: equal keys and extremes look the same, whichever came first."""
+    if isinstance(value, dict):
+        return {with_one_zero(name): with_one_zero(v) for name, v in value.items()}
+    if isinstance(value, list):
+        return [with_one_zero(v) for v in value]
+    return value + 0.0 if isinstance(value, float) else value
 
 
 def rank(value: Any) -> Any:

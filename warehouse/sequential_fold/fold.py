@@ -11,7 +11,7 @@ from refold.event_schemas import RecordedEvent, Registry, Upcaster
 from refold.warehouse.declarations.domain import Domain
 from refold.warehouse.declarations.projection import ReadModel
 from refold.warehouse.object_store import ObjectStore
-from refold.warehouse.sequential_fold.combine import identity
+from refold.warehouse.sequential_fold.combine import identity, with_one_zero
 from refold.warehouse.sequential_fold.one_event import OneEvent
 from refold.warehouse.sequential_fold.recorded import Recorded, recorded_commits
 from refold.warehouse.sequential_fold.sample import Sample
@@ -133,7 +133,7 @@ class _ModelFold:
         """Prepare a read model, with its first rows."""
         table = Table(model, sql, sample)
         for row in start.rows if start else ():
-            key = tuple(row[k] for k in model.key)
+            key = tuple(with_one_zero(row[k]) for k in model.key)
             table.rows[identity(list(key))] = key, {c: row[c] for c in model.columns}
         return cls(table, domain.registry, steps_to(domain.registry, model.event_types), start.position if start else 0)
 

@@ -121,7 +121,13 @@ class Table:
         if not deletes and any(_is_no_number(each[n]) for each in given for n in each.keys() & self._limits.keys()):
             raise InvalidError(made.origins)
         return [
-            Contribution(made.origins, event.position, event.event_type, row[:width], None if deletes else each)
+            Contribution(
+                made.origins,
+                event.position,
+                event.event_type,
+                key=tuple(map(combine.with_one_zero, row[:width])),
+                values=None if deletes else each,
+            )
             for row, each in zip(rows, given, strict=True)
             if row[-1]
         ]

@@ -10,48 +10,16 @@ import pytest
 import tenacity
 from click.testing import CliRunner
 
-from refold.event_schemas import event
 from refold.pipelines.beam.runners import beam_options
 from refold.pipelines.cli.main import cli
 from refold.pipelines.rebuild.as_of import rebuild_as_of
 from refold.pipelines.rebuild.rebuild import rebuild
-from refold.warehouse.declarations.domain import Domain
-from refold.warehouse.declarations.endpoints import Lookup
-from refold.warehouse.declarations.projection import Projection
-from refold.warehouse.declarations.reducers import total
 from refold.warehouse.event_log import Appender, EventLog, create_log
 from tests.pipelines.serving.served import served
+from tests.pipelines.serving.tills import TILLS, Counted
 
-HERE = "tests.pipelines.serving.test_withheld_rows:TILLS"
+HERE = "tests.pipelines.serving.tills:TILLS"
 ONE_WORKER = ["--direct_num_workers=1"]
-
-
-@event(schema_version=1)
-class Counted:
-    """Coins of a till were counted."""
-
-    till: str
-    day: int
-    coins: int
-
-
-COINS = Projection(
-    name="coins",
-    key={"till": "VARCHAR", "day": "INTEGER"},
-    columns={"coins": total("TINYINT"), "counts": total("BIGINT")},
-    on={Counted: "SELECT till, day, coins, 1 AS counts"},
-    derived={"twice": "2 * counts"},
-)
-TILLS = Domain(
-    name="tills",
-    events=(Counted,),
-    read_models=(COINS,),
-    endpoints=(
-        Lookup(path="/coins/{till}/{day}", table="coins", text="One day."),
-        Lookup(path="/coins/{till}/{day}/twice/{twice}", table="coins", text="One day, by a derived column too."),
-        Lookup(path="/coins/{till}", table="coins", text="All days."),
-    ),
-)
 
 
 @pytest.fixture
