@@ -10,8 +10,9 @@ import duckdb
 from refold.event_schemas import ProjectionError
 from refold.event_schemas.names import folded
 from refold.warehouse.declarations.determinism import check_plan, check_repeatable
-from refold.warehouse.declarations.reader_settings import check_reader_settings
+from refold.warehouse.declarations.reader_settings import check_binding, check_reader_settings
 from refold.warehouse.engine.bound_plan import bound_plan
+from refold.warehouse.engine.duckdb_types import resolve
 from refold.warehouse.engine.scratch import scratch, scratch_schema
 from refold.warehouse.engine.sql import SqlError, first_line, quote
 from refold.warehouse.engine.syntax_tree import deparse, parse, walk
@@ -84,12 +85,19 @@ def check_derived(where: str, table: Mapping[str, str], derived: Mapping[str, st
             raise ProjectionError(f"{where}, derived column {column}: {first_line(error)}") from error
 
 
+def stored_type(declared: str) -> str:
+    """Return the type of a published column: text has the collation of bytes, whatever a reader's default is."""
+    dtype = resolve(declared)
+    return f"{declared} COLLATE C" if dtype.id == "varchar" and str(dtype) == "VARCHAR" else declared
+
+
 def _create(table: Mapping[str, str], column: str, expression: str) -> None:
     """Create an empty table with the column: only this shows whether DuckDB can generate it."""
-    typed = ", ".join(f"{quote(c)} {t}" for c, t in table.items())
+    typed = ", ".join(f"{quote(c)} {stored_type(t)}" for c, t in table.items())
     try:
         with scratch_schema() as connection:
             connection.execute(f"CREATE TABLE _derived ({typed}, {quote(column)} AS ({expression}))")
+            check_binding(connection, f"SELECT {quote(column)} FROM _derived")
     except duckdb.Error as error:
         raise SqlError(
             f"DuckDB cannot compute it when a row is read: {first_line(error)} A derived column has no lambda, "

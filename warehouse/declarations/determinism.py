@@ -15,7 +15,7 @@ from typing import Any
 
 from refold.event_schemas.names import folded
 from refold.warehouse.declarations import functions
-from refold.warehouse.engine.bound_plan import Call, Node, calls, operators, scans
+from refold.warehouse.engine.bound_plan import Call, Node, calls, operators, output_collations, scans
 from refold.warehouse.engine.sql import SqlError
 from refold.warehouse.engine.syntax_tree import own_nodes, parse, walk
 
@@ -122,6 +122,19 @@ def check_plan(plan: Node, *, tables: Collection[str] | None, of_event: bool = F
             raise SqlError(_not_a_table(table or f"{function}()"))
     for call in calls(plan):
         _check_call(call, instead=instead)
+
+
+def check_collations(plan: Node) -> None:
+    """Check that no column of ``SELECT * FROM (...)`` has a collation: it would be compared so on some ways only.
+
+    Raises:
+        SqlError: naming the column and its collation.
+    """
+    for column, collation in output_collations(plan).items():
+        raise SqlError(
+            f"column {column!r} has the collation {collation}, which a cast keeps but a stored value does not; select "
+            f"lower({column}) to ignore case, or remove the collation with {column} COLLATE C"
+        )
 
 
 def _check_call(call: Call, *, instead: str) -> None:

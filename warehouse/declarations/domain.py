@@ -30,6 +30,7 @@ from refold.warehouse.declarations.projection import (
     Projection,
     ReadModel,
     View,
+    check_created_view,
     check_seed_columns,
     check_view,
     create_table_sql,
@@ -172,6 +173,7 @@ class Domain:
             for view in self.views:
                 check_view(view, connection, known)
                 create_view(view, connection)
+                check_created_view(view, connection)
                 known.append(view.name)
             for model in seeded:
                 _check_seed(model, connection)

@@ -12,7 +12,7 @@ import pyarrow as pa
 from refold.event_schemas import ENVELOPE, ProjectionError, event_type_of, schema_of
 from refold.event_schemas.envelope import ENVELOPE_NAMES
 from refold.event_schemas.names import first_double
-from refold.warehouse.declarations.determinism import check_one_event, check_plan
+from refold.warehouse.declarations.determinism import check_collations, check_one_event, check_plan
 from refold.warehouse.engine.bound_plan import bound_plan
 from refold.warehouse.engine.duckdb_types import Type, keeps_values, resolve, types_of
 from refold.warehouse.engine.lineage import Origin, Origins, output_origins, subquery_names
@@ -98,6 +98,7 @@ def compile_handler(
         found = bind_over_event(query)
         plan = bound_plan(scratch(), query)
         check_plan(plan, tables=(), of_event=True)
+        check_collations(plan)
         origins = dict(zip(found.names, output_origins(plan, "event"), strict=True))
         _check_appended(subquery_names(plan), origins)
     except (SqlError, duckdb.Error) as error:

@@ -21,7 +21,7 @@ from refold.event_schemas.names import first_double
 from refold.warehouse.declarations import column_types
 from refold.warehouse.declarations.code_identity.identity import DeclaredCode
 from refold.warehouse.declarations.declared_names import also, check_column_names, check_table_name
-from refold.warehouse.declarations.derived import check_derived, generated_column
+from refold.warehouse.declarations.derived import check_derived, generated_column, stored_type
 from refold.warehouse.declarations.determinism import check_plan, check_repeatable
 from refold.warehouse.declarations.handlers import (
     Delete,
@@ -30,7 +30,7 @@ from refold.warehouse.declarations.handlers import (
     compile_handler,
     event_columns,
 )
-from refold.warehouse.declarations.reader_settings import check_reader_settings, with_explicit_order
+from refold.warehouse.declarations.reader_settings import check_binding, check_reader_settings, with_explicit_order
 from refold.warehouse.declarations.reducers import Column, Kind, Reducer
 from refold.warehouse.engine.bound_plan import bound_plan
 from refold.warehouse.engine.duckdb_types import Type, keeps_values, resolve
@@ -232,7 +232,7 @@ def keyed_by_stream(model: ReadModel) -> bool:
 
 def create_table_sql(model: ReadModel) -> str:
     """Return the statement that creates a read model's empty table."""
-    typed = [f"{quote(c)} {t}" for c, t in model.table.items()]
+    typed = [f"{quote(c)} {stored_type(t)}" for c, t in model.table.items()]
     derived = model.derived.items() if isinstance(model, Projection) else ()
     typed += [f"{quote(c)} AS ({generated_column(expression, model.table)})" for c, expression in derived]
     return f"CREATE TABLE {quote(model.name)} ({', '.join(typed)})"
@@ -305,6 +305,18 @@ def create_view(view: View, connection: duckdb.DuckDBPyConnection) -> None:
         connection.execute(f"CREATE OR REPLACE VIEW {quote(view.name)} AS {with_explicit_order(view.select)}")
     except (SqlError, duckdb.Error) as error:
         raise ProjectionError(f"View {view.name}: {first_line(error)}") from error
+
+
+def check_created_view(view: View, connection: duckdb.DuckDBPyConnection) -> None:
+    """Check that a created view is bound alike in the session of every reader.
+
+    Raises:
+        ProjectionError: naming the view and the setting.
+    """
+    try:
+        check_binding(connection, f"FROM {quote(view.name)}")
+    except SqlError as error:
+        raise ProjectionError(f"View {view.name}: {error}") from error
 
 
 def check_view(view: View, connection: duckdb.DuckDBPyConnection, tables: Collection[str]) -> None:

@@ -3,6 +3,9 @@
 Readers open the file with their own DuckDB, in the time zone of their machine. So a derived column, a view or an
 endpoint must not convert between a time with a zone and one without: ``CAST(at AS DATE)`` is another day in Tokyo.
 Handlers and upcasters may, because they run in connections of refold, which are in UTC.
+
+What a setting changes when a query is bound, the bound plan shows: a derived column or a view must have the same plan
+under each such setting. What a setting changes later is known by the names of functions.
 """
 
 from __future__ import annotations
@@ -10,8 +13,10 @@ from __future__ import annotations
 import re
 from typing import Any
 
+import duckdb
+
 from refold.warehouse.declarations.functions import ZONE_FREE
-from refold.warehouse.engine.bound_plan import CAST, Call, Node, calls, type_names
+from refold.warehouse.engine.bound_plan import CAST, Call, Node, bound_plan, calls, type_names
 from refold.warehouse.engine.sql import SqlError
 from refold.warehouse.engine.syntax_tree import deparse, parse, walk
 
@@ -38,6 +43,43 @@ def check_reader_settings(plan: Node) -> None:
             raise SqlError(
                 f"{call.name}() depends on the reader's default order; write list_sort(x, 'ASC', 'NULLS LAST')"
             )
+
+
+_BINDING_SETTINGS = {
+    "default_collation": ("'nocase'", "write COLLATE C after the text, as in CAST(x AS VARCHAR) COLLATE C = 'a'"),
+    "default_order": ("'desc'", "write ASC or DESC"),
+    "default_null_order": ("'nulls_first'", "write NULLS LAST"),
+    "integer_division": ("true", "write // for a quotient without a fraction"),
+    "regex_match_operator_semantics": ("'full'", "call regexp_matches()"),
+}
+"""Settings that change how a query is bound, each with another value than that of refold, and what to write instead."""
+
+
+def check_binding(connection: duckdb.DuckDBPyConnection, query: str) -> None:
+    """Check that a query over tables and views is bound alike in every session.
+
+    Args:
+        connection: a connection that has them; their text was parsed with the settings of refold.
+        query: reads a derived column or a view.
+
+    Raises:
+        SqlError: it is not; the message names the setting.
+    """
+    plan = _without_notes(bound_plan(connection, query))
+    for name, (other, instead) in _BINDING_SETTINGS.items():
+        connection.execute(f"SET SESSION {name} = {other}")
+        try:
+            if _without_notes(bound_plan(connection, query)) != plan:
+                raise SqlError(f"the answer depends on {name} in the reader's session; {instead}")
+        finally:
+            connection.execute(f"RESET SESSION {name}")
+
+
+def _without_notes(plan: Node) -> Node:
+    """Remove where list_sort() notes the default collation: its sort key shows whether that matters."""
+    for node in walk(plan):
+        node.pop("default_collation", None)
+    return plan
 
 
 def _zone_free(call: Call) -> bool:

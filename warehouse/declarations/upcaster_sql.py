@@ -16,7 +16,7 @@ from refold.event_schemas import (
 )
 from refold.event_schemas.names import first_double
 from refold.event_schemas.registry import SchemaKey
-from refold.warehouse.declarations.determinism import check_one_event, check_plan
+from refold.warehouse.declarations.determinism import check_collations, check_one_event, check_plan
 from refold.warehouse.engine.bound_plan import bound_plan
 from refold.warehouse.engine.lineage import Origin, Origins, output_origins, subquery_names
 from refold.warehouse.engine.scratch import scratch
@@ -69,6 +69,7 @@ def compile_sql(step: Upcaster, registry: Registry) -> str:
         found = result_schema(scratch(), query)
         plan = bound_plan(scratch(), query)
         check_plan(plan, tables=(), of_event=True)
+        check_collations(plan)
         origins = dict(zip(found.names, output_origins(plan, "event"), strict=True))
         _check_carried(subquery_names(plan), origins)
     except (SqlError, duckdb.Error) as error:

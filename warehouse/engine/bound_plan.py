@@ -84,6 +84,24 @@ def calls(plan: Node) -> Iterator[Call]:
             yield Call(_name(node), arguments, result, type_names([*arguments, result]), _constant_text(children))
 
 
+def output_collations(plan: Node) -> dict[str, str]:
+    """Return the columns of ``SELECT * FROM (...)`` whose text has a collation, also inside lists and structs.
+
+    A collation stays with a value through a cast, and changes how it is compared.
+    """
+    node = plan
+    while node["type"] != "LOGICAL_PROJECTION":
+        node = node["children"][-1]
+    found = {str(e.get("alias", "")): collations(_type_of(e)) for e in node["expressions"]}
+    return {name: min(names) for name, names in found.items() if names}
+
+
+def collations(dtype: Any) -> frozenset[str]:
+    """Return the collations of a type other than that of bytes, as a plan writes them."""
+    names = (str(node.get("collation") or "") for node in walk(dtype))
+    return frozenset(name for name in names if name.upper() not in ("", "C", "POSIX", "BINARY"))
+
+
 def type_names(dtype: Any) -> frozenset[str]:
     """Return the names of a type and of the types inside it, as a plan writes them.
 

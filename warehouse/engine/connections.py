@@ -11,6 +11,28 @@ from refold.warehouse.engine.sql import literal, quote
 
 _MEMORY = ":memory:"
 
+ANSWER_SETTINGS = {
+    "TimeZone": "'UTC'",
+    "Calendar": "'gregorian'",
+    "default_collation": "''",
+    "default_null_order": "'nulls_last'",
+    "default_order": "'ascending'",
+    "error_on_division_by_zero": "true",
+    "ieee_floating_point_ops": "true",
+    "integer_division": "false",
+    "regex_match_operator_semantics": "'partial'",
+}
+"""The settings that change what a query answers, with the values that every connection of refold has."""
+
+# GLOBAL, because a cursor does not have the settings of the connection that it was made from.
+_SET = "; ".join(
+    [
+        *(f"SET GLOBAL {name} = {value}" for name, value in ANSWER_SETTINGS.items()),
+        "SET GLOBAL arrow_lossless_conversion = true",
+        "SET enable_progress_bar = false",
+    ]
+)
+
 
 def connect(
     database: str | Path = _MEMORY,
@@ -20,7 +42,9 @@ def connect(
     temp_directory: str | Path | None = None,
     read_only: bool = False,
 ) -> duckdb.DuckDBPyConnection:
-    """Open a DuckDB connection in UTC, with lossless Arrow output.
+    """Open a DuckDB connection whose answers depend on no default of the machine, with lossless Arrow output.
+
+    Its cursors have the same settings.
 
     Args:
         database: a file, or ``:memory:``.
@@ -30,7 +54,7 @@ def connect(
         read_only: open the file for reading, as other processes may at the same time.
 
     Example:
-        >>> connect().execute("SELECT current_setting('TimeZone')").fetchone()
+        >>> connect().cursor().execute("SELECT current_setting('TimeZone')").fetchone()
         ('UTC',)
     """
     config: dict[str, str | bool | int | float | list[str]] = {}
@@ -42,9 +66,7 @@ def connect(
         config["temp_directory"] = engine_path(temp_directory)
     file = _MEMORY if database == _MEMORY else database_path(database)
     connection = duckdb.connect(file, read_only=read_only, config=config)
-    connection.execute("SET TimeZone = 'UTC'")
-    connection.execute("SET arrow_lossless_conversion = true")
-    connection.execute("SET enable_progress_bar = false")
+    connection.execute(_SET)
     return connection
 
 

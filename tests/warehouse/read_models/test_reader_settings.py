@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
+import os
+import subprocess
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -9,10 +13,11 @@ from typing import Any
 import duckdb
 import pytest
 
-from refold.event_schemas import event
+from refold.event_schemas import ProjectionError, event
 from refold.warehouse.declarations.domain import Domain
 from refold.warehouse.declarations.projection import Projection, View
 from refold.warehouse.declarations.reducers import latest, total
+from refold.warehouse.engine.connections import ANSWER_SETTINGS, connect
 from refold.warehouse.read_models import database
 
 
@@ -40,6 +45,9 @@ SALES = Projection(
         "half": "sold / 2",
         "lat": "place.spot.lat",
         "late": "moment > TIMESTAMPTZ '2026-07-01 00:00:00Z'",
+        "is_a": "sku = 'A'",
+        "shout": "upper(sku) = 'a'",
+        "like_a": "regexp_matches(sku, 'a')",
     },
 )
 VIEWS = (
@@ -51,6 +59,9 @@ VIEWS = (
     View("sorted", "SELECT list_sort([2, NULL, 1], 'ASC', 'NULLS LAST') AS n"),
     View("months", "SELECT date_trunc('month', day) AS m, sum(sold / 2) AS n FROM sales GROUP BY ALL ORDER BY 1"),
     View("moments", "SELECT max(moment) = min(moment) AS same, max(epoch_us(moment)) AS last FROM sales"),
+    View("texts", "SELECT lower(sku) AS text, count(*) AS n, max(sku) AS last FROM sales GROUP BY ALL ORDER BY 1"),
+    View("joined", "SELECT a.sku FROM sales a JOIN sales b ON a.sku = upper(b.sku) ORDER BY a.sku"),
+    View("converted", "SELECT count(*) FILTER (CAST(pieces AS VARCHAR) COLLATE C <> 'x') AS n FROM sales"),
     View("nested", "WITH w AS (FROM sales ORDER BY pieces LIMIT 2) SELECT list(sku ORDER BY sku) AS skus FROM w"),
 )
 SETTINGS = [
@@ -63,7 +74,48 @@ SETTINGS = [
     "SET old_implicit_casting = true",
     "SET scalar_subquery_error_on_multiple_rows = false",
     "SET preserve_identifier_case = false",
+    "SET default_collation = 'nocase'",
+    "SET regex_match_operator_semantics = 'full'",
+    "SET legacy_disable_null_type = true",
+    "SET disable_timestamptz_casts = true",
 ]
+NO_ANSWER = """
+access_mode active_grammar_extensions allocator_background_threads allocator_bulk_deallocation_flush_threshold
+allocator_flush_threshold allow_community_extensions allow_extension_repositories allow_extensions_metadata_mismatch
+allow_parser_override_extension allow_persistent_secrets allow_unredacted_secrets allow_unsigned_extensions
+allowed_configs allowed_directories allowed_paths approximate_join_order_threshold arrow_large_buffer_size
+arrow_lossless_conversion arrow_output_list_view arrow_output_version asof_loop_join_threshold async_threads
+auto_checkpoint_skip_wal_threshold autoinstall_extension_repository autoinstall_known_extensions
+autoload_known_extensions binary_as_string block_allocator_memory cache_local_files catalog_error_max_schemas
+checkpoint_on_detach checkpoint_threshold current_dialect current_transaction_invalidation_policy
+custom_extension_repository custom_user_agent debug_checkpoint_scan_sleep_ms default_block_size default_secret_storage
+default_transaction_invalidation_policy delim_join_as_cte dialect_compatibility_mode disable_database_invalidation
+disable_parquet_prefetching disable_timestamptz_casts disabled_compression_methods disabled_filesystems
+disabled_log_types disabled_optimizers duckdb_api dynamic_or_filter_threshold enable_external_access
+enable_external_file_cache enable_fsst_vectors enable_geoparquet_conversion enable_http_metadata_cache enable_logging
+enable_macro_dependencies enable_optimistic_write enable_optimizer enable_profiling enable_progress_bar
+enable_progress_bar_print enable_view_dependencies enabled_log_types errors_as_json experimental_metadata_reuse
+explain_output extension_directories extension_repository_directory external_file_cache_local_max_block_size
+external_file_cache_remote_max_block_size external_file_cache_remote_min_block_size external_file_cache_request_sizing
+external_file_cache_spill external_threads file_search_path force_column_metadata_reuse force_compression fsync_mode
+geometry_minimum_shredding_size home_directory http_client_pool_capacity http_proxy http_proxy_password
+http_proxy_username ignore_unknown_crs immediate_transaction_mode index_scan_max_count index_scan_percentage
+initial_column_segment_size json_geometry_format late_materialization_max_rows legacy_disable_null_type
+lock_configuration log_query_path logging_level logging_mode logging_storage max_execution_time max_expression_depth
+max_memory max_streaming_buffer_size max_temp_directory_size max_vacuum_tasks memory_limit merge_join_threshold
+nested_loop_join_threshold null_order operator_memory_limit order_by_non_integer_literal ordered_aggregate_threshold
+pandas_analyze_sample parquet_metadata_cache parquet_prefetch_column_gap partitioned_write_flush_threshold
+partitioned_write_max_open_files password perfect_ht_threshold pin_threads pivot_filter_threshold pivot_limit
+prefer_range_joins prefetch_all_parquet_files preserve_identifier_case preserve_insertion_order profile_output
+profiling_coverage profiling_output profiling_renderer_settings progress_bar_time python_enable_replacements
+python_scan_all_frames read_ahead_depth redact_http_logs scalar_subquery_error_on_multiple_rows
+scheduler_process_partial schema search_path secret_directory show_behavior standard_vector_size
+storage_block_prefetch storage_compatibility_version streaming_buffer_size table_function_identifier_conversion
+temp_directory temp_file_encryption threads tracked_metrics user username validate_external_file_cache
+variant_minimum_shredding_size wal_autocheckpoint wal_autocheckpoint_entries warnings_as_errors worker_threads
+write_buffer_row_group_count write_buffer_row_group_memory_limit zstd_min_string_length
+"""
+"""The other settings of DuckDB: resources, files, formats, messages, errors, and what is set when a text is parsed."""
 
 
 @pytest.fixture(scope="module")
@@ -80,6 +132,7 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 ("a", 3, 3, datetime(2026, 7, 1, 3, 30, tzinfo=UTC)),
                 ("b", None, 1, datetime(2026, 6, 30, 23, 30, tzinfo=UTC)),
                 ("c", 1, 5, datetime(2026, 3, 31, 12, 0, tzinfo=UTC)),
+                ("A", 4, 7, datetime(2026, 3, 31, 12, 0, tzinfo=UTC)),
             ],
         )
         database.create_views(connection, domain)
@@ -106,3 +159,45 @@ def _instant(value: object) -> object:
 def test_a_setting_changes_no_answer(published: Path, setting: str) -> None:
     """Order, days and quotients are those of refold in each session."""
     assert answers(published, setting) == answers(published, "SET TimeZone = 'UTC'")
+
+
+@pytest.mark.parametrize("expression", ["place.city = 'ulm'", "CAST(pieces AS VARCHAR) = 'a'", "nullif('a', 'A')"])
+def test_a_derived_column_that_a_setting_changes_is_refused(expression: str) -> None:
+    """The message names the setting and what to write."""
+    with pytest.raises(ProjectionError, match=r"derived column d: .*default_collation.*COLLATE C"):
+        dataclasses.replace(SALES, derived={"d": expression})
+
+
+@pytest.mark.parametrize(
+    "select",
+    [
+        "SELECT place.city = 'ulm' AS d FROM sales",
+        "SELECT place.city, count(*) AS n FROM sales GROUP BY place.city",
+        "SELECT list_sort(['B', 'a'], 'ASC', 'NULLS LAST') AS sorted FROM sales",
+        "SELECT DISTINCT place FROM sales",
+        "SELECT sku FROM sales WHERE 'a' = 'A'",
+    ],
+)
+def test_a_view_that_a_setting_changes_is_refused(select: str) -> None:
+    """Text inside a struct has no collation of its own."""
+    with pytest.raises(ProjectionError, match=r"View v: .*default_collation.*COLLATE C"):
+        Domain(name="shop", events=(Sold,), read_models=(SALES,), views=(View("v", select),))
+
+
+def test_cursors_have_the_settings_of_refold() -> None:
+    """Whatever the defaults of the machine are: a query side reads through cursors."""
+    program = (
+        "from refold.warehouse.engine.connections import connect as c; print(c().cursor().execute({!r}).fetchone())"
+    )
+    query = "SELECT current_setting('TimeZone'), CAST(TIMESTAMPTZ '2026-01-01 00:00:00Z' AS VARCHAR)"
+    environment = {**os.environ, "TZ": "America/New_York"}
+    run = [sys.executable, "-c", program.format(query)]
+    found = subprocess.run(run, env=environment, capture_output=True, text=True, check=True)
+    assert found.stdout == "('UTC', '2026-01-01 00:00:00+00')\n"
+
+
+def test_each_setting_of_duckdb_was_looked_at() -> None:
+    """A newer DuckDB may have another one that changes answers."""
+    with connect() as connection:
+        names = {name for (name,) in connection.execute("SELECT name FROM duckdb_settings()").fetchall()}
+    assert names - ANSWER_SETTINGS.keys() == set(NO_ANSWER.split())
