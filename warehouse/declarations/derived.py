@@ -10,7 +10,7 @@ import duckdb
 from refold.event_schemas import ProjectionError
 from refold.event_schemas.names import folded
 from refold.warehouse.declarations.determinism import check_plan, check_repeatable
-from refold.warehouse.declarations.reader_settings import check_binding, check_reader_settings
+from refold.warehouse.declarations.reader_settings import check_binding, check_divisors, check_reader_settings
 from refold.warehouse.engine.bound_plan import bound_plan
 from refold.warehouse.engine.duckdb_types import resolve
 from refold.warehouse.engine.scratch import scratch, scratch_schema
@@ -80,6 +80,7 @@ def check_derived(where: str, table: Mapping[str, str], derived: Mapping[str, st
             plan = bound_plan(scratch(), query)
             check_plan(plan, tables=())
             check_reader_settings(plan)
+            check_divisors(f"SELECT {text}")
             _create(table, column, text)
         except (SqlError, duckdb.Error) as error:
             raise ProjectionError(f"{where}, derived column {column}: {first_line(error)}") from error

@@ -30,7 +30,12 @@ from refold.warehouse.declarations.handlers import (
     compile_handler,
     event_columns,
 )
-from refold.warehouse.declarations.reader_settings import check_binding, check_reader_settings, with_explicit_order
+from refold.warehouse.declarations.reader_settings import (
+    check_binding,
+    check_divisors,
+    check_reader_settings,
+    with_explicit_order,
+)
 from refold.warehouse.declarations.reducers import Column, Kind, Reducer
 from refold.warehouse.engine.bound_plan import bound_plan
 from refold.warehouse.engine.duckdb_types import Type, keeps_values, resolve
@@ -337,6 +342,7 @@ def check_view(view: View, connection: duckdb.DuckDBPyConnection, tables: Collec
         plan = bound_plan(connection, view.select)
         check_plan(plan, tables=tables)
         check_reader_settings(plan)
+        check_divisors(view.select)
     except (SqlError, duckdb.Error) as error:
         raise ProjectionError(f"View {view.name}: {first_line(error)}") from error
     if double := first_double(columns):

@@ -75,6 +75,37 @@ def check_binding(connection: duckdb.DuckDBPyConnection, query: str) -> None:
             connection.execute(f"RESET SESSION {name}")
 
 
+_DIVISIONS = ("/", "//", "%", "divide", "mod", "fmod", "fdiv")
+
+
+def check_divisors(select: str) -> None:
+    """Check that nothing may be divided by zero: a reader's session decides if that is infinity, NULL or an error.
+
+    Raises:
+        SqlError: a divisor is neither a constant nor ``nullif(x, 0)``.
+
+    Example:
+        >>> check_divisors("SELECT spent / 100, spent / nullif(visits, 0)")
+        >>> check_divisors("SELECT spent / visits")
+        Traceback (most recent call last):
+        refold.warehouse.engine.sql.SqlError: the reader's session decides what x / 0 is; divide by nullif(x, 0)
+    """
+    for node in walk(parse(select)):
+        given = [each["expression"] for each in node.get("arguments") or []]
+        divides = node.get("class") == "FUNCTION" and str(node.get("function_name")).lower() in _DIVISIONS
+        if divides and len(given) == 2 and not _is_divisor(given[1]):
+            raise SqlError("the reader's session decides what x / 0 is; divide by nullif(x, 0)")
+
+
+def _is_divisor(expression: Node) -> bool:
+    while expression["class"] == "CAST":
+        expression = expression["child"]
+    if expression.get("function_name", "").lower() == "nullif":
+        second = expression["arguments"][1]["expression"]
+        return second["class"] == "CONSTANT" and not _is_divisor(second)
+    return expression["class"] == "CONSTANT" and bool(re.search("[1-9]", str(expression["literal"].get("text", ""))))
+
+
 def _without_notes(plan: Node) -> Node:
     """Remove where list_sort() notes the default collation: its sort key shows whether that matters."""
     for node in walk(plan):

@@ -43,6 +43,7 @@ SALES = Projection(
     derived={
         "day": "CAST(moment AT TIME ZONE 'UTC' AS DATE)",
         "half": "sold / 2",
+        "each": "sold / nullif(pieces - 3, 0) % CAST(-7 AS DOUBLE)",
         "lat": "place.spot.lat",
         "late": "moment > TIMESTAMPTZ '2026-07-01 00:00:00Z'",
         "is_a": "sku = 'A'",
@@ -77,6 +78,8 @@ SETTINGS = [
     "SET default_collation = 'nocase'",
     "SET regex_match_operator_semantics = 'full'",
     "SET legacy_disable_null_type = true",
+    "SET ieee_floating_point_ops = false",
+    "SET error_on_division_by_zero = false",
     "SET disable_timestamptz_casts = true",
 ]
 NO_ANSWER = """
@@ -182,6 +185,20 @@ def test_a_view_that_a_setting_changes_is_refused(select: str) -> None:
     """Text inside a struct has no collation of its own."""
     with pytest.raises(ProjectionError, match=r"View v: .*default_collation.*COLLATE C"):
         Domain(name="shop", events=(Sold,), read_models=(SALES,), views=(View("v", select),))
+
+
+@pytest.mark.parametrize("divisor", ["sold", "0", "CAST(0 AS BIGINT)", "nullif(sold, 1)", "(sold + 1)"])
+@pytest.mark.parametrize(
+    "division", ["pieces / {}", "pieces % {}", "mod(pieces, {})", "fmod(pieces, {})", "pieces // {}"]
+)
+def test_a_division_by_zero_is_refused(division: str, divisor: str) -> None:
+    """A session decides what it yields."""
+    expression = division.format(divisor)
+    with pytest.raises(ProjectionError, match=r"derived column d: .*session .* nullif\(x, 0\)"):
+        dataclasses.replace(SALES, derived={"d": expression})
+    view = View("v", f"SELECT max({expression}) AS d FROM sales")
+    with pytest.raises(ProjectionError, match=r"View v: .* nullif\(x, 0\)"):
+        Domain(name="shop", events=(Sold,), read_models=(SALES,), views=(view,))
 
 
 def test_cursors_have_the_settings_of_refold() -> None:
