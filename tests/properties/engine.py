@@ -210,6 +210,16 @@ class Tables:
         """Close the database."""
         self.connection.close()
 
+    @property
+    def path(self) -> Path:
+        """Its file."""
+        return self._folder / "working.duckdb"
+
+    def start(self, log: EventLog, staged: StagedModels) -> None:
+        """Start from the rows of a seed."""
+        load(self.connection, log, self.domain, staged)
+        self._at = staged.at
+
     def catch_up(self, log: EventLog) -> None:
         """Catch up to the head of the log."""
         catch_up(

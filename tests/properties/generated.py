@@ -1,7 +1,8 @@
 """Hypothesis strategies: domains of any contracts, upcasters and read models, whose meaning the sequential fold gives.
 
 An event type has a newest class, and older versions from which an upcaster leads on: in SQL (rename, add, filter) or in
-Python (split, drop, add). Read models combine random expressions over the fields, by random reducers or a fold.
+Python (split, drop, add). A merger may join runs of further events. Read models combine random expressions over the
+fields, by random reducers or a fold; some totals leave their column's type.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from uuid import UUID
 import pyarrow as pa
 from hypothesis import strategies as st
 
-from refold.event_schemas import RecordedEvent, Upcaster, event, schema_of, upcaster
+from refold.event_schemas import RecordedEvent, Upcaster, event, merger, schema_of, upcaster
 from refold.event_schemas.upcasting import Form
 from refold.warehouse.declarations.domain import Domain
 from refold.warehouse.declarations.handlers import Delete
@@ -142,6 +143,31 @@ def _step(draw: st.DrawFn, kind: str, schema: pa.Schema, field: pa.Field, versio
     return (schema if len(schema) == 1 else schema.remove(index)), split if kind == "split" else drop
 
 
+@st.composite
+def mergers_to(draw: st.DrawFn, cls: Any) -> list[Upcaster]:
+    """Draw a merger of two further event types, one of which may come by way of SQL that drops events."""
+    schema, mark = schema_of(cls), pa.schema([pa.field("mark", pa.int64())])
+    least, fails = draw(st.integers(1, 3)), draw(st.booleans())
+    kept = {field.name: draw(values(field)) for field in schema}
+
+    def join(run: list[RecordedEvent]) -> list[Any]:
+        """Join to one event of the last whole payload, to several, or to none; a long run may fail."""
+        if fails and len(run) == 3:
+            raise ValueError("three at once")
+        whole = [recorded.payload for recorded in run if recorded.event_type == "Whole"]
+        marks = sum(recorded.payload["mark"] or 0 for recorded in run if recorded.event_type == "Mark")
+        payload = dict(whole[-1]) if whole else kept
+        return [cls(**payload)] * (1 + marks % 2) if len(run) >= least else []
+
+    first = draw(st.booleans())
+    sources = (("Whole", 1, schema), ("Mark", 2 if first else 1, mark))
+    found = [merger(sources, into=cls, version="1")(join)]
+    if first:
+        text = "SELECT * FROM event WHERE mark IS DISTINCT FROM 1"
+        found.append(upcaster("Mark", from_version=1, schema=mark)(lambda: text))
+    return found
+
+
 def _conditions(fields: Sequence[FieldOf]) -> st.SearchStrategy[str]:
     """Draw conditions of SQL on an event."""
     found = ["true", "stream_version % 2 = 0", "occurred_at > TIMESTAMPTZ '2000-01-01 00:00:00+00'", "position % 7 < 5"]
@@ -183,10 +209,10 @@ REDUCERS: dict[str, Any] = {
 
 @st.composite
 def reducers(draw: st.DrawFn) -> Reducer:
-    """Draw the reducer of a column; the totals are wide enough for any history here."""
+    """Draw the reducer of a column."""
     kind = draw(st.sampled_from(["total", "count", "count_distinct", *REDUCERS, *REDUCERS]))
     if kind == "total":
-        return total(draw(st.sampled_from(["BIGINT", "HUGEINT", "DECIMAL(38,10)", "DECIMAL(38,0)"])))
+        return total(draw(st.sampled_from(["BIGINT", "HUGEINT", "DECIMAL(38,10)", "TINYINT", "DECIMAL(9,2)"])))
     if kind in ("count", "count_distinct"):
         return {"count": count, "count_distinct": count_distinct}[kind]()
     ordered = kind in ("minimum", "maximum")
@@ -274,8 +300,9 @@ def read_models(draw: st.DrawFn, classes: Sequence[tuple[type, list[FieldOf]]]) 
     counted = [t for t in ANNOTATIONS.values() if "[" not in t]  # values of one type, from all events
     wanted = {c: r.type or draw(st.sampled_from(counted)) for c, r in columns.items()}
     handlers: dict[type, str | Delete] = {}
+    kept = draw(st.integers(0, len(mine) - 1))
     for i, (cls, fields) in enumerate(mine):
-        deletes = i > 0 and draw(st.integers(0, 2)) == 0
+        deletes = i != kept and draw(st.integers(0, 1)) == 0
         text = draw(selects(fields, key, wanted, deletes=deletes))
         handlers[cls] = Delete(text) if deletes else text
     zoned = types[0] == "TIMESTAMPTZ"  # text of it depends on the reader's zone
@@ -288,6 +315,8 @@ def domains(draw: st.DrawFn) -> Domain:
     """Draw a domain with one read model."""
     classes = [draw(event_classes(f"Event{i}")) for i in range(draw(st.integers(1, 3)))]
     steps = [step for cls, _ in classes for step in draw(upcasters_to(cls))]
+    if draw(st.booleans()):
+        steps += draw(mergers_to(draw(st.sampled_from(classes))[0]))
     models = (draw(read_models(classes)),)
     return Domain(name="depot", events=tuple(cls for cls, _ in classes), upcasters=tuple(steps), read_models=models)
 
