@@ -163,6 +163,7 @@ SMALL = Domain(
 """A market in which some totals leave their columns."""
 
 
+@pytest.mark.slow
 def test_withheld_rows_are_compared(tmp_path: Path) -> None:
     """With their exact totals and positions; also in a sample, whose keys decide which dead letters count."""
     log = create_log(str(tmp_path / "log"), domain_name="market", bucket_count=4)

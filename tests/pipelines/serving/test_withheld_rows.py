@@ -19,6 +19,7 @@ from tests.pipelines.serving.served import served
 from tests.pipelines.serving.tills import TILLS, Counted
 
 HERE = "tests.pipelines.serving.tills:TILLS"
+pytestmark = pytest.mark.slow
 ONE_WORKER = ["--direct_num_workers=1"]
 
 
