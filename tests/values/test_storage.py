@@ -137,3 +137,28 @@ def check_dead_letters(field: Field, found: dict[int, str], refused: dict[int, s
     for position, stream in refused.items():
         path = field.shape.path
         assert path in found[position] or "payload" in stream or "not JSON" in found[position], found[position]
+
+
+@pytest.mark.parametrize("count", [0, 300])
+@pytest.mark.parametrize("layout", ['{"x":1}', '{ "x": 1 }'])
+def test_a_time_beyond_the_years_is_an_invalid_event(layout: str, count: int, tmp_path: Path) -> None:
+    """On each way through the parser, by a microsecond: the bounds of appends hold for other programs too."""
+    field = next(f for f in FIELDS if f.event_type == "plain_int64")
+    log = create_log(str(tmp_path / "log"), domain_name="values", bucket_count=2)
+    first, last = -62_135_596_800_000_000, 253_402_300_799_999_999
+    times = {"first": first, "last": last, "before": first - 1, "after": last + 1}
+    write_commit(log, [Foreign(name, field.event_type, layout, occurred_at=at) for name, at in times.items()])
+    pad(log, field, count)
+    domain = domain_of(field)
+    for sealed in (False, True):
+        if sealed:
+            seal(log, domain.registry)
+        with tables(tmp_path / f"tables-{sealed}", domain) as made:
+            made.catch_up(log)
+            for rebuilt in (False, True) if sealed else (False,):
+                if rebuilt:
+                    made.rebuild(log)
+                check_rows(shown(made, field.event_type), {"first": 1, "last": 1})
+                reasons = dead_letters(made)
+                assert reasons.keys() == {3, 4}
+                assert all("occurred_at is outside the years 1 to 9999" in reason for reason in reasons.values())
