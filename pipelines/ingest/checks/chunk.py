@@ -43,7 +43,10 @@ TIME_REASON = "_time_reason"
 
 _SPACE = "E' \\t\\r\\n'"
 _EMPTY = "'{}'"
-_COMPACT = "CAST(TRY(json({})) AS VARCHAR)"
+_BLANKS = " OR ".join(f"contains({{0}}, {blank})" for blank in ("' :'", "E'\\t:'", "E'\\n:'", "E'\\r:'"))
+_COMPACT = f"CASE WHEN {_BLANKS} THEN CAST(TRY(json({{0}})) AS VARCHAR) ELSE {{0}} END"
+"""A JSON text without blanks between a key and its colon, so that its keys can be counted."""
+
 _KEYS = "((strlen({0}) - strlen(replace({0}, '\":', ''))) // 2)::INTEGER"
 _STRUCTURE = "coalesce(TRY(json_structure({}))::VARCHAR, '')"
 
@@ -251,7 +254,8 @@ def _load_documents(
         "_which": _first_of(payloads),
     }
     documents = f"coalesce({', '.join([more['_inner'], *payloads, _EMPTY])})" if prefixes else "_text"
-    compact = ", ".join([_COMPACT.format(more["_inner"] if prefixes else "_text"), *payloads, _EMPTY])
+    texts = [f"CAST({payload} AS VARCHAR)" for payload in payloads]
+    compact = ", ".join([_COMPACT.format(more["_inner"] if prefixes else "_text"), *texts, _EMPTY])
     more |= {"_structure": _STRUCTURE.format(documents), "_keys": _KEYS.format(f"coalesce({compact})")}
     computed = context.select(relation, {"_row": "_row", **envelope.columns, **more})
     payload = DocumentPayload(

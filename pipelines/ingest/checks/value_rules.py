@@ -11,7 +11,7 @@ nothing.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -237,10 +237,21 @@ def _widest(dtype: pa.DataType) -> pa.DataType:
     return pa.decimal128(_MAX_PRECISION, _MAX_PRECISION - (dtype.precision - dtype.scale))
 
 
-def surplus_digits(schema: pa.Schema) -> str:
-    """Return a pattern of JSON numbers that have more digits than ``extracted_as`` keeps; empty if there are none."""
-    scales = [_widest(dtype).scale for field in schema for dtype in _scalars(field.type) if pt.is_decimal(dtype)]
-    return rf"\.\d{{{min(scales) + 1}}}|\d[eE]-\d+\s*[,}}\]]" if scales else ""
+def surplus_digits(document: str, fields: Iterable[pa.Field]) -> str:
+    """Write the condition that a JSON number may have more digits than ``extracted_as`` keeps; "false" if none can.
+
+    Args:
+        document: an expression of JSON text.
+        fields: those that are not extracted as text.
+    """
+    scales = [_widest(dtype).scale for field in fields for dtype in _scalars(field.type) if pt.is_decimal(dtype)]
+    if not scales:
+        return "false"
+    exponent = rf"regexp_matches({document}, '\d[eE]-\d+\s*[,}}\]]')"  # slow, and few texts have an e before a minus
+    return (
+        rf"regexp_matches({document}, '\.\d{{{min(scales) + 1}}}') "
+        f"OR CASE WHEN contains({document}, 'e-') OR contains({document}, 'E-') THEN {exponent} ELSE false END"
+    )
 
 
 def _scalars(dtype: pa.DataType) -> list[pa.DataType]:
