@@ -104,8 +104,11 @@ class DocumentPayload:
     ) -> PayloadFields:
         """Transform documents a vector at a time; a reason marks a row that may have lost a value."""
         texts_of, prefix = self._payload_of(rows[0])
-        given = {"_document": texts_of.take(pa.array(rows)), "_bits": pa.array(present.bits)}
-        context.register(PART, given | {"_in_lists": pa.array(self.keys[rows] - present.keys)})
+        in_lists = pa.array(self.keys[rows] - present.keys)
+        context.register(
+            PART,
+            {"_document": texts_of.take(pa.array(rows)), "_bits": pa.array(present.bits), "_in_lists": in_lists},
+        )
         mapping = context.mapping
         plan = plan_payload(
             documents.schema,
