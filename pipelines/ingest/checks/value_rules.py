@@ -21,7 +21,7 @@ from refold.event_schemas import UsageError
 from refold.pipelines.ingest.checks.column import Column
 from refold.pipelines.ingest.checks.times import FAST_TIME
 from refold.pipelines.ingest.mapping import UNITS, ColumnMapping, ValueSource
-from refold.warehouse.engine.sql import duckdb_type, literal, same_value
+from refold.warehouse.engine.sql import duckdb_type, invalid_value, literal, same_value
 
 VALID_TIME = "{} BETWEEN TIMESTAMPTZ '0001-01-01 00:00:00+00' AND TIMESTAMPTZ '9999-12-31 23:59:59.999999+00'"
 """DuckDB has times outside these years, and infinity; Python's ``datetime``, for one, has not."""
@@ -228,7 +228,9 @@ def _from_text(text: str, wanted: pa.DataType, mapping: ColumnMapping, source: V
 
 def _invalid(value: str, dtype: pa.DataType) -> str:
     """Write the condition that a value has the type, but is none that every reader can hold."""
-    valid = "" if pt.is_nested(dtype) else rule_of(dtype).valid
+    if pt.is_nested(dtype):
+        return " OR ".join(f"({condition}) IS TRUE" for condition in invalid_value(value, dtype))
+    valid = rule_of(dtype).valid
     return f"NOT ({valid.format(value)})" if valid else ""
 
 
