@@ -24,6 +24,8 @@ from tests.pipelines.messages import FORGETFUL, MESSAGES, REF, Noted, Sent
 from tests.pipelines.serving.served import served
 from tests.values.logs import Foreign, payloads, tables, write_commit
 
+pytestmark = pytest.mark.slow
+
 TIME = "2026-01-05T09:00:00Z"
 
 
