@@ -101,17 +101,17 @@ def _contract(cls: type) -> Any:
 
 
 def check_field_names(schema: pa.Schema, *, where: str) -> None:
-    """Check that no payload field hides a column of the envelope or a column that refold adds.
+    """Check that no payload field hides a column of the envelope, which handlers see beside it, or one of refold.
 
     Raises:
         ContractError: a field name is reserved.
     """
     for field in schema:
         folded = field.name.lower()
-        if folded in ENVELOPE_NAMES or folded in {"payload", "bucket"} or folded.startswith("_"):
+        if folded in ENVELOPE_NAMES or folded.startswith("_"):
             raise ContractError(
                 f"{where}: the field name {field.name!r} is reserved, as all names of the envelope and all that start "
-                "with an underscore. Choose another name."
+                "with an underscore. Choose another name; an import takes it from the old one with [payload_columns]."
             )
 
 

@@ -137,7 +137,10 @@ def _print(done: Ingested, zone: str) -> None:
         print_note(f"{counted(done.local_times, 'time')} without a zone: read as {zone}. A mapping sets another zone.")
     if done.unused_columns:
         print_note(f"Columns that no event uses: {', '.join(done.unused_columns)}.")
-    if done.rejects:
-        print_note(f"{counted(done.rejected, 'row')} could not be imported; {done.rejects} has each with its reason.")
+    if done.rejected:
+        where = (
+            f"{done.rejects} has each with its reason" if done.rejects else "the run that imported the others said why"
+        )
+        print_note(f"{counted(done.rejected, 'row')} could not be imported; {where}.")
         for reason in done.reasons[:_MAX_REASONS]:
             print_note(f"  {reason}")

@@ -25,6 +25,7 @@ from refold.event_schemas import Registry, RejectedRowsError, UsageError
 from refold.pipelines.beam.runners import beam_options, workers_of
 from refold.pipelines.ingest.file_reader import ReadPlan, ReadSoFar, read_into
 from refold.pipelines.ingest.import_folder import default_target, delete_outdated, import_folder, record_files
+from refold.pipelines.ingest.left_out import LeftOut, read_left_out, record_left_out
 from refold.pipelines.ingest.mapping import CLOUDEVENTS, OWN, ColumnMapping
 from refold.pipelines.ingest.mapping_checks import check_found, check_mapping
 from refold.pipelines.ingest.mapping_file import read_mapping
@@ -88,10 +89,11 @@ class Ingested:
         rejected: rows that could not become events.
         commits: commits that it added to the log.
         mode: ``segments``: one commit that names typed segments; ``commits``: ordinary commits.
-        already: the same import was published before, so nothing was changed.
+        already: the same import was published before, so nothing was changed; ``rejected`` and ``reasons`` are those of
+            the run that published it.
         duplicates: events that were left out, since their stream has the same event, with the same ``event_id``, in
             the log or in an earlier row.
-        rejects: the file with the rejected rows; None if there are none.
+        rejects: the file with the rejected rows, if this run rejected any.
         reasons: why rows were rejected, the most frequent reason first, each with an example.
         unused_columns: columns of a table (Parquet, CSV) that no event uses.
         local_times: times without a zone; they were read as times of the mapping's zone, UTC by default.
@@ -153,7 +155,7 @@ def ingest(
         UsageError: a file is missing, damaged, of no known format, or lacks a column, or the log belongs to another
             domain; nothing was published.
         PayloadError: a row is invalid, and ``strict`` was set; nothing was published.
-        RejectedRowsError: more rows are invalid than ``max_rejects`` allows; nothing was published.
+        RejectedRowsError: more rows are invalid than ``max_rejects`` allows; this run published nothing.
 
     Example:
         >>> import tempfile
@@ -186,7 +188,7 @@ def ingest(
     urls = [source.url for source, _ in sources]
     with import_folder(log, import_id) as folder:
         if find_import(log, log.head(), import_id) is not None:
-            return _already_published(folder, target)
+            return _already_published(log, import_id, limit)
         delete_outdated(folder, urls)
         spool = Spool(folder, bucket_count=log.bucket_count, context=_context(registry))
         record_files(folder, urls)
@@ -210,28 +212,34 @@ def ingest(
             check_unchanged(source)
         if mapping is not None:
             check_found(sources, ReadSoFar.of(spool.journal).found)
-        _check_rejects(reject_file, limit, spool.journal.events, target)
+        delivered = reject_file.deliver(target)
+        left_out = LeftOut(
+            rows=spool.journal.events + reject_file.count, rejected=reject_file.count, reasons=reject_file.summary()
+        )
+        _check_rejects(
+            left_out, limit, f"Nothing was imported: correct the rows, which {delivered} has, or the mapping."
+        )
+        record_left_out(log, import_id, left_out)
         published = _publish(log, domain_ref, import_id, spool, plan, options, report)
         return dataclasses.replace(
             published,
-            rejected=reject_file.count,
-            rejects=reject_file.deliver(target),
-            reasons=reject_file.summary(),
+            rejected=left_out.rejected,
+            rejects=delivered,
+            reasons=left_out.reasons,
             unused_columns=unused_columns(sources, registry, spool.journal),
             local_times=ReadSoFar.of(spool.journal).local,
             tombstones=ReadSoFar.of(spool.journal).tombstones,
         )
 
 
-def _check_rejects(rejects: RejectFile, limit: RejectLimit | None, events: int, target: Path) -> None:
-    """Refuse an import that rejected more rows than it may; the rejected rows are delivered."""
-    rows = events + rejects.count
-    if limit is None or limit.allows(rejected=rejects.count, rows=rows):
+def _check_rejects(left_out: LeftOut, limit: RejectLimit | None, outcome: str) -> None:
+    """Refuse an import that rejected more rows than it may."""
+    if limit is None or limit.allows(rejected=left_out.rejected, rows=left_out.rows):
         return
-    reasons = ". ".join(str(reason) for reason in rejects.summary()[:_REASONS])
+    reasons = ". ".join(str(reason) for reason in left_out.reasons[:_REASONS])
     raise RejectedRowsError(
-        f"{rejects.count:,} of {rows:,} rows are invalid, more than --max-rejects {limit} allows, so nothing was "
-        f"imported. {reasons}. {rejects.deliver(target)} has each with its reason: correct the rows, or the mapping."
+        f"{left_out.rejected:,} of {left_out.rows:,} rows are invalid, more than --max-rejects {limit} allows. "
+        f"{reasons}. {outcome}"
     )
 
 
@@ -309,11 +317,12 @@ def _reject_file(folder: Path, spool: Spool) -> RejectFile:
     )
 
 
-def _already_published(folder: Path, target: Path) -> Ingested:
-    """Deliver the rejected rows of a published import, if it was killed before it did so itself."""
-    path = folder / "rejects.jsonl"
-    if not path.exists():
+def _already_published(log: EventLog, import_id: str, limit: RejectLimit | None) -> Ingested:
+    """Return the answer of the run that published an import."""
+    left_out = read_left_out(log, import_id)
+    if left_out is None:
         return Ingested(already=True)
-    count = path.read_bytes().count(b"\n")
-    reject_file = RejectFile(path, size=path.stat().st_size, count=count)
-    return Ingested(already=True, rejected=count, rejects=reject_file.deliver(target), reasons=reject_file.summary())
+    _check_rejects(
+        left_out, limit, "These files were imported without them: correct them, and import them as a new file."
+    )
+    return Ingested(already=True, rejected=left_out.rejected, reasons=left_out.reasons)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, make_dataclass
 from functools import cache
@@ -107,7 +108,12 @@ class Field:
         return self.shape.annotation(Annotated[self.type.annotation, self.type.arrow])
 
 
+FULL = os.environ.get("REFOLD_HOSTILE_VALUES") == "all"
+"""Whether all values, shapes and sizes are tried, not a sample."""
+
 FIELDS = tuple(Field(type=t, shape=s) for t in TYPES for s in SHAPES)
+SAMPLE = tuple(f for i, f in enumerate(FIELDS) if FULL or i % 6 == 0)
+"""Fields for tests that take long."""
 
 
 @cache

@@ -9,7 +9,6 @@ invalid, with its position and the field in the reason.
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +20,9 @@ from refold.warehouse.event_log.verification.verify import verify
 from tests.properties.engine import seal
 from tests.values.hostile import NOT_WRITABLE
 from tests.values.logs import Foreign, dead_letters, payloads, same, shown, tables, write_commit
-from tests.values.shapes import FIELDS, Field, domain_of
+from tests.values.shapes import FULL, SAMPLE, Field, domain_of
 
-FULL = os.environ.get("REFOLD_HOSTILE_VALUES") == "all"
 SIZES = (3, 256, 257, 10_000) if FULL else (257,)
-SAMPLE = [f for i, f in enumerate(FIELDS) if FULL or i % 6 == 0]
 
 
 @pytest.mark.parametrize("size", SIZES)

@@ -19,11 +19,9 @@ from refold.warehouse.replay.newest_version import newest_events
 from tests.properties.engine import seal
 from tests.values.hostile import NOT_WRITABLE, Hostile
 from tests.values.logs import dead_letters, same, shown, tables
-from tests.values.shapes import FIELDS, Field, class_of, seen
-from tests.values.test_storage import FULL
+from tests.values.shapes import FIELDS, SAMPLE, Field, class_of, seen
 
 OLD = pa.schema([pa.field("code", pa.string(), nullable=False)])
-SAMPLE = [f for i, f in enumerate(FIELDS) if FULL or i % 6 == 0]
 
 Step = tuple[Upcaster, Sequence[Hostile]]
 

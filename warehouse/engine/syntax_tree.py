@@ -190,13 +190,14 @@ def _unordered_table(table: dict[str, Any], definitions: _Definitions) -> bool:
 
 def walk(node: Any) -> Iterator[dict[str, Any]]:
     """Visit all nodes of a syntax tree, the given one first."""
-    if isinstance(node, dict):
-        yield node
-        for value in node.values():
-            yield from walk(value)
-    elif isinstance(node, list):
-        for value in node:
-            yield from walk(value)
+    pending = [node]
+    while pending:
+        node = pending.pop()
+        if isinstance(node, dict):
+            yield node
+            pending.extend(reversed(node.values()))
+        elif isinstance(node, list):
+            pending.extend(reversed(node))
 
 
 def _brings_all(expression: dict[str, Any], table: dict[str, Any]) -> bool:

@@ -22,7 +22,7 @@ from refold.warehouse.engine.parquet_files import (
     parquet_relation,
     parquet_schema,
 )
-from refold.warehouse.engine.sql import columns, literal
+from refold.warehouse.engine.sql import columns, literal, quote
 from refold.warehouse.event_log.layout import heads_key, segment_key
 from refold.warehouse.event_log.log import EventLog
 from refold.warehouse.event_log.manifest import HeadsRun, Segment
@@ -157,7 +157,8 @@ def segment_relations(log: EventLog, segments: Iterable[Segment], registry: Regi
             bases.setdefault((segment.position_base, segment.commit_base), []).append(log.segment_path(segment))
     return {
         schema_key: _union(
-            _scan(schema_key, base, paths, registry.schema(*schema_key).names) for base, paths in sorted(bases.items())
+            _scan(schema_key, base, paths, ["0::BIGINT AS _ordinal", *map(quote, registry.schema(*schema_key).names)])
+            for base, paths in sorted(bases.items())
         )
         for schema_key, bases in by_schema_key.items()
     }
@@ -182,11 +183,11 @@ def untyped_relation(log: EventLog, segments: Iterable[Segment], registry: Regis
 def _untyped(segment: Segment, base: tuple[int, int], path: Path) -> str:
     names = [n for n in parquet_schema(path).names if n not in SEGMENT_ENVELOPE]
     text = f"to_json(struct_pack({columns(names)}))::VARCHAR" if names else "'{}'"
-    scan = _scan(segment.schema_key, base, [path], names)
+    scan = _scan(segment.schema_key, base, [path], map(quote, names))
     return f"(SELECT {columns(ENVELOPE.names)}, {text} AS payload FROM {scan})"
 
 
-def _scan(schema_key: SchemaKey, base: tuple[int, int], paths: list[Path], payload: list[str]) -> str:
+def _scan(schema_key: SchemaKey, base: tuple[int, int], paths: list[Path], payload: Iterable[str]) -> str:
     based = {"position": base[0], "commit_number": base[1]}
     constants = {"event_type": literal(schema_key[0]), "schema_version": f"{schema_key[1]}::INTEGER"}
     selected = []
@@ -195,9 +196,7 @@ def _scan(schema_key: SchemaKey, base: tuple[int, int], paths: list[Path], paylo
             selected.append(f"{constants[name]} AS {name}")
         else:
             selected.append(f"{name} + {based[name]} AS {name}" if based.get(name) else name)
-    ordinal = "" if payload == ["payload"] else "0::BIGINT AS _ordinal"
-    listed = ", ".join(part for part in (*selected, ordinal, columns(payload)) if part)
-    return f"(SELECT {listed} FROM {parquet_relation(paths)})"
+    return f"(SELECT {', '.join([*selected, *payload])} FROM {parquet_relation(paths)})"
 
 
 def _union(relations: Iterable[str]) -> str:

@@ -7,11 +7,11 @@ named tuples, with one class an event type. The state is a plain dict.
 from __future__ import annotations
 
 from collections import namedtuple
-from collections.abc import Iterable, Iterator, Mapping
-from datetime import date, datetime
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from datetime import UTC, date, datetime
 from decimal import Decimal
 from functools import partial, reduce
-from itertools import islice, repeat
+from itertools import chain, islice, repeat
 from numbers import Integral
 from operator import itemgetter, length_hint, mul
 from typing import Any
@@ -190,19 +190,46 @@ def _array(fold: Fold, name: str, declared: str, values: list[Any]) -> pa.Array:
         if pt.is_decimal(dtype):
             values = [Decimal(v) if isinstance(v, int) else v for v in values]
         return array_of(values, dtype)
-    except (pa.ArrowException, TypeError, ValueError) as error:
+    except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
         raise ProjectionError(
             f"Fold {fold.name}, column {name}: the state has a value that does not fit {declared} ({error}). Quantize "
             "or convert it in the fold."
         ) from error
 
 
-def _check_exact(values: list[Any], dtype: pa.DataType) -> None:
-    """Check that Arrow would cut nothing off silently: the fraction of a number, the time of a date."""
-    wanted = Integral if pt.is_integer(dtype) else date if pt.is_date(dtype) else object
+_KINDS: tuple[tuple[Callable[[pa.DataType], bool], type, type | tuple[()]], ...] = (
+    (pt.is_integer, Integral, bool),
+    (pt.is_floating, object, bool),
+    (pt.is_boolean, bool, ()),
+    (pt.is_string, str, ()),
+    (pt.is_date, date, datetime),
+    (lambda _dtype: True, object, ()),
+)
+"""The kind of values of a type, and a kind among them that Arrow would change."""
+
+
+def _check_exact(values: Sequence[Any], dtype: pa.DataType) -> None:
+    """Check, at any depth, that Arrow would cut nothing off silently: the fraction of a number, the time of a date.
+
+    Raises:
+        TypeError: a value is of another kind.
+        OverflowError: a time is outside the years 1 to 9999 in UTC, and could not be read back.
+    """
+    if pt.is_list(dtype) or pt.is_struct(dtype):
+        present = [value for value in values if value is not None]
+        if pt.is_list(dtype):
+            _check_exact(list(chain.from_iterable(present)), dtype.value_type)
+        for field in dtype.fields if pt.is_struct(dtype) else ():
+            _check_exact([value.get(field.name) for value in present if isinstance(value, Mapping)], field.type)
+        return
+    wanted, changed = next((kind, other) for matches, kind, other in _KINDS if matches(dtype))
     for kind in set(map(type, values)) - {type(None)}:
-        if not issubclass(kind, wanted) or (wanted is date and issubclass(kind, datetime)):
+        if not issubclass(kind, wanted) or issubclass(kind, changed):
             raise TypeError(f"found {kind.__name__}")
+    if pt.is_timestamp(dtype):
+        for value in values:
+            if isinstance(value, datetime) and value.tzinfo is not None and value.year in (1, 9999):
+                value.astimezone(UTC)
 
 
 def _load_states(

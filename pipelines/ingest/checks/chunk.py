@@ -22,7 +22,7 @@ from refold.pipelines.ingest.checks.computed_fields import read_texts
 from refold.pipelines.ingest.checks.context import CheckContext, replace_rows
 from refold.pipelines.ingest.checks.document_paths import TRANSFORMED, DocumentPaths
 from refold.pipelines.ingest.checks.document_payload import DocumentPayload, StructureCache, one_document
-from refold.pipelines.ingest.checks.envelope import TIME_TEXT, EnvelopeSql, check_columns, envelope_sql
+from refold.pipelines.ingest.checks.envelope import EnvelopeSql, check_columns, envelope_sql
 from refold.pipelines.ingest.checks.named_columns import exists_in_document
 from refold.pipelines.ingest.formats import Format
 from refold.pipelines.ingest.mapping import DEFAULT_PAYLOAD, ColumnMapping, path_of
@@ -43,7 +43,10 @@ TIME_REASON = "_time_reason"
 
 _SPACE = "E' \\t\\r\\n'"
 _EMPTY = "'{}'"
-_COMPACT = "CAST(TRY(json({})) AS VARCHAR)"
+_BLANKS = " OR ".join(f"contains({{0}}, {blank})" for blank in ("' :'", "E'\\t:'", "E'\\n:'", "E'\\r:'"))
+_COMPACT = f"CASE WHEN {_BLANKS} THEN CAST(TRY(json({{0}})) AS VARCHAR) ELSE {{0}} END"
+"""A JSON text without blanks between a key and its colon, so that its keys can be counted."""
+
 _KEYS = "((strlen({0}) - strlen(replace({0}, '\":', ''))) // 2)::INTEGER"
 _STRUCTURE = "coalesce(TRY(json_structure({}))::VARCHAR, '')"
 
@@ -140,7 +143,7 @@ def _load_table(
             **one_document(len(table)),
         )
         return _document_chunk(context, table, CHUNK, envelope, computed, partial(exists_in_table, find), documents)
-    made, local = read_times(context, _envelope(context, table, envelope, aliases))
+    made, local = read_times(context, table, CHUNK, envelope, _envelope(context, table, envelope, aliases))
     return Chunk(
         table=table,
         relation=CHUNK,
@@ -205,8 +208,7 @@ def _envelope(context: CheckContext, table: pa.Table, envelope: EnvelopeSql, ali
         plain = not (context.mapping.null_values and alias and pt.is_string(table[alias].type))
         if alias is not None and plain and _needs_no_change(_ALIASES.get(name, name), table[alias]):
             columns[_ALIASES.get(name, name)] = table[alias]
-    done = {*columns, *([TIME_TEXT] if "occurred_at" in columns else [])}
-    rest = {name: sql for name, sql in envelope.columns.items() if name not in done}
+    rest = {name: sql for name, sql in envelope.columns.items() if name not in columns}
     if rest:
         computed = context.select(CHUNK, rest)
         columns |= {name: computed[name] for name in rest}
@@ -251,7 +253,8 @@ def _load_documents(
         "_which": _first_of(payloads),
     }
     documents = f"coalesce({', '.join([more['_inner'], *payloads, _EMPTY])})" if prefixes else "_text"
-    compact = ", ".join([_COMPACT.format(more["_inner"] if prefixes else "_text"), *payloads, _EMPTY])
+    texts = [f"CAST({payload} AS VARCHAR)" for payload in payloads]
+    compact = ", ".join([_COMPACT.format(more["_inner"] if prefixes else "_text"), *texts, _EMPTY])
     more |= {"_structure": _STRUCTURE.format(documents), "_keys": _KEYS.format(f"coalesce({compact})")}
     computed = context.select(relation, {"_row": "_row", **envelope.columns, **more})
     payload = DocumentPayload(
@@ -293,7 +296,7 @@ def _document_chunk(
     exists: Callable[[str], str],
     payload: DocumentPayload,
 ) -> Chunk:
-    made, local = read_times(context, computed.select(["_row", *envelope.columns]))
+    made, local = read_times(context, table, relation, envelope, computed.select(["_row", *envelope.columns]))
     return Chunk(
         table=table,
         relation=relation,
@@ -305,18 +308,20 @@ def _document_chunk(
     )
 
 
-def read_times(context: CheckContext, envelope: pa.Table) -> tuple[pa.Table, int]:
+def read_times(
+    context: CheckContext, table: pa.Table, relation: str, sql: EnvelopeSql, envelope: pa.Table
+) -> tuple[pa.Table, int]:
     """Read the times that the database does not; return the envelope, and how many of them have no zone."""
-    if TIME_TEXT not in envelope.column_names:
+    missing = np.flatnonzero(envelope["occurred_at"].is_null().to_numpy())
+    if not len(missing):
         return envelope, 0
-    texts = envelope[TIME_TEXT]
-    envelope = envelope.drop_columns([TIME_TEXT])
-    if texts.null_count == len(texts):
-        return envelope, 0
-    source = context.mapping.envelope["occurred_at"]
-    read = read_texts(texts, ENVELOPE.field("occurred_at"), context.mapping, source)
-    times = replace_rows(envelope["occurred_at"], read.rows, read.values)
+    context.register(CHUNK, table.take(pa.array(missing)))
+    texts = context.select(relation, {"_time": sql.time_text})["_time"]
+    context.register(CHUNK, table)
+    read = read_texts(texts, ENVELOPE.field("occurred_at"), context.mapping, context.mapping.envelope["occurred_at"])
+    rows = missing[read.rows]
+    times = replace_rows(envelope["occurred_at"], rows, read.values)
     given = pc.replace_substring(read.reasons, str(UTC_MICROSECONDS), "a time")
-    reasons = replace_rows(pa.chunked_array([pa.nulls(len(texts), pa.string())]), read.rows, given)
+    reasons = replace_rows(pa.chunked_array([pa.nulls(len(envelope), pa.string())]), rows, given)
     index = envelope.schema.get_field_index("occurred_at")
     return envelope.set_column(index, "occurred_at", times).append_column(TIME_REASON, reasons), read.local

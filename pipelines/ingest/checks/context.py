@@ -84,6 +84,11 @@ class CheckContext:
         query = f"SELECT {select_list(expressions)} FROM {relation}"
         return self.connection.sql(query).to_arrow_table().combine_chunks()
 
+    def has_row(self, relation: str, condition: str) -> bool:
+        """Check whether a row of a relation meets a condition; the first that does ends the search."""
+        query = f"SELECT 1 FROM {relation} WHERE {condition} LIMIT 1"
+        return bool(self.connection.sql(query).fetchall())
+
     def resolve(self, type_name: str, version: int) -> tuple[SchemaKey, str]:
         """Return the schema that a type and a version of the file name, and why there is none, if so."""
         named = self.mapping.types.get(type_name, TypeName(event_type=type_name))

@@ -16,12 +16,11 @@ from refold.event_schemas.registry import SchemaKey
 from refold.pipelines.ingest.checks.computed_fields import compute_fields
 from refold.pipelines.ingest.checks.context import PART, CheckContext, Indices, PayloadFields, nullable_type
 from refold.pipelines.ingest.checks.exact_values import ExactReader
-from refold.pipelines.ingest.checks.json_documents import JsonDocuments, Present
+from refold.pipelines.ingest.checks.json_documents import JsonDocuments, Present, keys_in_lists
 from refold.pipelines.ingest.checks.payload_plan import plan_payload
 from refold.pipelines.ingest.checks.value_rules import surplus_digits
 from refold.pipelines.ingest.mapping import path_of
 from refold.warehouse.engine.arrow_values import array_of
-from refold.warehouse.engine.sql import literal
 
 _MAX_STRUCTURES = 100_000
 """Structures remembered by a worker; a file with more of them uses keys as data, and they are checked again."""
@@ -67,7 +66,7 @@ class DocumentPayload:
         fields = _empty_fields(documents, len(picked))
         for rows, texts in _variants(present, np.flatnonzero(known)):
             for group in self._groups(picked, rows):
-                made = self._transformed(context, documents, picked[group], present.bits[group], texts)
+                made = self._transformed(context, documents, picked[group], present.of_rows(group), texts)
                 fields = made if len(group) == len(picked) else fields.replaced(group, made)
         unsure = np.flatnonzero(~known | fields.reasons.is_valid().to_numpy())
         return fields.replaced(unsure, self._read_exactly(documents, picked[unsure])) if len(unsure) else fields
@@ -101,11 +100,15 @@ class DocumentPayload:
         return self.cache[key]
 
     def _transformed(
-        self, context: CheckContext, documents: JsonDocuments, rows: Indices, bits: Indices, texts: int
+        self, context: CheckContext, documents: JsonDocuments, rows: Indices, present: _PresentRows, texts: int
     ) -> PayloadFields:
         """Transform documents a vector at a time; a reason marks a row that may have lost a value."""
         texts_of, prefix = self._payload_of(rows[0])
-        context.register(PART, {"_document": texts_of.take(pa.array(rows)), "_bits": pa.array(bits)})
+        in_lists = pa.array(self.keys[rows] - present.keys)
+        context.register(
+            PART,
+            {"_document": texts_of.take(pa.array(rows)), "_bits": pa.array(present.bits), "_in_lists": in_lists},
+        )
         mapping = context.mapping
         plan = plan_payload(
             documents.schema,
@@ -113,10 +116,10 @@ class DocumentPayload:
             partial(mapping.source_of, documents.event_type),
             mapping,
         )
-        surplus = surplus_digits(documents.schema)
-        unsure = documents.lost_value("_p", "_bits", texts)
-        if surplus:
-            unsure += f" OR regexp_matches(_document, {literal(surplus)})"
+        numbers = [field for i, field in enumerate(documents.schema) if not texts >> i & 1]
+        unsure = f"{documents.lost_value('_p', '_bits', texts)} OR {surplus_digits('_document', numbers)}"
+        if present.lists:
+            unsure += f" OR _in_lists <> {keys_in_lists('_document', prefix, present.lists)}"
         return compute_fields(
             context,
             plan,
@@ -158,11 +161,29 @@ class _PresentRows:
     distinct: list[Present | None]
     index: Indices
 
+    def of_rows(self, rows: Indices) -> _PresentRows:
+        """Return what the documents of some of the rows have."""
+        return _PresentRows(self.distinct, self.index[rows])
+
     def is_known(self, keys: Indices) -> Indices:
-        """Return which rows can be transformed: those of another number of keys may have one twice."""
+        """Return which rows can be transformed: those of another number of keys may have one twice.
+
+        Of a row with objects in lists, the keys are counted when it is transformed.
+        """
         known = np.array([p is not None for p in self.distinct], bool)[self.index]
-        expected = np.array([p.keys if p else -1 for p in self.distinct], np.int64)[self.index]
-        return np.asarray(known & ((expected < 0) | (expected == keys)))
+        in_lists = np.array([bool(p and p.lists) for p in self.distinct], bool)[self.index]
+        return np.asarray(known & (in_lists | (self.keys == keys)))
+
+    @property
+    def keys(self) -> Indices:
+        """How many keys each row has outside lists."""
+        return np.array([p.keys if p else 0 for p in self.distinct], np.int64)[self.index]
+
+    @property
+    def lists(self) -> frozenset[str]:
+        """The paths of the objects in lists that any row has."""
+        found = (self.distinct[i] for i in np.unique(self.index).tolist())
+        return frozenset().union(*(p.lists for p in found if p))
 
     @property
     def bits(self) -> Indices:

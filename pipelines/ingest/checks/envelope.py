@@ -25,9 +25,6 @@ from refold.warehouse.engine.sql import literal
 NEWEST = 0
 """Stands for the newest schema version of an event type, until the type is known."""
 
-TIME_TEXT = "_time_text"
-"""A column of the envelope: the text of a time that the database does not read."""
-
 _FIRST_VERSION = 1
 
 
@@ -38,12 +35,14 @@ class EnvelopeSql:
     Attributes:
         columns: the envelope columns that a row gives, and ``_type`` and ``_version`` as the file names them. Of an
             invalid row ``stream_id``, ``_type``, ``_version`` or ``occurred_at`` is NULL.
+        time_text: the text that the time is read from where ``occurred_at`` is NULL.
         reason: why a row is invalid; empty for one that cannot be read at all. It has no reason for a time that is read
-            from ``TIME_TEXT``.
+            from ``time_text``.
         local: the condition that a column of times without a zone has one; empty if there is no such column.
     """
 
     columns: Mapping[str, str]
+    time_text: str
     reason: str
     local: str = ""
 
@@ -99,13 +98,12 @@ def envelope_sql(
         "stream_id": texts["stream_id"],
         "event_id": f"coalesce({texts['event_id']}, {event_id})",
         "occurred_at": time.value,
-        TIME_TEXT: f"CASE WHEN {time.value} IS NULL THEN {time.text} END",
         "correlation_id": texts["correlation_id"],
         "causation_id": texts["causation_id"],
         "_type": f"CASE WHEN {readable} THEN {texts['event_type']} END" if readable else texts["event_type"],
         "_version": version,
     }
-    return EnvelopeSql(columns, reason, time.local)
+    return EnvelopeSql(columns, time.text, reason, time.local)
 
 
 def _missing(name: str, source: ValueSource) -> str:

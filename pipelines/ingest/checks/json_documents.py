@@ -9,7 +9,8 @@ extracted as text, and read as a cell of a CSV file is. All other documents are 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -31,6 +32,9 @@ _EXACT_INTEGERS = 1 << 53
 _MAX_FIELDS = 62
 """The fields that a document has are bits of a BIGINT; wider schemas are read one document at a time."""
 
+_PATH = re.compile(r'(\[\*\]|\."[^"\\\0]+")*')
+"""The paths that DuckDB reads as they are written."""
+
 
 @dataclass(frozen=True, slots=True)
 class Present:
@@ -39,12 +43,14 @@ class Present:
     Attributes:
         fields: those that have a value.
         texts: those whose value is a text, but whose type is another one.
-        keys: how many keys it has, those of inner objects too; -1 if that depends on the lengths of lists.
+        keys: how many keys it has, those of inner objects too, but not those of objects in lists.
+        lists: the paths of all objects in lists, as DuckDB writes them.
     """
 
     fields: int
     texts: int
     keys: int
+    lists: frozenset[str]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,7 +115,10 @@ class JsonDocuments:
             elif inner != "NULL" and not extracts_exactly(inner, field.type, drop_unknown=self.drops_unknown):
                 return None
             fields |= (inner != "NULL") << i
-        return Present(fields, texts, _count_keys(structure)) if self._fits(texts) else None
+        lists = frozenset(_objects_in_lists(structure))
+        if not self._fits(texts) or not all(map(_PATH.fullmatch, lists)):
+            return None
+        return Present(fields, texts, _count_keys(structure), lists)
 
     def _fits(self, texts: int) -> bool:
         """Check that a key that several fields are taken from is extracted as one type."""
@@ -257,13 +266,37 @@ def _structure_at(structure: dict[str, Any], path: tuple[str, ...]) -> Any:
 
 
 def _count_keys(structure: Any) -> int:
-    """Count the keys of a document of a structure; -1 if objects are in a list."""
-    if isinstance(structure, list):
-        return min(map(_count_keys, structure), default=0) and -1
+    """Count the keys of a document of a structure that are not in lists."""
     if not isinstance(structure, dict):
         return 0
-    counts = [_count_keys(inner) for inner in structure.values()]
-    return -1 if -1 in counts else len(structure) + sum(counts)
+    return len(structure) + sum(map(_count_keys, structure.values()))
+
+
+def _objects_in_lists(structure: Any, path: str = "", *, in_list: bool = False) -> Iterator[str]:
+    """Yield the path of each object that is in a list, or inside an object in a list."""
+    if isinstance(structure, list):
+        for inner in structure:
+            yield from _objects_in_lists(inner, f"{path}[*]", in_list=True)
+    elif isinstance(structure, dict):
+        if in_list:
+            yield path
+        for key, inner in structure.items():
+            yield from _objects_in_lists(inner, f'{path}."{key}"', in_list=in_list)
+
+
+def keys_in_lists(document: str, prefix: tuple[str, ...], lists: Iterable[str]) -> str:
+    """Write how many keys the objects in the lists of a document have, each counted once in its object.
+
+    Args:
+        document: an expression of JSON text.
+        prefix: path of the payload in it.
+        lists: of :class:`Present`.
+    """
+    at = "".join(f'."{key}"' for key in prefix)
+    if not _PATH.fullmatch(at):
+        return "-1"  # as many keys as no document has
+    found = [f"json_keys({document}, {literal(f'${at}{path}')})" for path in sorted(lists)]
+    return " + ".join(f"coalesce(list_sum(list_transform({keys}, lambda _k: list_unique(_k))), 0)" for keys in found)
 
 
 def _unknown_key(given: Mapping[str, Any], tree: Mapping[str, Any], prefix: str = "") -> str:

@@ -75,13 +75,8 @@ def found_names(
         for event_type, path in wanted
         if event_type in rows_of and (path == ANYTHING or chunk.payload.has(context, path, rows_of[event_type]))
     }
-    paths = [path for event_type, path in wanted if not event_type]
-    exists = {path: chunk.exists(path) for path in paths}
-    if exists:
-        selected = {f"_e{i}": f"coalesce(bool_or({sql}), false)" for i, sql in enumerate(exists.values())}
-        (row,) = context.select(chunk.relation, selected).to_pylist()
-        found |= {("", path) for path, there in zip(exists, row.values(), strict=True) if there}
-    return frozenset(found)
+    paths = {path for event_type, path in wanted if not event_type}
+    return frozenset(found | {("", path) for path in paths if context.has_row(chunk.relation, chunk.exists(path))})
 
 
 def exists_in_document(path: str) -> str:

@@ -84,7 +84,9 @@ def read_date(text: str, source: ValueSource) -> date:
                 raise TimeRefusedError("it has a time of the day")
             return found.date()
         if _DATE.fullmatch(text.strip()) is None:
-            raise TimeRefusedError("")
+            raise TimeRefusedError(
+                'a date is written as 2026-01-05; for others set format = "%d/%m/%Y" or the like in the mapping'
+            )
         return date.fromisoformat(text.strip())
     except TimeRefusedError:
         raise
@@ -120,7 +122,10 @@ def _localised(naive: datetime, mapping: ColumnMapping) -> datetime:
 def _iso(text: str, mapping: ColumnMapping) -> datetime:
     found = _ISO.fullmatch(text)
     if found is None:
-        raise TimeRefusedError("")
+        raise TimeRefusedError(
+            'a time is written as 2026-01-05T09:00:00Z; for others set unit, or format = "%d/%m/%Y %H:%M" or the like, '
+            "in the mapping"
+        )
     year, month, day, hour, minute, second, digits, zone = found.groups()
     return datetime(
         int(year),

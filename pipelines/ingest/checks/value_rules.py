@@ -11,7 +11,7 @@ nothing.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -21,7 +21,7 @@ from refold.event_schemas import UsageError
 from refold.pipelines.ingest.checks.column import Column
 from refold.pipelines.ingest.checks.times import FAST_TIME
 from refold.pipelines.ingest.mapping import UNITS, ColumnMapping, ValueSource
-from refold.warehouse.engine.sql import duckdb_type, literal, same_value
+from refold.warehouse.engine.sql import duckdb_type, invalid_value, literal, same_value
 
 VALID_TIME = "{} BETWEEN TIMESTAMPTZ '0001-01-01 00:00:00+00' AND TIMESTAMPTZ '9999-12-31 23:59:59.999999+00'"
 """DuckDB has times outside these years, and infinity; Python's ``datetime``, for one, has not."""
@@ -228,7 +228,9 @@ def _from_text(text: str, wanted: pa.DataType, mapping: ColumnMapping, source: V
 
 def _invalid(value: str, dtype: pa.DataType) -> str:
     """Write the condition that a value has the type, but is none that every reader can hold."""
-    valid = "" if pt.is_nested(dtype) else rule_of(dtype).valid
+    if pt.is_nested(dtype):
+        return " OR ".join(f"({condition}) IS TRUE" for condition in invalid_value(value, dtype))
+    valid = rule_of(dtype).valid
     return f"NOT ({valid.format(value)})" if valid else ""
 
 
@@ -237,10 +239,18 @@ def _widest(dtype: pa.DataType) -> pa.DataType:
     return pa.decimal128(_MAX_PRECISION, _MAX_PRECISION - (dtype.precision - dtype.scale))
 
 
-def surplus_digits(schema: pa.Schema) -> str:
-    """Return a pattern of JSON numbers that have more digits than ``extracted_as`` keeps; empty if there are none."""
-    scales = [_widest(dtype).scale for field in schema for dtype in _scalars(field.type) if pt.is_decimal(dtype)]
-    return rf"\.\d{{{min(scales) + 1}}}|\d[eE]-\d+\s*[,}}\]]" if scales else ""
+def surplus_digits(document: str, fields: Iterable[pa.Field]) -> str:
+    """Write the condition that a JSON number may have more digits than ``extracted_as`` keeps; "false" if none can.
+
+    Args:
+        document: an expression of JSON text.
+        fields: those that are not extracted as text.
+    """
+    scales = [_widest(dtype).scale for field in fields for dtype in _scalars(field.type) if pt.is_decimal(dtype)]
+    if not scales:
+        return "false"
+    patterns = (rf"\.\d{{{min(scales) + 1}}}", r"e-\d+\s*[,}\]]", r"E-\d+\s*[,}\]]")  # fast with a letter first
+    return " OR ".join(f"regexp_matches({document}, {literal(pattern)})" for pattern in patterns)
 
 
 def _scalars(dtype: pa.DataType) -> list[pa.DataType]:

@@ -851,7 +851,7 @@ def test_the_speed_of_a_resumed_rebuild_is_that_of_this_run() -> None:
 
 @pytest.mark.slow
 def test_an_import_that_loses_rows_has_an_exit_code_of_its_own(tmp_path: Path) -> None:
-    """Code 6 with the reasons on the screen and in JSON; 0 within --max-rejects; beyond it nothing is imported."""
+    """Code 6, each time, with the reasons on the screen and in JSON; 0 within --max-rejects; beyond it nothing."""
     adjusted = {"stream_id": "stock-cup", "event_type": "StockAdjusted", "occurred_at": "2025-01-01T00:00:00"}
     lines = [{**adjusted, "payload": {"sku": "cup", "quantity": n, "reason": "counted"}} for n in (5, "NA")]
     (tmp_path / "some.jsonl").write_text("\n".join(map(json.dumps, lines)))
@@ -867,6 +867,14 @@ def test_an_import_that_loses_rows_has_an_exit_code_of_its_own(tmp_path: Path) -
     some = answer(refold("ingest", "some.jsonl", "--json", *given, *beam, folder=tmp_path, code=6))
     assert [(r["reason"], r["rows"], r["line"]) for r in some["reasons"]] == [("quantity: expected int64", 1, 2)]
     assert some["local_times"] == 2
+    again = refold("ingest", "some.jsonl", *given, *beam, folder=tmp_path, code=6)
+    assert "already in the log" in again.stdout
+    assert "1 row: quantity: expected int64; first at some.jsonl, line 2" in " ".join(again.stderr.split())
+    within = refold("ingest", "some.jsonl", "--max-rejects", "50%", "--json", *given, *beam, folder=tmp_path)
+    assert (answer(within)["already"], answer(within)["rejected"]) == (True, 1)
+    beyond = refold("ingest", "some.jsonl", "--max-rejects", "49%", *given, *beam, folder=tmp_path, code=6)
+    assert "1 of 2 rows are invalid, more than --max-rejects 49% allows" in beyond.stderr
+    assert "These files were imported without them" in beyond.stderr
     empty = refold("ingest", "empty.jsonl", "--max-rejects", "0", *given, *beam, folder=tmp_path)
     assert "the files have no rows" in empty.stdout
 

@@ -17,7 +17,7 @@ import fsspec
 import pytest
 from filelock import FileLock
 
-from refold.event_schemas import PayloadError, UsageError
+from refold.event_schemas import PayloadError, RejectedRowsError, UsageError
 from refold.pipelines.beam.runners import beam_options
 from refold.pipelines.ingest.ingest import (
     ImportLimits,
@@ -157,16 +157,19 @@ def test_strict_sees_the_rejects_of_an_earlier_run(tmp_path: Path, log: EventLog
 
 
 def test_the_same_content_is_imported_once(tmp_path: Path, log: EventLog) -> None:
-    """A second run, a touched file and a copy change nothing; another mapping is another import."""
+    """A second run, a touched file and a copy change nothing, and report the rows that the first run rejected."""
     path = tmp_path / "h.jsonl"
     write(path, *rows_of(20))
-    ingest(log, REF, [str(path)])
+    first = ingest(log, REF, [str(path)])
+    assert first.rejected == 2
     before = objects(log)
     copy = tmp_path / "elsewhere.jsonl"
     copy.write_bytes(path.read_bytes())
     path.touch()
     for again in (path, copy):
-        assert ingest(log, REF, [str(again)]) == Ingested(already=True)
+        assert ingest(log, REF, [str(again)]) == Ingested(already=True, rejected=2, reasons=first.reasons)
+        with pytest.raises(RejectedRowsError, match=r"2 of 20 rows .* These files were imported without them"):
+            ingest(log, REF, [str(again)], max_rejects="9%")
     assert objects(log) == before
 
 

@@ -125,7 +125,8 @@ CASTS: list[tuple[str, pa.Array, list[str | None]]] = [
         pa.array(["2024-01-02", "2024-01-02 10:00:00"]),
         [
             None,
-            "day: expected date32[day], found '2024-01-02 10:00:00'",
+            "day: expected date32[day], found '2024-01-02 10:00:00' (a date is written as 2026-01-05; for others set "
+            'format = "%d/%m/%Y" or the like in the mapping)',
         ],
     ),
     (
