@@ -71,4 +71,4 @@ def test_a_state_is_shown_as_the_fold_returned_it_or_refused(field: Field, tmp_p
                     continue
                 build(log)
                 wanted = field.shape.wrap(value.python if value.is_refused else value.stored)
-                assert same(shown(made, field.event_type)["s"], wanted, zeros=False), value.name
+                assert same(shown(made, field.event_type)["s"], wanted), value.name

@@ -20,7 +20,7 @@ from refold.warehouse.event_log.verification.verify import verify
 from tests.properties.engine import seal
 from tests.values.hostile import NOT_WRITABLE
 from tests.values.logs import Foreign, dead_letters, payloads, same, shown, tables, write_commit
-from tests.values.shapes import FULL, SAMPLE, Field, domain_of
+from tests.values.shapes import FIELDS, FULL, SAMPLE, Field, domain_of
 
 SIZES = (3, 256, 257, 10_000) if FULL else (257,)
 
