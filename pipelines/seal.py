@@ -5,6 +5,7 @@ Beam: each unit repartitions some commits by bucket -> each bucket becomes segme
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import pickle
 import uuid
@@ -72,6 +73,7 @@ def seal(log: EventLog, domain_ref: str, options: PipelineOptions | None = None)
         1
     """
     options = options or beam_options()
+    log.check_writable()
     for _ in range(_ATTEMPTS):
         head = log.head()
         log.check_end(head)
@@ -98,7 +100,7 @@ def _sealed_manifest(
     folder = f"staging/seal-{uuid.uuid4()}"
     staging = log.store.child(folder)
     try:
-        units = [_CommitRange(f"{i:05d}", numbers) for i, numbers in enumerate(_ranges(ordinary))]
+        units = [_CommitRange(f"{i:05d}", infos) for i, infos in enumerate(_ranges(ordinary))]
         work = Work(
             staging.url,
             units,
@@ -119,29 +121,29 @@ class _CommitRange:
     """Some commits that one worker repartitions."""
 
     name: str
-    numbers: list[int]
+    infos: list[CommitInfo]
 
     def __str__(self) -> str:
-        return f"commits {self.numbers[0]} to {self.numbers[-1]}"
+        return f"commits {self.infos[0].number} to {self.infos[-1].number}"
 
 
-def _ranges(tail: Sequence[CommitInfo]) -> Iterator[list[int]]:
-    numbers: list[int] = []
+def _ranges(tail: Sequence[CommitInfo]) -> Iterator[list[CommitInfo]]:
+    infos: list[CommitInfo] = []
     events = 0
     for info in tail:
-        numbers.append(info.number)
+        infos.append(dataclasses.replace(info, heads={}))  # which a worker does not need
         events += info.events
-        if events >= _EVENTS_PER_UNIT or len(numbers) >= _COMMITS_PER_UNIT:
-            yield numbers
-            numbers, events = [], 0
-    if numbers:
-        yield numbers
+        if events >= _EVENTS_PER_UNIT or len(infos) >= _COMMITS_PER_UNIT:
+            yield infos
+            infos, events = [], 0
+    if infos:
+        yield infos
 
 
 def _repartition(log_url: str, staging_url: str, unit: _CommitRange) -> Iterator[Named]:
     staging = open_store(staging_url)
     key = f"repartitioned/{unit.name}.parquet"
-    for bucket in repartition(open_log(log_url), unit.numbers, staging, key):
+    for bucket in repartition(open_log(log_url), unit.infos, staging, key):
         yield f"{bucket:04d}", key
 
 

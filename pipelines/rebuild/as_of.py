@@ -120,7 +120,7 @@ def rebuild_as_of(
     models = [domain.read_model(name) for name in names]
     _refuse_unseeded(models, seeded)
     place = find_position(log, domain.registry, position)
-    at = Checkpoint(place.position, place.commit_number, place.recorded_at)
+    at = Checkpoint(place.position, place.commit_number, place.recorded_at, place.commit_digest)
     from_log = [m for m in models if m.seed is None]
     build = functools.partial(
         _build,

@@ -34,6 +34,7 @@ from refold.warehouse.read_models.generations.generations import (
 )
 from refold.warehouse.read_models.generations.publish import publish
 from refold.warehouse.read_models.increments.catch_up import ModelsAtCheckpoint, catch_up
+from refold.warehouse.read_models.lag import check_history, checkpoint_of, find_end
 
 _PUBLISH_ATTEMPTS = 10
 """Each lost race costs a load and a catch-up; more attempts only keep a busy store busy."""
@@ -182,4 +183,5 @@ def republish(
             f"Generation {newest.number} was built from another log than {log.url}. Rebuild all read models, or give "
             "another --read-models."
         )
+    check_history(log, find_end(log), checkpoint_of(newest))
     return Publisher(log, domain, generations, options or beam_options(), dead_letter, report).publish([]).generation

@@ -23,7 +23,7 @@ from refold.warehouse.declarations.projection import ReadModel
 from refold.warehouse.event_log.log import EventLog
 from refold.warehouse.event_log.payload_parsing import InvalidEvent
 from refold.warehouse.object_store import ObjectStore
-from refold.warehouse.read_models.database import Checkpoint
+from refold.warehouse.read_models.database import Checkpoint, checkpoint_at
 from refold.warehouse.read_models.generations.build import StagedModels
 from refold.warehouse.replay.invalid_events import refuse
 
@@ -53,7 +53,7 @@ class StagedReplay:
             at: the position that they show; the end of what was sealed by default.
         """
         sealed = self.plan.sealed
-        at = at or Checkpoint(sealed.sealed_position, sealed.sealed_commit, sealed.recorded_at)
+        at = at or checkpoint_at(sealed)
         return StagedModels(self.models, at, self.replayed.rows, self.replayed.invalid_events)
 
     def discard(self) -> None:

@@ -72,6 +72,7 @@ class HeartbeatTimer:
                 pid=os.getpid(),
                 events=events,
                 events_per_second=round(rate, 1),
+                commit_digest=live.at.commit_digest,
             ),
         )
 

@@ -41,6 +41,7 @@ from refold.warehouse.event_log import (
     read_positions,
     verify,
 )
+from refold.warehouse.event_log.layout import commit_key
 from refold.warehouse.read_models.generations.generations import Generation, open_generations
 from tests.faults import fragile
 from tests.faults.fragile import SHOP, Money, Noted, Opened, Sold
@@ -250,8 +251,8 @@ def test_a_stored_event_that_today_s_code_does_not_know_stops_a_rebuild(shop: Sh
 
 def commit_of(shop: Shop, position: int) -> Path:
     """Return the path of the commit that contains a position."""
-    numbers = [i.number for i in shop.log.commits_after(0) if i.first_position <= position <= i.last_position]
-    return shop.log.commit_paths(numbers)[0]
+    infos = [i for i in shop.log.commits_after(shop.log.start) if i.first_position <= position <= i.last_position]
+    return shop.log.commit_paths(infos)[0]
 
 
 def test_an_event_that_a_handler_cannot_cast(shop: Shop) -> None:
@@ -345,7 +346,7 @@ def test_a_missing_commit_stops_a_rebuild(shop: Shop) -> None:
     """A missing commit is an error: the commits after it are not silently left out."""
     for number in range(3):
         shop.append(f"till-{number}", Opened(owner="Bob"))
-    path = shop.log.commit_paths([TILLS + 2])[0]
+    path = shop.log.store.local_path(commit_key(TILLS + 2))
     whole = path.read_bytes()
     path.unlink()
     with nothing_changes(shop), pytest.raises(DamagedLogError) as error:
@@ -359,7 +360,7 @@ def test_a_missing_commit_stops_a_rebuild(shop: Shop) -> None:
 def test_a_truncated_commit_stops_a_rebuild(shop: Shop) -> None:
     """The error names the damaged commit, which does not count as the end of the log."""
     shop.append("till-1", Opened(owner="Bob"))
-    path = shop.log.commit_paths([TILLS + 1])[0]
+    path = shop.log.store.local_path(commit_key(TILLS + 1))
     cut(path)
     with nothing_changes(shop), pytest.raises(DamagedLogError) as error:
         shop.rebuild()

@@ -41,7 +41,7 @@ from refold.warehouse.event_log.seal import (
     seal_bucket,
 )
 from refold.warehouse.read_models import database
-from refold.warehouse.read_models.database import Checkpoint
+from refold.warehouse.read_models.database import Checkpoint, checkpoint_at
 from refold.warehouse.read_models.generations.build import StagedModels, load
 from refold.warehouse.read_models.increments.catch_up import ModelsAtCheckpoint, apply_staged, catch_up
 from refold.warehouse.read_models.increments.increment import Staged, stage
@@ -98,9 +98,10 @@ class Writer:
             first_position=head.position + 1,
             last_position=head.position + len(rows),
             recorded_at=RECORDED,
+            previous=head.end.digest,
             heads={row["stream_id"]: row["stream_version"] for row in rows},
         )
-        data = commits.encode(info, [[row[name] for row in rows] for name in COMMIT_SCHEMA.names])
+        _, data = commits.encode(info, [[row[name] for row in rows] for name in COMMIT_SCHEMA.names])
         assert self.log.store.put_if_absent(commit_key(info.number), data)
 
     def _row(self, given: Given, *, position: int, number: int) -> dict[str, Any]:
@@ -121,7 +122,7 @@ class Writer:
     def _number(self, rows: list[dict[str, Any]]) -> None:
         """Give each event the next version of its stream."""
         versions: dict[str, int] = {}
-        for info in self.log.commits_after(0):
+        for info in self.log.commits_after(self.log.start):
             versions.update(info.heads)
         for row in rows:
             versions[row["stream_id"]] = row["stream_version"] = versions.get(row["stream_id"], 0) + 1
@@ -163,11 +164,11 @@ def seal(log: EventLog, registry: Registry) -> None:
     if not head.tail:
         return
     staging = log.store.child("staging/test")
-    numbers = [info.number for info in head.tail if info.import_id is None]
+    infos = [info for info in head.tail if info.import_id is None]
     gathered: dict[int, list[Path]] = {}
-    for start in range(0, len(numbers), 3):
+    for start in range(0, len(infos), 3):
         key = f"gathered/{start:05d}.parquet"
-        for bucket in repartition(log, numbers[start : start + 3], staging, key):
+        for bucket in repartition(log, infos[start : start + 3], staging, key):
             gathered.setdefault(bucket, []).append(staging.local_path(key))
     sealed = [seal_bucket(log, registry, bucket, paths, head.sealed) for bucket, paths in sorted(gathered.items())]
     assert publish(log, next_manifest(head.sealed, head.tail, sealed))
@@ -265,7 +266,7 @@ class Tables:
         for model in models:
             rows[model.name], found = self._replay(log, sealed, model)
             invalid |= {name: events for name, events in found.items() if events}
-        self._at = Checkpoint(sealed.sealed_position, sealed.sealed_commit, sealed.recorded_at)
+        self._at = checkpoint_at(sealed)
         load(self.connection, log, self.domain, StagedModels(models, self._at, rows, invalid))
 
     def _replay(

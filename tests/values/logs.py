@@ -65,9 +65,11 @@ def write_commit(log: EventLog, events: Iterable[Foreign]) -> CommitInfo:
         first_position=head.position + 1,
         last_position=head.position + len(rows),
         recorded_at=now,
+        previous=head.end.digest,
         heads={row[2]: 1 for row in rows},
     )
-    assert log.store.put_if_absent(commit_key(info.number), commits.encode(info, list(zip(*rows, strict=True))))
+    info, data = commits.encode(info, list(zip(*rows, strict=True)))
+    assert log.store.put_if_absent(commit_key(info.number), data)
     return info
 
 

@@ -165,7 +165,7 @@ def _sizes(log: EventLog, head: Head) -> tuple[int, int]:
             raw += sum(s.rows for s in segments) * _mean_json(connection, f"SELECT *, {also}", [path])
         tail = [info for info in head.tail if info.import_id is None]
         if tail:
-            paths = log.commit_paths([info.number for info in tail[-_SAMPLED_COMMITS:]])
+            paths = log.commit_paths(tail[-_SAMPLED_COMMITS:])
             sampled = [log.store.size(commit_key(info.number)) for info in tail[-_SAMPLED_COMMITS:]]
             stored += round(sum(sampled) * len(tail) / len(sampled))
             raw += sum(info.events for info in tail) * _mean_json(

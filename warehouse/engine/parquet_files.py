@@ -6,7 +6,7 @@ file alone, and all files of one relation have the same columns.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import IO, Any
 
@@ -66,9 +66,20 @@ def parquet_schema(path: Path) -> pa.Schema:
     return pq.read_schema(engine_path(path))
 
 
-def write_table(table: pa.Table, to: Path | IO[bytes], **options: Any) -> None:
-    """Write an Arrow table, with the options of ``pyarrow.parquet.write_table``."""
-    pq.write_table(table, _opened(to), **options)
+def write_table(
+    table: pa.Table, to: Path | IO[bytes], *, metadata: Mapping[str, bytes | str] | None = None, **options: Any
+) -> None:
+    """Write an Arrow table.
+
+    Args:
+        table: the table.
+        to: the file.
+        metadata: pairs of the footer, in this order.
+        options: those of ``pyarrow.parquet.ParquetWriter``.
+    """
+    with pq.ParquetWriter(_opened(to), table.schema, **options) as writer:
+        writer.write_table(table)
+        writer.add_key_value_metadata(dict(metadata or {}))
 
 
 def _opened(source: Path | IO[bytes]) -> str | IO[bytes]:

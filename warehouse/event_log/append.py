@@ -257,8 +257,9 @@ class Appender:
         return accepted
 
     def _build(self, own_uuid: str, accepted: Sequence[tuple[_Request, int]]) -> tuple[CommitInfo, bytes]:
-        number, position = self._index.number + 1, self._index.position
-        recorded_at = next_recorded_at(self._log.store, self._index.number, self._index.recorded_at)
+        end = self._index.end
+        number, position = end.commit_number + 1, end.position
+        recorded_at = next_recorded_at(self._log.store, end.commit_number, self._index.recorded_at)
         rows, heads = [], {}
         for request, version in accepted:
             for row in request.rows:
@@ -268,12 +269,13 @@ class Appender:
         info = CommitInfo(
             number=number,
             uuid=own_uuid,
-            first_position=self._index.position + 1,
+            first_position=end.position + 1,
             last_position=position,
             recorded_at=recorded_at,
+            previous=end.digest,
             heads=heads,
         )
-        return info, commit.encode(info, list(zip(*rows, strict=True)))
+        return commit.encode(info, list(zip(*rows, strict=True)))
 
 
 def _answer(info: CommitInfo, accepted: Sequence[tuple[_Request, int]]) -> None:

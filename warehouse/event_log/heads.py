@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import functools
 import threading
-from pathlib import Path
 
 import duckdb
 
-from refold.event_schemas import DamagedLogError, ObjectNotFoundError
 from refold.warehouse.engine.connections import connect
 from refold.warehouse.engine.parquet_files import parquet_relation
 from refold.warehouse.event_log.layout import bucket_of
@@ -31,7 +29,7 @@ class SealedHeads:
         runs = self._runs.get(bucket_of(stream_id, self._log.bucket_count))
         if not runs:
             return 0
-        runs_read = parquet_relation([heads_path(self._log, run) for run in runs])
+        runs_read = parquet_relation([self._log.heads_path(run) for run in runs])
         with self._lock:
             row = (
                 self._connection.execute(
@@ -45,18 +43,3 @@ class SealedHeads:
         connection = connect(threads=1)
         connection.execute("SET parquet_metadata_cache = true")
         return connection
-
-
-def heads_path(log: EventLog, run: HeadsRun) -> Path:
-    """Return the local path of a run.
-
-    Raises:
-        DamagedLogError: the run is missing.
-    """
-    try:
-        return log.store.local_path(run.key)
-    except ObjectNotFoundError as error:
-        raise DamagedLogError(
-            f"The stream heads {log.url}/{run.key} are missing, but the manifest names them. Restore the object from "
-            "a backup of the store."
-        ) from error

@@ -10,7 +10,7 @@ MANIFESTS = "manifests"
 SEGMENTS = "segments"
 HEADS = "heads"
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 DEFAULT_BUCKET_COUNT = 64
 
 

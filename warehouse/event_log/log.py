@@ -6,14 +6,13 @@ read commit n finds later commits at n+1, n+2, …, and no commit ever appears b
 
 from __future__ import annotations
 
+import dataclasses
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-
-import orjson
 
 from refold.event_schemas import (
     DamagedLogError,
@@ -22,6 +21,7 @@ from refold.event_schemas import (
     UsageError,
 )
 from refold.warehouse.event_log import commit, manifest
+from refold.warehouse.event_log.chain import BEGINNING, Link, check_next
 from refold.warehouse.event_log.clocks import NEVER
 from refold.warehouse.event_log.commit import CommitInfo
 from refold.warehouse.event_log.layout import (
@@ -32,8 +32,17 @@ from refold.warehouse.event_log.layout import (
     commit_key,
     number_of,
 )
-from refold.warehouse.event_log.manifest import Manifest, Segment
+from refold.warehouse.event_log.manifest import HeadsRun, Manifest, Segment
 from refold.warehouse.object_store import ObjectStore, open_store
+from refold.warehouse.object_store.digests import DigestError, check_file
+from refold.warehouse.object_store.records import (
+    RecordError,
+    decode_json,
+    decode_record,
+    encode_record,
+    is_record,
+    record_digest,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +56,8 @@ class EventLog:
         log_id: identity of the log.
         has_command_digests: whether all events of commands keep the digest of their command; false for a log that an
             older release created.
+        format_version: format of its objects; one of an older format can be read, but not written.
+        start: the place where its chain of digests begins.
     """
 
     store: ObjectStore
@@ -54,6 +65,8 @@ class EventLog:
     bucket_count: int
     log_id: str
     has_command_digests: bool = True
+    format_version: int = FORMAT_VERSION
+    start: Link = BEGINNING
 
     @property
     def url(self) -> str:
@@ -61,24 +74,60 @@ class EventLog:
         return self.store.url
 
     def manifest(self) -> Manifest:
-        """Load the newest manifest."""
-        return manifest.newest(self.store)
+        """Load the newest manifest.
+
+        Raises:
+            DamagedLogError: it is damaged.
+        """
+        newest = manifest.newest(self.store, has_digest=self.format_version > 1)
+        return newest if newest.number else dataclasses.replace(newest, sealed_digest=self.start.digest)
+
+    def check_writable(self) -> None:
+        """Check that this release writes logs of this format.
+
+        Raises:
+            LogError: the log has an older format.
+        """
+        if self.format_version != FORMAT_VERSION:
+            raise LogError(
+                f"The log at {self.url} has format {self.format_version}, which this refold reads but does not write. "
+                "End all its writers, and run `refold log upgrade`."
+            )
 
     def commit_info(self, number: int) -> CommitInfo | None:
-        """Read one commit's footer; None if there is no such commit (yet)."""
+        """Read one commit's footer; None if there is no such commit (yet).
+
+        Raises:
+            DamagedLogError: the commit is damaged, or another commit is in its place.
+        """
         key = commit_key(number)
         where = f"{self.url}/{key}"
         try:
-            source: bytes | Path = self.store.local_path(key) if self.store.is_local else self.store.get(key)
-            return commit.read_info(source, where=where)
+            data = self.store.get(key)
         except ObjectNotFoundError:
             return None
+        info = commit.read_info(data, where=where, has_digest=self._has_digest(number))
+        if info.number != number:
+            raise DamagedLogError(
+                f"{where} is commit {info.number}, not {number}: two commits were swapped, or one was copied. Restore "
+                "the object from a backup of the store."
+            )
+        return info
 
-    def commits_after(self, number: int) -> Iterator[CommitInfo]:
-        """Read the footers of all commits after one, in order, until there is no next number."""
-        while (info := self.commit_info(number + 1)) is not None:
+    def _has_digest(self, number: int) -> bool:
+        return self.format_version > 1 and number > self.start.commit_number
+
+    def commits_after(self, link: Link) -> Iterator[CommitInfo]:
+        """Read the footers of all commits after a place, in order, until there is no next number.
+
+        Raises:
+            DamagedLogError: a commit is damaged, or does not follow the one before it.
+        """
+        while (info := self.commit_info(link.commit_number + 1)) is not None:
+            where = f"{self.url}/{commit_key(info.number)}"
+            check_next(link, info.number, info.first_position, info.previous, where=where)
             yield info
-            number += 1
+            link = info.end
 
     def last_commit(self, after: int = 0) -> CommitInfo | None:
         """Find the last commit by galloping search, without listing or reading others: numbers have no gaps.
@@ -101,28 +150,34 @@ class EventLog:
     def _has_commit(self, number: int) -> bool:
         return self.store.exists(commit_key(number))
 
-    def commit_paths(self, numbers: list[int]) -> list[Path]:
-        """Return local paths of commit objects; remote ones are downloaded concurrently.
+    def commit_paths(self, infos: Iterable[CommitInfo]) -> list[Path]:
+        """Return local paths of commit objects, which were checked; remote ones are downloaded concurrently.
 
         Raises:
-            DamagedLogError: one of them is missing.
+            DamagedLogError: one of them is missing, or differs from its footer.
         """
         try:
             if self.store.is_local:
-                return [self.store.local_path(commit_key(n)) for n in numbers]
+                return [self._commit_path(info) for info in infos]
             with ThreadPoolExecutor(max_workers=16) as pool:
-                return list(pool.map(lambda n: self.store.local_path(commit_key(n)), numbers))
+                return list(pool.map(self._commit_path, infos))
         except ObjectNotFoundError as error:
             raise DamagedLogError(
                 f"A commit of the log {self.url} is missing: {error} Run `refold events "
                 "verify`, and restore the object from a backup."
             ) from error
 
+    def _commit_path(self, info: CommitInfo) -> Path:
+        path = self.store.local_path(commit_key(info.number))
+        if info.digest:
+            commit.check_file(path, info, where=f"{self.url}/{commit_key(info.number)}")
+        return path
+
     def segment_path(self, segment: Segment) -> Path:
-        """Return the local path of a segment, after checking its size.
+        """Return the local path of a segment, after checking its bytes.
 
         Raises:
-            DamagedLogError: the segment is missing or truncated.
+            DamagedLogError: the segment is missing, or differs from what was written.
         """
         where = f"{self.url}/{segment.key}"
         try:
@@ -138,12 +193,31 @@ class EventLog:
                 f"Segment {where} has {found} bytes, expected {segment.bytes}: it is truncated or was overwritten. "
                 "Restore it from a backup of the store; nothing was published."
             )
+        if segment.checksum:
+            _check_file(path, segment.checksum, f"Segment {where}")
+        return path
+
+    def heads_path(self, run: HeadsRun) -> Path:
+        """Return the local path of a run of stream heads, after checking its bytes.
+
+        Raises:
+            DamagedLogError: the run is missing, or differs from what was written.
+        """
+        try:
+            path = self.store.local_path(run.key)
+        except ObjectNotFoundError as error:
+            raise DamagedLogError(
+                f"The stream heads {self.url}/{run.key} are missing, but the manifest names them. Restore the object "
+                "from a backup of the store."
+            ) from error
+        if run.checksum:
+            _check_file(path, run.checksum, f"The object of stream heads {self.url}/{run.key}")
         return path
 
     def head(self) -> Head:
         """Find the end of the log."""
         sealed = self.manifest()
-        tail = tuple(self.commits_after(sealed.sealed_commit))
+        tail = tuple(self.commits_after(sealed.end))
         return Head(sealed, tail)
 
     def check_end(self, head: Head) -> None:
@@ -184,6 +258,11 @@ class Head:
         return self.tail[-1].last_position if self.tail else self.sealed.sealed_position
 
     @property
+    def end(self) -> Link:
+        """The place after the last commit."""
+        return self.tail[-1].end if self.tail else self.sealed.end
+
+    @property
     def recorded_at(self) -> str:
         """Time at which the last commit was recorded, RFC 3339; empty for an empty log."""
         return self.tail[-1].recorded_at.isoformat() if self.tail else self.sealed.recorded_at
@@ -192,6 +271,45 @@ class Head:
     def last_recorded_at(self) -> datetime:
         """The same as a time; ``NEVER`` for an empty log."""
         return datetime.fromisoformat(self.recorded_at) if self.recorded_at else NEVER
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Description:
+    """What ``refold.json`` says of a log.
+
+    Attributes:
+        format_version: format of the log's objects.
+        domain: the domain whose events it holds.
+        bucket_count: number of buckets of its streams.
+        log_id: identity of the log.
+        command_digests: whether all events of commands keep the digest of their command.
+        chain_after: the last commit before the chain of digests begins; 0 unless the log was upgraded from format 1.
+        chain_position: position of that commit's last event.
+        chain_digest: the digest that the next commit names.
+    """
+
+    format_version: int
+    domain: str
+    bucket_count: int
+    log_id: str
+    command_digests: bool = False
+    chain_after: int = 0
+    chain_position: int = 0
+    chain_digest: str = ""
+
+
+def read_description(data: bytes) -> Description:
+    """Read what ``refold.json`` says; only format 1 has no digest in it.
+
+    Raises:
+        RecordError: it is no description, or was changed.
+    """
+    if is_record(data):
+        return decode_record(data, Description)
+    found = decode_json(data, Description)
+    if found.format_version > 1:
+        raise RecordError("it has no digest")
+    return found
 
 
 def create_log(url: str, *, domain_name: str, bucket_count: int = DEFAULT_BUCKET_COUNT) -> EventLog:
@@ -212,14 +330,14 @@ def create_log(url: str, *, domain_name: str, bucket_count: int = DEFAULT_BUCKET
     store = open_store(url)
     if not store.exists(CONFIG_KEY):
         store.probe()
-        config = {
-            "format_version": FORMAT_VERSION,
-            "domain": domain_name,
-            "bucket_count": bucket_count,
-            "log_id": str(uuid.uuid4()),
-            "command_digests": True,
-        }
-        store.put_if_absent(CONFIG_KEY, orjson.dumps(config, option=orjson.OPT_INDENT_2))
+        description = Description(
+            format_version=FORMAT_VERSION,
+            domain=domain_name,
+            bucket_count=bucket_count,
+            log_id=str(uuid.uuid4()),
+            command_digests=True,
+        )
+        store.put_if_absent(CONFIG_KEY, encode_record(description))
     return open_log(url, domain_name=domain_name, bucket_count=bucket_count)
 
 
@@ -237,23 +355,33 @@ def open_log(url: str, *, domain_name: str | None = None, bucket_count: int | No
     """
     store = open_store(url)
     try:
-        config = orjson.loads(store.get(CONFIG_KEY))
-        digests = config.get("command_digests") is True
-        found = EventLog(store, config["domain"], config["bucket_count"], config["log_id"], digests)
+        data = store.get(CONFIG_KEY)
+        description = read_description(data)
     except ObjectNotFoundError as error:
         raise LogError(
             f"There is no event log at {store.url} (no {CONFIG_KEY}). Give --log, or create one with `refold ingest` "
             "or `refold demo`."
         ) from error
-    except (ValueError, KeyError, TypeError) as error:
+    except RecordError as error:
         raise DamagedLogError(
-            f"{store.url}/{CONFIG_KEY} is not the description of a log ({error}). Restore it from a backup."
+            f"{store.url}/{CONFIG_KEY} is not the description of a log, or is damaged ({error}). Restore it from a "
+            "backup."
         ) from error
-    if config["format_version"] != FORMAT_VERSION:
+    if not 1 <= description.format_version <= FORMAT_VERSION:
         raise LogError(
-            f"The log at {store.url} has format version {config['format_version']}; this refold reads "
+            f"The log at {store.url} has format {description.format_version}; this refold reads up to "
             f"{FORMAT_VERSION}. Use the refold release that wrote it."
         )
+    upgraded = Link(description.chain_after, description.chain_position, description.chain_digest)
+    found = EventLog(
+        store,
+        description.domain,
+        description.bucket_count,
+        description.log_id,
+        description.command_digests,
+        description.format_version,
+        upgraded if description.chain_after else Link(0, 0, record_digest(data) if is_record(data) else ""),
+    )
     if domain_name is not None and domain_name != found.domain_name:
         raise LogError(
             f"The log at {store.url} belongs to domain {found.domain_name!r}, not {domain_name!r}. Give "
@@ -265,6 +393,16 @@ def open_log(url: str, *, domain_name: str | None = None, bucket_count: int | No
             "at creation: leave it out, or import the events into a new log."
         )
     return found
+
+
+def _check_file(path: Path, checksum: str, what: str) -> None:
+    try:
+        check_file(path, checksum)
+    except DigestError as error:
+        raise DamagedLogError(
+            f"{what} is damaged: {error}. Run `refold log repair`, or restore it from a backup of the store; nothing "
+            "was published."
+        ) from error
 
 
 def last_commit_number(store: ObjectStore) -> int:

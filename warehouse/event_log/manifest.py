@@ -5,13 +5,17 @@ from __future__ import annotations
 import dataclasses
 import functools
 from dataclasses import dataclass
+from typing import Any
 
+import msgspec
 import orjson
 
 from refold.event_schemas import DamagedLogError
 from refold.event_schemas.registry import SchemaKey
+from refold.warehouse.event_log.chain import Link
 from refold.warehouse.event_log.layout import MANIFESTS, manifest_key, number_of
 from refold.warehouse.object_store import ObjectStore
+from refold.warehouse.object_store.records import decode_record, encode_record, is_record
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,12 +64,21 @@ class Segment:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HeadsRun:
-    """One immutable Parquet file of (stream_id, stream_version), sorted by stream; a later run overrides."""
+    """One immutable Parquet file of (stream_id, stream_version), sorted by stream; a later run overrides.
+
+    Attributes:
+        key: key of its object in the log.
+        bucket: bucket of all its streams.
+        rows: number of its streams.
+        bytes: size of its object.
+        checksum: SHA-256 of the object; empty in log format 1.
+    """
 
     key: str
     bucket: int
     rows: int
     bytes: int
+    checksum: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,6 +93,7 @@ class Manifest:
         segments: the live segments.
         heads: the live runs of stream heads, oldest first within a bucket.
         imports: bulk import to the number of the commit that published it.
+        sealed_digest: digest of the last commit whose events are in segments (``chain``); empty in log format 1.
     """
 
     number: int = 0
@@ -89,6 +103,12 @@ class Manifest:
     segments: tuple[Segment, ...] = ()
     heads: tuple[HeadsRun, ...] = ()
     imports: dict[str, int] = dataclasses.field(default_factory=dict)
+    sealed_digest: str = ""
+
+    @property
+    def end(self) -> Link:
+        """The place after the last sealed commit."""
+        return Link(self.sealed_commit, self.sealed_position, self.sealed_digest)
 
     def segments_of(
         self, schema_keys: frozenset[SchemaKey] | set[SchemaKey], bucket: int | None = None
@@ -97,45 +117,45 @@ class Manifest:
         return tuple(s for s in self.segments if s.schema_key in schema_keys and bucket in (None, s.bucket))
 
 
-def segments_to_json(segments: tuple[Segment, ...]) -> list[dict[str, object]]:
-    """Return segments as JSON values; log format 1 calls untyped segments raw."""
-    return [{"raw" if k == "untyped" else k: v for k, v in dataclasses.asdict(s).items()} for s in segments]
-
-
-def segments_from_json(values: list[dict[str, object]]) -> tuple[Segment, ...]:
-    """Return the segments of :func:`segments_to_json`."""
-    return tuple(Segment(**{"untyped" if k == "raw" else k: v for k, v in value.items()}) for value in values)  # type: ignore[arg-type]
+def segments_from_json(values: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the segments of a file of log format 1, which calls untyped segments raw, as this format has them."""
+    return [{"untyped" if k == "raw" else k: v for k, v in value.items()} for value in values]
 
 
 def encode(manifest: Manifest) -> bytes:
-    """Encode a manifest as JSON."""
-    return orjson.dumps(dataclasses.asdict(manifest) | {"segments": segments_to_json(manifest.segments)})
+    """Encode a manifest as a record."""
+    return encode_record(manifest)
 
 
 @functools.lru_cache(maxsize=4)
-def decode(data: bytes, *, where: str) -> Manifest:
+def decode(data: bytes, *, where: str, has_digest: bool = True) -> Manifest:
     """Decode a manifest; cached, since readers that follow a log load the newest repeatedly.
 
+    Args:
+        data: the object.
+        where: its URL, for errors.
+        has_digest: whether it must have one; those of log format 1 have none.
+
     Raises:
-        DamagedLogError: it is not a manifest.
+        DamagedLogError: it is not a manifest, or was changed.
     """
     try:
+        if has_digest or is_record(data):
+            return decode_record(data, Manifest)
         values = orjson.loads(data)
-        values["segments"] = segments_from_json(values["segments"])
-        values["heads"] = tuple(HeadsRun(**h) for h in values["heads"])
-        return Manifest(**values)
+        return msgspec.convert(values | {"segments": segments_from_json(values["segments"])}, Manifest)
     except (ValueError, KeyError, TypeError) as error:
         raise DamagedLogError(
-            f"{where} is not a manifest ({error}). Restore it, or run `refold events verify`."
+            f"{where} is not a manifest, or is damaged ({error}). Restore it, or run `refold events verify`."
         ) from error
 
 
-def newest(store: ObjectStore) -> Manifest:
+def newest(store: ObjectStore, *, has_digest: bool = True) -> Manifest:
     """Load the newest manifest of a log; an empty one if it was never sealed."""
     last = ""
     for key in store.list_from(MANIFESTS):
         last = key
-    return decode(store.get(last), where=f"{store.url}/{last}") if last else Manifest()
+    return decode(store.get(last), where=f"{store.url}/{last}", has_digest=has_digest) if last else Manifest()
 
 
 def publish(store: ObjectStore, manifest: Manifest) -> bool:

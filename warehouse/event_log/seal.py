@@ -24,7 +24,6 @@ from refold.warehouse.engine.parquet_files import copy_to_parquet, parquet_relat
 from refold.warehouse.engine.sql import columns, literal
 from refold.warehouse.event_log import manifest
 from refold.warehouse.event_log.commit import COMMIT_SCHEMA, CommitInfo
-from refold.warehouse.event_log.heads import heads_path
 from refold.warehouse.event_log.log import EventLog
 from refold.warehouse.event_log.manifest import HeadsRun, Manifest, Segment
 from refold.warehouse.event_log.payload_parsing import typed_events
@@ -65,7 +64,7 @@ class SealedBucket:
     replaced_heads: tuple[str, ...] = ()
 
 
-def repartition(log: EventLog, numbers: list[int], staging: ObjectStore, key: str) -> list[int]:
+def repartition(log: EventLog, infos: Sequence[CommitInfo], staging: ObjectStore, key: str) -> list[int]:
     """Read commits into one staged file, sorted by bucket.
 
     Returns:
@@ -74,7 +73,7 @@ def repartition(log: EventLog, numbers: list[int], staging: ObjectStore, key: st
     with tempfile.TemporaryDirectory(prefix="refold-") as folder:
         connection = connect(threads=1, temp_directory=folder)
         path = Path(folder) / "repartitioned.parquet"
-        rows = parquet_relation(log.commit_paths(numbers))
+        rows = parquet_relation(log.commit_paths(infos))
         bucket = f"(md5_number_lower(stream_id) % {log.bucket_count})::INTEGER AS bucket"
         sorted_rows = f"SELECT {columns(COMMIT_COLUMNS)}, {bucket} FROM {rows} ORDER BY bucket"
         copy_to_parquet(connection, sorted_rows, path, "COMPRESSION zstd, COMPRESSION_LEVEL 1, ROW_GROUP_SIZE 8192")
@@ -189,7 +188,7 @@ def _write_heads(
     merged = old if len(old) >= _MAX_HEADS_RUNS else []
     relation = "(SELECT stream_id, stream_version FROM _new"
     if merged:
-        runs = parquet_relation([heads_path(log, h) for h in merged])
+        runs = parquet_relation([log.heads_path(h) for h in merged])
         relation += f" UNION ALL SELECT stream_id, stream_version FROM {runs}"
     run = write_heads(connection, log.store, bucket=bucket, relation=relation + ")")
     return ((run,) if run else ()), tuple(h.key for h in merged)
@@ -216,6 +215,7 @@ def next_manifest(before: Manifest, tail: Sequence[CommitInfo], sealed: Iterable
         sealed_commit=tail[-1].number,
         sealed_position=tail[-1].last_position,
         recorded_at=tail[-1].recorded_at.isoformat(),
+        sealed_digest=tail[-1].digest,
         segments=tuple(sorted(segments, key=lambda s: (s.event_type, s.schema_version, s.bucket, s.first_position))),
         heads=tuple(heads),
         imports=imports,

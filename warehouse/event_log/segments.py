@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import tempfile
 import uuid
 from collections.abc import Iterable
@@ -28,6 +27,7 @@ from refold.warehouse.event_log.log import EventLog
 from refold.warehouse.event_log.manifest import HeadsRun, Segment
 from refold.warehouse.event_log.written_segments import check_written
 from refold.warehouse.object_store import ObjectStore
+from refold.warehouse.object_store.digests import file_digest
 
 SEGMENT_ENVELOPE = tuple(n for n in ENVELOPE.names if n not in ("event_type", "schema_version"))
 """Envelope columns of a segment; the other two are Hive partitions of its path."""
@@ -116,15 +116,9 @@ def describe_segment(
         first_recorded_at=earliest.isoformat(),
         last_recorded_at=latest.isoformat(),
         untyped=untyped,
-        checksum=file_checksum(path),
+        checksum=file_digest(path),
         column_bytes=_column_bytes(metadata),
     )
-
-
-def file_checksum(path: Path) -> str:
-    """Return the SHA-256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _range(metadata: FileMetaData, column: str) -> tuple[Any, Any]:
@@ -215,9 +209,9 @@ def write_heads(
         rows = parquet_footer(path).num_rows
         if rows == 0:
             return None
-        key = heads_key(bucket, str(uuid.uuid4()))
+        key, size, checksum = heads_key(bucket, str(uuid.uuid4())), path.stat().st_size, file_digest(path)
         store.put_file(key, path)
-        return HeadsRun(key=key, bucket=bucket, rows=rows, bytes=path.stat().st_size)
+        return HeadsRun(key=key, bucket=bucket, rows=rows, bytes=size, checksum=checksum)
 
 
 def check_parquet(path: Path, *, where: str) -> FileMetaData:

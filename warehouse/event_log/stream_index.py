@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from datetime import datetime
 
+from refold.warehouse.event_log.chain import Link, check_next
 from refold.warehouse.event_log.commit import CommitInfo
 from refold.warehouse.event_log.heads import SealedHeads
+from refold.warehouse.event_log.layout import commit_key
 from refold.warehouse.event_log.log import EventLog, Head
 from refold.warehouse.event_log.manifest import Manifest
 
@@ -23,13 +25,11 @@ class StreamIndex:
 
     Attributes:
         is_loaded: whether the log was read.
-        number: number of the last commit read.
-        position: last position of that commit.
+        end: the place after the last commit read.
         recorded_at: time at which that commit was recorded.
     """
 
-    number: int
-    position: int
+    end: Link
     recorded_at: datetime
 
     def __init__(self, log: EventLog) -> None:
@@ -50,9 +50,10 @@ class StreamIndex:
         if self.is_loaded:
             return
         head = self._log.head()
+        self._log.check_writable()
         self._log.check_end(head)
         self._sealed = SealedHeads(self._log, head.sealed)
-        self.number, self.position = head.sealed.sealed_commit, head.sealed.sealed_position
+        self.end = head.sealed.end
         self.recorded_at = Head(head.sealed, ()).last_recorded_at
         self._tail.clear()
         self._commits_of.clear()
@@ -64,17 +65,23 @@ class StreamIndex:
     def catch_up(self) -> None:
         """Read the commits that are new."""
         self.load()
-        for info in self._log.commits_after(self.number):
+        for info in self._log.commits_after(self.end):
             self.add(info)
 
     def add(self, info: CommitInfo) -> None:
-        """Add the next commit. Its number comes last, so that a commit is read again if an earlier step fails."""
+        """Add the next commit. Its end comes last, so that a commit is read again if an earlier step fails.
+
+        Raises:
+            DamagedLogError: it does not follow the one before it.
+        """
+        where = f"{self._log.url}/{commit_key(info.number)}"
+        check_next(self.end, info.number, info.first_position, info.previous, where=where)
         if info.import_id is not None or len(self._tail) > self._prune_above:
             self._prune([*self._imports, info] if info.import_id is not None else self._imports)
         for stream_id, version in info.heads.items():
             self._tail[stream_id] = (version, info.number)
             self._commits_of.setdefault(stream_id, []).append(info)
-        self.number, self.position, self.recorded_at = info.number, info.last_position, info.recorded_at
+        self.end, self.recorded_at = info.end, info.recorded_at
 
     def version(self, stream_id: str) -> int:
         """Return a stream's last version; 0 if it has no events."""

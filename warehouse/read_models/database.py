@@ -23,6 +23,9 @@ from refold.warehouse.engine.connections import attach, connect
 from refold.warehouse.engine.duckdb_types import unstaged
 from refold.warehouse.engine.parquet_files import parquet_relation
 from refold.warehouse.engine.sql import columns, quote
+from refold.warehouse.event_log.chain import Link
+from refold.warehouse.event_log.commit import CommitInfo
+from refold.warehouse.event_log.manifest import Manifest
 from refold.warehouse.event_log.payload_parsing import InvalidEvent
 from refold.warehouse.read_models import withheld
 from refold.warehouse.replay.contributions import row_types, seen_column
@@ -56,7 +59,9 @@ CREATE TABLE IF NOT EXISTS refold.dead_letters (
     reason         VARCHAR,
     payload        VARCHAR
 );
-ALTER TABLE refold.dead_letters ADD COLUMN IF NOT EXISTS discarded_at TIMESTAMPTZ;  -- absent from files of refold 0.1.0
+-- Columns that files of refold 0.1.0 lack:
+ALTER TABLE refold.dead_letters ADD COLUMN IF NOT EXISTS discarded_at TIMESTAMPTZ;
+ALTER TABLE refold.checkpoint ADD COLUMN IF NOT EXISTS commit_digest VARCHAR;  -- of that commit, in the log's chain
 """
 
 _VIEWS = """
@@ -78,11 +83,26 @@ class Checkpoint:
         position: position of the last event.
         commit_number: number of its commit.
         recorded_at: time at which that commit was recorded, RFC 3339; empty for the empty log.
+        commit_digest: digest of that commit, by which it is known that the log still has it; empty if that is unknown,
+            or the checkpoint is inside the commit.
     """
 
     position: int
     commit_number: int
     recorded_at: str
+    commit_digest: str = ""
+
+    @property
+    def end(self) -> Link:
+        """The place in the log's chain."""
+        return Link(self.commit_number, self.position, self.commit_digest)
+
+
+def checkpoint_at(place: CommitInfo | Manifest) -> Checkpoint:
+    """Return the checkpoint after a commit, or at the end of the sealed log."""
+    recorded_at = place.recorded_at if isinstance(place, Manifest) else place.recorded_at.isoformat()
+    end = place.end
+    return Checkpoint(end.position, end.commit_number, recorded_at, end.digest)
 
 
 def open_database(
@@ -178,18 +198,27 @@ def set_checkpoint(
     """Write the checkpoint; call it in the transaction that changes the tables."""
     connection.execute("DELETE FROM refold.checkpoint")
     connection.execute(
-        "INSERT INTO refold.checkpoint VALUES (?, ?, ?, ?, ?, now())",
-        [domain_name, log_id, checkpoint.position, checkpoint.commit_number, checkpoint.recorded_at or None],
+        "INSERT INTO refold.checkpoint VALUES (?, ?, ?, ?, ?, now(), ?)",
+        [
+            domain_name,
+            log_id,
+            checkpoint.position,
+            checkpoint.commit_number,
+            checkpoint.recorded_at or None,
+            checkpoint.commit_digest,
+        ],
     )
 
 
 def get_checkpoint(connection: duckdb.DuckDBPyConnection) -> Checkpoint:
     """Read the checkpoint; position 0 in a new database."""
-    rows = connection.execute("SELECT position, commit_number, recorded_at FROM refold.checkpoint").fetchall()
+    rows = connection.execute(
+        "SELECT position, commit_number, recorded_at, commit_digest FROM refold.checkpoint"
+    ).fetchall()
     if not rows:
         return Checkpoint(0, 0, "")
-    row = rows[0]
-    return Checkpoint(row[0], row[1], row[2].isoformat() if row[2] else "")
+    position, commit_number, recorded_at, digest = rows[0]
+    return Checkpoint(position, commit_number, recorded_at.isoformat() if recorded_at else "", digest or "")
 
 
 def set_fingerprint(connection: duckdb.DuckDBPyConnection, model: ReadModel, domain: Domain, position: int) -> None:

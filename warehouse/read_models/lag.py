@@ -13,6 +13,7 @@ import itertools
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from refold.event_schemas import GenerationError
 from refold.warehouse.event_log.clocks import WrongClock, appended_at, clock_ahead, credible
 from refold.warehouse.event_log.commit import CommitInfo
 from refold.warehouse.event_log.log import EventLog
@@ -34,6 +35,7 @@ class LogEnd:
         appended_at: the same time, or that of its object in the store if that commit's clock was ahead, RFC 3339; empty
             for an empty log, or if both clocks were ahead.
         ahead: the commit, if its clock is ahead of the reader's.
+        commit_digest: digest of the last commit.
     """
 
     position: int
@@ -42,6 +44,7 @@ class LogEnd:
     sealed_position: int
     appended_at: str = ""
     ahead: WrongClock | None = None
+    commit_digest: str = ""
 
     @property
     def unsealed(self) -> int:
@@ -88,7 +91,7 @@ def find_end(log: EventLog) -> LogEnd:
     last = log.last_commit(sealed.sealed_commit)
     if last is None:
         times = (sealed.recorded_at, sealed.sealed_position, _credible(sealed.recorded_at))
-        return LogEnd(sealed.sealed_position, sealed.sealed_commit, *times)
+        return LogEnd(sealed.sealed_position, sealed.sealed_commit, *times, commit_digest=sealed.sealed_digest)
     now = datetime.now(UTC)
     appended = appended_at(log.store, last, now=now)
     return LogEnd(
@@ -98,6 +101,7 @@ def find_end(log: EventLog) -> LogEnd:
         sealed.sealed_position,
         appended.isoformat() if appended else "",
         clock_ahead(last, now),
+        last.digest,
     )
 
 
@@ -105,7 +109,7 @@ def checkpoint_of(generation: Generation | None) -> Checkpoint:
     """Return the checkpoint of a generation."""
     if generation is None:
         return NEVER_BUILT
-    return Checkpoint(generation.position, generation.commit_number, generation.recorded_at)
+    return Checkpoint(generation.position, generation.commit_number, generation.recorded_at, generation.commit_digest)
 
 
 def lag_of(log: EventLog, end: LogEnd, at: Checkpoint, *, now: datetime | None = None) -> Lag:
@@ -116,17 +120,57 @@ def lag_of(log: EventLog, end: LogEnd, at: Checkpoint, *, now: datetime | None =
         end: the end of the log; find it after reading ``at``, so that it is not before it.
         at: the checkpoint.
         now: the current time; that of the clock by default.
+
+    Raises:
+        GenerationError: the log does not have the commit of the checkpoint (:func:`check_history`).
     """
+    first = check_history(log, end, at)
     if end.position <= at.position:
         return Lag(0, 0.0)
     unseen, now = end.position - at.position, now or datetime.now(UTC)
-    first = log.commit_info(at.commit_number + 1)
     if first is None:
         # If that commit was deleted, the checkpoint's own time is an upper bound of the lag.
         return Lag(unseen, age_of(at.recorded_at, now=now) if _credible(at.recorded_at, now=now) else None)
     since = first_appended_at(log, first, now=now)
     seconds = age_of(since.isoformat(), now=now) if since else None
     return Lag(unseen, seconds, clock_ahead(first, now))
+
+
+def check_history(log: EventLog, end: LogEnd, at: Checkpoint) -> CommitInfo | None:
+    """Check that a log still has the history from which tables were made.
+
+    Args:
+        log: the log.
+        end: its end, found after reading ``at``.
+        at: checkpoint of the tables.
+
+    Returns:
+        The first commit after the checkpoint; None if there is none, or it was removed after it was sealed.
+
+    Raises:
+        GenerationError: the log ends before the checkpoint, or has another commit there.
+    """
+    if at.commit_number > end.commit_number or at.position > end.position:
+        raise GenerationError(
+            f"The read models are at position {at.position:,} (commit {at.commit_number}), but the log {log.url} ends "
+            f"at position {end.position:,} (commit {end.commit_number}): it is an older copy, or another log. "
+            f"{_RESTORED}"
+        )
+    first = log.commit_info(at.commit_number + 1) if end.commit_number > at.commit_number else None
+    found = first.previous if first else end.commit_digest if end.commit_number == at.commit_number else ""
+    if found and at.commit_digest and found != at.commit_digest:
+        raise GenerationError(
+            f"The read models were made from commit {at.commit_number} with the digest {at.commit_digest[:16]}…, but "
+            f"that of the log {log.url} has {found[:16]}…: the log has another history since it was restored, or one "
+            f"of its commits was replaced. {_RESTORED}"
+        )
+    return first
+
+
+_RESTORED = (
+    "Give the log that they were made from; or, if this log is the right one, make them anew with `refold rebuild "
+    "--all`."
+)
 
 
 def first_appended_at(log: EventLog, first: CommitInfo, *, now: datetime) -> datetime | None:
@@ -137,7 +181,7 @@ def first_appended_at(log: EventLog, first: CommitInfo, *, now: datetime) -> dat
         first: the commit.
         now: the reader's time.
     """
-    commits = itertools.chain([first], log.commits_after(first.number))
+    commits = itertools.chain([first], log.commits_after(first.end))
     times = (appended_at(log.store, info, now=now) for info in itertools.islice(commits, _MAX_LOOKED_AT))
     return next((time for time in times if time is not None), None)
 

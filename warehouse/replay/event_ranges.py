@@ -122,7 +122,7 @@ def _touches(segment: Segment, after: int, up_to: int) -> bool:
 
 
 def _rows(log: EventLog, tail: Sequence[CommitInfo]) -> str:
-    committed = parquet_relation(log.commit_paths([info.number for info in tail]))
+    committed = parquet_relation(log.commit_paths(tail))
     return f"(SELECT {columns(COMMIT_COLUMNS)} FROM {committed})"
 
 

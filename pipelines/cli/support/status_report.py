@@ -81,7 +81,11 @@ def read_status(call: Invocation) -> StatusReport:
     newest, stream = generations.newest(), read_heartbeat(generations.store)
     end = find_end(log)
     foreign = newest is not None and newest.log_id != log.log_id
-    at = Checkpoint(stream.position, stream.commit_number, stream.recorded_at) if stream else NEVER_BUILT
+    at = (
+        Checkpoint(stream.position, stream.commit_number, stream.recorded_at, stream.commit_digest)
+        if stream
+        else NEVER_BUILT
+    )
     names = [m.name for m in call.domain.read_models]
     return StatusReport(
         domain=log.domain_name,

@@ -85,11 +85,12 @@ class Scales:
             first_position=position,
             last_position=position,
             recorded_at=recorded_at,
+            previous=head.end.digest,
             heads={f"parcel-{number}": 1},
         )
         event = ("e" + str(number), "Weighed", 1, recorded_at, recorded_at, None, None, '{"parcel":"b","printed":"1"}')
         row = (position, number, f"parcel-{number}", 1, *event)
-        assert self.log.store.put_if_absent(commit_key(number), encode(info, [[value] for value in row]))
+        assert self.log.store.put_if_absent(commit_key(number), encode(info, [[value] for value in row])[1])
         return number
 
     def arguments(self, *arguments: str) -> list[str]:

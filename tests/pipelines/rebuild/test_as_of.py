@@ -191,7 +191,7 @@ def test_an_empty_log_has_no_place(tmp_path: Path) -> None:
 
 def test_a_time_is_the_last_commit_recorded_by_then(market: Market) -> None:
     """A time at, between or after commits maps to the last commit recorded by then."""
-    infos = list(market.log.commits_after(0))
+    infos = list(market.log.commits_after(market.log.start))
     for info, following in itertools.pairwise(infos):
         if info.recorded_at < following.recorded_at:
             assert find_time(market.log, info.recorded_at).commit_number == info.number
@@ -223,7 +223,7 @@ def test_a_clock_far_ahead_hides_nothing(tmp_path: Path, place: str) -> None:
     appender.append("order-3", [PLACED])
     appender.append("order-4", [PLACED])
     assert find_time(log, datetime.now(UTC)).position == 4
-    infos = list(log.commits_after(0))
+    infos = list(log.commits_after(log.start))
     assert find_time(log, infos[2].recorded_at).position == 3
     with pytest.raises(UsageError, match="has no events recorded"):
         find_time(log, started)
@@ -315,7 +315,7 @@ def pruned(tmp_path: Path) -> EventLog:
 
 def test_a_time_in_deleted_commits_is_an_error(pruned: EventLog) -> None:
     """The error names the earliest usable time; positions are still found in segments."""
-    infos = list(pruned.commits_after(0))
+    infos = list(pruned.commits_after(pruned.start))
     for info in infos[:3]:
         pruned.store.delete(commit_key(info.number))
     with pytest.raises(UsageError, match=r"commits up to 3 were deleted .* commit 4 was recorded at"):
@@ -339,7 +339,7 @@ def test_a_time_in_deleted_commits_is_an_error(pruned: EventLog) -> None:
 
 def test_the_end_of_the_seal_is_known_without_its_commit(pruned: EventLog) -> None:
     """The manifest has the end of the sealed log."""
-    infos = list(pruned.commits_after(0))
+    infos = list(pruned.commits_after(pruned.start))
     for info in infos[:5]:
         pruned.store.delete(commit_key(info.number))
     assert find_time(pruned, infos[4].recorded_at).position == 10

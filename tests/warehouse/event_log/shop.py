@@ -150,9 +150,9 @@ def prepare_seal(log: EventLog, registry: Registry = REGISTRY) -> Manifest:
     head = log.head()
     folder = f"staging/{uuid.uuid4()}"
     staging = log.store.child(folder)
-    numbers = [info.number for info in head.tail if info.import_id is None]
-    buckets = sealing.repartition(log, numbers, staging, "gathered") if numbers else []
-    paths = [staging.local_path("gathered")] if numbers else []
+    infos = [info for info in head.tail if info.import_id is None]
+    buckets = sealing.repartition(log, infos, staging, "gathered") if infos else []
+    paths = [staging.local_path("gathered")] if infos else []
     sealed = [sealing.seal_bucket(log, registry, b, paths, head.sealed) for b in buckets]
     log.store.delete_prefix(folder)
     return sealing.next_manifest(head.sealed, head.tail, sealed)
@@ -222,9 +222,11 @@ def write_commit(
         first_position=head.position + 1,
         last_position=head.position + len(rows),
         recorded_at=now,
+        previous=head.end.digest,
         heads=heads,
     )
-    assert log.store.put_if_absent(commit_key(info.number), commit.encode(info, list(zip(*rows, strict=True))))
+    info, data = commit.encode(info, list(zip(*rows, strict=True)))
+    assert log.store.put_if_absent(commit_key(info.number), data)
     return info
 
 

@@ -184,14 +184,15 @@ def test_a_commit_under_a_false_number(mixed: EventLog) -> None:
 
 
 def rewrite(log: EventLog, number: int, *, rows: Callable[[Values], Any] = lambda r: None, **footer: Any) -> None:
-    """Rewrite a commit with other rows or another footer."""
-    info = log.commit_info(number)
-    assert info is not None
-    found = pq.read_table(log.store.local_path(commit_key(number)), partitioning=None).to_pylist()
-    for row in found:
-        rows(row)
-    columns = [[row[name] for row in found] for name in commits.COMMIT_SCHEMA.names]
-    log.store.put(commit_key(number), commits.encode(dataclasses.replace(info, **footer), columns))
+    """Rewrite a commit with other rows or another footer, and link the commits after it to the new one."""
+    while (info := log.commit_info(number)) is not None:
+        found = pq.read_table(log.store.local_path(commit_key(number)), partitioning=None).to_pylist()
+        for row in found:
+            rows(row)
+        columns = [[row[name] for row in found] for name in commits.COMMIT_SCHEMA.names]
+        info, data = commits.encode(dataclasses.replace(info, **footer), columns)
+        log.store.put(commit_key(number), data)
+        rows, footer, number = lambda row: None, {"previous": info.digest}, number + 1
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from refold.warehouse.event_log import commit
 from refold.warehouse.event_log.bulk_import.existing_streams import stream_versions
+from refold.warehouse.event_log.chain import Link
 from refold.warehouse.event_log.clocks import next_recorded_at
 from refold.warehouse.event_log.commit import COMMIT_SCHEMA, CommitInfo
 from refold.warehouse.event_log.layout import commit_key
@@ -33,15 +34,16 @@ class BatchAppender:
     def __init__(self, log: EventLog, connection: duckdb.DuckDBPyConnection, *, since: int) -> None:
         self._log = log
         self._connection = connection
-        self._done = {info.uuid: info for info in log.commits_after(since)}
+        self._done = {info.uuid: info for info in log.commits_after(Link.after(since))}
         self._versions: dict[str, int] = {}
 
     def load(self, streams: set[str]) -> None:
         """Look up the versions of streams; only these may be in the next batches."""
+        self._log.check_writable()
         head = self._log.head()
         found = stream_versions(self._connection, self._log, head, streams)
         self._versions = {stream: found.get(stream, 0) for stream in streams}
-        self._number, self._position = head.commit, head.position
+        self._end = head.end
         self._recorded_at = head.last_recorded_at
 
     def append(self, uuid: str, rows: pa.Table) -> CommitInfo:
@@ -64,18 +66,19 @@ class BatchAppender:
 
     def _build(self, uuid: str, rows: pa.Table) -> tuple[CommitInfo, bytes]:
         count = len(rows)
-        recorded_at = next_recorded_at(self._log.store, self._number, self._recorded_at)
+        recorded_at = next_recorded_at(self._log.store, self._end.commit_number, self._recorded_at)
         heads: dict[str, int] = {}
         versions = []
         for stream in rows["stream_id"].to_pylist():
             heads[stream] = heads.get(stream, self._versions[stream]) + 1
             versions.append(heads[stream])
         info = CommitInfo(
-            number=self._number + 1,
+            number=self._end.commit_number + 1,
             uuid=uuid,
-            first_position=self._position + 1,
-            last_position=self._position + count,
+            first_position=self._end.position + 1,
+            last_position=self._end.position + count,
             recorded_at=recorded_at,
+            previous=self._end.digest,
             heads=heads,
         )
         assigned = {
@@ -85,11 +88,11 @@ class BatchAppender:
             "recorded_at": [recorded_at] * count,
         }
         columns = [assigned.get(name) or rows[name].combine_chunks() for name in COMMIT_SCHEMA.names]
-        return info, commit.encode(info, columns)
+        return commit.encode(info, columns)
 
     def _learn(self, info: CommitInfo) -> None:
         if info.heads_runs:  # a bulk import: its stream versions are in files
             self.load(set(self._versions))
             return
         self._versions |= {s: v for s, v in info.heads.items() if s in self._versions}
-        self._number, self._position, self._recorded_at = info.number, info.last_position, info.recorded_at
+        self._end, self._recorded_at = info.end, info.recorded_at

@@ -35,7 +35,6 @@ from refold.warehouse.event_log.bulk_import.spool import (
 from refold.warehouse.event_log.clocks import next_recorded_at
 from refold.warehouse.event_log.columns import write_parquet
 from refold.warehouse.event_log.commit import CommitInfo
-from refold.warehouse.event_log.heads import heads_path
 from refold.warehouse.event_log.layout import commit_key, heads_key
 from refold.warehouse.event_log.log import EventLog, Head
 from refold.warehouse.event_log.manifest import HeadsRun, Segment
@@ -194,6 +193,7 @@ def publish_import(log: EventLog, import_id: str, events: int, built: Sequence[S
     Raises:
         StreamsNotNewError: a stream of the import already has events; nothing was published.
     """
+    log.check_writable()
     heads = tuple(h for b in built for h in b.heads)
     segments = tuple(s for b in built for s in b.segments)
     while True:
@@ -209,11 +209,13 @@ def publish_import(log: EventLog, import_id: str, events: int, built: Sequence[S
             first_position=head.position + 1,
             last_position=head.position + events,
             recorded_at=next_recorded_at(log.store, head.commit, head.last_recorded_at),
+            previous=head.end.digest,
             segments=segments,
             heads_runs=heads,
             import_id=import_id,
         )
-        if log.store.put_if_absent(commit_key(info.number), commit.encode(info, ())):
+        info, data = commit.encode(info, ())
+        if log.store.put_if_absent(commit_key(info.number), data):
             return info
 
 
@@ -242,7 +244,7 @@ def existing_streams(
         return []
     load_tail(connection, head)
     for bucket in sorted({r.bucket for r in runs}):
-        mine = parquet_relation([heads_path(log, r) for r in runs if r.bucket == bucket])
+        mine = parquet_relation([log.heads_path(r) for r in runs if r.bucket == bucket])
         if found := _overlap(connection, log, head, bucket, mine, limit):
             return found
     return []

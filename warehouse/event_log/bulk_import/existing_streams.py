@@ -8,7 +8,6 @@ import duckdb
 import pyarrow as pa
 
 from refold.warehouse.engine.parquet_files import parquet_relation
-from refold.warehouse.event_log.heads import heads_path
 from refold.warehouse.event_log.log import EventLog, Head
 from refold.warehouse.event_log.manifest import HeadsRun
 
@@ -35,7 +34,7 @@ def stream_heads(log: EventLog, head: Head, buckets: Collection[int]) -> str:
         buckets: buckets of the streams.
     """
     runs: list[HeadsRun] = [*head.sealed.heads, *(run for info in head.tail for run in info.heads_runs)]
-    paths = [heads_path(log, run) for run in runs if run.bucket in buckets]
+    paths = [log.heads_path(run) for run in runs if run.bucket in buckets]
     sealed = f" UNION ALL SELECT stream_id, stream_version FROM {parquet_relation(paths)}" if paths else ""
     return f"(SELECT stream_id, stream_version FROM {_TAIL}{sealed})"
 

@@ -119,8 +119,8 @@ class KnownEvents:
     @cached_property
     def commits(self) -> str:
         """The relation of the rows of unsealed commits; empty if there are none."""
-        numbers = [info.number for info in self.head.tail if info.import_id is None]
-        return parquet_relation(self.log.commit_paths(numbers)) if numbers else ""
+        infos = [info for info in self.head.tail if info.import_id is None]
+        return parquet_relation(self.log.commit_paths(infos)) if infos else ""
 
     @cached_property
     def committed(self) -> pa.Table:

@@ -154,7 +154,7 @@ def _read_window(
         tail = [info for info in tail if info.last_position > after and info.first_position <= up_to]
     parts = _segment_scans(log, schemas, segments, where)
     if tail:
-        rows = parquet_relation(log.commit_paths([info.number for info in tail]))
+        rows = parquet_relation(log.commit_paths(tail))
         parts.append(f"SELECT {_ENVELOPE_SQL}, false AS typed, payload FROM {rows} WHERE {where()}")
     return _events(log, schemas, f"{' UNION ALL '.join(parts)} ORDER BY {selection.order}") if parts else iter(())
 

@@ -39,11 +39,13 @@ class Place:
         position: position of the last event before it.
         commit_number: number of the commit that holds that event; the commit may extend beyond the place.
         recorded_at: time at which that commit was recorded, RFC 3339.
+        commit_digest: digest of that commit; empty if the place is inside it.
     """
 
     position: int
     commit_number: int
     recorded_at: str
+    commit_digest: str = ""
 
 
 def find_place(log: EventLog, registry: Registry, text: str) -> Place:
@@ -85,7 +87,7 @@ def find_position(log: EventLog, registry: Registry, position: int) -> Place:
     number = 1 + _last(log, end.commit_number - 1, lambda info: info.last_position < position)
     info = log.commit_info(number)
     if info is not None and info.first_position <= position:
-        return Place(position, info.number, info.recorded_at.isoformat())
+        return _place(info) if position == info.last_position else _inside(info, position)
     if position in (end.position, sealed.sealed_position):
         return end if position == end.position else _sealed_place(sealed)
     [event] = read_positions(log, registry, position - 1, position)
@@ -137,11 +139,15 @@ def _end(log: EventLog, sealed: Manifest) -> Place:
 
 
 def _place(info: CommitInfo) -> Place:
-    return Place(info.last_position, info.number, info.recorded_at.isoformat())
+    return Place(info.last_position, info.number, info.recorded_at.isoformat(), info.digest)
+
+
+def _inside(info: CommitInfo, position: int) -> Place:
+    return Place(position, info.number, info.recorded_at.isoformat())
 
 
 def _sealed_place(sealed: Manifest) -> Place:
-    return Place(sealed.sealed_position, sealed.sealed_commit, sealed.recorded_at)
+    return Place(sealed.sealed_position, sealed.sealed_commit, sealed.recorded_at, sealed.sealed_digest)
 
 
 def _last_recorded(log: EventLog, number: int, time: datetime) -> int:

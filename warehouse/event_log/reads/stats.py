@@ -19,7 +19,6 @@ from refold.event_schemas.registry import SchemaKey
 from refold.warehouse.engine.connections import connect
 from refold.warehouse.engine.parquet_files import parquet_relation
 from refold.warehouse.engine.sql import first_line
-from refold.warehouse.event_log.heads import heads_path
 from refold.warehouse.event_log.layout import bucket_of
 from refold.warehouse.event_log.log import EventLog, Head
 from refold.warehouse.event_log.manifest import HeadsRun, Segment
@@ -162,10 +161,10 @@ def _time(text: str) -> datetime | None:
 
 
 def _of_tail(connection: duckdb.DuckDBPyConnection, log: EventLog, head: Head) -> list[SchemaStats]:
-    numbers = [info.number for info in head.tail if info.import_id is None]
+    infos = [info for info in head.tail if info.import_id is None]
     found = []
-    for i in range(0, len(numbers), _FILES_PER_QUERY):
-        committed = parquet_relation(log.commit_paths(numbers[i : i + _FILES_PER_QUERY]))
+    for i in range(0, len(infos), _FILES_PER_QUERY):
+        committed = parquet_relation(log.commit_paths(infos[i : i + _FILES_PER_QUERY]))
         rows = connection.execute(
             "SELECT event_type, schema_version, count(*), sum(strlen(payload)), min(position), max(position), "
             "epoch_us(min(recorded_at)), epoch_us(max(recorded_at)) "
@@ -222,7 +221,7 @@ def _count_bucket(connection: duckdb.DuckDBPyConnection, log: EventLog, runs: li
     if len(runs) == 1 and not tail:
         return runs[0].rows
     connection.register("_tail_streams", pa.table({"stream_id": pa.array(sorted(tail), pa.string())}))
-    sealed = parquet_relation([heads_path(log, run) for run in runs])
+    sealed = parquet_relation([log.heads_path(run) for run in runs])
     [(count,)] = connection.execute(
         "SELECT count(DISTINCT stream_id) FROM "
         f"(SELECT stream_id FROM {sealed} UNION ALL SELECT stream_id FROM _tail_streams)"

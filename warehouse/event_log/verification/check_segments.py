@@ -16,9 +16,10 @@ from refold.warehouse.event_log.commit import COMMIT_SCHEMA
 from refold.warehouse.event_log.layout import segment_key
 from refold.warehouse.event_log.log import EventLog
 from refold.warehouse.event_log.manifest import Segment
-from refold.warehouse.event_log.segments import SEGMENT_ENVELOPE, file_checksum
+from refold.warehouse.event_log.segments import SEGMENT_ENVELOPE
 from refold.warehouse.event_log.verification.findings import MAX_EXAMPLES, Findings
 from refold.warehouse.event_log.written_segments import missing_values
+from refold.warehouse.object_store.digests import file_digest
 
 Column = tuple[str, str]
 """Name and DuckDB type."""
@@ -64,7 +65,7 @@ class SegmentCheck:
                 "segment", where, f"{size} bytes, expected {segment.bytes}: truncated or overwritten ({content})"
             )
             return None
-        if segment.checksum and file_checksum(path) != segment.checksum:
+        if segment.checksum and file_digest(path) != segment.checksum:
             self._findings.add("segment", where, f"its SHA-256 differs from the manifest's: it was changed ({content})")
             return None
         try:

@@ -11,7 +11,6 @@ import duckdb
 from refold.event_schemas import DamagedLogError
 from refold.warehouse.engine.parquet_files import parquet_relation
 from refold.warehouse.engine.sql import first_line
-from refold.warehouse.event_log.heads import heads_path
 from refold.warehouse.event_log.log import EventLog, Head
 from refold.warehouse.event_log.manifest import HeadsRun, Segment
 from refold.warehouse.event_log.verification.findings import MAX_EXAMPLES, Findings
@@ -149,7 +148,7 @@ class StreamCheck:
     def _run_path(self, run: HeadsRun) -> Path | None:
         where = f"{self.log.url}/{run.key}"
         try:
-            path = heads_path(self.log, run)
+            path = self.log.heads_path(run)
             size = path.stat().st_size
             [(rows,)] = self.connection.execute(
                 f"SELECT count(stream_version) FROM {parquet_relation([path])}"

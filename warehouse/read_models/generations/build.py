@@ -31,6 +31,7 @@ from refold.warehouse.read_models.generations.generations import (
     Generation,
 )
 from refold.warehouse.read_models.increments.spans import Span
+from refold.warehouse.read_models.lag import check_history, checkpoint_of, find_end
 from refold.warehouse.read_models.withheld_positions import report_withheld
 from refold.warehouse.replay.contributions import compile_model
 
@@ -45,6 +46,8 @@ def kept_models(domain: Domain, log: EventLog, names: Sequence[str], parent: Gen
             "Rebuild all of them, or give another --read-models."
         )
     kept = [m for m in domain.read_models if m.name not in names and m.name in parent.tables]
+    if kept:
+        check_history(log, find_end(log), checkpoint_of(parent))
     for model in kept:
         if fingerprint(fingerprint_parts(model, domain)) != parent.tables[model.name].fingerprint:
             raise UsageError(

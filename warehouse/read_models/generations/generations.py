@@ -99,6 +99,7 @@ class Generation:
         tables: its read models.
         views: view to the digest of its SQL; None in a generation that was published before views had one.
         measured: measurement of the last full rebuild, of this generation or an earlier one; None if there is none.
+        commit_digest: digest of that commit in the log's chain; empty in a generation of refold 0.1.0.
         kind: origin: ``rebuild``, ``refresh`` (nothing was rebuilt), ``stream``, ``edit``, or ``rollback`` (the parent
             is the older generation that it publishes again).
     """
@@ -116,6 +117,7 @@ class Generation:
     views: dict[str, str] | None = None
     measured: Measured | None = None
     kind: str = "rebuild"
+    commit_digest: str = ""
 
 
 @dataclass(frozen=True, slots=True)

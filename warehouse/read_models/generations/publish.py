@@ -67,6 +67,7 @@ def publish(
         position=at.position,
         commit_number=at.commit_number,
         recorded_at=at.recorded_at,
+        commit_digest=at.commit_digest,
         published_at=now(),
         parent=parent.number if parent else 0,
         log_id=log.log_id,

@@ -21,6 +21,7 @@ from refold.warehouse.read_models.database import (
     NOTHING_DISCARDED,
     Checkpoint,
     add_dead_letters,
+    checkpoint_at,
     set_checkpoint,
 )
 from refold.warehouse.read_models.increments.exact_merge import BEFORE
@@ -98,7 +99,7 @@ def _steps(head: Head, at: Checkpoint) -> Iterator[Checkpoint]:
     """Yield the checkpoints of increments of bounded size up to the head, each at the end of a commit."""
     if head.sealed.sealed_position > at.position:
         sealed = head.sealed
-        at = Checkpoint(sealed.sealed_position, sealed.sealed_commit, sealed.recorded_at)
+        at = checkpoint_at(sealed)
         yield at
     before = at.position
     for index, info in enumerate(head.tail):
@@ -107,7 +108,7 @@ def _steps(head: Head, at: Checkpoint) -> Iterator[Checkpoint]:
         last = index == len(head.tail) - 1
         if last or info.last_position - before >= _EVENTS_PER_INCREMENT:
             before = info.last_position
-            yield Checkpoint(info.last_position, info.number, info.recorded_at.isoformat())
+            yield checkpoint_at(info)
 
 
 def advance(

@@ -18,7 +18,7 @@ from refold.warehouse.event_log.commit import CommitInfo
 from refold.warehouse.event_log.log import EventLog, Head
 from refold.warehouse.event_log.manifest import Manifest, Segment
 from refold.warehouse.event_log.payload_parsing import Typed
-from refold.warehouse.read_models.database import Checkpoint
+from refold.warehouse.read_models.database import Checkpoint, checkpoint_at
 from refold.warehouse.replay.event_ranges import typed_range
 from refold.warehouse.replay.history import sources_of
 
@@ -110,23 +110,21 @@ def next_step(
     limits = limits or SpanLimits()
     infos: list[CommitInfo] = []
     events, full = 0, False
-    for info in log.commits_after(at.commit_number):
+    for info in log.commits_after(at.end):
         infos.append(dataclasses.replace(info, heads={}))
         events += info.events
         if full := events >= limits.max_events or len(infos) >= limits.max_commits:
             break
     if not infos:
         return None
-    to = _checkpoint(infos[-1])
+    to = checkpoint_at(infos[-1])
     span = Span(Head(Manifest(), tuple(infos)), at.position, to)
     if events <= limits.small_events and len(infos) <= limits.small_commits:
         return Step(span, (span,), False)
-    parts = tuple(Span(Head(Manifest(), p), p[0].first_position - 1, _checkpoint(p[-1])) for p in _cut(infos, workers))
+    parts = tuple(
+        Span(Head(Manifest(), p), p[0].first_position - 1, checkpoint_at(p[-1])) for p in _cut(infos, workers)
+    )
     return Step(span, parts, full)
-
-
-def _checkpoint(info: CommitInfo) -> Checkpoint:
-    return Checkpoint(info.last_position, info.number, info.recorded_at.isoformat())
 
 
 def _cut(infos: Sequence[CommitInfo], workers: int) -> Iterator[tuple[CommitInfo, ...]]:
@@ -146,7 +144,7 @@ def _cut(infos: Sequence[CommitInfo], workers: int) -> Iterator[tuple[CommitInfo
 
 def _sealed_step(sealed: Manifest, at: Checkpoint, workers: int) -> Step:
     """Return the step to the end of the sealed log, with a group of buckets in each part."""
-    to = Checkpoint(sealed.sealed_position, sealed.sealed_commit, sealed.recorded_at)
+    to = checkpoint_at(sealed)
     ahead = tuple(s for s in sealed.segments if _last(s) > at.position)
     span = Span(Head(dataclasses.replace(sealed, segments=ahead, heads=()), ()), at.position, to)
     buckets = sorted({s.bucket for s in ahead})

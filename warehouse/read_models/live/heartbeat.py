@@ -33,6 +33,7 @@ class Heartbeat:
         pid: its process id.
         events: number of events that it has applied since it started.
         events_per_second: its recent speed.
+        commit_digest: digest of that commit.
     """
 
     position: int
@@ -44,6 +45,7 @@ class Heartbeat:
     pid: int
     events: int
     events_per_second: float
+    commit_digest: str = ""
 
 
 def write_heartbeat(store: ObjectStore, heartbeat: Heartbeat) -> None:

@@ -27,6 +27,7 @@ from refold.warehouse.read_models.generations.generations import Generation, Gen
 from refold.warehouse.read_models.increments.catch_up import apply_staged
 from refold.warehouse.read_models.increments.increment import Staged
 from refold.warehouse.read_models.increments.spans import Span
+from refold.warehouse.read_models.lag import check_history, checkpoint_of, find_end
 from refold.warehouse.read_models.live.indexes import (
     NO_INDEXES,
     Indexes,
@@ -216,6 +217,7 @@ def check_followable(log: EventLog, domain: Domain, generation: Generation) -> N
             f"Generation {generation.number} was built from another log than {log.url}, so this log cannot advance it. "
             "Rebuild with `refold rebuild`, or give the --log that it was built from."
         )
+    check_history(log, find_end(log), checkpoint_of(generation))
     held = {m.name for m in domain.read_models} & set(generation.tables)
     if other := sorted(held & set(stale_models(domain, generation))):
         raise GenerationError(
