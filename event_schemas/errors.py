@@ -13,6 +13,7 @@
     │   └── EventConflictError         two events have one event_id, but are not the same
     ├── ProjectionError                a read model's declaration is wrong
     ├── InvalidEventsError             events cannot be applied
+    ├── DamagedStagingError            what a pipeline staged was changed, or is incomplete
     ├── StoreError                     an object store failed, or lacks a feature
     │   ├── ObjectNotFoundError
     │   └── StoreNotConditionalError   the store ignores put-if-absent
@@ -97,6 +98,10 @@ class ProjectionError(RefoldError):
 
 class InvalidEventsError(RefoldError):
     """Events cannot be applied to a read model or a stream's state; nothing was published."""
+
+
+class DamagedStagingError(RefoldError):
+    """What a pipeline staged was changed, or is incomplete; nothing was published."""
 
 
 class StoreError(RefoldError):

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import pickle
 import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -22,8 +21,10 @@ from refold.warehouse.event_log import manifest as manifests
 from refold.warehouse.event_log.commit import CommitInfo
 from refold.warehouse.event_log.log import EventLog, Head, open_log
 from refold.warehouse.event_log.manifest import Manifest
-from refold.warehouse.event_log.seal import next_manifest, repartition, seal_bucket
+from refold.warehouse.event_log.seal import SealedBucket, next_manifest, repartition, seal_bucket
 from refold.warehouse.object_store import open_store
+from refold.warehouse.object_store.checked_files import checked_path
+from refold.warehouse.object_store.records import decode_record, encode_record
 
 _EVENTS_PER_UNIT = 500_000
 """Bounds the memory of a worker that repartitions large commits."""
@@ -110,7 +111,7 @@ def _sealed_manifest(
         )
         staging.put("manifest.json", manifests.encode(before))
         run_staged(work, options)
-        buckets = [pickle.loads(staging.get(key)) for key in staging.list_from("sealed")]
+        buckets = [decode_record(staging.get(key), SealedBucket) for key in staging.list_from("sealed")]
         return next_manifest(before, tail, buckets)
     finally:
         log.store.delete_prefix(folder)
@@ -142,17 +143,17 @@ def _ranges(tail: Sequence[CommitInfo]) -> Iterator[list[CommitInfo]]:
 
 def _repartition(log_url: str, staging_url: str, unit: _CommitRange) -> Iterator[Named]:
     staging = open_store(staging_url)
-    key = f"repartitioned/{unit.name}.parquet"
-    for bucket in repartition(open_log(log_url), unit.infos, staging, key):
+    key, buckets = repartition(open_log(log_url), unit.infos, staging, f"repartitioned/{unit.name}")
+    for bucket in buckets:
         yield f"{bucket:04d}", key
 
 
 def _seal(log_url: str, staging_url: str, domain_ref: str, bucket: str, repartitioned: list[str]) -> None:
     staging = open_store(staging_url)
     before = manifests.decode(staging.get("manifest.json"), where=f"{staging_url}/manifest.json")
-    paths = [staging.local_path(key) for key in repartitioned]
+    paths = [checked_path(staging, key) for key in repartitioned]
     made = seal_bucket(open_log(log_url), load_domain(domain_ref).registry, int(bucket), paths, before)
-    staging.put(f"sealed/{bucket}", pickle.dumps(made))
+    staging.put(f"sealed/{bucket}", encode_record(made))
 
 
 def _discard(log: EventLog, seen: Head, lost: Manifest) -> None:

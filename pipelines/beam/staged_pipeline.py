@@ -10,7 +10,6 @@ that finds its result staged skips the work, so a killed run resumes, and a runn
 
 from __future__ import annotations
 
-import pickle
 import re
 import threading
 import uuid
@@ -22,11 +21,14 @@ import apache_beam as beam
 import duckdb
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from refold.event_schemas import RefoldError
+from refold.event_schemas import RefoldError, errors
+from refold.event_schemas.errors import DamagedStagingError
 from refold.pipelines.beam.local_runner import WORKER_DIED, EmbeddedPipeline
 from refold.pipelines.beam.runners import make_runner
 from refold.warehouse.engine.sql import first_line
 from refold.warehouse.object_store import ObjectStore, open_store
+from refold.warehouse.object_store.digests import DigestError
+from refold.warehouse.object_store.records import RecordError, decode_record, encode_record
 
 Named = tuple[str, str]
 """A group, and the name of a staged object that belongs to it."""
@@ -56,6 +58,31 @@ class Work:
     stage: Callable[[Any], Iterable[Named]]
     merge: Callable[[str, list[str]], None]
     name: str = "pipeline"
+
+
+@dataclass(frozen=True, slots=True)
+class ReportedError:
+    """An error of a worker, as it is staged for the driver.
+
+    Attributes:
+        kind: name of its class.
+        message: its message.
+    """
+
+    kind: str
+    message: str
+
+    @classmethod
+    def of(cls, error: RefoldError) -> ReportedError:
+        """Describe an error."""
+        return cls(type(error).__name__, str(error))
+
+    def error(self) -> RefoldError:
+        """Return the error; one of another class than those of :mod:`refold.event_schemas.errors` is a RefoldError."""
+        kind = getattr(errors, self.kind, RefoldError)
+        found: RefoldError = kind.__new__(kind) if issubclass(kind, RefoldError) else RefoldError()
+        found.args = (self.message,)
+        return found
 
 
 class _Stage(beam.DoFn):  # type: ignore[misc]
@@ -106,9 +133,17 @@ def run_reported(staging_url: str, work: Callable[[], _T], *, doing: str) -> _T:
     try:
         return work()
     except Exception as error:
-        reported = error if isinstance(error, RefoldError) else _unexpected(error, doing)
-        open_store(staging_url).put(f"{_ERRORS}/{uuid.uuid4()}", pickle.dumps(reported))
+        if isinstance(error, DigestError | RecordError):
+            reported: RefoldError = damaged_staging(error, doing=doing)
+        else:
+            reported = error if isinstance(error, RefoldError) else _unexpected(error, doing)
+        open_store(staging_url).put(f"{_ERRORS}/{uuid.uuid4()}", encode_record(ReportedError.of(reported)))
         raise
+
+
+def damaged_staging(error: DigestError | RecordError, *, doing: str) -> DamagedStagingError:
+    """Return the error for a staged object that was changed: those of a log have errors of their own."""
+    return DamagedStagingError(f"A staged object is damaged ({doing}): {error}. Nothing was published; try again.")
 
 
 def _unexpected(error: Exception, doing: str) -> RefoldError:
@@ -167,9 +202,7 @@ class RepeatedPipeline:
 def _worker_error(staging: ObjectStore, error: Exception) -> RefoldError:
     """Return the error that a worker staged; else describe how Beam says that it failed."""
     for key in staging.list_from(_ERRORS):
-        staged = pickle.loads(staging.get(key))
-        if isinstance(staged, RefoldError):
-            return staged
+        return decode_record(staging.get(key), ReportedError).error()
     text = str(error)
     if any(sign in text for sign in WORKER_DIED):
         return RefoldError(

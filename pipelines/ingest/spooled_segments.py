@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import pickle
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -24,6 +23,7 @@ from refold.warehouse.event_log.commit import CommitInfo
 from refold.warehouse.event_log.log import EventLog, open_log
 from refold.warehouse.event_log.seal import SealedBucket
 from refold.warehouse.object_store import open_store
+from refold.warehouse.object_store.records import decode_record, encode_record
 
 
 def finish_import(
@@ -62,7 +62,7 @@ def finish_import(
     planned = len(spool.buckets())
     with StagedCount(staging, "built", lambda done: report(done, planned)):
         run_staged(work, options)
-    built = [pickle.loads(staging.get(key)) for key in staging.list_from("built")]
+    built = [decode_record(staging.get(key), SealedBucket) for key in staging.list_from("built")]
     try:
         info = publish_import(log, import_id, spool.events, built)
     except StreamsNotNewError:
@@ -77,9 +77,9 @@ def _build(log_url: str, domain_ref: str, folder: str, recorded_at: str, bucket:
     """Build one bucket, unless a killed run built it and its files still exist."""
     staging, log = open_store(folder), open_log(log_url)
     done = f"built/{bucket:04d}"
-    if not staging.exists(done) or not _exists(log, pickle.loads(staging.get(done))):
+    if not staging.exists(done) or not _exists(log, decode_record(staging.get(done), SealedBucket)):
         built = build_bucket(log, load_domain(domain_ref).registry, Path(folder), bucket, recorded_at)
-        staging.put(done, pickle.dumps(built))
+        staging.put(done, encode_record(built))
     return iter(())
 
 

@@ -7,7 +7,6 @@ groups of keys. A unit or group that finds its result staged skips the work.
 from __future__ import annotations
 
 import functools
-import pickle
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -16,7 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import duckdb
-import orjson
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from refold.event_schemas import ObjectNotFoundError
@@ -25,6 +23,7 @@ from refold.pipelines.beam.staged_pipeline import (
     Named,
     StagedCount,
     Work,
+    damaged_staging,
     run_staged,
 )
 from refold.pipelines.beam.worker_connections import close_idle_connections, worker_connection
@@ -36,6 +35,9 @@ from refold.warehouse.event_log import manifest as manifests
 from refold.warehouse.event_log.log import open_log
 from refold.warehouse.event_log.payload_parsing import InvalidEvent
 from refold.warehouse.object_store import ObjectStore, open_store
+from refold.warehouse.object_store.checked_files import checked_path, put_checked_file
+from refold.warehouse.object_store.digests import DigestError
+from refold.warehouse.object_store.records import RecordError, decode_record, encode_record
 from refold.warehouse.read_models.rebuild import units
 from refold.warehouse.replay.contributions import Compiled, compile_model
 from refold.warehouse.replay.event_ranges import typed_segments
@@ -94,6 +96,20 @@ class _Unit:
 
 
 @dataclass(frozen=True, slots=True)
+class _Done:
+    """What a unit or the merge of a group has staged: groups, and keys of files."""
+
+    staged: tuple[Named, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Invalid:
+    """The invalid events of a unit, by read model."""
+
+    events: dict[str, list[InvalidEvent]]
+
+
+@dataclass(frozen=True, slots=True)
 class Replayed:
     """The staged result of a replay.
 
@@ -147,11 +163,12 @@ def replay(
             _run(staging, waves)
     try:
         rows = _finished_rows(staging, compiled, [unit for wave in waves for unit in wave.units])
+        invalid = _invalid_events(staging, plan, domain, models)
     except ObjectNotFoundError as error:
         raise staging_lost(staging) from error
-    return Replayed(
-        rows, _invalid_events(staging, plan, domain, models), events, resumed, time.perf_counter() - started
-    )
+    except (DigestError, RecordError) as error:
+        raise damaged_staging(error, doing=f"what was staged in {staging.url}") from error
+    return Replayed(rows, invalid, events, resumed, time.perf_counter() - started)
 
 
 def _invalid_events(
@@ -160,7 +177,7 @@ def _invalid_events(
     """Collect the invalid events that units staged, and those on which folds failed."""
     invalid: dict[str, list[InvalidEvent]] = {}
     for key in staging.list_from(_INVALID):
-        for name, found in pickle.loads(staging.get(key)).items():
+        for name, found in decode_record(staging.get(key), _Invalid).events.items():
             invalid.setdefault(name, []).extend(found)
     for model in models:
         if failed := failed_folds.left_out(staging, model.name):
@@ -178,14 +195,14 @@ def _finished_rows(
 ) -> dict[str, list[Path]]:
     """List the finished rows of every planned unit and group; one that is missing is an error."""
     rows: dict[str, list[Path]] = {c.model.name: [] for c in compiled}
-    staged = [pair for unit in planned for pair in orjson.loads(staging.get(unit.done))]
+    staged = [pair for unit in planned for pair in decode_record(staging.get(unit.done), _Done).staged]
     for group in sorted({group for group, _ in staged if not group.startswith(_FINISHED)}):
         name, part = group.split("/")
-        staging.get(_merged_key(name, part))
-        rows[name].append(staging.local_path(_merged_rows(name, part)))
+        [(_, key)] = decode_record(staging.get(_merged_key(name, part)), _Done).staged
+        rows[name].append(checked_path(staging, key))
     for group, key in staged:
         if group.startswith(_FINISHED):
-            rows[group.removeprefix(_FINISHED)].append(staging.local_path(key))
+            rows[group.removeprefix(_FINISHED)].append(checked_path(staging, key))
     return rows
 
 
@@ -207,10 +224,6 @@ def _drop_merged(staging: ObjectStore, names: set[str]) -> None:
 
 def _merged_key(name: str, part: str) -> str:
     return f"{_DONE}/merge-{name}-{part}"
-
-
-def _merged_rows(name: str, part: str) -> str:
-    return f"staged/rows/{name}/{int(part):04d}.parquet"
 
 
 @dataclass(frozen=True, slots=True)
@@ -276,8 +289,9 @@ def _stage_unit(unit: _Unit) -> Iterator[Named]:
     """Stage a unit for every read model of the plan, unless an earlier run did."""
     staging = open_store(unit.staging_url)
     if not staging.exists(unit.done):
-        staging.put(unit.done, orjson.dumps(_stage_models(staging, unit)))
-    yield from ((group, key) for group, key in orjson.loads(staging.get(unit.done)) if not group.startswith(_FINISHED))
+        staging.put(unit.done, encode_record(_Done(tuple(_stage_models(staging, unit)))))
+    done = decode_record(staging.get(unit.done), _Done)
+    yield from ((group, key) for group, key in done.staged if not group.startswith(_FINISHED))
 
 
 def _stage_models(staging: ObjectStore, unit: _Unit) -> list[Named]:
@@ -299,11 +313,10 @@ def _stage_models(staging: ObjectStore, unit: _Unit) -> list[Named]:
                 invalid[""] = list(typed.invalid_events)
             if staged:
                 groups = units.groups_of(compiled) or [f"{_FINISHED}{name}"]
-                key = f"staged/{name}/{unit.name}.parquet"
-                staging.put_file(key, path)
+                key = put_checked_file(staging, f"staged/{name}/{unit.name}", path)
                 named += [(group, key) for group in groups]
     if invalid:
-        staging.put(f"{_INVALID}/{unit.name}", pickle.dumps(invalid))
+        staging.put(f"{_INVALID}/{unit.name}", encode_record(_Invalid(invalid)))
     return named
 
 
@@ -320,11 +333,11 @@ def _merge_group(staging_url: str, group: str, staged: list[str]) -> None:
         path = folder / "merged.parquet"
         compiled = compile_model(domain.read_model(name), domain)
         without = failed_folds.left_out(staging, name)
-        paths = [staging.local_path(k) for k in staged]
+        paths = [checked_path(staging, key) for key in staged]
         if failed := units.merge(connection, compiled, int(part), paths, path, without=without):
             failed_folds.report(staging, name, part, failed)
-        staging.put_file(_merged_rows(name, part), path)
-    staging.put(done, b"")
+        key = put_checked_file(staging, f"staged/rows/{name}/{int(part):04d}", path)
+    staging.put(done, encode_record(_Done(((group, key),))))
 
 
 @contextmanager

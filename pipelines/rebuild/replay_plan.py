@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import duckdb
-import orjson
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from refold import __version__
@@ -21,10 +20,10 @@ from refold.pipelines.seal import seal
 from refold.warehouse.declarations.domain import Domain
 from refold.warehouse.declarations.fingerprint import fingerprint, fingerprint_parts
 from refold.warehouse.declarations.projection import ReadModel
-from refold.warehouse.event_log import manifest as manifests
 from refold.warehouse.event_log.log import EventLog
 from refold.warehouse.event_log.manifest import Manifest
 from refold.warehouse.object_store import ObjectStore
+from refold.warehouse.object_store.records import decode_record, encode_record
 
 _PLAN = "plan.json"
 
@@ -77,7 +76,8 @@ def find_or_make_plan(
     Raises:
         EmptyLogError: there is nothing to replay.
     """
-    if found := find_plan(store, identity):
+    found = find_plan(store, identity)
+    if found is not None and _is_of(found, log, domain_ref, models, up_to):
         return found
     sealed = log.manifest()
     if up_to is None or sealed.sealed_position < up_to:
@@ -95,16 +95,7 @@ def find_or_make_plan(
 
 def save_plan(store: ObjectStore, identity: str, plan: ReplayPlan) -> ReplayPlan:
     """Save a plan; if another run saved one first, return that."""
-    document = {
-        "plan_id": plan.plan_id,
-        "log_url": plan.log_url,
-        "domain_ref": plan.domain_ref,
-        "models": plan.models,
-        "workers": plan.workers,
-        "up_to": plan.up_to,
-        "sealed": manifests.encode(plan.sealed).decode(),
-    }
-    plan.staging(store).put(_PLAN, orjson.dumps(document))
+    plan.staging(store).put(_PLAN, encode_record(plan))
     if store.put_if_absent(_pointer(identity), plan.plan_id.encode()):
         return plan
     plan.staging(store).delete(_PLAN)
@@ -112,20 +103,25 @@ def save_plan(store: ObjectStore, identity: str, plan: ReplayPlan) -> ReplayPlan
 
 
 def find_plan(store: ObjectStore, identity: str) -> ReplayPlan | None:
-    """Find the plan of an earlier run, or of one that is under way."""
+    """Find the plan of an earlier run, or of one that is under way; one that is damaged is forgotten."""
     try:
-        plan_id = store.get(_pointer(identity)).decode()
+        plan_id = str(uuid.UUID(store.get(_pointer(identity)).decode()))
         return read_plan(store.child(f"staging/rebuild-{plan_id}"))
-    except ObjectNotFoundError:
+    except (ObjectNotFoundError, ValueError):
         store.delete(_pointer(identity))
         return None
 
 
+def _is_of(plan: ReplayPlan, log: EventLog, domain_ref: str, models: Sequence[ReadModel], up_to: int | None) -> bool:
+    """Check that a plan that was found says what the log says: anyone may have put it there."""
+    sealed = log.manifest(plan.sealed.number)
+    wanted = (log.url, domain_ref, tuple(m.name for m in models), up_to, sealed)
+    return (plan.log_url, plan.domain_ref, plan.models, plan.up_to, plan.sealed) == wanted
+
+
 def read_plan(staging: ObjectStore) -> ReplayPlan:
     """Read the plan in its own folder."""
-    document = orjson.loads(staging.get(_PLAN))
-    sealed = manifests.decode(document.pop("sealed").encode(), where=f"{staging.url}/{_PLAN}")
-    return ReplayPlan(**{**document, "models": tuple(document["models"])}, sealed=sealed)
+    return decode_record(staging.get(_PLAN), ReplayPlan)
 
 
 def delete_plan(store: ObjectStore, identity: str, plan: ReplayPlan) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from dataclasses import dataclass
 import duckdb
 from apache_beam.options.pipeline_options import PipelineOptions
 
+from refold.event_schemas.errors import DamagedStagingError
 from refold.pipelines.rebuild.replay import RebuildProgress, Replayed, replay
 from refold.pipelines.rebuild.replay_plan import (
     ReplayPlan,
@@ -26,6 +28,8 @@ from refold.warehouse.object_store import ObjectStore
 from refold.warehouse.read_models.database import Checkpoint, checkpoint_at
 from refold.warehouse.read_models.generations.build import StagedModels
 from refold.warehouse.replay.invalid_events import refuse
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,10 +106,23 @@ def staged_replay(
         RefoldError: another run deleted what is staged.
     """
     identity = plan_identity(log, domain, models, up_to)
-    report(RebuildProgress("seal"))
-    plan = find_or_make_plan(store, identity, log, domain_ref, models, options, up_to)
-    staging = plan.staging(store)
-    staged = StagedReplay(store, identity, plan, models, replay(staging, plan, domain, models, options, report))
+
+    def replayed() -> StagedReplay:
+        report(RebuildProgress("seal"))
+        plan = find_or_make_plan(store, identity, log, domain_ref, models, options, up_to)
+        try:
+            done = replay(plan.staging(store), plan, domain, models, options, report)
+        except DamagedStagingError:
+            delete_plan(store, identity, plan)
+            raise
+        return StagedReplay(store, identity, plan, models, done)
+
+    try:
+        staged = replayed()
+    except DamagedStagingError as error:
+        _log.warning("What an earlier run staged cannot be used: %s It is made anew.", error)
+        staged = replayed()
+    staging = staged.plan.staging(store)
     try:
         yield staged
     except duckdb.IOException as error:

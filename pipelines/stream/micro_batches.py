@@ -12,7 +12,6 @@ goes to another engine, runs as a staged pipeline, as a rebuild does.
 from __future__ import annotations
 
 import functools
-import pickle
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -25,8 +24,10 @@ from refold.pipelines.beam.worker_connections import close_idle_connections, wor
 from refold.warehouse.declarations.domain import Domain, load_domain
 from refold.warehouse.event_log.log import open_log
 from refold.warehouse.object_store import ObjectStore, open_store
+from refold.warehouse.object_store.records import decode_record, encode_record
 from refold.warehouse.read_models.increments.increment import Staged, stage
 from refold.warehouse.read_models.increments.spans import Span
+from refold.warehouse.read_models.increments.staged_bytes import decode_staged, encode_staged
 from refold.warehouse.replay.contributions import Compiled, compile_model
 
 _TASK = "task"
@@ -80,11 +81,11 @@ class MicroBatches:
         """
         if len(task.spans) == 1 and self._small:
             staging = self._small_staging
-            staging.put(_TASK, pickle.dumps(task))
+            staging.put(_TASK, encode_record(task))
             self._small.run()
         else:
             staging = self._staging
-            staging.put(_TASK, pickle.dumps(task))
+            staging.put(_TASK, encode_record(task))
             work = functools.partial(_stage_and_name, staging.url)
             run_staged(Work(staging.url, range(len(task.spans)), stage=work, merge=_nothing, name=_NAME), self._options)
         return [_take(staging, _result(task.number, slot)) for slot in range(len(task.spans))]
@@ -101,7 +102,7 @@ def _small_pipeline(staging_url: str) -> RepeatedPipeline:
 
 
 def _take(staging: ObjectStore, key: str) -> Staged:
-    staged: Staged = pickle.loads(staging.get(key))
+    staged = decode_staged(staging.get(key), where=f"{staging.url}/{key}")
     staging.delete(key)
     return staged
 
@@ -116,7 +117,7 @@ def _nothing(_group: str, _names: list[str]) -> None:
 
 def _stage_slot(staging_url: str, slot: int) -> str:
     staging = open_store(staging_url)
-    task: Task = pickle.loads(staging.get(_TASK))
+    task = decode_record(staging.get(_TASK), Task)
     key = _result(task.number, slot)
     if staging.exists(key):  # a runner may repeat any work
         return key
@@ -125,7 +126,7 @@ def _stage_slot(staging_url: str, slot: int) -> str:
     models = [c.model for c in compiled]
     with worker_connection(task.workers) as connection:
         staged = stage(connection, domain, compiled, span.events(connection, log, domain, models))
-    staging.put(key, pickle.dumps(staged))
+    staging.put(key, encode_staged(staged))
     return key
 
 

@@ -167,8 +167,8 @@ def seal(log: EventLog, registry: Registry) -> None:
     infos = [info for info in head.tail if info.import_id is None]
     gathered: dict[int, list[Path]] = {}
     for start in range(0, len(infos), 3):
-        key = f"gathered/{start:05d}.parquet"
-        for bucket in repartition(log, infos[start : start + 3], staging, key):
+        key, buckets = repartition(log, infos[start : start + 3], staging, f"gathered/{start:05d}")
+        for bucket in buckets:
             gathered.setdefault(bucket, []).append(staging.local_path(key))
     sealed = [seal_bucket(log, registry, bucket, paths, head.sealed) for bucket, paths in sorted(gathered.items())]
     assert publish(log, next_manifest(head.sealed, head.tail, sealed))

@@ -20,7 +20,9 @@ from refold.warehouse.event_log.commit import CommitInfo
 from refold.warehouse.event_log.layout import commit_key
 from refold.warehouse.event_log.log import EventLog, Head
 from refold.warehouse.event_log.new_events import Row, StreamAppend, encode_rows
-from refold.warehouse.event_log.stream_index import StreamIndex
+from refold.warehouse.event_log.reads.read import read_positions
+from refold.warehouse.event_log.same_log import SameLog
+from refold.warehouse.event_log.stream_index import IDLE, StreamIndex, clock
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +87,7 @@ class Appender:
         self._log = log
         self._registry = registry
         self._index = StreamIndex(log)
+        self._same = SameLog(log)
         self._commit_lock = threading.Lock()
         self._queue: list[_Request] = []
         self._queue_lock = threading.Lock()
@@ -223,7 +226,12 @@ class Appender:
     def _commit(self, requests: Sequence[_Request]) -> None:
         self._index.load()
         own_uuid = str(uuid.uuid4())
-        while accepted := self._accept(requests):
+        while True:
+            self._same.check()
+            if clock() - self._index.synced_at > IDLE:
+                self._index.catch_up()
+            if not (accepted := self._accept(requests)):
+                return
             info, data = self._build(own_uuid, accepted)
             if not self._log.store.put_if_absent(commit_key(info.number), data):
                 winner = self._log.commit_info(info.number)
@@ -233,9 +241,34 @@ class Appender:
                     self._index.add(winner)
                     self._index.catch_up()
                     continue
+            if not self._is_appended(info, accepted[0][0].rows[0][0]):
+                continue
             _answer(info, accepted)
             self._index.add(info)
+            self._index.synced_at = clock()
             return
+
+    def _is_appended(self, info: CommitInfo, event_id: str) -> bool:
+        """Check that a commit was written behind the last one, and remove it if not.
+
+        The log may have been replaced just now. Or this process slept, and the number was that of a commit that was
+        sealed and removed: then the log has another event at that position.
+        """
+        try:
+            self._same.check()
+            late = clock() - self._index.synced_at > IDLE and self._index.was_passed(info.number - 1)
+            if not late or self._has(info.first_position, event_id):
+                return True
+        except Exception:
+            self._log.store.delete(commit_key(info.number))
+            raise
+        self._log.store.delete(commit_key(info.number))
+        self._index.is_loaded = False
+        self._index.load()
+        return False
+
+    def _has(self, position: int, event_id: str) -> bool:
+        return any(e.event_id == event_id for e in read_positions(self._log, self._registry, position - 1, position))
 
     def _accept(self, requests: Sequence[_Request]) -> list[tuple[_Request, int]]:
         """Select the requests whose expected_version holds, each with the version of its stream before it."""

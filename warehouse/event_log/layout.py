@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import re
+from collections.abc import Iterable, Iterator
 
 CONFIG_KEY = "refold.json"
 COMMITS = "commits"
@@ -12,6 +14,8 @@ HEADS = "heads"
 
 FORMAT_VERSION = 2
 DEFAULT_BUCKET_COUNT = 64
+
+_NUMBERED = re.compile(r"[0-9]{20}\.(parquet|json)")
 
 
 def commit_key(number: int) -> str:
@@ -37,6 +41,16 @@ def segment_key(event_type: str, schema_version: int, bucket: int, name: str) ->
 def heads_key(bucket: int, name: str) -> str:
     """Return the key of a run of stream heads."""
     return f"{HEADS}/bucket={bucket:02d}/{name}.parquet"
+
+
+def numbered(keys: Iterable[str]) -> Iterator[str]:
+    """Return the keys that have a number as a name; other objects in the folder are none of ours.
+
+    Example:
+        >>> list(numbered(["manifests/00000000000000000007.json", "manifests/99-notes.txt"]))
+        ['manifests/00000000000000000007.json']
+    """
+    return (key for key in keys if _NUMBERED.fullmatch(key.rsplit("/", 1)[-1]))
 
 
 def number_of(key: str) -> int:

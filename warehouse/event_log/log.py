@@ -6,7 +6,6 @@ read commit n finds later commits at n+1, n+2, …, and no commit ever appears b
 
 from __future__ import annotations
 
-import dataclasses
 import uuid
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -30,7 +29,9 @@ from refold.warehouse.event_log.layout import (
     DEFAULT_BUCKET_COUNT,
     FORMAT_VERSION,
     commit_key,
+    manifest_key,
     number_of,
+    numbered,
 )
 from refold.warehouse.event_log.manifest import HeadsRun, Manifest, Segment
 from refold.warehouse.object_store import ObjectStore, open_store
@@ -73,14 +74,26 @@ class EventLog:
         """Location of the log."""
         return self.store.url
 
-    def manifest(self) -> Manifest:
-        """Load the newest manifest.
+    def manifest(self, number: int | None = None) -> Manifest:
+        """Load a manifest, by default the newest.
 
         Raises:
+            ObjectNotFoundError: there is no manifest of this number.
             DamagedLogError: it is damaged.
         """
-        newest = manifest.newest(self.store, has_digest=self.format_version > 1)
-        return newest if newest.number else dataclasses.replace(newest, sealed_digest=self.start.digest)
+        if number == 0:
+            return Manifest(sealed_digest=self.start.digest)
+        key = manifest_key(number) if number else manifest.newest_key(self.store)
+        if not key:
+            return self.manifest(0)
+        where = f"{self.url}/{key}"
+        found = manifest.decode(self.store.get(key), where=where, has_digest=self.format_version > 1)
+        if manifest_key(found.number) != key:
+            raise DamagedLogError(
+                f"{where} is manifest {found.number}: it was copied there. Restore the object from a backup of the "
+                "store, or delete it if there was none of that number."
+            )
+        return found
 
     def check_writable(self) -> None:
         """Check that this release writes logs of this format.
@@ -227,7 +240,7 @@ class EventLog:
             DamagedLogError: a commit is missing.
         """
         expected = commit_key(head.commit + 1)
-        following = next(iter(self.store.list_from(COMMITS, start_after=commit_key(head.commit))), expected)
+        following = next(numbered(self.store.list_from(COMMITS, start_after=commit_key(head.commit))), expected)
         if following != expected:
             raise DamagedLogError(
                 f"Commit {self.url}/{expected} is missing, but {following} exists. Restore it from a backup of "
@@ -374,7 +387,7 @@ def open_log(url: str, *, domain_name: str | None = None, bucket_count: int | No
         )
     upgraded = Link(description.chain_after, description.chain_position, description.chain_digest)
     found = EventLog(
-        store,
+        store.rooted(),
         description.domain,
         description.bucket_count,
         description.log_id,
@@ -407,4 +420,4 @@ def _check_file(path: Path, checksum: str, what: str) -> None:
 
 def last_commit_number(store: ObjectStore) -> int:
     """Return the last commit number by listing; for checks only, since listings grow with the log."""
-    return max((number_of(k) for k in store.list_from(COMMITS)), default=0)
+    return max((number_of(k) for k in numbered(store.list_from(COMMITS))), default=0)

@@ -13,7 +13,7 @@ import orjson
 from refold.event_schemas import DamagedLogError
 from refold.event_schemas.registry import SchemaKey
 from refold.warehouse.event_log.chain import Link
-from refold.warehouse.event_log.layout import MANIFESTS, manifest_key, number_of
+from refold.warehouse.event_log.layout import MANIFESTS, manifest_key, number_of, numbered
 from refold.warehouse.object_store import ObjectStore
 from refold.warehouse.object_store.records import decode_record, encode_record, is_record
 
@@ -150,12 +150,12 @@ def decode(data: bytes, *, where: str, has_digest: bool = True) -> Manifest:
         ) from error
 
 
-def newest(store: ObjectStore, *, has_digest: bool = True) -> Manifest:
-    """Load the newest manifest of a log; an empty one if it was never sealed."""
+def newest_key(store: ObjectStore) -> str:
+    """Return the key of the newest manifest of a log; empty if it was never sealed."""
     last = ""
-    for key in store.list_from(MANIFESTS):
+    for key in numbered(store.list_from(MANIFESTS)):
         last = key
-    return decode(store.get(last), where=f"{store.url}/{last}", has_digest=has_digest) if last else Manifest()
+    return last
 
 
 def publish(store: ObjectStore, manifest: Manifest) -> bool:
@@ -163,4 +163,4 @@ def publish(store: ObjectStore, manifest: Manifest) -> bool:
     return store.put_if_absent(manifest_key(manifest.number), encode(manifest))
 
 
-__all__ = ["HeadsRun", "Manifest", "Segment", "decode", "encode", "newest", "number_of", "publish"]
+__all__ = ["HeadsRun", "Manifest", "Segment", "decode", "encode", "newest_key", "number_of", "publish"]

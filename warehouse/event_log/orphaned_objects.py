@@ -13,7 +13,7 @@ from pathlib import Path
 
 from refold.event_schemas import ObjectNotFoundError
 from refold.warehouse.event_log import manifest as manifests
-from refold.warehouse.event_log.layout import HEADS, MANIFESTS, SEGMENTS
+from refold.warehouse.event_log.layout import HEADS, MANIFESTS, SEGMENTS, numbered
 from refold.warehouse.event_log.log import EventLog
 from refold.warehouse.object_store import ObjectStore
 
@@ -68,10 +68,10 @@ def _unreferenced(log: EventLog, before: datetime) -> Iterator[Leftover]:
     for info in newest.tail:
         candidates -= {s.key for s in info.segments} | {h.key for h in info.heads_runs}
     old = {key for key in candidates if _is_before(store, key, before)}
-    for key in reversed(list(store.list_from(MANIFESTS))):
+    for key in reversed(list(numbered(store.list_from(MANIFESTS)))):
         if not old:
             break
-        old -= _keys(manifests.decode(store.get(key), where=f"{store.url}/{key}"))
+        old -= _keys(manifests.decode(store.get(key), where=f"{store.url}/{key}", has_digest=False))
     for number in newest.sealed.imports.values() if old else ():
         if (imported := log.commit_info(number)) is not None:
             old -= {s.key for s in imported.segments} | {h.key for h in imported.heads_runs}

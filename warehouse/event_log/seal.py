@@ -35,6 +35,7 @@ from refold.warehouse.event_log.segments import (
 )
 from refold.warehouse.event_log.written_segments import WrittenSegmentError
 from refold.warehouse.object_store import ObjectStore
+from refold.warehouse.object_store.checked_files import put_checked_file
 
 _MERGE_FACTOR = 4
 """A segment is merged in if it has at most this many times the new rows: so an event is rewritten O(log n) times."""
@@ -64,11 +65,11 @@ class SealedBucket:
     replaced_heads: tuple[str, ...] = ()
 
 
-def repartition(log: EventLog, infos: Sequence[CommitInfo], staging: ObjectStore, key: str) -> list[int]:
+def repartition(log: EventLog, infos: Sequence[CommitInfo], staging: ObjectStore, name: str) -> tuple[str, list[int]]:
     """Read commits into one staged file, sorted by bucket.
 
     Returns:
-        The buckets of its events.
+        The key of the file, and the buckets of its events.
     """
     with tempfile.TemporaryDirectory(prefix="refold-") as folder:
         connection = connect(threads=1, temp_directory=folder)
@@ -78,8 +79,7 @@ def repartition(log: EventLog, infos: Sequence[CommitInfo], staging: ObjectStore
         sorted_rows = f"SELECT {columns(COMMIT_COLUMNS)}, {bucket} FROM {rows} ORDER BY bucket"
         copy_to_parquet(connection, sorted_rows, path, "COMPRESSION zstd, COMPRESSION_LEVEL 1, ROW_GROUP_SIZE 8192")
         found = connection.execute(f"SELECT DISTINCT bucket FROM {parquet_relation([path])}").fetchall()
-        staging.put_file(key, path)
-        return sorted(row[0] for row in found)
+        return put_checked_file(staging, name, path), sorted(row[0] for row in found)
 
 
 def seal_bucket(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from datetime import datetime
 
 from refold.warehouse.event_log.chain import Link, check_next
@@ -14,6 +15,17 @@ from refold.warehouse.event_log.manifest import Manifest
 _PRUNE_TAIL_ABOVE = 100_000
 """Streams in memory beyond which the index reads the newest manifest, to drop those that a seal has covered."""
 
+_PRUNE_EVERY = 1_000
+"""Commits after which the index does so too, so that its memory depends on the unsealed commits alone."""
+
+IDLE = 60.0
+"""Seconds after which an index no longer relies on what it knows; far less than sealed commits are kept."""
+
+
+def clock() -> float:
+    """Return seconds since the machine was started, those in which it was suspended included."""
+    return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
+
 
 class StreamIndex:
     """Maps streams to versions: those of unsealed commits in memory, those of sealed ones by lookup in their files.
@@ -25,6 +37,7 @@ class StreamIndex:
 
     Attributes:
         is_loaded: whether the log was read.
+        synced_at: when the end was last known to be the end, by :func:`clock`.
         end: the place after the last commit read.
         recorded_at: time at which that commit was recorded.
     """
@@ -40,6 +53,8 @@ class StreamIndex:
         self._commits_of: dict[str, list[CommitInfo]] = {}
         self._imports: list[CommitInfo] = []
         self._prune_above = _PRUNE_TAIL_ABOVE
+        self._added = 0
+        self.synced_at = 0.0
 
     def load(self) -> None:
         """Read the end of the log, unless that was done.
@@ -60,13 +75,26 @@ class StreamIndex:
         self._imports.clear()
         for info in head.tail:
             self.add(info)
-        self.is_loaded = True
+        self.is_loaded, self.synced_at = True, clock()
 
     def catch_up(self) -> None:
-        """Read the commits that are new."""
+        """Read the commits that are new.
+
+        Sealed commits may be removed after a while. So if nothing was read for :data:`IDLE` seconds, the manifest says
+        whether the next numbers were used and removed meanwhile; the log is then read anew.
+        """
         self.load()
+        now = clock()
+        if now - self.synced_at > IDLE and self.was_passed(self.end.commit_number):
+            self.is_loaded = False
+            self.load()
         for info in self._log.commits_after(self.end):
             self.add(info)
+        self.synced_at = now
+
+    def was_passed(self, number: int) -> bool:
+        """Check whether the log was sealed beyond a commit, so that the commits after it may have been removed."""
+        return self._log.manifest().sealed_commit > number
 
     def add(self, info: CommitInfo) -> None:
         """Add the next commit. Its end comes last, so that a commit is read again if an earlier step fails.
@@ -76,7 +104,8 @@ class StreamIndex:
         """
         where = f"{self._log.url}/{commit_key(info.number)}"
         check_next(self.end, info.number, info.first_position, info.previous, where=where)
-        if info.import_id is not None or len(self._tail) > self._prune_above:
+        self._added += 1
+        if info.import_id is not None or len(self._tail) > self._prune_above or self._added > _PRUNE_EVERY:
             self._prune([*self._imports, info] if info.import_id is not None else self._imports)
         for stream_id, version in info.heads.items():
             self._tail[stream_id] = (version, info.number)
@@ -105,3 +134,4 @@ class StreamIndex:
         kept = {s: [info for info in infos if info.number > sealed] for s, infos in self._commits_of.items()}
         self._commits_of = {s: infos for s, infos in kept.items() if infos}
         self._prune_above = max(_PRUNE_TAIL_ABOVE, 2 * len(self._tail))
+        self._added = 0

@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
-from refold.event_schemas.errors import ObjectNotFoundError
+from refold.event_schemas.errors import ObjectNotFoundError, StoreError
 from refold.warehouse.object_store.failures import translate_errors
 from refold.warehouse.object_store.store import (
     TEMP_PREFIX,
@@ -113,7 +113,7 @@ class LocalStore(ObjectStore):
         folder = os.path.dirname(path)
         temp = os.path.join(folder, TEMP_PREFIX + uuid.uuid4().hex)
         with translate_errors(f"write {key!r}", self.url):
-            _make_folder(folder)
+            self._make_folder(folder)
             try:
                 write(temp)
                 move(temp, path)
@@ -127,6 +127,20 @@ class LocalStore(ObjectStore):
                     os.unlink(temp)
             _sync(folder)
         return True
+
+    def _make_folder(self, folder: str) -> None:
+        if os.path.isdir(folder):
+            return
+        if folder == self.root:
+            raise StoreError(
+                f"The folder {folder} is gone: it was moved or removed, or its disk is no longer mounted. Nothing was "
+                "written. Bring it back, and try again."
+            )
+        parent = os.path.dirname(folder)
+        self._make_folder(parent)
+        with suppress(FileExistsError):
+            os.mkdir(folder)
+        _sync(parent)
 
     def _walk(self, base: str, start_after: str) -> Iterator[str]:
         for name in self._names(base):
@@ -162,15 +176,6 @@ def _link_or_copy(path: Path, temp: str) -> None:
     except OSError:
         shutil.copyfile(path, temp)
     _sync(temp)
-
-
-def _make_folder(folder: str) -> None:
-    if not os.path.isdir(folder):
-        parent = os.path.dirname(folder)
-        _make_folder(parent)
-        with suppress(FileExistsError):
-            os.mkdir(folder)
-        _sync(parent)
 
 
 def _sync(path: str) -> None:

@@ -47,8 +47,8 @@ def require_package(protocol: str, package: str) -> None:
 class RemoteStore(ObjectStore):
     """Objects in a store that fsspec knows."""
 
-    def __init__(self, url: str, *, cache_dir: Path | None = None) -> None:
-        super().__init__(url, cache_dir=cache_dir)
+    def __init__(self, url: str, *, cache_dir: Path | None = None, root: str | None = None) -> None:
+        super().__init__(url, cache_dir=cache_dir, root=root)
         self._connection: tuple[int, Any, str] | None = None
 
     def __reduce__(self) -> tuple[object, ...]:

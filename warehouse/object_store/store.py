@@ -56,13 +56,15 @@ class ObjectStore(ABC):
     Attributes:
         url: its location; ``open_store(store.url)`` is the same store.
         is_local: whether objects are files on a local disk, so that :meth:`local_path` costs nothing.
+        root: URL of a folder that no write creates: if it is gone, writes fail. None: a write creates what it needs.
     """
 
     is_local: ClassVar[bool] = False
 
-    def __init__(self, url: str, *, cache_dir: Path | None = None) -> None:
+    def __init__(self, url: str, *, cache_dir: Path | None = None, root: str | None = None) -> None:
         self.url = url
         self.cache_dir = cache_dir
+        self.root = root
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.url!r})"
@@ -137,7 +139,11 @@ class ObjectStore(ABC):
     def child(self, prefix: str) -> Self:
         """Return the store of the keys below a folder of this store."""
         slash = "" if self.url.endswith("/") else "/"
-        return type(self)(f"{self.url}{slash}{check_key(prefix)}", cache_dir=self.cache_dir)
+        return type(self)(f"{self.url}{slash}{check_key(prefix)}", cache_dir=self.cache_dir, root=self.root)
+
+    def rooted(self) -> Self:
+        """Return this store as one whose folder must exist, so that nothing is written where a volume was mounted."""
+        return type(self)(self.url, cache_dir=self.cache_dir, root=self.url)
 
     def probe(self) -> None:
         """Check that the store can hold an event log: create one key twice, read it and delete it.

@@ -151,8 +151,8 @@ def prepare_seal(log: EventLog, registry: Registry = REGISTRY) -> Manifest:
     folder = f"staging/{uuid.uuid4()}"
     staging = log.store.child(folder)
     infos = [info for info in head.tail if info.import_id is None]
-    buckets = sealing.repartition(log, infos, staging, "gathered") if infos else []
-    paths = [staging.local_path("gathered")] if infos else []
+    key, buckets = sealing.repartition(log, infos, staging, "gathered") if infos else ("", [])
+    paths = [staging.local_path(key)] if infos else []
     sealed = [sealing.seal_bucket(log, registry, b, paths, head.sealed) for b in buckets]
     log.store.delete_prefix(folder)
     return sealing.next_manifest(head.sealed, head.tail, sealed)

@@ -21,6 +21,7 @@ from refold.warehouse.event_log.layout import (
     commit_key,
     manifest_key,
     number_of,
+    numbered,
 )
 from refold.warehouse.event_log.log import EventLog
 from refold.warehouse.event_log.manifest import Manifest
@@ -36,7 +37,7 @@ _TIMED = ("number", "uuid", "first_position", "last_position", "recorded_at")
 
 def check_manifest(log: EventLog, findings: Findings) -> Manifest | None:
     """Load the newest manifest and check its consistency; return None if it cannot be read."""
-    numbers = [number_of(key) for key in log.store.list_from(MANIFESTS)]
+    numbers = [number_of(key) for key in numbered(log.store.list_from(MANIFESTS))]
     for before, after in itertools.pairwise(numbers):
         if after != before + 1:
             findings.add("manifest", f"{log.url}/{manifest_key(before + 1)}", f"missing, but {after} exists")
@@ -81,7 +82,7 @@ def check_commits(
     connection: duckdb.DuckDBPyConnection, log: EventLog, sealed: Manifest, findings: Findings
 ) -> Commits:
     """Check all footers, and the rows of unsealed commits, and load these into the table ``_tail``."""
-    numbers = sorted(number_of(key) for key in log.store.list_from(COMMITS))
+    numbers = sorted(number_of(key) for key in numbered(log.store.list_from(COMMITS)))
     _check_numbers(log, numbers, sealed, findings)
     ranges: list[tuple[int, int, int]] = []
     timed: list[CommitInfo] = []

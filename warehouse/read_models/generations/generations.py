@@ -7,22 +7,22 @@ files only.
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import shutil
 import uuid
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
-
-import orjson
 
 from refold.event_schemas import GenerationError, ObjectNotFoundError
 from refold.warehouse.event_log.clocks import credible
-from refold.warehouse.event_log.layout import number_of
+from refold.warehouse.event_log.layout import number_of, numbered
 from refold.warehouse.object_store import ObjectStore, open_store
+from refold.warehouse.object_store.checked_files import checked_path, put_checked_file
+from refold.warehouse.object_store.digests import DigestError
+from refold.warehouse.object_store.records import RecordError, decode_json, decode_record, encode_record, is_record
 
 FILES = "files"
 _GENERATIONS = "generations"
@@ -119,6 +119,11 @@ class Generation:
     kind: str = "rebuild"
     commit_digest: str = ""
 
+    @property
+    def files(self) -> frozenset[str]:
+        """The keys of the files that it needs: its own, and those of its seeds."""
+        return frozenset([self.file, *(table.seed.file for table in self.tables.values() if table.seed)])
+
 
 @dataclass(frozen=True, slots=True)
 class Generations:
@@ -133,28 +138,31 @@ class Generations:
     def newest(self) -> Generation | None:
         """Load the current generation; None before the first publish."""
         last = ""
-        for key in self.store.list_from(_GENERATIONS):
+        for key in self._keys():
             last = key
         return self._load(last) if last else None
+
+    def _keys(self) -> Iterator[str]:
+        return numbered(self.store.list_from(_GENERATIONS))
 
     def all(self) -> list[Generation]:
         """Load all generations that exist, oldest first."""
         found = []
-        for key in self.store.list_from(_GENERATIONS):
+        for key in self._keys():
             with suppress(ObjectNotFoundError):  # collected since the listing
                 found.append(self._load(key))
         return found
 
     def numbers(self) -> list[int]:
         """Return the numbers of all generations that exist, in order."""
-        return [number_of(key) for key in self.store.list_from(_GENERATIONS)]
+        return [number_of(key) for key in self._keys()]
 
     def referenced_files(self) -> dict[int, frozenset[str]]:
         """Return the keys of the files that each generation needs: its own, and those of its seeds."""
         found = {}
-        for key in self.store.list_from(_GENERATIONS):
+        for key in self._keys():
             with suppress(ObjectNotFoundError):
-                found[number_of(key)] = _files_of(orjson.loads(self.store.get(key)))
+                found[number_of(key)] = self._load(key).files
         return found
 
     def is_published(self, number: int) -> bool:
@@ -178,7 +186,7 @@ class Generations:
         """Return the local, read-only path of a generation's file.
 
         Raises:
-            GenerationError: the file is gone.
+            GenerationError: the file is gone, or damaged.
         """
         return self.file_path(generation.file, generation.number)
 
@@ -190,14 +198,19 @@ class Generations:
             number: number of the generation, for the error.
 
         Raises:
-            GenerationError: the file is gone.
+            GenerationError: the file is gone, or damaged.
         """
         try:
-            return self.store.local_path(file)
+            return checked_path(self.store, file)
         except ObjectNotFoundError as error:
             raise GenerationError(
                 f"Generation {number} names {self.store.url}/{file}, which is missing. Publish it again "
                 "with `refold rebuild --all`."
+            ) from error
+        except DigestError as error:
+            raise GenerationError(
+                f"The file of generation {number}, {self.store.url}/{file}, is damaged: {error}. Publish it again with "
+                "`refold rebuild --all`, or go back with `refold generations rollback`."
             ) from error
 
     def upload(self, path: Path) -> tuple[str, int]:
@@ -215,10 +228,8 @@ class Generations:
                 "published. Close its connection, or run "
                 "the command again."
             )
-        key = f"{FILES}/{uuid.uuid4()}.duckdb"
         path.chmod(0o444)
-        self.store.put_file(key, path)
-        return key, path.stat().st_size
+        return put_checked_file(self.store, f"{FILES}/{uuid.uuid4()}", path), path.stat().st_size
 
     def publish(self, generation: Generation) -> bool:
         """Make a generation the current one; if its number is taken, delete its unreferenced file and return False."""
@@ -231,7 +242,7 @@ class Generations:
 
     def claim(self, generation: Generation) -> bool:
         """Create the object that makes a generation the newest; return False if its number is taken."""
-        data = orjson.dumps(dataclasses.asdict(generation), option=orjson.OPT_INDENT_2)
+        data = encode_record(generation)
         key = _key(generation.number)
         # If the response to the write was lost, the object is our own: no other has the same time and file.
         return self.store.put_if_absent(key, data) or self.store.get(key) == data
@@ -265,11 +276,15 @@ class Generations:
 
     def _load(self, key: str) -> Generation:
         try:
-            return _decode(orjson.loads(self.store.get(key)))
-        except (ValueError, KeyError, TypeError) as error:
+            found = _decode(self.store.get(key))
+            if found.number != number_of(key):
+                raise RecordError(f"it is generation {found.number}")
+        except RecordError as error:
             raise GenerationError(
-                f"{self.store.url}/{key} is not a generation ({error}). Restore it from a backup."
+                f"{self.store.url}/{key} is not a generation, or is damaged ({error}). Restore it from a backup, or "
+                "delete it: the generation before it is then the newest."
             ) from error
+        return found
 
     def working_copy(self, generation: Generation, folder: Path) -> Path:
         """Copy a generation's file into a private folder, to change the copy."""
@@ -278,18 +293,11 @@ class Generations:
         return path
 
 
-def _decode(values: dict[str, Any]) -> Generation:
-    tables = {}
-    for name, table in values.pop("tables").items():
-        seed = table.pop("seed", None)
-        tables[name] = PublishedTable(**table, seed=Seed(**seed) if seed else None)
-    measured = values.pop("measured", None)
-    return Generation(**values, tables=tables, measured=Measured(**measured) if measured else None)
-
-
-def _files_of(document: dict[str, Any]) -> frozenset[str]:
-    seeds = (table.get("seed") for table in document["tables"].values())
-    return frozenset([document["file"], *(seed["file"] for seed in seeds if seed)])
+def _decode(data: bytes) -> Generation:
+    """Decode a generation; only one that refold 0.1.0 published has no digest."""
+    if not is_record(data) and b'"commit_digest"' not in data:
+        return decode_json(data, Generation)
+    return decode_record(data, Generation)
 
 
 def _key(number: int) -> str:
