@@ -73,8 +73,13 @@ def seal(log: EventLog, domain_ref: str, options: PipelineOptions | None = None)
         >>> seal(log, "trading").position
         1
     """
-    options = options or beam_options()
     log.check_writable()
+    return seal_any_format(log, domain_ref, options)
+
+
+def seal_any_format(log: EventLog, domain_ref: str, options: PipelineOptions | None = None) -> Sealed:
+    """Seal as :func:`seal` does, a log of an older format too: an upgrade begins with it."""
+    options = options or beam_options()
     for _ in range(_ATTEMPTS):
         head = log.head()
         log.check_end(head)

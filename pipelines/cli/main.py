@@ -18,6 +18,7 @@ COMMANDS = (
     "ingest",
     "events",
     "seal",
+    "log",
     "schemas",
     "plan",
     "rebuild",

@@ -11,6 +11,7 @@ import pytest
 
 from refold.pipelines.beam.runners import beam_options
 from refold.pipelines.rebuild.rebuild import rebuild
+from refold.pipelines.upgrade_log import upgrade_log
 from refold.warehouse.declarations.domain import Domain, load_domain
 from refold.warehouse.event_log import (
     EventLog,
@@ -102,7 +103,7 @@ def test_read_models_come_out_as_they_did(log: EventLog, domain: Domain, frozen:
     """A rebuild today gives the frozen rows; one that differs on purpose is frozen again, see ``make.py``."""
     options = beam_options(None, ["--direct_running_mode=in_memory", "--direct_num_workers=1"])
     url = str(tmp_path / "rebuilt")
-    published = rebuild(log, domain.name, url, options).generation
+    published = rebuild(upgrade_log(log, domain.name, options), domain.name, url, options).generation
     assert table_lines(open_generations(url, domain.name).path(published)) == read_lines(frozen / "rebuilt.jsonl")
 
 

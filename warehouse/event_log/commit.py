@@ -26,7 +26,7 @@ from refold.event_schemas import ENVELOPE, DamagedLogError
 from refold.warehouse.engine.parquet_files import parquet_footer, write_table
 from refold.warehouse.event_log.chain import Link
 from refold.warehouse.event_log.manifest import HeadsRun, Segment, segments_from_json
-from refold.warehouse.object_store.digests import DIGEST_LENGTH, DigestError, check_stamped, digest_of, stamped
+from refold.warehouse.object_store.digests import DIGEST_LENGTH, DigestError, check_stamped, stamped
 
 COMMIT_SCHEMA = ENVELOPE.append(pa.field("payload", pa.string(), nullable=False))
 _FOOTER_KEY = "refold.commit"
@@ -115,7 +115,7 @@ def read_info(data: bytes, *, where: str, has_digest: bool = True) -> CommitInfo
         metadata = parquet_footer(io.BytesIO(data)).metadata
         footer = metadata[_FOOTER_KEY.encode()]
         if not has_digest and _DIGEST_KEY.encode() not in metadata:
-            return dataclasses.replace(_format_1(footer), digest=digest_of(data))
+            return _format_1(footer)
         digest = metadata[_DIGEST_KEY.encode()].decode()
         check_stamped(data, digest, _DIGEST_KEY.encode())
         return dataclasses.replace(msgspec.json.decode(footer, type=CommitInfo), digest=digest)

@@ -22,6 +22,7 @@ from refold.warehouse.declarations.domain import Domain
 from refold.warehouse.event_log import Appender, NewEvent, create_log
 from refold.warehouse.event_log.layout import CONFIG_KEY
 from refold.warehouse.event_log.log import EventLog, open_log
+from refold.warehouse.object_store.records import checked_content, encode_record
 from tests.properties.engine import seal
 
 
@@ -152,7 +153,8 @@ def test_a_command_without_events_keeps_nothing(log: EventLog) -> None:
 def test_a_log_of_an_older_release_repeats_by_id_alone(log: EventLog, tmp_path: Path) -> None:
     """Events of older releases have no digest: there, any command with the id is a repeat, as it was."""
     path = tmp_path / "log" / CONFIG_KEY
-    path.write_text(json.dumps({k: v for k, v in json.loads(path.read_text()).items() if k != "command_digests"}))
+    values = json.loads(checked_content(path.read_bytes()))
+    path.write_bytes(encode_record({k: v for k, v in values.items() if k != "command_digests"}))
     old = open_log(log.url)
     Appender(old, BANK.registry).append("acc-1", [NewEvent(payload=Moved(acc="1", cents=1), causation_id="k")])
     handler = CommandHandler(old, BANK)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from refold.warehouse.event_log import Appender, EventLog, create_log
+from refold.warehouse.event_log.commit import encode
 from refold.warehouse.event_log.layout import commit_key
 from refold.warehouse.object_store.local import LocalStore
 from tests.warehouse.event_log.shop import SHOP, Closed
@@ -56,10 +58,14 @@ class _Counting(LocalStore):
 def test_a_long_tail_takes_few_looks(tmp_path: Path) -> None:
     """The number of lookups is about twice the logarithm of the log's length."""
     log = create_log(str(tmp_path), domain_name="shop", bucket_count=2)
-    Appender(log, SHOP.registry).append("order-1", [Closed()])
-    content = (tmp_path / commit_key(1)).read_bytes()
-    for number in range(2, 1025):
-        (tmp_path / commit_key(number)).write_bytes(content)
+    appender = Appender(log, SHOP.registry)
+    appender.append("order-1", [Closed()])
+    for number in range(2, 1024):
+        (tmp_path / commit_key(number)).write_bytes(b"")
+    first = log.commit_info(1)
+    assert first is not None
+    info = replace(first, number=1024)
+    (tmp_path / commit_key(1024)).write_bytes(encode(info, ())[1])
     store = _Counting(str(tmp_path))
     assert EventLog(store, "shop", 2, log.log_id).last_commit(0) is not None
     assert _Counting.lookups <= 22

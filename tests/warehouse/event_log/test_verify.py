@@ -12,7 +12,7 @@ import orjson
 import pyarrow.parquet as pq
 import pytest
 
-from refold.event_schemas import Registry, event, upcaster
+from refold.event_schemas import DamagedLogError, Registry, event, upcaster
 from refold.warehouse.event_log import (
     Appender,
     EventLog,
@@ -24,6 +24,7 @@ from refold.warehouse.event_log import (
 from refold.warehouse.event_log import commit as commits
 from refold.warehouse.event_log.layout import commit_key, manifest_key
 from refold.warehouse.event_log.manifest import Manifest, Segment
+from refold.warehouse.object_store.records import checked_content, encode_record
 from tests.warehouse.event_log.shop import (
     PLACED_V1,
     REGISTRY,
@@ -163,21 +164,54 @@ def test_a_truncated_commit(mixed: EventLog, number: int) -> None:
 
 
 def test_a_flipped_bit_in_a_commit(mixed: EventLog) -> None:
-    """The pages of a commit carry checksums of their own, since no manifest knows it yet: any changed byte is found."""
+    """A commit has the digest of all its bytes: no reader takes another one for what was written."""
     change(mixed, commit_key(6), lambda data: data.replace(b"visit", b"visiu", 1))
-    [misread] = read_positions(mixed, REGISTRY, 12, 13)
-    assert misread.correlation_id == "visiu"
+    with pytest.raises(DamagedLogError, match="changed after it was written"):
+        list(read_positions(mixed, REGISTRY, 12, 13))
     found = verify(mixed, REGISTRY)
     assert [(f.kind, commit_key(6) in f.where) for f in found.findings] == [("commit", True)]
-    assert found.unchecked == ("the 2 commits from 6 on, since the first of them is damaged",)
 
 
 def test_a_commit_under_a_false_number(mixed: EventLog) -> None:
     """A copy of a commit has the number and positions of the original."""
     mixed.store.put(commit_key(8), mixed.store.get(commit_key(7)))
     found = verify(mixed, REGISTRY)
-    assert any("footer is 7" in f.what and commit_key(8) in f.where for f in found.findings)
-    assert any(f.kind == "position" and "begins at position 14, expected 15" in f.what for f in found.findings)
+    assert any("is commit 7, not 8" in f.what and commit_key(8) in f.where for f in found.findings)
+
+
+def test_swapped_commits(mixed: EventLog) -> None:
+    """Each is whole, but under the number of the other."""
+    six, seven = mixed.store.get(commit_key(6)), mixed.store.get(commit_key(7))
+    mixed.store.put(commit_key(6), seven)
+    mixed.store.put(commit_key(7), six)
+    with pytest.raises(DamagedLogError, match="is commit 7, not 6"):
+        mixed.head()
+    assert kinds(verify(mixed, REGISTRY)) == ["commit"]
+
+
+def test_a_commit_that_was_replaced_by_a_valid_one(mixed: EventLog) -> None:
+    """It has a digest that is right, but the commit after it names another: the chain is broken, and readers say so."""
+    info = mixed.commit_info(6)
+    assert info is not None
+    found = pq.read_table(mixed.store.local_path(commit_key(6)), partitioning=None).to_pylist()
+    columns = [[row[name] for row in found] for name in commits.COMMIT_SCHEMA.names]
+    _, data = commits.encode(dataclasses.replace(info, uuid="another"), columns)
+    mixed.store.put(commit_key(6), data)
+    with pytest.raises(DamagedLogError, match="does not follow what is before it"):
+        mixed.head()
+    [finding] = verify(mixed, REGISTRY).findings
+    assert (finding.kind, commit_key(7) in finding.where) == ("chain", True)
+
+
+def test_stray_objects_are_named_and_passed_over(mixed: EventLog) -> None:
+    """Nobody reads what has no number for a name."""
+    mixed.store.put("manifests/zz-notes.txt", b"hello")
+    mixed.store.put("commits/00000000000000000099.parquet.bak", b"hello")
+    assert mixed.head().position == 14
+    assert sorted((f.kind, "pass over it" in f.what) for f in verify(mixed, REGISTRY).findings) == [
+        ("commit", True),
+        ("manifest", True),
+    ]
 
 
 # --- events that contradict each other --------------------------------------------------------------------------------
@@ -255,9 +289,14 @@ def test_many_findings_are_counted_not_listed(log: EventLog) -> None:
 
 def tamper(log: EventLog, how: Callable[[Values], Any]) -> None:
     """Change the newest manifest."""
-    values = orjson.loads(log.store.get(manifest_key(1)))
+    values = values_of(log, manifest_key(1))
     how(values)
-    log.store.put(manifest_key(1), orjson.dumps(values))
+    log.store.put(manifest_key(1), encode_record(values))
+
+
+def values_of(log: EventLog, key: str) -> Any:
+    """Return what a record says, without its digest."""
+    return orjson.loads(checked_content(log.store.get(key)))
 
 
 def segment_values(key: str | None = None, **values: Any) -> Callable[[Values], None]:
@@ -313,7 +352,7 @@ def test_a_manifest_that_is_none(mixed: EventLog) -> None:
 def test_a_missing_manifest_number(mixed: EventLog) -> None:
     """Manifests are numbered without a gap."""
     manifest = mixed.manifest()
-    mixed.store.put(manifest_key(3), orjson.dumps(dataclasses.asdict(dataclasses.replace(manifest, number=3))))
+    mixed.store.put(manifest_key(3), encode_record(dataclasses.replace(manifest, number=3)))
     [finding] = verify(mixed, REGISTRY).findings
     assert manifest_key(2) in finding.where
 
@@ -321,8 +360,7 @@ def test_a_missing_manifest_number(mixed: EventLog) -> None:
 def test_an_import_that_the_manifest_lacks(mixed: EventLog) -> None:
     """A second run of that import would append it again."""
     seal(mixed)
-    values = orjson.loads(mixed.store.get(manifest_key(2)))
-    mixed.store.put(manifest_key(2), orjson.dumps(values | {"imports": {}}))
+    mixed.store.put(manifest_key(2), encode_record(values_of(mixed, manifest_key(2)) | {"imports": {}}))
     [finding] = verify(mixed, REGISTRY).findings
     assert "bulk import visit of commit 4" in finding.what
 
@@ -379,7 +417,7 @@ def test_streams_in_a_wrong_bucket(mixed: EventLog) -> None:
     values = move(manifest, segment, wrong)
     key = next(s["key"] for s in values["segments"] if s["checksum"] == segment.checksum)
     mixed.store.put(key, mixed.store.get(segment.key))
-    mixed.store.put(manifest_key(1), orjson.dumps(values))
+    mixed.store.put(manifest_key(1), encode_record(values))
     found = verify(mixed, REGISTRY)
     assert [f for f in found.findings if f.what.startswith(f"in bucket {wrong}, expected {segment.bucket}")]
 

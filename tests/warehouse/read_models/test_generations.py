@@ -14,6 +14,7 @@ import orjson
 import pytest
 
 from refold.event_schemas import GenerationError, UsageError
+from refold.warehouse.object_store.records import encode_record
 from refold.warehouse.object_store.store import TEMP_PREFIX
 from refold.warehouse.read_models.generations.garbage_collection import Collected, collect, plan_collection
 from refold.warehouse.read_models.generations.generations import Generation, Generations, open_generations
@@ -76,13 +77,47 @@ def test_a_lost_answer_is_no_lost_race(generations: Generations, tmp_path: Path)
 
 
 def test_a_generation_of_a_former_release_has_a_kind(generations: Generations, tmp_path: Path) -> None:
-    """A generation object without a kind gets a default."""
+    """A generation of refold 0.1.0 has neither a kind, nor digests."""
     publish(generations, tmp_path)
     [key] = generations.store.list_from("generations")
     document = orjson.loads(generations.store.get(key))
-    del document["kind"]
+    for name in ("kind", "digest", "commit_digest"):
+        del document[name]
     generations.store.put(key, orjson.dumps(document))
     assert generations.get(1).kind == "rebuild"
+
+
+def test_a_generation_without_its_digest_is_refused(generations: Generations, tmp_path: Path) -> None:
+    """Only those of refold 0.1.0 have none."""
+    publish(generations, tmp_path)
+    [key] = generations.store.list_from("generations")
+    document = orjson.loads(generations.store.get(key))
+    generations.store.put(key, orjson.dumps({**document, "position": 94_016}))
+    with pytest.raises(GenerationError, match="was changed after it was written"):
+        generations.newest()
+    del document["digest"]
+    generations.store.put(key, orjson.dumps(document))
+    with pytest.raises(GenerationError, match="it has no digest"):
+        generations.newest()
+
+
+def test_a_stray_file_is_passed_over(generations: Generations, tmp_path: Path) -> None:
+    """Whatever lies behind the numbers is no generation."""
+    publish(generations, tmp_path)
+    generations.store.put("generations/zz-notes.json", b"hello")
+    assert generations.numbers() == [1]
+    assert generations.newest() is not None
+
+
+def test_a_damaged_file_is_refused(local: Generations, tmp_path: Path) -> None:
+    """A published file is checked before it is read."""
+    generation = publish(local, tmp_path)
+    path = Path(local.store.url, generation.file)
+    path.chmod(0o644)
+    data = path.read_bytes()
+    path.write_bytes(data[:-9] + bytes([data[-9] ^ 1]) + data[-8:])
+    with pytest.raises(GenerationError, match="is damaged"):
+        local.path(generation)
 
 
 # Rolling back
@@ -210,8 +245,11 @@ def test_a_seeded_table_needs_the_file_that_it_started_from(generations: Generat
     first, second = publish(generations, tmp_path), publish(generations, tmp_path)
     key = list(generations.store.list_from("generations"))[-1]
     document = orjson.loads(generations.store.get(key))
-    document["tables"] = {"t": {"seed": {"generation": 1, "position": 10, "file": first.file}}, "u": {"seed": None}}
-    generations.store.put(key, orjson.dumps(document))
+    of_table = {"fingerprint": "f", "parts": {}, "rows": 0, "checksum": "c"}
+    seed = {"generation": 1, "position": 10, "file": first.file}
+    document["tables"] = {"t": {**of_table, "seed": seed}, "u": {**of_table, "seed": None}}
+    del document["digest"]
+    generations.store.put(key, encode_record(document))
     assert generations.referenced_files() == {1: {first.file}, 2: {first.file, second.file}}
 
 

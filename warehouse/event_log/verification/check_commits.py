@@ -10,9 +10,8 @@ from dataclasses import dataclass, fields
 import duckdb
 import pyarrow as pa
 
-from refold.event_schemas import DamagedLogError, ObjectNotFoundError
+from refold.event_schemas import DamagedLogError
 from refold.warehouse.engine.parquet_files import open_parquet
-from refold.warehouse.event_log import manifest as manifests
 from refold.warehouse.event_log.clocks import WrongClock, wrong_clocks
 from refold.warehouse.event_log.commit import CommitInfo
 from refold.warehouse.event_log.layout import (
@@ -37,20 +36,19 @@ _TIMED = ("number", "uuid", "first_position", "last_position", "recorded_at")
 
 def check_manifest(log: EventLog, findings: Findings) -> Manifest | None:
     """Load the newest manifest and check its consistency; return None if it cannot be read."""
+    _name_strays(log, MANIFESTS, "manifest", findings)
     numbers = [number_of(key) for key in numbered(log.store.list_from(MANIFESTS))]
     for before, after in itertools.pairwise(numbers):
         if after != before + 1:
             findings.add("manifest", f"{log.url}/{manifest_key(before + 1)}", f"missing, but {after} exists")
     if not numbers:
-        return Manifest()
+        return log.manifest(0)
     where = f"{log.url}/{manifest_key(numbers[-1])}"
     try:
-        sealed = manifests.decode(log.store.get(manifest_key(numbers[-1])), where=where)
+        sealed = log.manifest(numbers[-1])
     except DamagedLogError as error:
-        findings.add("manifest", where, f"it cannot be read ({error.__cause__})")
+        findings.add("manifest", where, f"it cannot be read ({error.__cause__ or error})")
         return None
-    if sealed.number != numbers[-1]:
-        findings.add("manifest", where, f"its number is {sealed.number}, expected {numbers[-1]}")
     keys = [s.key for s in sealed.segments]
     for key in sorted({k for k in keys if keys.count(k) > 1} if len(set(keys)) < len(keys) else ()):
         findings.add("manifest", where, f"it names the segment {key} twice")
@@ -82,6 +80,7 @@ def check_commits(
     connection: duckdb.DuckDBPyConnection, log: EventLog, sealed: Manifest, findings: Findings
 ) -> Commits:
     """Check all footers, and the rows of unsealed commits, and load these into the table ``_tail``."""
+    _name_strays(log, COMMITS, "commit", findings)
     numbers = sorted(number_of(key) for key in numbered(log.store.list_from(COMMITS)))
     _check_numbers(log, numbers, sealed, findings)
     ranges: list[tuple[int, int, int]] = []
@@ -141,16 +140,32 @@ def _footers(log: EventLog, numbers: Sequence[int], findings: Findings) -> Itera
             part = numbers[i : i + _BATCH]
             for number, info in zip(part, pool.map(footer, part), strict=True):
                 if isinstance(info, DamagedLogError):
-                    findings.add(
-                        "commit", f"{log.url}/{commit_key(number)}", f"truncated or not a commit ({info.__cause__})"
-                    )
+                    findings.add("commit", f"{log.url}/{commit_key(number)}", _damage(info))
                 yield number, info if isinstance(info, CommitInfo) else None
+
+
+def _damage(error: DamagedLogError) -> str:
+    return f"damaged, or not a commit ({error.__cause__})" if error.__cause__ else str(error).split(". ")[0]
+
+
+def _name_strays(log: EventLog, folder: str, kind: str, findings: Findings) -> None:
+    """Name the objects of a folder that are none of the log's; readers pass over them."""
+    keys = set(log.store.list_from(folder))
+    for key in sorted(keys - set(numbered(keys))):
+        findings.add(
+            kind, f"{log.url}/{key}", f"it is no {kind}; readers pass over it", "Delete it, if nobody needs it."
+        )
 
 
 def _check_footer(log: EventLog, number: int, info: CommitInfo, before: CommitInfo | None, findings: Findings) -> None:
     where = f"{log.url}/{commit_key(number)}"
-    if info.number != number:
-        findings.add("commit", where, f"the number in its footer is {info.number}")
+    start = log.start
+    if number == start.commit_number + 1 and info.previous != start.digest:
+        findings.add(
+            "chain",
+            where,
+            f"it follows {info.previous[:16] or 'nothing'}…, but the chain begins at {start.digest[:16]}…",
+        )
     if number == 1 and info.first_position != 1:
         findings.add("position", where, f"the first commit begins at position {info.first_position}, expected 1")
     if before is None or before.number != number - 1:
@@ -160,6 +175,14 @@ def _check_footer(log: EventLog, number: int, info: CommitInfo, before: CommitIn
             "position",
             where,
             f"it begins at position {info.first_position}, expected {before.last_position + 1}",
+        )
+    if before.digest and info.previous != before.digest:
+        findings.add(
+            "chain",
+            where,
+            f"it follows a commit {before.number} with the digest {info.previous[:16] or 'none'}…, but that has "
+            f"{before.digest[:16]}…",
+            "One of the two was replaced. Restore both from a backup of the store.",
         )
 
 
@@ -174,6 +197,10 @@ def _check_manifest_end(log: EventLog, number: int, info: CommitInfo, sealed: Ma
                 f"sealed up to commit {number} and position {sealed.sealed_position}, but that commit ends at position "
                 f"{info.last_position}",
             )
+        if info.digest and info.digest != sealed.sealed_digest:
+            expected = sealed.sealed_digest[:16]
+            what = f"sealed up to a commit {number} with the digest {expected}…, but that has {info.digest[:16]}…"
+            findings.add("chain", where, what)
         if info.recorded_at.isoformat() != sealed.recorded_at:
             findings.add(
                 "manifest", where, f"recorded_at is {sealed.recorded_at}, expected {info.recorded_at.isoformat()}"
@@ -226,12 +253,12 @@ def _load_tail(
 
 def _rows(log: EventLog, info: CommitInfo) -> pa.Table | Exception:
     try:
-        path = log.store.local_path(commit_key(info.number))
+        [path] = log.commit_paths([info])
         with open_parquet(path) as file:
             table = file.read()
         number = pa.array([info.number] * len(table), pa.int64())
         return table.select(_TAIL.names[:-1]).append_column("_number", number)
-    except (pa.ArrowException, OSError, ObjectNotFoundError, KeyError) as error:
+    except (pa.ArrowException, OSError, DamagedLogError, KeyError) as error:
         return error
 
 

@@ -153,8 +153,8 @@ class StreamCheck:
             [(rows,)] = self.connection.execute(
                 f"SELECT count(stream_version) FROM {parquet_relation([path])}"
             ).fetchall()
-        except DamagedLogError:
-            self.findings.add("heads", where, "missing, but the manifest names it")
+        except DamagedLogError as error:
+            self.findings.add("heads", where, f"damaged: {error.__cause__}" if error.__cause__ else str(error))
         except duckdb.Error as error:
             self.findings.add("heads", where, f"it cannot be read: {first_line(error)}")
         else:

@@ -16,7 +16,8 @@ class Finding:
     """One thing that is wrong with a log.
 
     Attributes:
-        kind: ``manifest``, ``commit``, ``segment``, ``schema``, ``stream``, ``heads``, ``position`` or ``event_id``.
+        kind: ``manifest``, ``commit``, ``chain``, ``segment``, ``schema``, ``stream``, ``heads``, ``position`` or
+            ``event_id``.
         where: the object, stream or position.
         what: what is expected, and what was found.
         advice: what to do.

@@ -1,0 +1,71 @@
+"""``refold log``: what concerns the event log as a whole."""
+
+from __future__ import annotations
+
+import click
+
+from refold.pipelines.cli.support.invocation import (
+    BeamCommand,
+    Command,
+    Invocation,
+    as_epilog,
+    common_options,
+    pass_invocation,
+)
+
+
+@click.group(name="log", epilog=as_epilog("refold log head --json\nrefold log upgrade"))
+def log() -> None:
+    """Show the head of the log's chain, or bring the log to a newer format."""
+
+
+@log.command(cls=Command, example="refold log head --json")
+@common_options("domain", "log")
+@pass_invocation
+def head(call: Invocation) -> None:
+    """Show the end of the log, and the digest of its last commit.
+
+    Each commit has the digest of the one before it, so this digest proves the whole history. Keep it elsewhere: later,
+    `refold events verify --from COMMIT:DIGEST` shows whether anything before it was changed.
+    """
+    from refold.pipelines.cli.support import output
+
+    found = call.open_log()
+    end = found.head().end
+    if call.json:
+        output.print_json(
+            {
+                "log_id": found.log_id,
+                "commit_number": end.commit_number,
+                "position": end.position,
+                "digest": end.digest,
+                "head": f"{end.commit_number}:{end.digest}",
+            }
+        )
+        return
+    output.print_text(f"Log       {found.log_id} (domain {found.domain_name})")
+    output.print_text(f"Position  {end.position:,}, commit {end.commit_number:,}")
+    output.print_text(f"Head      {end.commit_number}:{end.digest}")
+
+
+@log.command(cls=BeamCommand, example="refold log upgrade")
+@common_options("domain", "log", "runner")
+@pass_invocation
+def upgrade(call: Invocation) -> None:
+    """Bring the log to the current format. End all its writers first.
+
+    The log is sealed, and what is sealed gets digests. Nothing is rewritten; a log that has the current format stays as
+    it is.
+    """
+    found, options = call.open_log(), call.beam_options()
+
+    from refold.pipelines.cli.support import output
+    from refold.pipelines.upgrade_log import upgrade_log
+
+    upgraded = upgrade_log(found, call.domain_ref, options)
+    if call.json:
+        output.print_json({"from": found.format_version, "to": upgraded.format_version})
+    elif upgraded.format_version == found.format_version:
+        output.print_text(f"The log has format {found.format_version} already.")
+    else:
+        output.print_text(f"The log now has format {upgraded.format_version}; it had {found.format_version}.")
