@@ -25,6 +25,7 @@ PUBLIC = [
     "ConcurrencyError",
     "ContractError",
     "DamagedLogError",
+    "DamagedStagingError",
     "Decider",
     "Delete",
     "DisagreementError",

@@ -11,17 +11,16 @@ import logging
 from dataclasses import dataclass
 from typing import Any
 
-import orjson
-
 from refold.event_schemas import ObjectNotFoundError, RefoldError
 from refold.event_schemas.decider import Decider, StateCodec
 from refold.warehouse.declarations.domain import Domain
 from refold.warehouse.declarations.fingerprint import state_digest
 from refold.warehouse.event_log.layout import bucket_of
 from refold.warehouse.event_log.log import EventLog
+from refold.warehouse.object_store.records import decode_record, encode_record
 
 SNAPSHOTS = "snapshots"
-SNAPSHOT_FORMAT = 2
+SNAPSHOT_FORMAT = 3
 
 _log = logging.getLogger(__name__)
 
@@ -60,6 +59,19 @@ class Loaded:
     applied: dict[str, Applied]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Kept:
+    """A snapshot as it is stored; the attributes are those of :class:`Loaded`, and what it belongs to."""
+
+    format: int
+    log_id: str
+    stream_id: str
+    stream_version: int
+    position: int
+    state: Any
+    applied: dict[str, Applied]
+
+
 class Snapshots:
     """The snapshots of one decider's streams.
 
@@ -91,15 +103,10 @@ class Snapshots:
         if self._codec is None:
             return None
         try:
-            kept = orjson.loads(self._log.store.get(self.key(stream_id)))
-            if (
-                kept["format"] != SNAPSHOT_FORMAT
-                or kept["stream_id"] != stream_id
-                or kept["log_id"] != self._log.log_id
-            ):
+            kept = decode_record(self._log.store.get(self.key(stream_id)), _Kept)
+            if (kept.format, kept.stream_id, kept.log_id) != (SNAPSHOT_FORMAT, stream_id, self._log.log_id):
                 return None
-            applied = {name: Applied(*values) for name, values in kept["applied"].items()}
-            found = Loaded(self._codec.load(kept["state"]), int(kept["stream_version"]), int(kept["position"]), applied)
+            found = Loaded(self._codec.load(kept.state), kept.stream_version, kept.position, kept.applied)
         except ObjectNotFoundError:
             return None
         except Exception as error:  # a snapshot may hold anything, and the log has the same state
@@ -112,15 +119,15 @@ class Snapshots:
         if self._codec is None:
             return
         try:
-            kept = {
-                "format": SNAPSHOT_FORMAT,
-                "log_id": self._log.log_id,
-                "stream_id": stream_id,
-                "stream_version": loaded.stream_version,
-                "position": loaded.position,
-                "state": self._codec.dump(loaded.state),
-                "applied": {n: [a.position, a.stream_version, a.events, a.digest] for n, a in loaded.applied.items()},
-            }
-            self._log.store.put(self.key(stream_id), orjson.dumps(kept))
+            kept = _Kept(
+                format=SNAPSHOT_FORMAT,
+                log_id=self._log.log_id,
+                stream_id=stream_id,
+                stream_version=loaded.stream_version,
+                position=loaded.position,
+                state=self._codec.dump(loaded.state),
+                applied=loaded.applied,
+            )
+            self._log.store.put(self.key(stream_id), encode_record(kept))
         except (RefoldError, OSError, TypeError, ValueError) as error:
             _log.warning("The snapshot of stream %r was not written (%s); nothing depends on it.", stream_id, error)

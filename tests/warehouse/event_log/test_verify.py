@@ -24,6 +24,7 @@ from refold.warehouse.event_log import (
 from refold.warehouse.event_log import commit as commits
 from refold.warehouse.event_log.layout import commit_key, manifest_key
 from refold.warehouse.event_log.manifest import Manifest, Segment
+from refold.warehouse.object_store.digests import digest_of
 from refold.warehouse.object_store.records import checked_content, encode_record
 from tests.warehouse.event_log.shop import (
     PLACED_V1,
@@ -394,9 +395,9 @@ def test_heads_that_are_false(mixed: EventLog) -> None:
     data = Path(path).with_suffix(".new")
     versions = [v + 1 for v in table["stream_version"].to_pylist()]
     pq.write_table(table.set_column(1, table.schema.field(1), [versions]), data)
-    size = data.stat().st_size
+    size, checksum = data.stat().st_size, digest_of(data.read_bytes())
     data.replace(path)
-    tamper(mixed, lambda m: next(h for h in m["heads"] if h["key"] == run.key).update(bytes=size))
+    tamper(mixed, lambda m: next(h for h in m["heads"] if h["key"] == run.key).update(bytes=size, checksum=checksum))
     [finding] = verify(mixed, REGISTRY).findings
     assert (finding.kind, "have version 3, its events have 2" in finding.what) == ("heads", True)
 
