@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import re
 import time
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
@@ -118,10 +119,18 @@ def show_stats(call: Invocation) -> None:
     output.print_table(("schema", "events", "size", "not sealed", "untyped", "last position"), rows)
 
 
-@events.command(name="verify", cls=Command, example="refold events verify")
+@events.command(name="verify", cls=Command, example="refold events verify\nrefold events verify --fast")
+@click.option("--fast", is_flag=True, help="Check manifests, footers and sizes only, and read no events.")
+@click.option(
+    "--from",
+    "head",
+    metavar="COMMIT:DIGEST",
+    callback=lambda _context, _parameter, value: value and parse_head(value),
+    help="Also check that the log still has this commit: what `refold log head` printed earlier.",
+)
 @common_options("domain", "log")
 @pass_invocation
-def verify_log(call: Invocation) -> None:
+def verify_log(call: Invocation, fast: bool, head: tuple[int, str] | None) -> None:
     """Check every object and event of the log.
 
     No object may be damaged, and no event missing, repeated or out of order. Exits with code 1 if something is wrong,
@@ -134,7 +143,7 @@ def verify_log(call: Invocation) -> None:
 
     log = call.open_log()
     with count_progress("verify", "steps", quiet=call.quiet) as report:
-        seen = verify(log, call.domain.registry, report=report)
+        seen = verify(log, call.domain.registry, report=report, fast=fast, known=head)
     if call.json:
         output.print_json({"sound": seen.sound, **dataclasses.asdict(seen)})
     else:
@@ -155,6 +164,14 @@ def verify_log(call: Invocation) -> None:
             output.print_text(f"… and {counted(more, 'more commit')} whose clocks were wrong.")
     if not seen.sound:
         raise click.exceptions.Exit(1)
+
+
+def parse_head(text: str) -> tuple[int, str]:
+    """Parse a commit and its digest, as ``refold log head`` prints them."""
+    number, _, digest = text.partition(":")
+    if not number.isdecimal() or not re.fullmatch(r"[0-9a-f]{64}", digest):
+        raise click.BadParameter(f"{text!r} is no COMMIT:DIGEST, such as `refold log head` prints.")
+    return int(number), digest
 
 
 def _following(log: EventLog, registry: Registry, head: Head) -> Iterator[RecordedEvent]:

@@ -16,7 +16,7 @@ from refold.pipelines.cli.support.invocation import (
 
 @click.group(name="log", epilog=as_epilog("refold log head --json\nrefold log upgrade"))
 def log() -> None:
-    """Show the head of the log's chain, or bring the log to a newer format."""
+    """Show the head of the log's chain, repair the log, or bring it to a newer format."""
 
 
 @log.command(cls=Command, example="refold log head --json")
@@ -69,3 +69,32 @@ def upgrade(call: Invocation) -> None:
         output.print_text(f"The log has format {found.format_version} already.")
     else:
         output.print_text(f"The log now has format {upgraded.format_version}; it had {found.format_version}.")
+
+
+@log.command(cls=Command, example="refold log repair")
+@common_options("domain", "log")
+@pass_invocation
+def repair(call: Invocation) -> None:
+    """Make damaged segments anew from their commits, and damaged stream heads from the segments.
+
+    Exits with code 1 if something is damaged that cannot be made anew. The damaged objects stay where they are.
+    """
+    import dataclasses
+
+    from refold.pipelines.cli.support import output
+    from refold.warehouse.event_log.repair import repair as repair_log
+
+    done = repair_log(call.open_log(), call.domain.registry)
+    if call.json:
+        output.print_json(dataclasses.asdict(done))
+    else:
+        for key in done.segments:
+            output.print_text(f"Made anew from its commits: {key}")
+        for bucket in done.heads:
+            output.print_text(f"Made anew from the segments: the stream heads of bucket {bucket}")
+        for lost in done.lost:
+            output.print_text(lost)
+        if not done.segments and not done.heads and not done.lost:
+            output.print_text("No segment and no stream heads are damaged.")
+    if done.lost:
+        raise click.exceptions.Exit(1)

@@ -160,6 +160,10 @@ class EventLog:
             last, beyond = (middle, beyond) if self._has_commit(middle) else (last, middle)
         return self.commit_info(last) if last > after else None
 
+    def first_commit(self) -> int:
+        """Return the number of the first commit that was not removed, by listing; 0 if there is none."""
+        return next((number_of(key) for key in numbered(self.store.list_from(COMMITS))), 0)
+
     def _has_commit(self, number: int) -> bool:
         return self.store.exists(commit_key(number))
 

@@ -41,7 +41,7 @@ def encode_record(value: Any) -> bytes:
 
 def record_digest(data: bytes) -> str:
     """Return the digest of a record that was checked."""
-    return data[len(_START) : len(_START) + DIGEST_LENGTH].decode()
+    return data[len(_START) : len(_START) + DIGEST_LENGTH].decode("ascii", "replace")
 
 
 def decode_record(data: bytes, wanted: type[T]) -> T:

@@ -77,7 +77,7 @@ class Commits:
 
 
 def check_commits(
-    connection: duckdb.DuckDBPyConnection, log: EventLog, sealed: Manifest, findings: Findings
+    connection: duckdb.DuckDBPyConnection, log: EventLog, sealed: Manifest, findings: Findings, *, rows: bool = True
 ) -> Commits:
     """Check all footers, and the rows of unsealed commits, and load these into the table ``_tail``."""
     _name_strays(log, COMMITS, "commit", findings)
@@ -97,7 +97,7 @@ def check_commits(
                 tail.append(info)
         before = info
     table = pa.table(dict(zip(("number", "first", "last"), _transposed(ranges), strict=True)))
-    loaded = _load_tail(connection, log, tail, findings)
+    loaded = _load_tail(connection, log, tail, findings) if rows else tail
     if rest := len(tail) - len(loaded):
         findings.skip(f"the {rest} commits from {tail[len(loaded)].number} on, since the first of them is damaged")
     return Commits(table, tuple(loaded), tuple(wrong_clocks(timed)))
@@ -142,6 +142,29 @@ def _footers(log: EventLog, numbers: Sequence[int], findings: Findings) -> Itera
                 if isinstance(info, DamagedLogError):
                     findings.add("commit", f"{log.url}/{commit_key(number)}", _damage(info))
                 yield number, info if isinstance(info, CommitInfo) else None
+
+
+def check_known(log: EventLog, sealed: Manifest, number: int, digest: str, findings: Findings) -> None:
+    """Check that a log still has a commit whose digest was known earlier."""
+    where = f"{log.url}/{commit_key(number)}"
+    try:
+        info, following = log.commit_info(number), log.commit_info(number + 1)
+    except DamagedLogError:
+        findings.skip(f"the digest of commit {number}, since it or the commit after it is damaged")
+        return
+    sealed_digest = sealed.sealed_digest if sealed.sealed_commit == number else ""
+    found = info.digest if info else following.previous if following else sealed_digest
+    if found and found != digest:
+        findings.add(
+            "chain",
+            where,
+            f"its digest is {found[:16]}…, but it was {digest[:16]}…: it or a commit before it was changed",
+            "Restore the log from a backup that has the earlier digest.",
+        )
+    elif not found and number <= sealed.sealed_commit:
+        findings.skip(f"the digest of commit {number}, which was removed after it was sealed")
+    elif not found:
+        findings.add("chain", where, "the log has no such commit: it ends before it", "Restore it from a newer backup.")
 
 
 def _damage(error: DamagedLogError) -> str:

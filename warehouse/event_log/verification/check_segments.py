@@ -14,10 +14,11 @@ from refold.warehouse.engine.parquet_files import parquet_relation
 from refold.warehouse.engine.sql import duckdb_type, first_line, quote
 from refold.warehouse.event_log.commit import COMMIT_SCHEMA
 from refold.warehouse.event_log.layout import segment_key
-from refold.warehouse.event_log.log import EventLog
+from refold.warehouse.event_log.log import EventLog, Head
 from refold.warehouse.event_log.manifest import Segment
+from refold.warehouse.event_log.reads.scan import live_segments
 from refold.warehouse.event_log.segments import SEGMENT_ENVELOPE
-from refold.warehouse.event_log.verification.findings import MAX_EXAMPLES, Findings
+from refold.warehouse.event_log.verification.findings import MAX_EXAMPLES, REPAIR, Findings
 from refold.warehouse.event_log.written_segments import missing_values
 from refold.warehouse.object_store.digests import file_digest
 
@@ -58,15 +59,19 @@ class SegmentCheck:
         try:
             path = self._log.store.local_path(segment.key)
         except ObjectNotFoundError:
-            self._findings.add("segment", where, f"missing, but the manifest names it ({content})")
+            self._findings.add("segment", where, f"missing, but the manifest names it ({content})", REPAIR)
             return None
         if (size := path.stat().st_size) != segment.bytes:
             self._findings.add(
-                "segment", where, f"{size} bytes, expected {segment.bytes}: truncated or overwritten ({content})"
+                "segment",
+                where,
+                f"{size} bytes, expected {segment.bytes}: truncated or overwritten ({content})",
+                REPAIR,
             )
             return None
         if segment.checksum and file_digest(path) != segment.checksum:
-            self._findings.add("segment", where, f"its SHA-256 differs from the manifest's: it was changed ({content})")
+            what = f"its SHA-256 differs from the manifest's: it was changed ({content})"
+            self._findings.add("segment", where, what, REPAIR)
             return None
         try:
             self._check_content(segment, path, where)
@@ -143,3 +148,20 @@ class SegmentCheck:
 
 def _columns(relation: duckdb.DuckDBPyRelation) -> list[Column]:
     return [(name, str(dtype)) for name, dtype in zip(relation.columns, relation.types, strict=True)]
+
+
+def check_sizes(log: EventLog, head: Head, findings: Findings) -> int:
+    """Check that each segment is there, with its size; return how many are."""
+    found = 0
+    for segment in live_segments(head):
+        where = f"{log.url}/{segment.key}"
+        try:
+            size = log.store.size(segment.key)
+        except ObjectNotFoundError:
+            findings.add("segment", where, "missing, but the manifest names it", REPAIR)
+            continue
+        if size == segment.bytes:
+            found += 1
+        else:
+            findings.add("segment", where, f"{size} bytes, expected {segment.bytes}: truncated or overwritten", REPAIR)
+    return found

@@ -9,6 +9,7 @@ _MAX_PER_KIND = 20
 MAX_EXAMPLES = 20
 """Findings of one query: a damaged log may have millions, and a few show what happened."""
 RESTORE = "Restore the object from a backup of the store."
+REPAIR = "Run `refold log repair`, or restore the object from a backup of the store."
 
 
 @dataclass(frozen=True, slots=True)

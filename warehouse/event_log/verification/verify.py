@@ -20,9 +20,9 @@ from refold.warehouse.event_log.clocks import WrongClock
 from refold.warehouse.event_log.log import EventLog, Head
 from refold.warehouse.event_log.manifest import Manifest, Segment
 from refold.warehouse.event_log.reads.scan import live_segments
-from refold.warehouse.event_log.verification.check_commits import check_commits, check_manifest
+from refold.warehouse.event_log.verification.check_commits import check_commits, check_known, check_manifest
 from refold.warehouse.event_log.verification.check_positions import PositionCheck
-from refold.warehouse.event_log.verification.check_segments import SegmentCheck
+from refold.warehouse.event_log.verification.check_segments import SegmentCheck, check_sizes
 from refold.warehouse.event_log.verification.check_streams import StreamCheck
 from refold.warehouse.event_log.verification.findings import Finding, Findings
 
@@ -60,13 +60,20 @@ class Verification:
 
 
 def verify(
-    log: EventLog, registry: Registry, *, report: Callable[[int, int], None] = lambda _done, _planned: None
+    log: EventLog,
+    registry: Registry,
+    *,
+    fast: bool = False,
+    known: tuple[int, str] | None = None,
+    report: Callable[[int, int], None] = lambda _done, _planned: None,
 ) -> Verification:
     """Check a whole log; this reads everything and changes nothing.
 
     Args:
         log: the log. Appends and seals may continue; the next verification checks what they add.
         registry: the contracts of the segments.
+        fast: check manifests, footers and the sizes of segments, and read no events.
+        known: a commit and its digest, as they were known earlier; another digest is a finding.
         report: called with completed and planned steps; a step is a bucket, or a pass over commits, positions or event
             ids.
 
@@ -94,12 +101,16 @@ def verify(
         connect(memory_limit=_MEMORY, temp_directory=folder) as connection,
     ):
         sealed = check_manifest(log, findings)
-        commits = check_commits(connection, log, sealed or Manifest(), findings)
+        commits = check_commits(connection, log, sealed or Manifest(), findings, rows=not fast)
+        if known is not None:
+            check_known(log, sealed or Manifest(), *known, findings)
         connection.register("_commits", commits.ranges)
         head = Head(sealed or Manifest(), commits.tail)
         if sealed is None:
             findings.skip("segments, streams and positions, since the manifest cannot be read")
             segments, events, streams = 0, 0, 0
+        elif fast:
+            segments, events, streams = check_sizes(log, head, findings), head.position, 0
         else:
             segments, events, streams = _check_events(connection, log, registry, head, findings, report)
     report(planned, planned)
