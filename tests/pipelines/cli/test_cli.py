@@ -46,6 +46,7 @@ from refold.warehouse.event_log.append import Appender
 from refold.warehouse.event_log.layout import commit_key
 from refold.warehouse.event_log.log import EventLog, open_log
 from refold.warehouse.event_log.new_events import NewEvent
+from refold.warehouse.object_store.records import checked_content, encode_record
 from refold.warehouse.orders import ORDERS
 from refold.warehouse.read_models.generations.generations import open_generations
 from refold.warehouse.read_models.lag import checkpoint_of, find_end, lag_of
@@ -409,9 +410,10 @@ def test_a_lag_beyond_the_objective_has_an_exit_code(call: Call, shop: Path) -> 
 
 def test_read_models_of_another_log_are_not_compared(call: Call, shop: Path) -> None:
     """Status shows no lag: the positions belong to another log."""
-    config = json.loads((shop / "log" / "refold.json").read_text())
-    (shop / "log" / "refold.json").unlink()
-    (shop / "log" / "refold.json").write_text(json.dumps({**config, "log_id": "another"}))
+    path = shop / "log" / "refold.json"
+    config = json.loads(checked_content(path.read_bytes()))
+    path.unlink()
+    path.write_bytes(encode_record({**config, "log_id": "another"}))
     result = call("status", "--json", folder=shop)
     assert answer(result)["lag"]["seconds"] is None
     assert "another log" in result.stderr
