@@ -114,7 +114,10 @@ def find_plan(store: ObjectStore, identity: str) -> ReplayPlan | None:
 
 def _is_of(plan: ReplayPlan, log: EventLog, domain_ref: str, models: Sequence[ReadModel], up_to: int | None) -> bool:
     """Check that a plan that was found says what the log says: anyone may have put it there."""
-    sealed = log.manifest(plan.sealed.number)
+    try:
+        sealed = log.manifest(plan.sealed.number)
+    except ObjectNotFoundError:  # removed since then
+        return False
     wanted = (log.url, domain_ref, tuple(m.name for m in models), up_to, sealed)
     return (plan.log_url, plan.domain_ref, plan.models, plan.up_to, plan.sealed) == wanted
 

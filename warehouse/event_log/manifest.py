@@ -94,6 +94,7 @@ class Manifest:
         heads: the live runs of stream heads, oldest first within a bucket.
         imports: bulk import to the number of the commit that published it.
         sealed_digest: digest of the last commit whose events are in segments (``chain``); empty in log format 1.
+        removed_before: number of a commit; those before it may have been removed, except those of imports.
     """
 
     number: int = 0
@@ -104,6 +105,7 @@ class Manifest:
     heads: tuple[HeadsRun, ...] = ()
     imports: dict[str, int] = dataclasses.field(default_factory=dict)
     sealed_digest: str = ""
+    removed_before: int = 0
 
     @property
     def end(self) -> Link:

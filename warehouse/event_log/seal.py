@@ -216,6 +216,7 @@ def next_manifest(before: Manifest, tail: Sequence[CommitInfo], sealed: Iterable
         sealed_position=tail[-1].last_position,
         recorded_at=tail[-1].recorded_at.isoformat(),
         sealed_digest=tail[-1].digest,
+        removed_before=before.removed_before,
         segments=tuple(sorted(segments, key=lambda s: (s.event_type, s.schema_version, s.bucket, s.first_position))),
         heads=tuple(heads),
         imports=imports,

@@ -94,7 +94,7 @@ def _of_segment(
         envelope["position"] += position_base
         envelope["commit_number"] += commit_base
         envelope |= {"event_type": segment["event_type"], "schema_version": segment["schema_version"]}
-        yield Recorded(envelope, row["payload"] if segment["raw"] else row)
+        yield Recorded(envelope, row["payload"] if segment.get("untyped", segment.get("raw")) else row)
 
 
 def _of_commit(row: dict[str, Any]) -> Recorded:

@@ -22,11 +22,14 @@ from refold.warehouse.declarations.domain import Domain
 from refold.warehouse.declarations.projection import Projection
 from refold.warehouse.declarations.reducers import total
 from refold.warehouse.event_log import Appender, create_log
+from refold.warehouse.object_store.digests import digest_of
+from refold.warehouse.object_store.records import checked_content, encode_record
 from refold.warehouse.read_models.comparison.differences import RowDifference, TableDifference
 from refold.warehouse.sequential_fold import NotByStreamError, Sample, fold_log
 from tests.pipelines.rebuild.test_rebuild import HERE, MARKET, Market, Sold
 
 HERE_TOO = "tests.pipelines.rebuild.test_independent"
+from tests.warehouse.read_models.published import rewriting
 
 
 @pytest.fixture(scope="module")
@@ -49,12 +52,8 @@ def market(template: Market, tmp_path: Path) -> Market:
 
 
 def tamper(market: Market, statement: str) -> None:
-    """Change the newest published file, which no process does."""
-    newest = market.generations.newest()
-    assert newest is not None
-    path = market.generations.path(newest)
-    path.chmod(0o644)
-    with closing(duckdb.connect(str(path))) as connection:
+    """Change the newest published file."""
+    with rewriting(market.generations) as connection:
         connection.execute(statement)
 
 
@@ -135,9 +134,9 @@ def test_a_segment_that_differs_from_the_commit_is_noticed(market: Market) -> No
         connection.execute(f"COPY s TO '{path}' (FORMAT parquet)")
     manifest = market.log.store.local_path(f"manifests/{market.log.manifest().number:020d}.json")
     manifest.chmod(0o644)
-    text = json.loads(manifest.read_text())
-    text["segments"][0]["bytes"] = path.stat().st_size
-    manifest.write_text(json.dumps(text))
+    values = json.loads(checked_content(manifest.read_bytes()))
+    values["segments"][0] |= {"bytes": path.stat().st_size, "checksum": digest_of(path.read_bytes())}
+    manifest.write_bytes(encode_record(values))
     market.rebuild("stalls", "skus", "paths", workers=1)
     assert {d.name for d in reconciled(market).differences} == {"stalls", "skus", "paths"}
 

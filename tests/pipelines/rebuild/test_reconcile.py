@@ -7,8 +7,7 @@ import shutil
 import subprocess
 import sys
 import uuid
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +25,7 @@ from refold.warehouse.read_models.generations.generations import open_generation
 from refold.warehouse.read_models.generations.rollback import roll_back
 from tests.pipelines.rebuild.test_rebuild import HERE, MARKET, Market
 from tests.warehouse.event_log.shop import write_commit
+from tests.warehouse.read_models.published import rewriting
 
 ROOT = Path(__file__).parents[3]
 OPTIONS = beam_options(None, ["--direct_running_mode=in_memory", "--direct_num_workers=1"])
@@ -65,17 +65,6 @@ def verified(market: Market, *only: str, domain: str = "MARKET", dead_letter: bo
     return rebuild(market.log, ref, market.url, OPTIONS, only=only, dead_letter=dead_letter, verify=True)
 
 
-@contextmanager
-def tampering(market: Market) -> Iterator[duckdb.DuckDBPyConnection]:
-    """Open the newest published file for writing, which no process does."""
-    newest = market.generations.newest()
-    assert newest is not None
-    path = market.generations.path(newest)
-    path.chmod(0o644)
-    with closing(duckdb.connect(str(path))) as connection:
-        yield connection
-
-
 def numbers(market: Market) -> list[int]:
     """Give the numbers of all generations."""
     return [g.number for g in market.generations.all()]
@@ -93,7 +82,7 @@ def test_increments_and_a_rebuild_agree(market: Market) -> None:
 
 def test_a_changed_value_is_reported_with_its_key_and_both_values(market: Market) -> None:
     """Extra and missing rows are reported too."""
-    with tampering(market) as connection:
+    with rewriting(market.generations) as connection:
         connection.execute("UPDATE stalls SET sold = sold + 1 WHERE stall = 'stall-3'")
         connection.execute("DELETE FROM skus WHERE sku = 'cup'")
         connection.execute("INSERT INTO paths VALUES ('ghost', 5)")
@@ -110,7 +99,7 @@ def test_a_changed_value_is_reported_with_its_key_and_both_values(market: Market
 
 def test_what_a_distinct_count_has_seen_is_compared_too(market: Market) -> None:
     """A difference in seen values is found, although it affects the count only at a later event."""
-    with tampering(market) as connection:
+    with rewriting(market.generations) as connection:
         connection.execute("DELETE FROM refold.seen_skus_stalls WHERE sku = 'cup' AND _value = 'stall-1'")
     [found] = reconciled(market, only=["skus"]).differences
     assert (found.name, found.only_there) == ("refold.seen_skus_stalls", 1)
@@ -118,7 +107,7 @@ def test_what_a_distinct_count_has_seen_is_compared_too(market: Market) -> None:
 
 def test_only_the_selected_read_models(market: Market) -> None:
     """Differences in other read models are not reported."""
-    with tampering(market) as connection:
+    with rewriting(market.generations) as connection:
         connection.execute("UPDATE stalls SET sold = 0")
     assert reconciled(market, only=["paths"]).differences == ()
     assert reconciled(market, only=["stalls"], examples=2).differences[0].examples[1].key == {"stall": "stall-1"}
@@ -159,7 +148,7 @@ def test_dead_letters_are_left_out_and_compared(tmp_path: Path) -> None:
     write_commit(log, [("stall-99", "Sold", 1, '{"sku": "cup"}')])
     rebuild(log, f"{HERE}:MARKET", market.url, OPTIONS, dead_letter=True)
     assert reconciled(market).differences == ()
-    with tampering(market) as connection:
+    with rewriting(market.generations) as connection:
         connection.execute("DELETE FROM refold.dead_letters")
     [found] = reconciled(market).differences
     assert (found.name, found.only_there) == ("refold.dead_letters", 1)
@@ -196,7 +185,7 @@ def test_what_agrees_is_published(market: Market) -> None:
 @pytest.mark.parametrize("only", [(), ("stalls",)])
 def test_what_differs_is_not_published(market: Market, only: tuple[str, ...]) -> None:
     """Readers keep the old generation, and the error has the differences; without the check it is published."""
-    with tampering(market) as connection:
+    with rewriting(market.generations) as connection:
         connection.execute("UPDATE stalls SET sold = sold + 1 WHERE stall = 'stall-3'")
     with pytest.raises(DisagreementError, match=r"stall stall-3: sold 60 in the rebuild, 61 in what was") as caught:
         verified(market, *only)
@@ -211,7 +200,7 @@ def test_what_differs_is_not_published(market: Market, only: tuple[str, ...]) ->
 
 def test_what_is_not_rebuilt_is_not_gated(market: Market) -> None:
     """A rebuild of one read model verifies only that one."""
-    with tampering(market) as connection:
+    with rewriting(market.generations) as connection:
         connection.execute("UPDATE stalls SET sold = 0")
     rebuilt = verified(market, "paths")
     assert rebuilt.verified is not None
@@ -225,7 +214,7 @@ def test_a_read_model_with_another_declaration_is_reported_and_not_gated(market:
     assert rebuilt.verified.agreed == ("skus", "paths")
     [changed] = rebuilt.verified.changed
     assert (changed.name, changed.by_column["sold"]) == ("stalls", 12)
-    with tampering(market) as connection:
+    with rewriting(market.generations) as connection:
         connection.execute("UPDATE skus SET sold = 0")
     with pytest.raises(DisagreementError, match="skus"):
         verified(market, domain="CHANGED")
@@ -253,7 +242,7 @@ def refold(market: Market, *arguments: str, code: int) -> subprocess.CompletedPr
 @pytest.mark.slow
 def test_the_commands_report_to_people_and_machines(market: Market) -> None:
     """A difference has exit code 4, and is printed to stdout."""
-    with tampering(market) as connection:
+    with rewriting(market.generations) as connection:
         connection.execute("UPDATE stalls SET sold = NULL WHERE stall = 'stall-3'")
     output = refold(market, "reconcile", code=4).stdout
     assert "A rebuild and generation 2 at position 96 differ" in output

@@ -196,5 +196,5 @@ def test_a_failure_has_an_exit_code_and_leaves_what_was_published(shop: Path) ->
     """The exit code is 1, with one paragraph on stderr."""
     append(shop)
     (shop / "log" / "commits" / f"{5:020d}.parquet").write_bytes(b"no commit")
-    assert "is truncated or not a commit" in run(folder=shop, code=1)
+    assert "is damaged, or not a commit" in run(folder=shop, code=1)
     assert (len(the_generations(shop).all()), on_hand(shop)) == (1, 12)

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import duckdb
 
 from refold.warehouse.object_store.memory import MemoryStore
+from refold.warehouse.object_store.records import encode_record
 from refold.warehouse.read_models.generations.generations import Generation, Generations
 
 _READER = """
@@ -110,3 +113,20 @@ def aged(path: Path, by: timedelta) -> Path:
     then = time.time() - by.total_seconds()
     os.utime(path, (then, then))
     return path
+
+
+@contextmanager
+def rewriting(generations: Generations) -> Iterator[duckdb.DuckDBPyConnection]:
+    """Change the newest published file, which no process does, and the digests with it."""
+    newest = generations.newest()
+    assert newest is not None
+    with TemporaryDirectory() as folder:
+        path = generations.working_copy(newest, Path(folder))
+        path.chmod(0o644)
+        with closing(duckdb.connect(str(path))) as connection:
+            yield connection
+        file, size = generations.upload(path)
+    changed = dataclasses.replace(newest, file=file, bytes=size)
+    generations.store.put(f"generations/{newest.number:020d}.json", encode_record(changed))
+    generations.store.delete(newest.file)
+    generations.update_current_link()

@@ -111,7 +111,7 @@ def _check_numbers(log: EventLog, numbers: Sequence[int], sealed: Manifest, find
     # Sealed commits may have been deleted, so any first number up to the seal is valid.
     expected = min(numbers[0], sealed.sealed_commit + 1) if numbers else 0
     for number in numbers:
-        if number > expected:
+        if number > max(expected, sealed.removed_before):
             consequence = "its events are sealed" if number - 1 <= sealed.sealed_commit else "readers stop before it"
             findings.add(
                 "commit",
