@@ -27,9 +27,9 @@ from refold.warehouse.object_store.records import checked_content, encode_record
 from refold.warehouse.read_models.comparison.differences import RowDifference, TableDifference
 from refold.warehouse.sequential_fold import NotByStreamError, Sample, fold_log
 from tests.pipelines.rebuild.test_rebuild import HERE, MARKET, Market, Sold
+from tests.warehouse.read_models.published import rewriting
 
 HERE_TOO = "tests.pipelines.rebuild.test_independent"
-from tests.warehouse.read_models.published import rewriting
 
 
 @pytest.fixture(scope="module")
