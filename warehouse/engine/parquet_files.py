@@ -67,7 +67,12 @@ def parquet_schema(path: Path) -> pa.Schema:
 
 
 def write_table(
-    table: pa.Table, to: Path | IO[bytes], *, metadata: Mapping[str, bytes | str] | None = None, **options: Any
+    table: pa.Table,
+    to: Path | IO[bytes],
+    *,
+    metadata: Mapping[str, bytes | str] | None = None,
+    row_group_size: int | None = None,
+    **options: Any,
 ) -> None:
     """Write an Arrow table.
 
@@ -75,10 +80,11 @@ def write_table(
         table: the table.
         to: the file.
         metadata: pairs of the footer, in this order.
+        row_group_size: rows of a row group; pyarrow's choice by default.
         options: those of ``pyarrow.parquet.ParquetWriter``.
     """
     with pq.ParquetWriter(_opened(to), table.schema, **options) as writer:
-        writer.write_table(table)
+        writer.write_table(table, row_group_size)
         writer.add_key_value_metadata(dict(metadata or {}))
 
 

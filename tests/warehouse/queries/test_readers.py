@@ -92,7 +92,7 @@ def filled(path: Path, position: int) -> duckdb.DuckDBPyConnection:
     database.create_table(connection, BOXES, [])
     connection.execute(f"INSERT INTO boxes SELECT range, {position} FROM range({ROWS})")
     connection.execute(
-        f"INSERT INTO refold.checkpoint VALUES ('boxes', 'a-log', {position}, 1, '2026-01-01', '2026-01-02')"
+        f"INSERT INTO refold.checkpoint VALUES ('boxes', 'a-log', {position}, 1, '2026-01-01', '2026-01-02', '')"
     )
     return connection
 
