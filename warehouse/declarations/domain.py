@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -211,7 +213,7 @@ def load_domain(name: str) -> Domain:
         >>> load_domain("refold.warehouse.orders.domain:ORDERS").name
         'orders'
     """
-    installed = {e.name: e for e in entry_points(group=ENTRY_POINT_GROUP)}
+    installed = _installed(tuple(sys.path))
     if name in installed:
         found = installed[name].load()
     elif ":" in name:
@@ -228,6 +230,12 @@ def load_domain(name: str) -> Domain:
             "variable that holds the Domain, as in my_shop.domain:SHOP."
         )
     return found
+
+
+@functools.lru_cache(maxsize=1)
+def _installed(_path: tuple[str, ...]) -> Mapping[str, EntryPoint]:
+    """Return the installed domains by name: a worker asks for each bucket, and a look at all packages takes 15 ms."""
+    return {e.name: e for e in entry_points(group=ENTRY_POINT_GROUP)}
 
 
 def _import(path: str) -> object:
