@@ -35,11 +35,10 @@ class SqlError(RefoldError):
     """SQL that refold cannot run. The caller adds whose SQL it is."""
 
 
-_QUERY_EXCERPT = re.compile(r"\n+LINE \d+: [^\n]*\n *\^+\s*$")
 _ADVICE = re.compile(
     r"\n+(Possible (solutions|fixes)|The search space used was|Stack Trace|Use \"SET |See also)\b.*", re.S
 )
-_VALUE_EXCERPT = re.compile(r"\n[^\n]*\n *\^+ *(?=\n|$)")
+_EXCERPT = re.compile(r"\n[^\n]*\n *\^+ *(?=\n|$)")
 _NEXT_SENTENCE = re.compile(r"(?<![.!?:;,])\s*\n\s*(?=[A-Z])")
 
 
@@ -53,8 +52,7 @@ def first_line(error: Exception) -> str:
         >>> first_line(ValueError('Binder Error: no column "x"\nCandidate bindings: "y"\n\nLINE 1: SELECT x\n   ^'))
         'Binder Error: no column "x". Candidate bindings: "y".'
     """
-    text = _QUERY_EXCERPT.sub("", real_paths(str(error).rstrip()))
-    text = _VALUE_EXCERPT.sub("", _ADVICE.sub("", text))
+    text = _EXCERPT.sub("", _ADVICE.sub("", real_paths(str(error).rstrip())))
     text = " ".join(_NEXT_SENTENCE.sub(". ", text.strip()).split()) or type(error).__name__
     return text if text.endswith((".", "!", "?")) else f"{text.removesuffix(':')}."
 
