@@ -147,11 +147,10 @@ def verify_log(call: Invocation, fast: bool, head: tuple[int, str] | None) -> No
     if call.json:
         output.print_json({"sound": seen.sound, **dataclasses.asdict(seen)})
     else:
-        output.print_text(
-            f"Checked {counted(seen.events, 'event')} in {counted(seen.streams, 'stream')}, "
-            f"{counted(seen.commits, 'commit')} and {counted(seen.segments, 'segment')}: "
-            f"{'no problem found' if seen.sound else 'problems found'}."
-        )
+        what = f"{counted(seen.commits, 'commit')} and {counted(seen.segments, 'segment')}"
+        events = f"{counted(seen.events, 'event')} in {counted(seen.streams, 'stream')}, "
+        found = "no problem found" if seen.sound else "problems found"
+        output.print_text(f"Checked {'' if fast else events}{what}{', but not their events' if fast else ''}: {found}.")
         for finding in seen.findings:
             output.print_text(str(finding))
         if seen.more:

@@ -69,8 +69,19 @@ def agree(tables: Tables, expected: Folded) -> None:
     """Compare tables with the sequential fold: rows, the published checksum, and the events left out."""
     [model] = tables.domain.read_models
     assert {position for _, position in tables.dead_letters()} == expected.invalid
-    assert same(tables.rows(model.name), expected.rows), (tables.rows(model.name), expected.rows)
-    assert tables.checksum(model.name) == tables.checksum_of(model.name, expected.rows)
+    rows = [
+        {name: with_digits(tables, model.table[name], value) for name, value in row.items()} for row in expected.rows
+    ]
+    assert same(tables.rows(model.name), rows), (tables.rows(model.name), rows)
+    assert tables.checksum(model.name) == tables.checksum_of(model.name, rows)
+
+
+def with_digits(tables: Tables, dtype: str, value: Any) -> Any:
+    """Give a total without contributions, which the fold begins as the integer 0, the digits of its column."""
+    if value != 0 or type(value) is not int:
+        return value
+    [(zero,)] = tables.connection.execute(f"SELECT CAST(0 AS {dtype})").fetchall()
+    return zero
 
 
 def seeded(domain: Domain) -> Domain:

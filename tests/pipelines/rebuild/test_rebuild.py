@@ -26,6 +26,7 @@ from refold.warehouse.declarations.projection import (
 )
 from refold.warehouse.declarations.reducers import count_distinct, latest, total
 from refold.warehouse.event_log import Appender, EventLog, create_log
+from refold.warehouse.event_log.log import Head
 from refold.warehouse.orders import ORDERS
 from refold.warehouse.read_models import database
 from refold.warehouse.read_models.database import Checkpoint
@@ -223,6 +224,19 @@ def test_what_is_appended_meanwhile_is_in_it_or_comes_after(market: Market, phas
     assert newest is not None
     assert newest.position == market.log.head().position
     all_agree(market)
+
+
+def test_a_rebuild_ends_beside_writers_that_are_faster(market: Market, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It publishes a position that it reached; what came after that is left to the next."""
+    head = EventLog.head
+
+    def growing(log: EventLog) -> Head:
+        market.sell()
+        return head(log)
+
+    monkeypatch.setattr(EventLog, "head", growing)
+    published = market.rebuild(workers=1).generation
+    assert 0 < published.position < head(market.log).position
 
 
 def test_phases_are_reported_in_order(market: Market) -> None:

@@ -43,6 +43,9 @@ from refold.warehouse.replay.invalid_events import not_discarded, refuse
 _EVENTS_PER_INCREMENT = 250_000
 """Unsealed events beyond which an increment ends, so that its contributions fit into memory."""
 
+_ROUNDS = 5
+"""Looks for what was appended meanwhile. Each round has less to do than the one before, unless writers are faster."""
+
 
 @dataclass(frozen=True, slots=True)
 class ModelsAtCheckpoint:
@@ -86,7 +89,7 @@ def catch_up(
         if group.models and group.at.position < at.position:
             step(group.models, head, after=group.at.position, to=at)
     models = [m for group in groups for m in group.models]
-    while True:
+    for _ in range(_ROUNDS):
         for target in _steps(head, at):
             step(models, head, after=at.position, to=target)
             at = target
