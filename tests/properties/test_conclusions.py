@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from refold.event_schemas import ProjectionError, event
@@ -64,6 +64,7 @@ SOURCES = [
     "(VALUES (1), (2)) AS v(x), event",
     "event LEFT JOIN (VALUES (1, 'a')) AS v(x, y) ON size = x",
     "event JOIN (VALUES (1, 'a'), (1, 'b')) AS v(x, y) ON size = x",
+    "event LEFT JOIN (SELECT 1 AS x, 'a' AS y) AS v ON size = x",
     "w",
     "(SELECT * FROM w) AS w2",
 ]
@@ -75,6 +76,7 @@ COMMON = [
 ]
 KEYS = ["stream_id", "region", "upper(stream_id)", "'one'", "coalesce(text, stream_id)", "text", "event_id"]
 VALUES = [
+    "y",
     *("text", "region", "stream_id", "'constant'", "NULL", "coalesce(text, 'none')", "region || size", "event_id"),
     *("regexp_split_to_table(region, '-')", "unnest([region, text])", "CASE WHEN size > 1 THEN text END"),
     "(SELECT max(v) FROM unnest(sizes) AS u(v))::VARCHAR",
@@ -167,6 +169,9 @@ def tables_of(log: EventLog, model: Projection, folder: Path) -> list[list[dict[
 
 @pytest.mark.slow
 @settings(max_examples=EXAMPLES)
+@example(select="SELECT stream_id AS k, unnest([region, 'b', 'a']) AS latest", closed="none")
+@example(select="SELECT stream_id AS k, unnest(['c', region]) AS first, unnest(['b', 'a']) AS listed", closed="text")
+@example(select="SELECT stream_id AS k, text AS latest", closed="none")
 @given(select=handlers(), closed=st.sampled_from(sorted(CLOSED)))
 def test_conclusions_change_no_row(log: EventLog, select: str, closed: str) -> None:
     """Whatever the SQL, its rows are those that refold makes when it concludes nothing."""
@@ -218,3 +223,27 @@ def test_what_is_keyed_by_the_stream(select: str, by_stream: bool | None) -> Non
         return
     model = Projection(name="m", key={"k": "VARCHAR"}, columns=COLUMNS, on={Noted: select})
     assert keyed_by_stream(model) is by_stream
+
+
+@pytest.mark.parametrize(
+    ("source", "never_null"),
+    [
+        ("(SELECT *, region AS y FROM event)", True),
+        ("(SELECT *, 'a' AS y FROM event)", True),
+        ("event JOIN (SELECT 1 AS x, 'a' AS y) AS v ON size = x", True),
+        ("event LEFT JOIN (SELECT 1 AS x, 'a' AS y) AS v ON size = x", False),
+        ("event FULL JOIN (SELECT 1 AS x, 'a' AS y) AS v ON size = x", None),
+        ("(SELECT *, text AS y FROM event)", False),
+        ("(SELECT *, NULL AS y FROM event)", False),
+        ("(SELECT *, upper(region) AS y FROM event)", False),
+    ],
+)
+def test_what_is_never_null(source: str, never_null: bool | None) -> None:
+    """A key that an outer join may fill up, an optional field and the result of a function may be NULL."""
+    select = f"SELECT y AS k, size AS total FROM {source}"
+    if never_null is None:
+        with pytest.raises(ProjectionError, match="outer join"):
+            Projection(name="m", key={"k": "VARCHAR"}, columns=COLUMNS, on={Noted: select})
+        return
+    model = Projection(name="m", key={"k": "VARCHAR"}, columns=COLUMNS, on={Noted: select})
+    assert model.handlers[0].key_never_null is never_null
