@@ -37,7 +37,8 @@ def test_a_damaged_segment_is_one_error_on_the_screen(tmp_path: Path) -> None:
     assert done.returncode == 1
     [error] = done.stderr.splitlines()
     assert error.startswith("Error: ")
-    assert "refold events verify" in error
+    assert "its SHA-256 is" in error
+    assert "refold log repair" in error
 
 
 def test_a_damaged_published_file_has_a_way_out() -> None:
