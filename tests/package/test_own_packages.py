@@ -49,6 +49,7 @@ COMMANDS = {
         ["generations", "gc"],
     ],
     "ingest": [["ingest", "second.jsonl"]],
+    "log": [["log", "head"], ["log", "upgrade"], ["log", "repair"], ["log", "gc"]],
     "plan": [["plan"]],
     "query": [["query", "FROM runs"]],
     "rebuild": [["rebuild", "--all"]],
