@@ -14,7 +14,9 @@ from refold.warehouse.event_log import Appender, create_log
 from tests.properties.engine import seal
 from tests.values.hostile import FLOAT, NOT_WRITABLE, Hostile
 from tests.values.logs import same, shown, tables
-from tests.values.shapes import SAMPLE, Field
+from tests.values.shapes import FULL, SAMPLE, Field
+
+pytestmark = pytest.mark.slow
 
 
 @event(schema_version=1)
@@ -52,7 +54,10 @@ def looked_up(field: Field) -> Domain:
     return Domain(name="values", events=(Named,), read_models=(model,))
 
 
-@pytest.mark.parametrize("field", SAMPLE, ids=[f.event_type for f in SAMPLE])
+FOLDED = SAMPLE if FULL else SAMPLE[::3]
+
+
+@pytest.mark.parametrize("field", FOLDED, ids=[f.event_type for f in FOLDED])
 def test_a_state_is_shown_as_the_fold_returned_it_or_refused(field: Field, tmp_path: Path) -> None:
     """Alike in a stream and in a rebuild; the error of a state that its column cannot hold names the column."""
     domain = looked_up(field)

@@ -179,7 +179,9 @@ def written(form: Form) -> Values:
     }
 
 
-@pytest.mark.parametrize("existing", [False, True], ids=["new_streams", "existing_streams"])
+@pytest.mark.parametrize(
+    "existing", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["new_streams", "existing_streams"]
+)
 @pytest.mark.parametrize("name", FORMS)
 def test_an_import_keeps_what_an_append_keeps(name: str, existing: bool, tmp_path: Path) -> None:
     """No value is changed, and none is lost: what is no event is among the rejects."""
@@ -211,10 +213,11 @@ ONE_BY_ONE = [
     (name, stream)
     for name, form in FORMS.items()
     for i, stream in enumerate(written(form))
-    if (FULL or i % 97 == 0) and "-long" not in stream
+    if (FULL or i % 397 == 0) and "-long" not in stream
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "stream"), ONE_BY_ONE)
 def test_a_row_alone_is_read_as_among_others(name: str, stream: str, tmp_path: Path) -> None:
     """A file of one row has the value, or the reject, that the row has beside all other values of its field."""
