@@ -185,5 +185,5 @@ def test_a_damaged_segment_is_an_error(log: EventLog) -> None:
     seal(log, SHOP.registry)
     [segment] = live_segments(log.head())
     log.store.put(segment.key, bytes(segment.bytes))
-    with pytest.raises(DamagedLogError, match="verify"):
+    with pytest.raises(DamagedLogError, match="its SHA-256 is"):
         dry_run(log, SHOP)
