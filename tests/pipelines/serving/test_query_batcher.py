@@ -111,15 +111,16 @@ class FakeSource:
 
 
 class Spying:
-    """A connection that records the values of each query."""
+    """A connection that records the values of each query that has some."""
 
     def __init__(self, cursor: duckdb.DuckDBPyConnection, queries: list[str]) -> None:
         self._cursor = cursor
         self._queries = queries
 
-    def execute(self, sql: str, values: Any) -> duckdb.DuckDBPyConnection:
+    def execute(self, sql: str, values: Any = ()) -> duckdb.DuckDBPyConnection:
         """Record the values, and run the query."""
-        self._queries.append(" ".join(str(v) for v in (values.values() if isinstance(values, dict) else values)))
+        if values:
+            self._queries.append(" ".join(str(v) for v in (values.values() if isinstance(values, dict) else values)))
         return self._cursor.execute(sql, values)
 
     def __getattr__(self, name: str) -> Any:
