@@ -213,23 +213,31 @@ def _answer_of(query: EndpointQuery, page: Page, shown: ReadPosition) -> Answer:
     return Answer(to_json(data), bool(page.rows), page.after, shown, page.withheld)
 
 
+_INTERRUPT_EVERY = 0.05
+"""Seconds between two interrupts of a query that is over its limit."""
+
+
 @contextmanager
 def _time_limit(seconds: float, connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
-    """Interrupt the block's query at the time limit, and never a later query of the connection."""
+    """Interrupt the block's query at the time limit, and never a later query of the connection.
+
+    An interrupt that comes while no statement runs is lost, as between two statements; so it is repeated.
+    """
     lock = threading.Lock()
-    ended = False
+    ended = threading.Event()
 
     def interrupt() -> None:
-        with lock:
-            if not ended:
-                connection.interrupt()
+        wait = seconds
+        while not ended.wait(wait):
+            with lock:
+                if not ended.is_set():
+                    connection.interrupt()
+            wait = _INTERRUPT_EVERY
 
-    timer = threading.Timer(seconds, interrupt)
-    timer.daemon = True
-    timer.start()
+    thread = threading.Thread(target=interrupt, daemon=True)
+    thread.start()
     try:
         yield
     finally:
-        timer.cancel()
         with lock:
-            ended = True
+            ended.set()
