@@ -76,9 +76,9 @@ def upgrade(call: Invocation) -> None:
 @common_options("domain", "log")
 @pass_invocation
 def repair(call: Invocation) -> None:
-    """Make damaged segments anew from their commits, and damaged stream heads from the segments.
+    """Make damaged segments again from their commits, and damaged stream heads from the segments.
 
-    Exits with code 1 if something is damaged that cannot be made anew. The damaged objects stay where they are.
+    Exits with code 1 if something is damaged that cannot be made again. The damaged objects stay where they are.
     """
     import dataclasses
 
@@ -90,9 +90,9 @@ def repair(call: Invocation) -> None:
         output.print_json(dataclasses.asdict(done))
     else:
         for key in done.segments:
-            output.print_text(f"Made anew from its commits: {key}")
+            output.print_text(f"Made again from its commits: {key}")
         for bucket in done.heads:
-            output.print_text(f"Made anew from the segments: the stream heads of bucket {bucket}")
+            output.print_text(f"Made again from the segments: the stream heads of bucket {bucket}")
         for lost in done.lost:
             output.print_text(lost)
         if not done.segments and not done.heads and not done.lost:

@@ -120,7 +120,7 @@ def staged_replay(
     try:
         staged = replayed()
     except DamagedStagingError as error:
-        _log.warning("What an earlier run staged cannot be used: %s It is made anew.", error)
+        _log.warning("What an earlier run staged cannot be used: %s It is made again.", error)
         staged = replayed()
     staging = staged.plan.staging(store)
     try:

@@ -86,7 +86,7 @@ def test_read_models_of_a_newer_copy(tmp_path: Path) -> None:
 
 
 def test_an_appender_that_slept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Others appended, sealed, and removed what was sealed: it reads the log anew and does not take a number again."""
+    """Others appended, sealed, and removed what was sealed: it reads the log again and does not take a number again."""
     from refold.warehouse.event_log import append, stream_index
     from tests.properties.engine import seal
 

@@ -1,6 +1,6 @@
-"""Repair of a log: damaged segments are made anew from their commits, and stream heads from the segments.
+"""Repair of a log: damaged segments are made again from their commits, and stream heads from the segments.
 
-Whatever cannot be made anew is named, and left as it is. The new objects have new keys; one manifest names them all.
+Whatever cannot be made again is named, and left as it is. The new objects have new keys; one manifest names them all.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ class Repaired:
     """What a repair did.
 
     Attributes:
-        segments: keys of the damaged segments that were made anew.
-        heads: buckets whose stream heads were made anew.
-        lost: damaged objects that could not be made anew, and why.
+        segments: keys of the damaged segments that were made again.
+        heads: buckets whose stream heads were made again.
+        lost: damaged objects that could not be made again, and why.
         manifest: number of the manifest that names the new objects; None if nothing was made.
     """
 
@@ -43,7 +43,7 @@ class Repaired:
 
 
 def repair(log: EventLog, registry: Registry) -> Repaired:
-    """Make the damaged segments and stream heads of a log anew.
+    """Make the damaged segments and stream heads of a log again.
 
     Args:
         log: the log; appends may go on meanwhile.
@@ -63,14 +63,14 @@ def repair(log: EventLog, registry: Registry) -> Repaired:
             try:
                 made[segment.key] = _segment_anew(connection, log, registry, sealed, segment)
             except _CannotRepairError as error:
-                lost.append(f"Segment {log.url}/{segment.key} ({segment.rows} events) cannot be made anew: {error}.")
+                lost.append(f"Segment {log.url}/{segment.key} ({segment.rows} events) cannot be made again: {error}.")
         segments = tuple(made.get(s.key, s) for s in sealed.segments)
         whole = [s for s in segments if s.key not in {d.key for d in damaged} - made.keys()]
         buckets = sorted({h.bucket for h in sealed.heads if not _is_whole(log, h)})
         runs = {}
         for bucket in buckets:
             if any(s.bucket == bucket for s in segments if s not in whole):
-                lost.append(f"The stream heads of bucket {bucket} cannot be made anew, since a segment of it is lost.")
+                lost.append(f"The stream heads of bucket {bucket} cannot be made again, since a segment of it is lost.")
             else:
                 runs[bucket] = _heads_anew(connection, log, bucket, whole)
     if not made and not runs:

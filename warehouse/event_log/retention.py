@@ -53,7 +53,9 @@ def plan_retention(log: EventLog, *, window: timedelta = WINDOW, now: datetime |
         UsageError: the window is too short.
     """
     if window < MIN_WINDOW:
-        raise UsageError(f"The window is {window}; give at least {MIN_WINDOW}, on which readers and writers rely.")
+        raise UsageError(
+            f"The window is {window}. Give an hour or more: readers and writers rely that long on what they have read."
+        )
     store, before = log.store, (now or datetime.now(UTC)) - window
     numbers = [number_of(key) for key in numbered(store.list_from(MANIFESTS))]
     old = next((i for i in reversed(range(len(numbers))) if _modified(log, numbers[i]) < before), None)

@@ -81,7 +81,7 @@ class StreamIndex:
         """Read the commits that are new.
 
         Sealed commits may be removed after a while. So if nothing was read for :data:`IDLE` seconds, the manifest says
-        whether the next numbers were used and removed meanwhile; the log is then read anew.
+        whether the next numbers were used and removed meanwhile; the log is then read again.
         """
         self.load()
         now = clock()

@@ -168,7 +168,7 @@ def check_history(log: EventLog, end: LogEnd, at: Checkpoint) -> CommitInfo | No
 
 
 _RESTORED = (
-    "Give the log that they were made from; or, if this log is the right one, make them anew with `refold rebuild "
+    "Give the log that they were made from; or, if this log is the right one, make them again with `refold rebuild "
     "--all`."
 )
 

@@ -58,7 +58,7 @@ def test_segments_and_heads_are_made_anew(sealed: EventLog) -> None:
 
 
 def test_what_is_nowhere_else_is_named(sealed: EventLog) -> None:
-    """Without its commits a segment cannot be made anew; the others are."""
+    """Without its commits a segment cannot be made again; the others are."""
     first, last = sealed.manifest().segments[0], sealed.manifest().segments[-1]
     for key in list(sealed.store.list_from(COMMITS)):
         sealed.store.delete(key)
