@@ -79,6 +79,8 @@ def find_or_make_plan(
     found = find_plan(store, identity)
     if found is not None and _is_of(found, log, domain_ref, models, up_to):
         return found
+    if found is not None:
+        delete_plan(store, identity, found)
     sealed = log.manifest()
     if up_to is None or sealed.sealed_position < up_to:
         seal(log, domain_ref, options)

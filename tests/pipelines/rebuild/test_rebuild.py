@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import tempfile
 from collections.abc import Callable
 from contextlib import closing
@@ -16,6 +17,7 @@ from refold.event_schemas import GenerationError, RefoldError, UsageError, event
 from refold.event_schemas.orders import StockAdjusted
 from refold.pipelines.beam.runners import beam_options
 from refold.pipelines.rebuild.rebuild import RebuildProgress, Rebuilt, rebuild
+from refold.pipelines.rebuild.replay_plan import ReplayPlan
 from refold.pipelines.seal import seal
 from refold.warehouse.declarations.domain import Domain
 from refold.warehouse.declarations.projection import (
@@ -27,6 +29,7 @@ from refold.warehouse.declarations.projection import (
 from refold.warehouse.declarations.reducers import count_distinct, latest, total
 from refold.warehouse.event_log import Appender, EventLog, create_log
 from refold.warehouse.event_log.log import Head
+from refold.warehouse.object_store.records import decode_record, encode_record
 from refold.warehouse.orders import ORDERS
 from refold.warehouse.read_models import database
 from refold.warehouse.read_models.database import Checkpoint
@@ -196,6 +199,35 @@ def test_an_interrupted_rebuild_is_resumed_up_to_the_new_head(market: Market) ->
     seal(market.log, f"{HERE}:MARKET", beam_options(None))
     market.sell()
     assert market.rebuild().resumed > 0
+    all_agree(market)
+
+
+@pytest.mark.parametrize("kind", ["plan.json", "staged/rows", "staged/stalls", "staged/done"])
+def test_what_is_damaged_in_staging_is_staged_again(market: Market, kind: str) -> None:
+    """A flipped bit in the plan, in rows or in what says that they are done: nothing wrong is published."""
+    with pytest.raises(_BrokenOff):
+        market.rebuild(report=at("load", break_off))
+    staging = Path(market.generations.store.url, "staging")
+    files = [p for p in sorted(staging.rglob("*")) if p.is_file() and f"/{kind}" in str(p)]
+    for path in files:
+        data = bytearray(path.read_bytes())
+        data[len(data) // 2] ^= 1
+        path.chmod(0o644)
+        path.write_bytes(data)
+    assert files or kind != "plan.json"
+    market.rebuild()
+    all_agree(market)
+
+
+def test_a_plan_that_somebody_planted_is_not_followed(market: Market) -> None:
+    """A plan must say what the log's own manifest says."""
+    with pytest.raises(_BrokenOff):
+        market.rebuild(report=at("load", break_off))
+    [path] = Path(market.generations.store.url, "staging").glob("rebuild-*/plan.json")
+    plan = decode_record(path.read_bytes(), ReplayPlan)
+    fewer = dataclasses.replace(plan.sealed, segments=plan.sealed.segments[:1])
+    path.write_bytes(encode_record(dataclasses.replace(plan, sealed=fewer)))
+    assert market.rebuild().resumed == 0
     all_agree(market)
 
 
