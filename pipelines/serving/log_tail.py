@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from refold.warehouse.event_log.log import EventLog
-from refold.warehouse.queries.readers import ReadSource
+from refold.warehouse.queries.read_source import ReadSource
 from refold.warehouse.read_models.database import Checkpoint
 from refold.warehouse.read_models.lag import NEVER_BUILT, Lag, find_end, lag_of
 

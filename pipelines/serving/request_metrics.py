@@ -9,7 +9,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from refold.pipelines.metrics import Metrics, nan_if_unknown
 from refold.pipelines.serving.log_tail import LogTail
-from refold.warehouse.queries.readers import ReadPosition
+from refold.warehouse.queries.read_source import ReadPosition
 
 
 class MetricsMiddleware:

@@ -11,7 +11,8 @@ from refold.pipelines.serving.settings import ServeSettings
 from refold.pipelines.stream.stream import ProgressReport, stream
 from refold.warehouse.declarations.domain import load_domain
 from refold.warehouse.event_log.log import EventLog
-from refold.warehouse.queries.readers import LiveReader, lookup_indexes
+from refold.warehouse.queries.live_reader import LiveReader
+from refold.warehouse.queries.reader import lookup_indexes
 
 _log = logging.getLogger("refold.serve")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from contextlib import suppress
 
-from refold.warehouse.queries.readers import ReadSource
+from refold.warehouse.queries.read_source import ReadSource
 
 
 class PositionWait:

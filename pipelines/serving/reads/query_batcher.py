@@ -30,7 +30,7 @@ from refold.warehouse.queries.endpoint_queries import (
     answer,
     to_json,
 )
-from refold.warehouse.queries.readers import ReadPosition, ReadSource
+from refold.warehouse.queries.read_source import ReadPosition, ReadSource
 
 _MAX_CACHED = 10_000
 """Cached answers; further ones are not cached. At a few hundred bytes each they take a few megabytes."""

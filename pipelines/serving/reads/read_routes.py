@@ -33,7 +33,7 @@ from refold.warehouse.declarations.reports import OtherColumnsError
 from refold.warehouse.engine.sql import first_line
 from refold.warehouse.queries.endpoint_queries import WithheldRow, to_json
 from refold.warehouse.queries.endpoint_sources import sources_of
-from refold.warehouse.queries.readers import ReadPosition
+from refold.warehouse.queries.read_source import ReadPosition
 from refold.warehouse.read_models.lag import Lag
 
 _LOGGER = logging.getLogger("refold.serving")

@@ -259,6 +259,7 @@ def test_the_fewest_clocks_are_wrong(
 NOON = datetime.now(UTC) - timedelta(days=400)
 
 
+@pytest.mark.slow
 def test_a_long_log_with_wrong_clocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Single commits and a long run of a wrong clock, of which samples see some, hide no place."""
     monkeypatch.setattr(seek, "_SAMPLE", 16)

@@ -181,6 +181,7 @@ def all_agree(market: Market) -> None:
         assert market.rows(name) == expected[name], name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 5])
 def test_an_interrupted_rebuild_is_resumed_with_any_number_of_workers(market: Market, workers: int) -> None:
     """Staged units are neither repeated nor counted twice, even if the new workers would split them differently."""
@@ -202,7 +203,10 @@ def test_an_interrupted_rebuild_is_resumed_up_to_the_new_head(market: Market) ->
     all_agree(market)
 
 
-@pytest.mark.parametrize("kind", ["plan.json", "staged/rows", "staged/stalls", "staged/done"])
+@pytest.mark.parametrize(
+    "kind",
+    ["staged/done", *(pytest.param(k, marks=pytest.mark.slow) for k in ("plan.json", "staged/rows", "staged/stalls"))],
+)
 def test_what_is_damaged_in_staging_is_staged_again(market: Market, kind: str) -> None:
     """A flipped bit in the plan, in rows or in what says that they are done: nothing wrong is published."""
     with pytest.raises(_BrokenOff):
@@ -231,6 +235,7 @@ def test_a_plan_that_somebody_planted_is_not_followed(market: Market) -> None:
     all_agree(market)
 
 
+@pytest.mark.slow
 def test_another_declaration_is_another_rebuild(market: Market) -> None:
     """What a killed rebuild staged is not used for read models of another declaration."""
     with pytest.raises(_BrokenOff):

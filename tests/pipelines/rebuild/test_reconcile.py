@@ -155,6 +155,7 @@ def test_dead_letters_are_left_out_and_compared(tmp_path: Path) -> None:
     assert found.examples[0].key == {"read_model": "", "position": 49}
 
 
+@pytest.mark.slow
 def test_on_a_remote_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Log, read models and staged objects are remote; the rebuilt file is local."""
     monkeypatch.setenv("REFOLD_CACHE_DIR", str(tmp_path / "cache"))

@@ -182,6 +182,7 @@ def test_seeded_rows_and_later_events_equal_a_full_replay(stall: Stall, tmp_path
     all_agree(stall, str(tmp_path))
 
 
+@pytest.mark.slow
 def test_it_works_on_a_remote_store() -> None:
     """The file that is seeded from is fetched like any published one."""
     folder = f"memory://seeds-{uuid.uuid4()}"
@@ -194,6 +195,7 @@ def test_it_works_on_a_remote_store() -> None:
     all_agree(stall, folder)
 
 
+@pytest.mark.slow
 def test_the_same_declaration_starts_from_the_same_rows_again(stall: Stall, tmp_path: Path) -> None:
     """The seed stays the same after newer generations no longer have its rows."""
     first = stall.rebuild("AFTER", *SEEDED).generation
@@ -205,6 +207,7 @@ def test_the_same_declaration_starts_from_the_same_rows_again(stall: Stall, tmp_
     all_agree(stall, str(tmp_path))
 
 
+@pytest.mark.slow
 def test_a_seed_whose_file_is_gone_starts_from_the_newest(stall: Stall, tmp_path: Path) -> None:
     """After a collection the newest generation is the seed, if it has the tables."""
     stall.rebuild("AFTER", *SEEDED)
@@ -251,6 +254,7 @@ def test_seeded_read_models_are_reconciled(stall: Stall) -> None:
     assert (found.differences, found.skipped, found.tables) == ((), {}, SEEDED)
 
 
+@pytest.mark.slow
 def test_a_seeded_rebuild_can_be_verified(stall: Stall) -> None:
     """It agrees with what the published rows have become by increments."""
     stall.rebuild("AFTER", *SEEDED)
@@ -274,6 +278,7 @@ def test_as_of_a_position_there_is_no_seed(stall: Stall, tmp_path: Path) -> None
         )
 
 
+@pytest.mark.slow
 def test_without_a_generation_there_is_nothing_to_start_from(tmp_path: Path) -> None:
     """The error says what to rebuild first; nothing is published."""
     stall = _made(str(tmp_path))

@@ -23,7 +23,7 @@ from refold.warehouse.declarations.endpoints import (
 )
 from refold.warehouse.engine.connections import connect
 from refold.warehouse.queries.endpoint_queries import EndpointQuery
-from refold.warehouse.queries.readers import ReadPosition
+from refold.warehouse.queries.read_source import ReadPosition
 
 T = TypeVar("T")
 SECONDS = 30

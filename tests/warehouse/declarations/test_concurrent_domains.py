@@ -53,6 +53,7 @@ def _make(number: int) -> Domain:
     )
 
 
+@pytest.mark.slow
 def test_domains_are_made_in_many_threads() -> None:
     """Every construction succeeds and sees its own tables only; nothing stays in the scratch database."""
     together = Barrier(_THREADS)

@@ -19,7 +19,7 @@ from refold.warehouse.declarations.endpoints import (
     bind,
 )
 from refold.warehouse.queries.endpoint_queries import EndpointQuery, answer
-from refold.warehouse.queries.readers import ReadPosition
+from refold.warehouse.queries.read_source import ReadPosition
 
 T = TypeVar("T")
 SOLD = """

@@ -21,14 +21,10 @@ from refold.warehouse.declarations.endpoints import Lookup
 from refold.warehouse.declarations.projection import Projection
 from refold.warehouse.declarations.reducers import latest
 from refold.warehouse.engine.private_folder import PrivateFolder, remove_left_over
-from refold.warehouse.queries import readers as queries
-from refold.warehouse.queries.readers import (
-    LiveReader,
-    Reader,
-    ReadPosition,
-    digest_of,
-    lookup_indexes,
-)
+from refold.warehouse.queries import reader as reader_module
+from refold.warehouse.queries.live_reader import LiveReader
+from refold.warehouse.queries.read_source import ReadPosition, digest_of
+from refold.warehouse.queries.reader import Reader, lookup_indexes
 from refold.warehouse.read_models import database
 from refold.warehouse.read_models.database import Checkpoint
 from refold.warehouse.read_models.generations.generations import (
@@ -149,7 +145,7 @@ def test_a_query_ends_on_the_generation_that_it_began_with(
     generations: Generations, reader: Reader, temporary: Path, monkeypatch: pytest.MonkeyPatch, indexed_rows: int
 ) -> None:
     """Other queries use a newer generation meanwhile; then the older file and folder are released."""
-    monkeypatch.setattr(queries, "INDEXED_ROWS", indexed_rows)
+    monkeypatch.setattr(reader_module, "INDEXED_ROWS", indexed_rows)
     old = publish(generations, 1)
     assert reader.adopt()
     [folder] = list(temporary.iterdir()) if indexed_rows == 1 else [None]
@@ -199,7 +195,7 @@ def test_what_cannot_be_opened_leaves_the_older_answering(
     spoil: Callable[[Path], object],
 ) -> None:
     """A missing or damaged file is an error each time; nothing is left over, and the next good one is adopted."""
-    monkeypatch.setattr(queries, "INDEXED_ROWS", indexed_rows)
+    monkeypatch.setattr(reader_module, "INDEXED_ROWS", indexed_rows)
     publish(generations, 1)
     reader.adopt()
     before = sorted(temporary.iterdir())
@@ -233,7 +229,7 @@ def test_indexes_are_made_in_a_private_copy(
     generations: Generations, reader: Reader, temporary: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The published file is neither changed nor opened; the copy is deleted when the reader closes."""
-    monkeypatch.setattr(queries, "INDEXED_ROWS", ROWS)
+    monkeypatch.setattr(reader_module, "INDEXED_ROWS", ROWS)
     path = generations.path(publish(generations, 1))
     before = path.read_bytes()
     reader.adopt()
@@ -281,7 +277,7 @@ def test_copies_of_processes_that_were_killed_are_removed(
     generations: Generations, reader: Reader, temporary: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A new copy removes copies that are no longer locked, but none that is in use or was just made."""
-    monkeypatch.setattr(queries, "INDEXED_ROWS", 1)
+    monkeypatch.setattr(reader_module, "INDEXED_ROWS", 1)
     killed, fresh, used = temporary / "refold-serve-1", temporary / "refold-serve-2", PrivateFolder("refold-serve-")
     for folder in (killed, fresh):
         folder.mkdir()
