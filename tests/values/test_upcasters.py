@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -74,15 +74,15 @@ STEPS: dict[str, Callable[[Field], Step]] = {
 }
 
 
-def cases() -> Iterator[Any]:
-    """Yield the parameters of every sampled field with every way; the tests that are not slow have each field in one way."""
-    for i, field in enumerate(SAMPLE):
-        for j, way in enumerate(STEPS):
-            marks = () if i % len(STEPS) == j else (pytest.mark.slow,)
-            yield pytest.param(field, way, id=f"{field.event_type}-{way}", marks=marks)
+CASES = [
+    pytest.param(field, way, id=f"{field.event_type}-{way}", marks=() if i % len(STEPS) == j else pytest.mark.slow)
+    for i, field in enumerate(SAMPLE)
+    for j, way in enumerate(STEPS)
+]
+"""Every sampled field with every way; the tests that are not slow have each field in one way."""
 
 
-@pytest.mark.parametrize(("field", "way"), cases())
+@pytest.mark.parametrize(("field", "way"), CASES)
 def test_a_result_is_a_value_of_its_field_or_an_invalid_event(field: Field, way: str, tmp_path: Path) -> None:
     """Before and after sealing, in a stream, a rebuild, and the stream that a command loads."""
     step, values = STEPS[way](field)

@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
 
 import pyarrow as pa
+import pytest
 
 from refold.event_schemas import event, upcaster
 from refold.warehouse.declarations.domain import Domain
