@@ -281,7 +281,8 @@ def merge(column: Column) -> str:
     if reducer.kind is Kind.COLLECT:
         return f"list_concat({old}, {value})"
     if reducer.kind is Kind.TOTAL:
-        return in_range(column, f"{old} + {value}")
+        # DuckDB evaluates this for new rows too, which have no old value.
+        return f"CASE WHEN {old} IS NOT NULL THEN {in_range(column, f'{old} + {value}')} END"
     return f"{old} + {value}"
 
 
