@@ -12,7 +12,7 @@ from refold.warehouse.declarations.domain import Domain
 from refold.warehouse.declarations.projection import Projection
 from refold.warehouse.declarations.reducers import total
 from refold.warehouse.event_log import Appender, create_log
-from refold.warehouse.read_models.increments import increment
+from refold.warehouse.read_models.increments.exact_merge import merge_exactly
 from tests.properties.engine import Tables
 
 
@@ -36,13 +36,12 @@ BANK = Domain(name="bank", events=(Booked,), read_models=(SUMS,))
 def test_totals_that_fit_are_merged_by_the_fast_statement(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """New rows beside changed ones are no reason for the exact merge, which reads the events again."""
     exact: list[str] = []
-    merge = increment.merge_exactly
 
     def counted(connection: duckdb.DuckDBPyConnection, model: Projection, delta: str) -> None:
         exact.append(model.name)
-        merge(connection, model, delta)
+        merge_exactly(connection, model, delta)
 
-    monkeypatch.setattr(increment, "merge_exactly", counted)
+    monkeypatch.setattr("refold.warehouse.read_models.increments.increment.merge_exactly", counted)
     log = create_log(str(tmp_path / "log"), domain_name="bank")
     appender = Appender(log, BANK.registry)
     tables = Tables(tmp_path / "tables", BANK, dead_letter=True)
