@@ -21,7 +21,7 @@ from refold.pipelines.serving.http.head import HeadAsGet
 from refold.pipelines.serving.http.host_policy import allowed_hosts, check_exposure, is_loopback
 from refold.pipelines.serving.http.problems import install_handlers
 from refold.pipelines.serving.http.tokens import Scope, load_tokens
-from refold.pipelines.serving.reads.openapi import openapi_document
+from refold.pipelines.serving.reads.openapi import openapi_router
 from refold.pipelines.serving.reads.read_routes import ReadRoutes
 from refold.pipelines.serving.request_metrics import MetricsMiddleware
 from refold.pipelines.serving.sandbox.query_route import query_router
@@ -94,6 +94,7 @@ def create_app(settings: ServeSettings) -> Application:
         description="Commands and read models. Every response reports its log position and its lag.",
         lifespan=lifespan,
         docs_url=None,
+        openapi_url=None,  # FastAPI's own route would encode the document for each request
         redoc_url=None,
         redirect_slashes=False,
         separate_input_output_schemas=False,
@@ -108,7 +109,7 @@ def create_app(settings: ServeSettings) -> Application:
         app.include_router(command_router(state, domain))
     if sandbox is not None:
         app.include_router(query_router(sandbox))
-    app.openapi = lambda: openapi_document(app, domain)  # type: ignore[method-assign]
+    app.include_router(openapi_router(app, domain))
     guard = Guard(
         ReadRoutes(app, state=state, domain=domain),
         tokens=tokens,

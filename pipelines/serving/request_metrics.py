@@ -11,6 +11,9 @@ from refold.pipelines.metrics import Metrics, nan_if_unknown
 from refold.pipelines.serving.log_tail import LogTail
 from refold.warehouse.queries.read_source import ReadPosition
 
+_NO_RESPONSE = 499
+"""The status of a request whose client disconnected before the response."""
+
 
 class MetricsMiddleware:
     """ASGI middleware that counts and times each request.
@@ -30,7 +33,7 @@ class MetricsMiddleware:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        status = 500
+        status = _NO_RESPONSE
         started = time.perf_counter()
 
         async def note_status(message: Message) -> None:
@@ -41,6 +44,9 @@ class MetricsMiddleware:
 
         try:
             await self._app(scope, receive, note_status)
+        except BaseException:
+            status = 500
+            raise
         finally:
             route = getattr(scope.get("route"), "path", "none")  # the template of the path, so there are few
             self._requests.labels(route, str(status)).inc()

@@ -7,6 +7,7 @@ problem document. A refused request reaches no route, so it changes nothing.
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -25,6 +26,7 @@ from refold.pipelines.serving.http.bodies import (
 from refold.pipelines.serving.http.deadline import run_until
 from refold.pipelines.serving.http.host_policy import host_of, is_own_origin
 from refold.pipelines.serving.http.problems import ServingError, problem, problem_of
+from refold.pipelines.serving.http.protocol import Connection
 from refold.pipelines.serving.http.rate_limits import parse_rate
 from refold.pipelines.serving.http.request_line import check_request_line
 from refold.pipelines.serving.http.tokens import ANONYMOUS, Grant, Scope, Tokens
@@ -49,7 +51,10 @@ class RequestLimits:
     Attributes:
         body_bytes: of one request.
         seconds: from the end of a request's head to the end of its response.
-        in_flight: concurrent requests.
+        in_flight: concurrent requests, without those that need no token, such as ``/healthz``.
+        in_flight_per_caller: concurrent requests of one token, or of one client address without a token, so that one
+            caller cannot take all.
+        body_seconds: from the end of a request's head to the end of its body.
         rate: requests of one token, or of one client address without a token, such as ``"200/second"``; None for no
             limit.
 
@@ -60,10 +65,12 @@ class RequestLimits:
     body_bytes: int = 1 << 20
     seconds: float = 30.0
     in_flight: int = 512
+    in_flight_per_caller: int = 384
+    body_seconds: float = 10.0
     rate: str | None = None
 
     def __post_init__(self) -> None:
-        for name in ("body_bytes", "seconds", "in_flight"):
+        for name in ("body_bytes", "seconds", "in_flight", "in_flight_per_caller", "body_seconds"):
             if getattr(self, name) <= 0:
                 raise UsageError(f"The limit {name} is {getattr(self, name)}. Give a number above 0.")
         if self.rate:
@@ -101,7 +108,7 @@ class Guard:
         self._limits = limits
         self._hosts = hosts
         self._rate_limit = parse_rate(limits.rate) if limits.rate else None
-        self._in_flight = 0
+        self._in_flight: Counter[str | None] = Counter()
 
     async def __call__(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
         """Refuse a request, or pass it on."""
@@ -111,6 +118,7 @@ class Guard:
         if scope["type"] != "http":
             await send({"type": "websocket.close", "code": 1008})  # no route is a web socket
             return
+        scope.setdefault("state", {})
         headers = {name: value for name, value in scope["headers"] if name in _HEADERS}
         refusal = self._refuse(scope, headers)
         if refusal is not None:
@@ -118,17 +126,42 @@ class Guard:
                 refusal.headers["connection"] = "close"
             await refusal(scope, receive, send)
             return
-        self._in_flight += 1
+        caller = scope["state"].get("caller")
+        if caller is None and b"content-length" not in headers and b"transfer-encoding" not in headers:
+            await self._pass_on(scope, headers, receive, send)  # /healthz and the like never wait for a slot
+            return
+        self._in_flight[caller] += 1
+        try:
+            await self._while_connected(scope, headers, receive, send)
+        finally:
+            self._in_flight[caller] -= 1
+            if not self._in_flight[caller]:
+                del self._in_flight[caller]
+
+    async def _while_connected(
+        self, scope: AsgiScope, headers: dict[bytes, bytes], receive: Receive, send: Send
+    ) -> None:
+        """Pass a request on; it is cancelled when its client disconnects, if the server knows the connection."""
+        connection: Connection | None = scope["state"].get("connection")
+        if connection is None:
+            await self._pass_on(scope, headers, receive, send)
+            return
+        connection.running = asyncio.current_task()
         try:
             await self._pass_on(scope, headers, receive, send)
+        except asyncio.CancelledError:
+            if not connection.lost:
+                raise
         finally:
-            self._in_flight -= 1
+            connection.running = None
 
     def _refuse(self, scope: AsgiScope, headers: dict[bytes, bytes]) -> Response | None:
         invalid = check_request_line(scope.get("raw_path") or scope["path"].encode(), scope["query_string"])
         if invalid is not None:
             return problem(invalid[0], detail=invalid[1], code="malformed")
-        return self._check_host(scope, headers) or self._check_caller(scope, headers) or self._check_load(headers)
+        return (
+            self._check_host(scope, headers) or self._check_caller(scope, headers) or self._check_load(scope, headers)
+        )
 
     def _check_host(self, scope: AsgiScope, headers: dict[bytes, bytes]) -> Response | None:
         host = headers.get(b"host", b"")
@@ -147,9 +180,10 @@ class Guard:
         if needed is None:
             return None
         grant = self._grant_of(headers)
+        # The prefix keeps the counts apart: a token may be named like an address.
+        caller = f"token {grant.name}" if grant and self._tokens else f"at {(scope.get('client') or ('',))[0]}"
+        scope["state"]["caller"] = caller
         if self._rate_limit is not None:
-            # The prefix keeps the counts apart: a token may be named like an address.
-            caller = f"token {grant.name}" if grant and self._tokens else f"at {(scope.get('client') or ('',))[0]}"
             seconds = self._rate_limit.retry_after(caller)
             if seconds:
                 detail = f"The rate limit is {self._limits.rate}. Try again later."
@@ -161,7 +195,7 @@ class Guard:
         if not grant.allows(needed):
             challenge = {"www-authenticate": f'Bearer error="insufficient_scope", scope="{needed}"'}
             return problem(403, detail=f"The token lacks the scope {needed}.", code="scope", headers=challenge)
-        scope.setdefault("state", {})["grant"] = grant
+        scope["state"]["grant"] = grant
         return None
 
     def _grant_of(self, headers: dict[bytes, bytes]) -> Grant | None:
@@ -170,10 +204,15 @@ class Guard:
         scheme, _, secret = headers.get(b"authorization", b"").partition(b" ")
         return self._tokens.scopes_of(secret.strip()) if scheme.lower() == b"bearer" else None
 
-    def _check_load(self, headers: dict[bytes, bytes]) -> Response | None:
-        if self._in_flight >= self._limits.in_flight:
+    def _check_load(self, scope: AsgiScope, headers: dict[bytes, bytes]) -> Response | None:
+        caller = scope["state"].get("caller")
+        if caller is not None and self._in_flight.total() >= self._limits.in_flight:
             retry = {"retry-after": "1"}
             return problem(503, detail="Too many requests are in flight. Try again.", code="busy", headers=retry)
+        if self._in_flight[caller] >= self._limits.in_flight_per_caller:
+            retry = {"retry-after": "1"}
+            detail = "Too many requests of this caller are in flight. Wait for their responses, and try again."
+            return problem(429, detail=detail, code="busy", headers=retry)
         length = headers.get(b"content-length", b"0")
         if not length.isdigit():
             return problem(400, detail="Content-Length is not a number.", code="malformed")
@@ -186,7 +225,8 @@ class Guard:
         deadline = asyncio.get_running_loop().time() + seconds
         if headers.get(b"content-length", b"0") != b"0" or b"transfer-encoding" in headers:
             try:
-                body = await read_body(receive, max_bytes=self._limits.body_bytes, deadline=deadline)
+                complete_by = deadline - seconds + min(seconds, self._limits.body_seconds)
+                body = await read_body(receive, max_bytes=self._limits.body_bytes, deadline=complete_by)
                 if body and _media_type(headers) == b"application/json":
                     check_json(body)
             except ServingError as error:

@@ -1,4 +1,6 @@
-"""Limits on a request's head that uvicorn has no setting for: its size, and the time until it is complete.
+"""What uvicorn has no setting for: limits on a request's head, and an end of requests whose client disconnected.
+
+The limits are the size of a head and the time until it is complete.
 
 uvicorn limits the head with its h11 protocol only (``h11_max_incomplete_event_size``), which is pure Python and slower.
 Its httptools protocol keeps every header byte of a head that never ends, and ``timeout_keep_alive`` covers neither a
@@ -53,8 +55,29 @@ class JoinedWrites:
             self._transport.write(data)
 
 
+class Connection:
+    """A client's connection, as ``scope["state"]["connection"]`` of its requests.
+
+    Attributes:
+        running: the task of the request that is being handled; it is cancelled when the client disconnects.
+        lost: whether the client disconnected.
+    """
+
+    __slots__ = ("lost", "running")
+
+    def __init__(self) -> None:
+        self.running: asyncio.Task[Any] | None = None
+        self.lost = False
+
+    def lose(self) -> None:
+        """Cancel the request: nobody reads its response."""
+        self.lost = True
+        if self.running is not None:
+            self.running.cancel()
+
+
 class BoundedProtocol(HttpToolsProtocol):
-    """uvicorn's httptools protocol with limits on a request's head, for ``uvicorn.Config(http=BoundedProtocol)``.
+    """uvicorn's httptools protocol with these limits, for ``uvicorn.Config(http=BoundedProtocol)``.
 
     A head that arrives in one piece costs nothing more.
 
@@ -69,6 +92,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._in_head = False
         self._head_bytes = 0
         self._head_timer: asyncio.TimerHandle | None = None
+        self._connection = Connection()
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Start the timer for the first head."""
@@ -77,9 +101,10 @@ class BoundedProtocol(HttpToolsProtocol):
         self._start_timer()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Stop the timer."""
+        """Stop the timer and the request."""
         super().connection_lost(exc)
         self._stop_timer()
+        self._connection.lose()
 
     def data_received(self, data: bytes) -> None:
         """Parse data; count it if it belongs to an incomplete head."""
@@ -94,6 +119,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """Note the start of a head."""
         super().on_message_begin()
+        self.scope["state"]["connection"] = self._connection
         self._in_head, self._head_bytes = True, 0
 
     def on_headers_complete(self) -> None:

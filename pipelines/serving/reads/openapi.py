@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from typing import Any
 
-from fastapi import FastAPI
+import orjson
+from fastapi import APIRouter, FastAPI
 from fastapi.openapi.utils import get_openapi
+from starlette.responses import Response
 
 from refold.pipelines.serving.http.problems import MEDIA_TYPE
 from refold.pipelines.serving.reads.openapi_schemas import JsonSchema, row_schema
@@ -41,25 +44,34 @@ _COMMON_ERRORS = {
 }
 
 
-def openapi_document(app: FastAPI, domain: Domain) -> dict[str, Any]:
-    """Return the OpenAPI document of an application, built once.
+def openapi_router(app: FastAPI, domain: Domain) -> APIRouter:
+    """Return the route of the OpenAPI document, which is built and encoded once.
 
     Args:
-        app: has the routes of everything but reads.
+        app: has the routes of everything but reads, when the document is first requested.
         domain: declares the reads.
     """
-    if app.openapi_schema is None:
-        document = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
-        document["paths"] |= {bound.endpoint.path: {"get": _operation(bound)} for bound in domain.bound_endpoints}
-        schemas = document.setdefault("components", {}).setdefault("schemas", {})
-        schemas["Problem"] = _PROBLEM
-        for unused in ("HTTPValidationError", "ValidationError"):
-            schemas.pop(unused, None)
-        for operations in document["paths"].values():
-            for operation in operations.values():
-                _add_errors(operation["responses"])
-        app.openapi_schema = document
-    return app.openapi_schema
+    router = APIRouter()
+    encoded = functools.cache(lambda: orjson.dumps(_document(app, domain)))
+
+    @router.get("/openapi.json", include_in_schema=False)
+    async def openapi() -> Response:
+        return Response(encoded(), media_type="application/json")
+
+    return router
+
+
+def _document(app: FastAPI, domain: Domain) -> dict[str, Any]:
+    document = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
+    document["paths"] |= {bound.endpoint.path: {"get": _operation(bound)} for bound in domain.bound_endpoints}
+    schemas = document.setdefault("components", {}).setdefault("schemas", {})
+    schemas["Problem"] = _PROBLEM
+    for unused in ("HTTPValidationError", "ValidationError"):
+        schemas.pop(unused, None)
+    for operations in document["paths"].values():
+        for operation in operations.values():
+            _add_errors(operation["responses"])
+    return document
 
 
 def _add_errors(responses: dict[str, Any]) -> None:

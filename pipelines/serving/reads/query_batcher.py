@@ -133,6 +133,9 @@ class QueryBatcher:
         loop = asyncio.get_running_loop()
         while self._free and (group := self._next_group()) is not None:
             queue = self._queues.pop(group)
+            self._forget_abandoned(queue)
+            if not queue:
+                continue
             keys = list(queue)[: self._batch_size(group)]
             queries = [queue.pop(key) for key in keys]
             if queue:
@@ -142,6 +145,11 @@ class QueryBatcher:
             self._free_for_reports -= report
             running = loop.run_in_executor(self._pool, self._run, queries)
             running.add_done_callback(partial(self._end, keys, report))
+
+    def _forget_abandoned(self, queue: dict[Key, EndpointQuery]) -> None:
+        """Drop the queries that nobody waits for any more, as their clients disconnected."""
+        for key in [key for key in queue if all(future.done() for future in self._waiters[key])]:
+            del queue[key], self._waiters[key]
 
     def _next_group(self) -> Key | None:
         """Return the group that has waited longest, of those that may run now."""
