@@ -16,6 +16,7 @@
     ├── DamagedStagingError            what a pipeline staged was changed, or is incomplete
     ├── StoreError                     an object store failed, or lacks a feature
     │   ├── ObjectNotFoundError
+    │   ├── StoreUnavailableError      the store does not respond now
     │   └── StoreNotConditionalError   the store ignores put-if-absent
     ├── LogError                       the event log is missing, damaged or in another format
     │   ├── EmptyLogError
@@ -110,6 +111,10 @@ class StoreError(RefoldError):
 
 class ObjectNotFoundError(StoreError):
     """No object has this key."""
+
+
+class StoreUnavailableError(StoreError):
+    """The store does not respond, or responds that it cannot serve requests now; a later attempt may succeed."""
 
 
 class StoreNotConditionalError(StoreError):

@@ -14,7 +14,7 @@ from refold.pipelines.cli.support.invocation import (
     common_options,
     pass_invocation,
 )
-from refold.pipelines.cli.support.options import publish_every_option
+from refold.pipelines.cli.support.options import max_outage_option, publish_every_option
 from refold.pipelines.serving.settings import ServeSettings
 
 _EXAMPLE = """\
@@ -37,6 +37,7 @@ refold serve --workers 4 --host 0.0.0.0"""
     help="Follow the log in this process, as `refold stream` does, and answer from its live database.",
 )
 @publish_every_option
+@max_outage_option
 @click.option(
     "--no-commands",
     "commands",

@@ -16,7 +16,7 @@ from refold.pipelines.cli.support.invocation import (
     pass_invocation,
 )
 from refold.pipelines.cli.support.metrics_port import measure_generation, metered
-from refold.pipelines.cli.support.options import metrics_port_option, publish_every_option
+from refold.pipelines.cli.support.options import max_outage_option, metrics_port_option, publish_every_option
 
 if TYPE_CHECKING:
     from refold.pipelines.cli.progress import Display
@@ -36,6 +36,7 @@ refold stream --publish-every 60 --json"""
     "--until", type=click.IntRange(min=1), metavar="POSITION", help="Stop when the read models show this position."
 )
 @publish_every_option
+@max_outage_option
 @click.option(
     "--no-rebuild",
     is_flag=True,
@@ -46,7 +47,13 @@ refold stream --publish-every 60 --json"""
 @common_options("domain", "log", "read_models", "runner")
 @pass_invocation
 def stream(
-    call: Invocation, once: bool, until: int | None, publish_every: float, no_rebuild: bool, metrics_port: int | None
+    call: Invocation,
+    once: bool,
+    until: int | None,
+    publish_every: float,
+    max_outage: float,
+    no_rebuild: bool,
+    metrics_port: int | None,
 ) -> None:
     """Follow the log and keep the read models current.
 
@@ -69,6 +76,7 @@ def stream(
             once=once,
             until=until,
             publish_every=publish_every,
+            max_outage=max_outage,
             rebuild_if_cheaper=not no_rebuild,
             stop=_stop_signal(),
             report=_Reporter(call, log, metrics, shown),

@@ -22,6 +22,7 @@ class ServeSettings:
         beam_arguments: Beam options of the stream.
         stream: follow the log in this process, and answer from its live database.
         publish_every: seconds between two generations that the stream publishes.
+        max_outage: seconds for which a store may be unavailable before the stream ends, and with it the server.
         commands: take commands.
         query: take SQL queries at ``POST /query``.
         host: the address to listen on.
@@ -38,6 +39,7 @@ class ServeSettings:
     beam_arguments: tuple[str, ...] = ()
     stream: bool = False
     publish_every: float = 10.0
+    max_outage: float = 600.0
     commands: bool = True
     query: bool = False
     host: str = "127.0.0.1"

@@ -13,6 +13,7 @@ from fastapi import APIRouter, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from refold.event_schemas import GenerationError
+from refold.event_schemas.errors import StoreUnavailableError
 from refold.pipelines.serving.http.problems import problem
 from refold.pipelines.serving.request_metrics import exposition
 from refold.pipelines.serving.server_state import ServerState
@@ -66,9 +67,13 @@ def status_router(state: Callable[[], ServerState]) -> APIRouter:
 def _status(state: ServerState) -> dict[str, Any]:
     """Collect the status; reads files or objects, so it runs in a thread."""
     shown = state.source.read_position()
-    generations = []
-    for number in reversed(state.generations.numbers()[-_MAX_GENERATIONS:]):
-        with suppress(GenerationError):  # collected since the listing
+    generations, outage = [], state.stream_thread.outage if state.stream_thread else ""
+    try:
+        numbers = state.generations.numbers()[-_MAX_GENERATIONS:]
+    except StoreUnavailableError as error:
+        numbers, outage = [], outage or str(error)
+    for number in reversed(numbers):
+        with suppress(GenerationError, StoreUnavailableError):  # collected since the listing
             found = state.generations.get(number)
             generations.append(
                 {
@@ -93,4 +98,5 @@ def _status(state: ServerState) -> dict[str, Any]:
             "source": "live" if state.settings.stream else "generation",
         },
         "generations": generations,
+        "outage": outage or None,
     }

@@ -28,12 +28,14 @@ class StreamThread:
 
     Attributes:
         error: why the stream failed; None while it has not.
+        outage: why the stream waits for a store; empty if it does not.
     """
 
     def __init__(
         self, settings: ServeSettings, log: EventLog, reader: LiveReader, *, on_failure: Callable[[], None]
     ) -> None:
         self.error: BaseException | None = None
+        self.outage = ""
         self._settings = settings
         self._log = log
         self._reader = reader
@@ -58,6 +60,7 @@ class StreamThread:
                 self._settings.read_models,
                 parse_options(self._settings.runner, self._settings.beam_arguments),
                 publish_every=self._settings.publish_every,
+                max_outage=self._settings.max_outage,
                 stop=self._stopping.is_set,
                 report=self._report,
                 on_open=self._reader.adopt,
@@ -69,6 +72,10 @@ class StreamThread:
             self._on_failure()
 
     def _report(self, progress: ProgressReport) -> None:
+        if progress.what == "outage":
+            self.outage = "" if self.outage else progress.text
+            _log.warning(progress.text)
+            return
         if progress.what == "micro_batch":
             self._reader.moved()
         elif progress.text:

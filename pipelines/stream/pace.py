@@ -1,12 +1,17 @@
-"""The pace of a stream: how long it waits for the next commit, and when it writes a heartbeat."""
+"""The pace of a stream: how long it waits for the next commit or for a store, and when it writes a heartbeat."""
 
 from __future__ import annotations
 
 import os
 import socket
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
+from typing import TypeVar
 
+from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_delay, wait_random_exponential
+
+from refold.event_schemas.errors import StoreUnavailableError
 from refold.warehouse.read_models.generations.generations import Generations
 from refold.warehouse.read_models.live.heartbeat import Heartbeat, forget_heartbeat, write_heartbeat
 from refold.warehouse.read_models.live.live_database import LiveDatabase
@@ -34,6 +39,54 @@ class Wait:
         """Wait, since none came."""
         time.sleep(self._seconds)
         self._seconds = min(self._seconds * 1.5, self._longest)
+
+
+Result = TypeVar("Result")
+
+
+class Outage:
+    """Repeat what fails because a store is unavailable, at growing intervals of up to 15 seconds.
+
+    Args:
+        max_seconds: how long an outage may take; then its error is raised.
+        stop: an outage also ends with its error if this returns True.
+        report: called with a sentence when an outage begins, and when it is over.
+    """
+
+    def __init__(self, max_seconds: float, stop: Callable[[], bool], report: Callable[[str], None]) -> None:
+        self._max_seconds = max_seconds
+        self._stop = stop
+        self._report = report
+
+    def repeat(self, operation: Callable[[], Result]) -> Result:
+        """Run an operation until the store responds.
+
+        Raises:
+            StoreUnavailableError: the outage takes too long, or the stream is to stop.
+        """
+        too_long = stop_after_delay(self._max_seconds)
+        retrying = Retrying(
+            retry=retry_if_exception_type(StoreUnavailableError),
+            wait=wait_random_exponential(multiplier=0.5, max=15),
+            stop=lambda state: too_long(state) or self._stop(),
+            sleep=self._sleep,
+            before_sleep=self._tell,
+            reraise=True,
+        )
+        result = retrying(operation)
+        if retrying.statistics["attempt_number"] > 1:
+            seconds = time.monotonic() - retrying.statistics["start_time"]
+            self._report(f"The store responds again, after {seconds:.0f} s.")
+        return result
+
+    def _tell(self, state: RetryCallState) -> None:
+        if state.attempt_number == 1 and state.outcome is not None:
+            self._report(f"{state.outcome.exception()} Trying again for up to {self._max_seconds:,.0f} s.")
+
+    def _sleep(self, seconds: float) -> None:
+        until = time.monotonic() + seconds
+        while not self._stop() and (left := until - time.monotonic()) > 0:
+            time.sleep(min(left, 0.2))
 
 
 class HeartbeatTimer:

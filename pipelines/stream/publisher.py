@@ -6,12 +6,14 @@ import time
 from collections.abc import Callable
 
 from refold.event_schemas import GenerationError
+from refold.event_schemas.errors import StoreUnavailableError
 from refold.warehouse.read_models.generations.generations import Generations
 from refold.warehouse.read_models.live.live_database import LiveDatabase
 from refold.warehouse.read_models.live.publisher_process import PublishingProcess
 
 _MAX_FAILURES = 5
-"""Publishes that may fail one after the other: a store may be away for a while; the stream then ends with the error."""
+"""Publishes that may fail one after the other; the stream then ends with the error. An outage of the store does not
+count: it also fails the stream's heartbeat, which is repeated for as long as an outage may take."""
 
 
 class StreamPublisher:
@@ -86,8 +88,8 @@ class StreamPublisher:
         """
         try:
             ended = self._process.wait() if block else self._process.poll()
-        except GenerationError as error:
-            self._failures += 1
+        except (GenerationError, StoreUnavailableError) as error:
+            self._failures += isinstance(error, GenerationError)
             if self._failures >= _MAX_FAILURES:
                 raise
             self._report(str(error), 0.0)

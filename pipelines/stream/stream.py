@@ -20,7 +20,7 @@ from refold.event_schemas import UsageError
 from refold.pipelines.beam.runners import beam_options, workers_of
 from refold.pipelines.rebuild.rebuild import rebuild
 from refold.pipelines.stream.micro_batches import MicroBatches, Task
-from refold.pipelines.stream.pace import HeartbeatTimer, Wait
+from refold.pipelines.stream.pace import HeartbeatTimer, Outage, Wait
 from refold.pipelines.stream.publisher import StreamPublisher
 from refold.warehouse.declarations.domain import Domain, load_domain
 from refold.warehouse.event_log.log import EventLog
@@ -41,6 +41,8 @@ _LOOK_FOR_GENERATIONS_EVERY = 0.25
 """Seconds: one look is a request to the store, and other publishers are rare."""
 _LOOK_FOR_SEGMENTS_EVERY = 5.0
 """Seconds between reads of the manifest while nothing is appended: it may be large."""
+MAX_OUTAGE = 600.0
+"""Seconds for which a store may be unavailable, by default."""
 _RETRY_CHECKPOINT_AFTER = 0.05
 """Seconds until a reader that keeps the last checkpoint from being made has probably ended."""
 
@@ -74,8 +76,8 @@ class ProgressReport:
     """What a stream reports while it runs.
 
     Attributes:
-        what: ``rebuild``, ``open``, ``micro_batch``, ``publish``, ``take_over``, ``heartbeat`` (about once a second) or
-            ``drain``.
+        what: ``rebuild``, ``open``, ``micro_batch``, ``publish``, ``take_over``, ``heartbeat`` (about once a second),
+            ``outage`` (of a store: its begin, and its end) or ``drain``.
         position: of the tables in the log.
         events: how many events the micro-batch had; 0 for anything else.
         seconds: how long it took.
@@ -108,6 +110,7 @@ def stream(
     once: bool = False,
     until: int | None = None,
     publish_every: float = 10.0,
+    max_outage: float = MAX_OUTAGE,
     rebuild_if_cheaper: bool = True,
     stop: Callable[[], bool] = lambda: False,
     report: Callable[[ProgressReport], None] = lambda _: None,
@@ -124,6 +127,8 @@ def stream(
         once: stop at the end of the log.
         until: stop when the tables show this position.
         publish_every: seconds between two publishes, if anything changed; the one before must have ended.
+        max_outage: seconds for which a store may be unavailable before the stream ends with an error. Meanwhile it
+            tries again, at growing intervals; queries of the live database are answered.
         rebuild_if_cheaper: rebuild first if the backlog is so large that a rebuild takes less time.
         stop: called between micro-batches; the stream ends when it returns True.
         report: called with what happens.
@@ -135,6 +140,8 @@ def stream(
             no such column to index.
         GenerationError: another publisher's read models cannot be followed by this domain's code.
         DamagedLogError: the log misses an object; what was applied before is published.
+        StoreUnavailableError: a store is unavailable at the start, or for longer than ``max_outage``. What was not
+            published is applied again by the next stream.
 
     Example:
         >>> from tempfile import mkdtemp
@@ -160,6 +167,7 @@ def stream(
         read_models_url,
         options or beam_options(),
         publish_every,
+        Outage(max_outage, stop, lambda text: report(ProgressReport("outage", text=text))),
         rebuild_if_cheaper,
         report,
         on_open,
@@ -178,6 +186,7 @@ class _Follower:
         read_models_url: str,
         options: PipelineOptions,
         publish_every: float,
+        outage: Outage,
         rebuild_if_cheaper: bool,
         report: Callable[[ProgressReport], None],
         on_open: Callable[[LiveDatabase], None],
@@ -190,6 +199,7 @@ class _Follower:
         self._generations: Generations = open_generations(read_models_url, self._domain.name)
         self._options = options
         self._workers = workers_of(options)
+        self._outage = outage
         self._rebuild_if_cheaper = rebuild_if_cheaper
         self._report = report
         self._on_open = on_open
@@ -216,7 +226,7 @@ class _Follower:
             cleanup.callback(self._publisher.close)
             self._publisher.start()
             self._follow_log(stop, once=once, until=until)
-            self._drain()
+            self._outage.repeat(self._drain)
             return Streamed(
                 self._live.at.position,
                 self._live.generation.number,
@@ -230,18 +240,23 @@ class _Follower:
     def _follow_log(self, stop: Callable[[], bool], *, once: bool, until: int | None) -> None:
         wait = Wait(local=self._log.store.is_local)
         while not stop() and (until is None or self._live.at.position < until):
-            self._take_over()
-            self._publisher.look(self._live)
-            step = self._next_step()
-            if step is not None:
-                self._apply(step)
+            if self._outage.repeat(self._apply_next):
                 wait.reset()
             elif once:
                 break
             else:
                 wait.idle()
             if self._heartbeat.is_due():
-                self._write_heartbeat()
+                self._outage.repeat(self._write_heartbeat)
+
+    def _apply_next(self) -> bool:
+        """Run the next micro-batch, and return whether there was one; look after generations before."""
+        self._take_over()
+        self._publisher.look(self._live)
+        step = self._next_step()
+        if step is not None:
+            self._apply(step)
+        return step is not None
 
     def _open(self) -> LiveDatabase:
         """Open the newest generation, after a rebuild if that is needed or cheaper than catching up."""

@@ -22,6 +22,8 @@ STARTUP_SECONDS = 30
 BUCKET = "contract"
 CONFLICT = b"<Error><Code>ConditionalRequestConflict</Code><Message>A conflicting operation occurred.</Message></Error>"
 
+SLOW_DOWN = b"<Error><Code>SlowDown</Code><Message>Reduce your request rate.</Message></Error>"
+
 
 @contextmanager
 def moto_server(folder: Path) -> Iterator[str]:
@@ -93,6 +95,8 @@ class Faults:
         ignore_conditions: remove ``If-None-Match`` from requests.
         lost_answers: number of writes to perform and whose responses to drop.
         conflicts: number of writes to refuse with the 409 that S3 sends for concurrent writes.
+        down: drop every connection without a response.
+        busy: respond to every request with 503, as an overloaded store does.
         page_size: number of keys on one page of a listing.
         requests: method and target of every request.
         ports: the client's port of every request, which identifies its connection.
@@ -101,6 +105,8 @@ class Faults:
     ignore_conditions: bool = False
     lost_answers: int = 0
     conflicts: int = 0
+    down: bool = False
+    busy: bool = False
     page_size: int = 1000
     requests: list[str] = field(default_factory=list)
     ports: list[int] = field(default_factory=list)
@@ -138,6 +144,12 @@ class _Handler(BaseHTTPRequestHandler):
         faults.requests.append(f"{self.command} {self.path}")
         faults.ports.append(self.client_address[1])
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        if faults.down:
+            self.close_connection = True
+            return
+        if faults.busy:
+            self._answer(503, {}, SLOW_DOWN)
+            return
         if self.command == "PUT" and faults.conflicts:
             faults.conflicts -= 1
             self._answer(409, {}, CONFLICT)

@@ -12,15 +12,21 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
 
-from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
+from tenacity import Retrying, retry_if_exception, stop_after_attempt, stop_after_delay, wait_random_exponential
 
-from refold.event_schemas.errors import RefoldError, StoreError
+from refold.event_schemas.errors import RefoldError, StoreError, StoreUnavailableError
 
 Result = TypeVar("Result")
 
-# botocore and s3fs retry 5xx, SlowDown, lost connections and time-outs; these codes they leave to us.
+# s3fs retries most lost connections and time-outs; these codes it leaves to us.
 # NoSuchUpload: the multipart upload was completed, but the response was lost; a new upload finds its object.
 _TRANSIENT_CODES = {"ConditionalRequestConflict", "OperationAborted", "NoSuchUpload"}
+
+_RETRY_SECONDS = 6.0
+
+_UNAVAILABLE_CODES = {"InternalError", "ServiceUnavailable", "SlowDown", "RequestTimeout", "500", "502", "503", "504"}
+_UNAVAILABLE = {"ConnectionError", "HTTPClientError", "TimeoutError", "ClientConnectionError", "ClientPayloadError"}
+"""Classes of errors, by name, of Python, botocore and aiohttp: the store did not respond."""
 
 _ADVICE = {
     "NoSuchBucket": "The bucket does not exist: create it, or correct the URL.",
@@ -46,11 +52,11 @@ def s3_code(error: BaseException) -> str:
 
 
 def attempt(operation: Callable[[], Result]) -> Result:
-    """Run an operation, and retry transient failures: 8 attempts within about 6 s."""
+    """Run an operation, and retry transient failures: 8 attempts within about 6 s, fewer if each takes long."""
     retrying = Retrying(
         retry=retry_if_exception(_is_transient),
         wait=wait_random_exponential(multiplier=0.05, max=3),
-        stop=stop_after_attempt(8),
+        stop=stop_after_attempt(8) | stop_after_delay(_RETRY_SECONDS),
         reraise=True,
     )
     return retrying(operation)
@@ -67,11 +73,16 @@ def translate_errors(doing: str, url: str) -> Iterator[None]:
         if type(error).__module__ == "builtins" and not isinstance(error, (OSError, ValueError)):
             raise  # such as a TypeError: a bug in the program, not a failure of the store
         reason = (getattr(error, "strerror", None) or str(error) or type(error).__name__).splitlines()[0].rstrip(".")
-        raise StoreError(f"Cannot {doing} in {url}: {reason}. {_advice(error)}") from error
+        kind = StoreUnavailableError if _is_unavailable(error) else StoreError
+        raise kind(f"Cannot {doing} in {url}: {reason}. {_advice(error)}") from error
 
 
 def _is_transient(error: BaseException) -> bool:
-    return isinstance(error, (TimeoutError, ConnectionError)) or s3_code(error) in _TRANSIENT_CODES
+    return s3_code(error) in _TRANSIENT_CODES or _is_unavailable(error)
+
+
+def _is_unavailable(error: BaseException) -> bool:
+    return s3_code(error) in _UNAVAILABLE_CODES or not _UNAVAILABLE.isdisjoint(c.__name__ for c in type(error).__mro__)
 
 
 def _advice(error: Exception) -> str:

@@ -30,6 +30,10 @@ class S3Store(RemoteStore):
         if endpoint and "endpoint_url" not in fsspec.config.conf.get("s3", {}):
             # botocore would find it too, but fsspec caches clients by argument: all endpoints would share one.
             options["endpoint_url"] = endpoint
+        if "config_kwargs" not in fsspec.config.conf.get("s3", {}) and "AWS_MAX_ATTEMPTS" not in os.environ:
+            # s3fs and ``failures.attempt`` retry. With five attempts of botocore within each of theirs, one read of a
+            # store that is down takes 250 requests and minutes.
+            options["config_kwargs"] = {"retries": {"total_max_attempts": 1}}
         return options
 
     def _info(self, key: str) -> dict[str, Any]:

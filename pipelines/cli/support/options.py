@@ -13,6 +13,15 @@ publish_every_option = click.option(
     help="The stream's interval between generations; one is published only if something changed.",
 )
 
+max_outage_option = click.option(
+    "--max-outage",
+    type=click.FloatRange(min=0),
+    default=600.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="For how long the store may be unavailable before the stream ends with an error. Meanwhile it tries again.",
+)
+
 dead_letter_option = click.option(
     "--dead-letter",
     is_flag=True,

@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from refold.event_schemas import GenerationError, RefoldError
+from refold.event_schemas.errors import StoreUnavailableError
 from refold.warehouse.declarations.domain import load_domain
 from refold.warehouse.event_log.log import open_log
 from refold.warehouse.read_models.database import open_database
@@ -40,6 +41,10 @@ _STDERR = 2
 _CHECK_ALIVE_SECONDS = 1.0
 _EXIT_SECONDS = 10.0
 """How long a child without work may take to exit, such as in exit handlers of the domain; then it is killed."""
+
+
+_ERRORS: dict[str, type[RefoldError]] = {"error": GenerationError, "unavailable": StoreUnavailableError}
+"""How the child answers that a publish failed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,18 +187,18 @@ class PublishingProcess:
             self.busy = False
             if answer.get("ended"):
                 self._end()
-            if "error" in answer:
-                raise GenerationError(
-                    f"Publishing failed: {answer['error']} The stream's own tables are unharmed; it will publish again."
-                )
+            for name, kind in _ERRORS.items():
+                if name in answer:
+                    unharmed = "The stream's own tables are unharmed; it will publish again."
+                    raise kind(f"Publishing failed: {answer[name]} {unharmed}")
             return Published(answer["generation"], time.monotonic() - self._started)
         return None
 
 
 def _decode(line: bytes) -> dict[str, Any]:
-    """Read an answer: ``{"copied": true}``, ``{"generation": number or null}`` or ``{"error": text}``."""
+    """Read an answer: ``{"copied": true}``, ``{"generation": number or null}``, or an error of ``_ERRORS``."""
     answer = json.loads(line)
-    if not isinstance(answer, dict) or len(answer) != 1 or not answer.keys() & {"copied", "generation", "error"}:
+    if not isinstance(answer, dict) or len(answer) != 1 or not answer.keys() & {"copied", "generation", *_ERRORS}:
         raise ValueError(f"unknown message {line[:100]!r}")
     return answer
 
@@ -220,7 +225,7 @@ def main() -> None:
                 number = _publish(writer, log_url, domain_ref, read_models_url, json.loads(request))
                 _answer(writer, {"generation": number})
             except RefoldError as error:
-                _answer(writer, {"error": str(error)})
+                _answer(writer, {"unavailable" if isinstance(error, StoreUnavailableError) else "error": str(error)})
 
 
 def _publish(
