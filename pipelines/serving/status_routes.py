@@ -12,8 +12,7 @@ import orjson
 from fastapi import APIRouter, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 
-from refold.event_schemas import GenerationError
-from refold.event_schemas.errors import StoreUnavailableError
+from refold.event_schemas import GenerationError, StoreUnavailableError
 from refold.pipelines.serving.http.problems import problem
 from refold.pipelines.serving.request_metrics import exposition
 from refold.pipelines.serving.server_state import ServerState

@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_delay, wait_random_exponential
 
-from refold.event_schemas.errors import StoreUnavailableError
+from refold.event_schemas import StoreUnavailableError
 from refold.warehouse.read_models.generations.generations import Generations
 from refold.warehouse.read_models.live.heartbeat import Heartbeat, forget_heartbeat, write_heartbeat
 from refold.warehouse.read_models.live.live_database import LiveDatabase

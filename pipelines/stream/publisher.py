@@ -5,8 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from refold.event_schemas import GenerationError
-from refold.event_schemas.errors import StoreUnavailableError
+from refold.event_schemas import GenerationError, StoreUnavailableError
 from refold.warehouse.read_models.generations.generations import Generations
 from refold.warehouse.read_models.live.live_database import LiveDatabase
 from refold.warehouse.read_models.live.publisher_process import PublishingProcess

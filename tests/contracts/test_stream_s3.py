@@ -10,7 +10,7 @@ from decimal import Decimal
 import pytest
 
 from refold import Appender, create_log, open_generations
-from refold.event_schemas.errors import StoreUnavailableError
+from refold.event_schemas import StoreUnavailableError
 from refold.event_schemas.orders import StockAdjusted, StockReceived
 from refold.pipelines.beam.runners import beam_options
 from refold.pipelines.rebuild.reconcile import reconcile

@@ -64,6 +64,7 @@ PUBLIC = [
     "StateCodec",
     "StoreError",
     "StoreNotConditionalError",
+    "StoreUnavailableError",
     "StreamAppend",
     "Streamed",
     "UnknownEventTypeError",

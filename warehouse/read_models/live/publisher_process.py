@@ -25,8 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from refold.event_schemas import GenerationError, RefoldError
-from refold.event_schemas.errors import StoreUnavailableError
+from refold.event_schemas import GenerationError, RefoldError, StoreUnavailableError
 from refold.warehouse.declarations.domain import load_domain
 from refold.warehouse.event_log.log import open_log
 from refold.warehouse.read_models.database import open_database
