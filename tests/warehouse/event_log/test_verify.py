@@ -402,6 +402,42 @@ def test_heads_that_are_false(mixed: EventLog) -> None:
     assert (finding.kind, "have version 3, its events have 2" in finding.what) == ("heads", True)
 
 
+def rewrite_segment(log: EventLog, segment: Segment, column: str, values: list[Any]) -> None:
+    """Change a column of a segment, and put the new size and digest into the manifest."""
+    path = log.store.local_path(segment.key)
+    table = pq.read_table(path, partitioning=None)
+    index = table.schema.get_field_index(column)
+    data = Path(path).with_suffix(".new")
+    pq.write_table(table.set_column(index, table.schema.field(index), [values]), data)
+    size, checksum = data.stat().st_size, digest_of(data.read_bytes())
+    data.replace(path)
+    tamper(log, segment_values(segment.key, bytes=size, checksum=checksum))
+
+
+@pytest.mark.parametrize("column", ["occurred_at", "customer"])
+def test_segment_and_manifest_changed_alike(mixed: EventLog, column: str) -> None:
+    """Their digests are right, but the commits that were sealed into them say something else."""
+    segment = next(s for s in mixed.manifest().segments if s.event_type == "Placed" and not s.commit_base)
+    table = pq.read_table(mixed.store.local_path(segment.key), partitioning=None)
+    before = table[column].to_pylist()
+    changed = before[0] + timedelta(days=1) if column == "occurred_at" else "mallory"
+    rewrite_segment(mixed, segment, column, [changed, *before[1:]])
+    [finding] = verify(mixed, REGISTRY).findings
+    assert finding.kind == "segment"
+    assert f"Placed v{segment.schema_version}, bucket {segment.bucket}" in finding.where
+    assert "a value in its segments differs from the one in its commits" in finding.what
+
+
+def test_commits_that_were_removed_are_not_compared(mixed: EventLog) -> None:
+    """What they proved is proved by nothing else; the log is sound."""
+    sealed = mixed.manifest()
+    tamper(mixed, lambda m: m.update(removed_before=sealed.sealed_commit + 1))
+    for number in range(1, sealed.sealed_commit + 1):
+        mixed.store.delete(commit_key(number))
+    found = verify(mixed, REGISTRY)
+    assert (found.sound, found.unchecked) == (True, ())
+
+
 def move(manifest: Manifest, segment: Segment, bucket: int) -> Values:
     """Give the values of a manifest in which a segment lies in another bucket, with its path."""
     key = segment.key.replace(f"bucket={segment.bucket:02d}", f"bucket={bucket:02d}")

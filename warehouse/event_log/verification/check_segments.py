@@ -34,6 +34,9 @@ class SegmentCheck:
         log: the log.
         registry: the contracts.
         findings: collects what is wrong.
+
+    Attributes:
+        sound: keys of the segments in which nothing is wrong.
     """
 
     def __init__(
@@ -43,6 +46,7 @@ class SegmentCheck:
         self._log = log
         self._registry = registry
         self._findings = findings
+        self.sound: set[str] = set()
         self._columns_of: dict[tuple[SchemaKey, bool], list[Column]] = {}
 
     def check(self, segment: Segment) -> Path | None:
@@ -51,6 +55,13 @@ class SegmentCheck:
         Returns:
             Its local path, or None if its rows are unusable.
         """
+        before = self._findings.count
+        path = self._check(segment)
+        if self._findings.count == before:
+            self.sound.add(segment.key)
+        return path
+
+    def _check(self, segment: Segment) -> Path | None:
         where = f"{self._log.url}/{segment.key}"
         content = (
             f"{segment.rows} events of {segment.event_type} v{segment.schema_version}, positions "

@@ -47,6 +47,11 @@ class Findings:
     unchecked: list[str] = field(default_factory=list)
     left_out: Counter[str] = field(default_factory=Counter)
 
+    @property
+    def count(self) -> int:
+        """The number of findings, with those that are left out."""
+        return len(self.found) + self.left_out.total()
+
     def add(self, kind: str, where: str, what: str, advice: str = RESTORE) -> None:
         """Add a finding."""
         if sum(f.kind == kind for f in self.found) < _MAX_PER_KIND:

@@ -1,20 +1,24 @@
 """Verification of a log: every object matches manifest and commits; no event is missing, duplicate or misplaced.
 
 The steps are: the footers of all commits; bucket by bucket the segments, the streams in them and the stream heads; the
-positions and event ids of the whole log. Memory is bounded: DuckDB sorts and groups what is large, and spills to disk.
-A damaged object is one finding; what cannot be checked without it is reported as unchecked.
+positions and event ids of the whole log; the segments against the commits that were sealed into them. Memory is
+bounded: DuckDB sorts and groups what is large, and spills to disk. A damaged object is one finding; what cannot be
+checked without it is reported as unchecked.
 """
 
 from __future__ import annotations
 
+import functools
 import tempfile
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
 import duckdb
 
 from refold.event_schemas import Registry
+from refold.event_schemas.registry import SchemaKey
 from refold.warehouse.engine.connections import connect
 from refold.warehouse.event_log.clocks import WrongClock
 from refold.warehouse.event_log.log import EventLog, Head
@@ -22,6 +26,7 @@ from refold.warehouse.event_log.manifest import Manifest, Segment
 from refold.warehouse.event_log.reads.scan import live_segments
 from refold.warehouse.event_log.verification.check_commits import check_commits, check_known, check_manifest
 from refold.warehouse.event_log.verification.check_positions import PositionCheck
+from refold.warehouse.event_log.verification.check_sealed import SealedCheck
 from refold.warehouse.event_log.verification.check_segments import SegmentCheck, check_sizes
 from refold.warehouse.event_log.verification.check_streams import StreamCheck
 from refold.warehouse.event_log.verification.findings import Finding, Findings
@@ -96,10 +101,9 @@ def verify(
     findings = Findings()
     planned = log.bucket_count + 3
     report(0, planned)
-    with (
-        tempfile.TemporaryDirectory(prefix="refold-") as folder,
-        connect(memory_limit=_MEMORY, temp_directory=folder) as connection,
-    ):
+    with tempfile.TemporaryDirectory(prefix="refold-") as folder, ExitStack() as stack:
+        open_scratch = functools.partial(connect, memory_limit=_MEMORY, temp_directory=folder)
+        connection = stack.enter_context(open_scratch())
         sealed = check_manifest(log, findings)
         commits = check_commits(connection, log, sealed or Manifest(), findings, rows=not fast)
         if known is not None:
@@ -112,7 +116,7 @@ def verify(
         elif fast:
             segments, events, streams = check_sizes(log, head, findings), head.position, 0
         else:
-            segments, events, streams = _check_events(connection, log, registry, head, findings, report)
+            segments, events, streams = _check_events(connection, open_scratch, log, registry, head, findings, report)
     report(planned, planned)
     return Verification(
         events=events,
@@ -128,6 +132,7 @@ def verify(
 
 def _check_events(
     connection: duckdb.DuckDBPyConnection,
+    open_scratch: Callable[[], duckdb.DuckDBPyConnection],
     log: EventLog,
     registry: Registry,
     head: Head,
@@ -138,6 +143,7 @@ def _check_events(
     segment_check = SegmentCheck(connection, log, registry, findings)
     stream_check = StreamCheck(connection, log, head, findings)
     readable: list[tuple[Segment, Path]] = []
+    suspect: set[tuple[SchemaKey, int]] = set()
     complete, events, streams = True, 0, 0
     planned = log.bucket_count + 3
     for bucket in range(log.bucket_count):
@@ -145,6 +151,7 @@ def _check_events(
         live = [s for s in live_segments(head) if s.bucket == bucket]
         segments = [(s, path) for s in live if (path := segment_check.check(s)) is not None]
         readable += segments
+        suspect |= {(s.schema_key, bucket) for s in live if s.key not in segment_check.sound}
         if len(segments) < len(live):
             complete = False
             findings.skip(f"streams and stream heads of bucket {bucket}, since a segment of it is damaged")
@@ -156,4 +163,5 @@ def _check_events(
     position_check.check_positions()
     report(planned - 1, planned)
     position_check.check_event_ids()
+    SealedCheck(open_scratch, log, registry, head.sealed, findings).check([s for s, _ in readable], suspect)
     return len(readable), events, streams
