@@ -286,6 +286,7 @@ def eager_threads() -> Iterator[None]:
     sys.setswitchinterval(interval)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("eager_threads")
 def test_one_thread_wins(store: ObjectStore) -> None:
     """Of 16 threads that create one key, one gets True, and its bytes are stored; 20 rounds."""

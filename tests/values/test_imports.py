@@ -182,7 +182,9 @@ def written(form: Form) -> Values:
 @pytest.mark.parametrize(
     "existing", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["new_streams", "existing_streams"]
 )
-@pytest.mark.parametrize("name", FORMS)
+@pytest.mark.parametrize(
+    "name", [name if name in ("parquet", "flat") else pytest.param(name, marks=pytest.mark.slow) for name in FORMS]
+)
 def test_an_import_keeps_what_an_append_keeps(name: str, existing: bool, tmp_path: Path) -> None:
     """No value is changed, and none is lost: what is no event is among the rejects."""
     form = FORMS[name]

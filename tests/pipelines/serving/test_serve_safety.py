@@ -91,12 +91,14 @@ def test_analysts_query_in_sql_where_it_is_enabled(guarded: Served) -> None:
         assert answer.json()["position"] == client.get("/status").json()["read_models"]["position"]
 
 
+@pytest.mark.slow
 def test_sql_is_off_by_default(folder: Path) -> None:
     """Without the option the route does not exist."""
     with served(folder) as running, running.client() as client:
         assert client.post("/query", json={"sql": "SELECT 1"}).status_code == 404
 
 
+@pytest.mark.slow
 def test_requests_above_the_rate_get_429(folder: Path) -> None:
     """The response has Retry-After; other tokens are not affected."""
     with (

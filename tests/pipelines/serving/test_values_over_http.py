@@ -16,6 +16,8 @@ import pytest
 from refold.warehouse.event_log import Appender, create_log
 from tests.pipelines.serving.served import ROOT, served
 
+pytestmark = pytest.mark.slow
+
 SHOP = """
 from decimal import Decimal
 from typing import Annotated

@@ -252,6 +252,7 @@ def test_a_large_result_comes_in_batches(log: EventLog, appender: Appender) -> N
     assert positions(read_positions(log, REGISTRY, 0)) == list(range(1, 9001))
 
 
+@pytest.mark.slow
 def test_a_result_that_memory_cannot_sort_at_once(
     log: EventLog, appender: Appender, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -345,6 +346,7 @@ STEPS = st.lists(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=15, deadline=None)
 @given(STEPS)
 def test_any_history_sealed_anywhere_reads_as_it_was_appended(steps: list[tuple[str, list[Any]] | None]) -> None:
