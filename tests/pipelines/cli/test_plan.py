@@ -392,6 +392,7 @@ def test_what_is_no_longer_declared_is_dropped(folder: Path) -> None:
     assert call("plan", folder=folder, domain=f"{HERE}:FEWER")["work"] is False
 
 
+@pytest.mark.slow
 def test_a_changed_view_is_published(folder: Path) -> None:
     """A changed view is published without a replay."""
     refold("rebuild", folder=folder, domain=f"{HERE}:OTHER_VIEW")

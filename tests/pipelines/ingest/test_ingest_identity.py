@@ -51,6 +51,7 @@ def test_the_same_event_twice_in_one_file_is_one_event(tmp_path: Path, log: Even
     assert verify(log, PARCELS.registry).sound
 
 
+@pytest.mark.slow
 def test_one_file_and_two_files_have_the_same_outcome(tmp_path: Path, log: EventLog) -> None:
     """Twice in one import is as twice over two; by way of segments as by way of commits."""
     two = create_log(str(tmp_path / "two"), domain_name="parcels", bucket_count=4)

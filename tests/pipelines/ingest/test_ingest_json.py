@@ -375,6 +375,7 @@ ANYTHING = st.recursive(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=20)
 @given(st.lists(st.dictionaries(st.sampled_from([*SCHEMA.names, "x"]), ANYTHING), min_size=1, max_size=40))
 def test_a_payload_is_read_as_canonical_json_reads_it(

@@ -364,6 +364,7 @@ def test_a_read_model_with_another_declaration_is_not_copied(market: Market) -> 
     assert [generation.number for generation in market.generations.all()] == [1]
 
 
+@pytest.mark.slow
 def test_read_models_of_another_log_are_not_taken_over(market: Market, tmp_path: Path) -> None:
     """Either all read models are replaced, or none."""
     market.rebuild()

@@ -140,6 +140,7 @@ def test_there_is_nothing_to_compare_with(market: Market, tmp_path: Path) -> Non
         reconcile(other, f"{HERE}:MARKET", market.url, OPTIONS)
 
 
+@pytest.mark.slow
 def test_dead_letters_are_left_out_and_compared(tmp_path: Path) -> None:
     """Published letters must equal those of the rebuild; a removed one is reported as missing."""
     log = create_log(str(tmp_path / "log"), domain_name="market", bucket_count=2)

@@ -242,6 +242,7 @@ def test_a_seed_that_changes_is_a_change(stall: Stall) -> None:
         assert next(m for m in plan.read_models if m.name == "skus").reasons == reasons
 
 
+@pytest.mark.slow
 def test_seeded_read_models_are_reconciled(stall: Stall) -> None:
     """They are compared with their seed and all later events, alone and with other read models."""
     stall.rebuild("AFTER", *SEEDED)
