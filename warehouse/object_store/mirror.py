@@ -27,6 +27,7 @@ CACHE_BYTES = 20 << 30
 KEPT_SECONDS = 3600.0
 """How long a copy is kept after its last use, whatever the bound."""
 
+_ATTEMPTS = 10
 _LOOKS = 20
 """The cache is measured after so many equal parts of the bound were downloaded: so it may exceed the bound by one."""
 
@@ -72,11 +73,15 @@ def mirrored(cache_dir: Path, key: str, identity: str, download: Callable[[Path]
         return copy
     bound = cache_bytes()
     with translate_errors(f"cache a copy of {key!r}", str(cache_dir)):
-        try:
-            _add(folder, copy, download)
-        except FileNotFoundError:  # the folder was empty, and another process deleted it at this moment
-            _add(folder, copy, download)
-        _bound_cache(cache_dir, copy.stat().st_size, bound)
+        for attempt in range(_ATTEMPTS):
+            try:
+                _add(folder, copy, download)
+                size = copy.stat().st_size
+                break
+            except FileNotFoundError:  # another process deleted the folder, which was empty, at this moment
+                if attempt == _ATTEMPTS - 1:
+                    raise
+        _bound_cache(cache_dir, size, bound)
     return copy
 
 
