@@ -84,12 +84,14 @@ class StreamPublisher:
 
         Raises:
             GenerationError: it failed, as did those before it.
+            StoreUnavailableError: with ``block``, the store is unavailable.
         """
         try:
             ended = self._process.wait() if block else self._process.poll()
         except (GenerationError, StoreUnavailableError) as error:
-            self._failures += isinstance(error, GenerationError)
-            if self._failures >= _MAX_FAILURES:
+            is_outage = isinstance(error, StoreUnavailableError)
+            self._failures += not is_outage
+            if self._failures >= _MAX_FAILURES or (is_outage and block):  # who waits for the end bounds the outage
                 raise
             self._report(str(error), 0.0)
             return

@@ -36,6 +36,7 @@ ScopeOf = Callable[[str, str], Scope | None]
 
 _HEADERS = frozenset({b"authorization", b"host", b"origin", b"content-length", b"content-type", b"transfer-encoding"})
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
+_RETRY = {"retry-after": "1"}
 _MAX_LENGTH_DIGITS = 15
 _MAX_DISCARDED = 64 << 20
 """After a refusal, a body of up to 64 MiB is read and discarded: a client that is still sending reads no response."""
@@ -207,12 +208,10 @@ class Guard:
     def _check_load(self, scope: AsgiScope, headers: dict[bytes, bytes]) -> Response | None:
         caller = scope["state"].get("caller")
         if caller is not None and self._in_flight.total() >= self._limits.in_flight:
-            retry = {"retry-after": "1"}
-            return problem(503, detail="Too many requests are in flight. Try again.", code="busy", headers=retry)
+            return problem(503, detail="Too many requests are in flight. Try again.", code="busy", headers=_RETRY)
         if self._in_flight[caller] >= self._limits.in_flight_per_caller:
-            retry = {"retry-after": "1"}
             detail = "Too many requests of this caller are in flight. Wait for their responses, and try again."
-            return problem(429, detail=detail, code="busy", headers=retry)
+            return problem(429, detail=detail, code="busy", headers=_RETRY)
         length = headers.get(b"content-length", b"0")
         if not length.isdigit():
             return problem(400, detail="Content-Length is not a number.", code="malformed")

@@ -129,6 +129,7 @@ class SealedCheck:
 
     def _batches(self, first: int) -> Iterator[list[CommitInfo]]:
         batch: list[CommitInfo] = []
+        events = 0
         for number in range(first, self.sealed.sealed_commit + 1):
             info = self.log.commit_info(number)
             if info is None:
@@ -136,9 +137,10 @@ class SealedCheck:
             if info.import_id is not None:
                 continue
             batch.append(info)
-            if sum(one.events for one in batch) >= _BATCH_EVENTS:
+            events += info.events
+            if events >= _BATCH_EVENTS:
                 yield batch
-                batch = []
+                batch, events = [], 0
         if batch:
             yield batch
 
@@ -151,11 +153,9 @@ class SealedCheck:
             positions = pa.table({"position": [event.position for event in typed.invalid_events]})
             connection.register("_invalid", positions)
             source = f"(FROM {relation} SEMI JOIN _invalid USING (position))"
-            for event_type, version, *rest in self._sums(
-                connection, source, ("event_type", "schema_version"), ["payload"]
-            ):
-                if self.registry.knows((event_type, version)):
-                    digests.add(False, ((event_type, version), rest[0]), rest[1], rest[2])
+            sums = self._sums(connection, source, ("event_type", "schema_version"), ["payload"])
+            for event_type, version, bucket, count, digest in sums:
+                digests.add(False, ((event_type, version), bucket), count, digest)
 
     def _add_typed(
         self, connection: duckdb.DuckDBPyConnection, digests: _Digests, schema_key: SchemaKey, relation: str
