@@ -126,8 +126,8 @@ def _bound_cache(cache_dir: Path, size: int, bound: int) -> None:
     copies = sorted(_copies(cache_dir))
     excess = sum(size for _, size, _ in copies) - bound
     unused_since = time.time() - KEPT_SECONDS
-    for used, size, path in copies:
-        if excess <= 0 or used > unused_since:
+    for _, size, path in copies:
+        if excess <= 0:
             return
         with suppress(OSError):  # another process deleted it, or it belongs to another user
             if path.stat().st_atime <= unused_since:

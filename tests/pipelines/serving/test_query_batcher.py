@@ -180,6 +180,26 @@ def test_the_size_of_a_batch_is_limited() -> None:
     run(scenario)
 
 
+def test_queries_that_nobody_waits_for_are_not_run() -> None:
+    """Their clients disconnected while an earlier query ran; others of the same group are answered."""
+
+    async def scenario() -> None:
+        with batching(threads=1) as (source, batcher):
+            source.go.clear()
+            first = asyncio.create_task(batcher.ask(thing(1)))
+            await source.wait_for_query()
+            waiting = [asyncio.create_task(batcher.ask(thing(n))) for n in (2, 3, 4)]
+            await asyncio.sleep(0)
+            for abandoned in waiting[:2]:
+                abandoned.cancel()
+            await asyncio.gather(*waiting[:2], return_exceptions=True)
+            source.go.set()
+            assert [row(a)["id"] for a in await asyncio.gather(first, waiting[2])] == [1, 4]
+            assert source.queries == ["1", "4"]
+
+    run(scenario)
+
+
 def test_equal_queries_run_once() -> None:
     """Equal queries share a result in a batch, while it runs, and until the read models change."""
 
