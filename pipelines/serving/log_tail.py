@@ -30,11 +30,16 @@ class PeriodicTask:
         self._seconds = seconds
         self._action = action
         self._stopping = threading.Event()
+        self._ran = threading.Event()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
     def start(self) -> None:
         """Start the thread."""
         self._thread.start()
+
+    def wait_for_first_run(self, seconds: float) -> None:
+        """Wait until the first run has ended, but no longer than some seconds."""
+        self._ran.wait(seconds)
 
     def stop(self) -> None:
         """Stop after the current run."""
@@ -52,6 +57,7 @@ class PeriodicTask:
                 if last_error != str(error):
                     last_error = str(error)
                     _log.error("%s: %s; retrying.", self._thread.name, error)
+            self._ran.set()
             if self._stopping.wait(self._seconds):
                 return
 

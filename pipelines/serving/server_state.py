@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 _REFRESH_LOCAL, _REFRESH_REMOTE = 0.1, 1.0
 """Seconds between two looks for a newer generation or commit: files are cheap to check, each look at objects costs."""
 
+_FIRST_RUN = 5.0
+"""Seconds: a generation that takes longer to open must not keep `/healthz` from answering."""
+
 _CONCURRENT_COMMANDS = 32
 """Further commands wait for a thread. A thread spends most of its time waiting for the log's store."""
 
@@ -68,7 +71,10 @@ class ServerState:
         self._tasks = [_periodic(self.log.store.is_local, self.tail.refresh, "log tail")]
 
     def start(self) -> None:
-        """Start to follow the log, or the published generations."""
+        """Start to follow the log, or the published generations.
+
+        A process that shares its port gets requests from now on, so it opens what is published first, if that is fast.
+        """
         if isinstance(self.source, LiveReader):
             from refold.pipelines.serving.stream_thread import StreamThread  # imports Beam
 
@@ -79,6 +85,8 @@ class ServerState:
             self._tasks.append(_periodic(self.generations.store.is_local, self._adopt, "generation check"))
         for task in self._tasks:
             task.start()
+        for task in self._tasks:
+            task.wait_for_first_run(_FIRST_RUN)
 
     async def stop(self) -> None:
         """Stop in order: commands end first, so that a stream publishes their events too."""

@@ -287,8 +287,9 @@ def test_a_server_without_read_models_is_alive_and_not_ready(tmp_path: Path) -> 
 
 
 def test_several_workers_serve_one_port(folder: Path) -> None:
-    """All workers answer from the same generation."""
-    with served(folder, "--workers", "2", "--no-commands") as running, running.client() as client:
+    """All workers answer from the same generation, from the first request on."""
+    with served(folder, "--workers", "2", "--no-commands", ready=False) as running, running.client() as client:
+        client.headers["connection"] = "close"  # each request on its own connection, so that both workers are asked
         assert {get(client, "/orders/order-3")["data"]["order_id"] for _ in range(20)} == {"order-3"}
         assert client.post("/commands/PlaceOrder", json={}).status_code == 404
 
