@@ -16,7 +16,10 @@ from zoneinfo import ZoneInfo
 
 from refold.pipelines.ingest.mapping import UNITS, ColumnMapping, ValueSource
 
-FAST_TIME = r"\d{4}-\d\d-\d\d[T ]([01]\d|2[0-3]):[0-5]\d:[0-5]\d(\.\d{1,6})?(Z|[+-]\d\d:\d\d)"
+FAST_DATE = r"(0[1-9]|[1-8]\d|9[0-8])\d\d-\d\d-\d\d"
+"""Dates from the year 100 to 9899: in the years beyond, a time's offset may lead out of those that are kept."""
+
+FAST_TIME = rf"{FAST_DATE}[T ]([01]\d|2[0-3]):[0-5]\d:[0-5]\d(\.\d{{1,6}})?(Z|[+-]\d\d:\d\d)"
 """Texts of which the database makes the same time as this module does."""
 
 _ISO = re.compile(

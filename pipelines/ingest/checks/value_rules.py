@@ -19,7 +19,7 @@ import pyarrow.types as pt
 
 from refold.event_schemas import UsageError
 from refold.pipelines.ingest.checks.column import Column
-from refold.pipelines.ingest.checks.times import FAST_TIME
+from refold.pipelines.ingest.checks.times import FAST_DATE, FAST_TIME
 from refold.pipelines.ingest.mapping import UNITS, ColumnMapping, ValueSource
 from refold.warehouse.engine.sql import duckdb_type, invalid_value, literal, same_value
 
@@ -71,7 +71,7 @@ _RULES = (
         valid="isfinite({})",
         is_number=True,
     ),
-    TypeRule(matches=pt.is_date, text_pattern=r"\d{4}-\d\d-\d\d", valid=_VALID_DATE),
+    TypeRule(matches=pt.is_date, text_pattern=FAST_DATE, valid=_VALID_DATE),
     TypeRule(matches=pt.is_timestamp, text_pattern=FAST_TIME, valid=VALID_TIME),
     TypeRule(
         matches=lambda dtype: dtype == pa.uuid(), text_pattern="[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}"
@@ -145,7 +145,7 @@ def fast_text(text: str, dtype: pa.DataType, mapping: ColumnMapping, source: Val
     value = f"TRY_CAST({text} AS {duckdb_type(dtype)})"
     if pt.is_timestamp(dtype) and not dtype.tz:  # a text that becomes a TIMESTAMP at once loses its offset
         value = f"CAST(TRY_CAST({text} AS TIMESTAMPTZ) AS TIMESTAMP)"
-    valid = f" AND {rule.valid.format(value)}" if rule.valid else ""
+    valid = f" AND {rule.valid.format(value)}" if pt.is_floating(dtype) else ""  # the others are by their pattern
     return f"CASE WHEN regexp_full_match({text}, {literal(pattern)}){valid} THEN {value} END"
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -17,6 +18,7 @@ from refold.pipelines.ingest.rows import ImportLimits, Place, ReadRequest, Rows
 from refold.pipelines.ingest.source_file import ByteStream, SourceFile
 
 _SPACE = " \t\r\n"
+_NEWLINE = 10
 _DETECTED_BYTES = 1 << 16
 """A first element longer than this is not known to be a CloudEvent: then the user must name the format."""
 
@@ -46,18 +48,21 @@ def read_lines(request: ReadRequest) -> Iterator[Rows]:
     limits, row, offset = request.limits, request.place["row"], request.place["offset"]
     with open_text(request.file, request.mapping.encoding, offset=offset) as stream:
         for block in blocks(stream, limits):
-            lines = block.data.removesuffix(b"\n").split(b"\n")
+            ends = np.flatnonzero(np.frombuffer(block.data, np.uint8) == _NEWLINE) + 1
             surplus = block.length - len(block.data)
-            for start in range(0, len(lines), limits.chunk_rows):
-                some = lines[start : start + limits.chunk_rows]
-                last = start + len(some) == len(lines)
-                offset += sum(map(len, some)) + len(some) + (surplus if last else 0)
-                if row == 0:
-                    some[0] = some[0].removeprefix(BOM)
-                after = {"row": row + len(some), "line": row + len(some), "offset": offset}
+            for start in range(0, len(ends), limits.chunk_rows):
+                edges = np.concatenate(
+                    [ends[start - 1 : start] if start else [0], ends[start : start + limits.chunk_rows]]
+                )
+                count = len(edges) - 1
+                offset += int(edges[-1] - edges[0]) + (surplus if edges[-1] == len(block.data) else 0)
+                if row == 0 and block.data.startswith(BOM):
+                    edges[0] = len(BOM)
+                after = {"row": row + count, "line": row + count, "offset": offset}
                 invalid = {0: too_long(limits)} if block.overlong else {}
-                yield _documents(some, range(row + 1, row + len(some) + 1), invalid, after, stream.consumed())
-                row += len(some)
+                texts = _Lines(block.data, edges)
+                yield _documents(texts, range(row + 1, row + count + 1), invalid, after, stream.consumed())
+                row += count
 
 
 def read_array(request: ReadRequest) -> Iterator[Rows]:
@@ -71,7 +76,7 @@ def read_array(request: ReadRequest) -> Iterator[Rows]:
         elements = _Elements(stream, request.place, request.limits, path)
         while some := elements.take():
             texts = [text.encode("utf-8", "surrogateescape") for text, _ in some]
-            yield _documents(texts, [line for _, line in some], {}, elements.place(), stream.consumed())
+            yield _documents(_Lines.of(texts), [line for _, line in some], {}, elements.place(), stream.consumed())
 
 
 class _Elements:
@@ -208,15 +213,43 @@ def _starts_with_cloudevent(start: bytes) -> bool:
     return isinstance(first, dict) and "specversion" in first
 
 
-def _documents(
-    texts: list[bytes], lines: Sequence[int], unreadable: Mapping[int, str], after: Place, consumed: int
-) -> Rows:
+class _Lines(Sequence[bytes]):
+    """Texts that follow one another in some data, each with the newline at its end."""
+
+    def __init__(self, data: bytes, edges: np.ndarray[Any, Any]) -> None:
+        self.data = data
+        self.edges = edges.astype(np.int64)
+
+    @classmethod
+    def of(cls, texts: Sequence[bytes]) -> _Lines:
+        """Join some texts."""
+        ends = np.cumsum(np.fromiter(map(len, texts), np.int64, len(texts)))
+        return cls(b"".join(texts), np.concatenate([np.zeros(1, np.int64), ends]))
+
+    def __len__(self) -> int:
+        return len(self.edges) - 1
+
+    def __getitem__(self, index: Any) -> Any:
+        return self.data[self.edges[index] : self.edges[index + 1]]
+
+    def as_column(self) -> pa.Array | None:
+        """Return the texts as an Arrow array, without a Python object per text; None if one is no UTF-8."""
+        buffers = [None, pa.py_buffer(self.edges), pa.py_buffer(self.data)]
+        column = pa.Array.from_buffers(pa.large_string(), len(self), buffers)
+        try:
+            column.validate(full=True)
+        except pa.ArrowInvalid:
+            return None
+        return column
+
+
+def _documents(texts: _Lines, lines: Sequence[int], unreadable: Mapping[int, str], after: Place, consumed: int) -> Rows:
     invalid = dict(unreadable)
-    column = _strings(texts)
+    column = texts.as_column()
     if column is None:
         invalid |= {i: "this is no UTF-8" for i, text in enumerate(texts) if not _is_utf8(text)}
     if invalid:
-        column = _strings([b"" if i in invalid else text for i, text in enumerate(texts)])
+        column = _Lines.of([b"" if i in invalid else text for i, text in enumerate(texts)]).as_column()
     return Rows(
         columns=pa.table({"_text": column}),
         lines=lines,
@@ -225,19 +258,6 @@ def _documents(
         after=after,
         consumed=consumed,
     )
-
-
-def _strings(texts: list[bytes]) -> pa.Array | None:
-    """Build an Arrow array without a Python object per row; return None if a text is no UTF-8."""
-    ends = np.cumsum(np.fromiter(map(len, texts), np.int64, len(texts)))
-    offsets = np.concatenate([np.zeros(1, np.int64), ends])
-    buffers = [None, pa.py_buffer(offsets), pa.py_buffer(b"".join(texts))]
-    column = pa.Array.from_buffers(pa.large_string(), len(texts), buffers)
-    try:
-        column.validate(full=True)
-    except pa.ArrowInvalid:
-        return None
-    return column
 
 
 def _is_utf8(text: bytes) -> bool:
