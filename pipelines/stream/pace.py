@@ -9,7 +9,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import TypeVar
 
-from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_delay, wait_random_exponential
+from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_random_exponential
 
 from refold.event_schemas import StoreUnavailableError
 from refold.warehouse.read_models.generations.generations import Generations
@@ -64,24 +64,23 @@ class Outage:
         Raises:
             StoreUnavailableError: the outage takes too long, or the stream is to stop.
         """
-        too_long = stop_after_delay(self._max_seconds)
+        try:
+            return operation()
+        except StoreUnavailableError as error:
+            if self._stop():
+                raise
+            self._report(f"{error} Trying again for up to {self._max_seconds:,.0f} s.")
+        began, too_long = time.monotonic(), stop_after_delay(self._max_seconds)
         retrying = Retrying(
             retry=retry_if_exception_type(StoreUnavailableError),
             wait=wait_random_exponential(multiplier=0.5, max=15),
             stop=lambda state: too_long(state) or self._stop(),
             sleep=self._sleep,
-            before_sleep=self._tell,
             reraise=True,
         )
         result = retrying(operation)
-        if retrying.statistics["attempt_number"] > 1:
-            seconds = time.monotonic() - retrying.statistics["start_time"]
-            self._report(f"The store responds again, after {seconds:.0f} s.")
+        self._report(f"The store responds again, after {time.monotonic() - began:.0f} s.")
         return result
-
-    def _tell(self, state: RetryCallState) -> None:
-        if state.attempt_number == 1 and state.outcome is not None:
-            self._report(f"{state.outcome.exception()} Trying again for up to {self._max_seconds:,.0f} s.")
 
     def _sleep(self, seconds: float) -> None:
         until = time.monotonic() + seconds

@@ -51,8 +51,8 @@ class LocalStore(ObjectStore):
 
     def get(self, key: str) -> bytes:
         """Read the file."""
-        with self._object(key) as path:
-            return path.read_bytes()
+        with self._object(key) as path, open(path, "rb") as file:
+            return file.read()
 
     def exists(self, key: str) -> bool:
         """Check for the file."""
@@ -69,9 +69,9 @@ class LocalStore(ObjectStore):
     def local_path(self, key: str) -> Path:
         """Return the path of the object itself."""
         with self._object(key) as path:
-            if not path.is_file():
+            if not os.path.isfile(path):
                 raise FileNotFoundError(path)
-            return path
+            return Path(path)
 
     def list_from(self, prefix: str, *, start_after: str = "") -> Iterator[str]:
         """Scan the folder, and only those subfolders that can hold a greater key."""
@@ -96,8 +96,8 @@ class LocalStore(ObjectStore):
         return os.path.join(self.url, check_key(key))
 
     @contextmanager
-    def _object(self, key: str) -> Iterator[Path]:
-        path = Path(self._path(key))
+    def _object(self, key: str) -> Iterator[str]:
+        path = self._path(key)
         with translate_errors(f"read {key!r}", self.url):
             try:
                 yield path
