@@ -100,9 +100,11 @@ def show_stats(call: Invocation) -> None:
     if call.json:
         output.print_json(dataclasses.asdict(found))
         return
+    archived = f", {output.format_size(found.archived_bytes)} of it archived" if found.archived_bytes else ""
     output.print_text(
-        f"{counted(found.events, 'event')} ({output.format_size(found.bytes)}) in {counted(found.streams, 'stream')}, "
-        f"{counted(found.commits, 'commit')} and {counted(found.segments, 'segment')}; "
+        f"{counted(found.events, 'event')} ({output.format_size(found.bytes)}{archived}) in "
+        f"{counted(found.streams, 'stream')}, {counted(found.commits, 'commit')} and "
+        f"{counted(found.segments, 'segment')}; "
         f"{found.unsealed_events:,} not sealed yet."
     )
     rows = [

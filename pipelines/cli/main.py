@@ -19,6 +19,7 @@ COMMANDS = (
     "events",
     "seal",
     "log",
+    "archive",
     "schemas",
     "plan",
     "rebuild",

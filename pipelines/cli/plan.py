@@ -21,9 +21,15 @@ if TYPE_CHECKING:
 
 @click.command(cls=Command, example="refold plan\nrefold plan --json\nrefold plan --all")
 @click.option("--all", "everything", is_flag=True, help="Plan a rebuild of all, changed or not.")
+@click.option(
+    "--archive-price",
+    type=click.FloatRange(min=0),
+    metavar="PRICE",
+    help="What it costs to read 1 GB from the archive; the plan shows the total.",
+)
 @common_options("domain", "log", "read_models")
 @pass_invocation
-def plan(call: Invocation, everything: bool) -> None:
+def plan(call: Invocation, everything: bool, archive_price: float | None) -> None:
     """Show what a rebuild would do, why, and its cost.
 
     The plan compares the declared domain with the newest generation; layout, comments and docstrings do not count. It
@@ -34,15 +40,15 @@ def plan(call: Invocation, everything: bool) -> None:
 
     made = plan_rebuild(call.open_log(), call.domain, call.open_generations(), everything=everything)
     if call.json:
-        print_json(document_of(made))
+        print_json(document_of(made, archive_price))
     else:
-        print_plan(made)
+        print_plan(made, archive_price)
     if made.work:
         raise click.exceptions.Exit(WORK_TO_DO)
 
 
-def document_of(made: RebuildPlan) -> dict[str, Any]:
-    """Return a plan as JSON values."""
+def document_of(made: RebuildPlan, archive_price: float | None = None) -> dict[str, Any]:
+    """Return a plan as JSON values, with the cost of reading the archive at a price for 1 GB."""
     return {
         "work": made.work,
         "generation": made.generation,
@@ -52,17 +58,27 @@ def document_of(made: RebuildPlan) -> dict[str, Any]:
         "other_log": made.other_log,
         "events": made.events,
         "bytes_read": made.bytes_read,
+        "archived_bytes": made.archived_bytes,
+        "archive_cost": None if archive_price is None else round(archive_cost(made, archive_price), 2),
         "seconds": round(made.seconds, 3),
         "disk_bytes": made.disk_bytes,
         "working_copy_bytes": made.working_copy_bytes,
         "rate": asdict(made.rate),
-        "read_models": [{**asdict(m), "seconds": round(m.seconds, 3)} for m in made.read_models],
+        "read_models": [
+            {**asdict(m), "seconds": round(m.seconds, 3), "archived": sum(m.archived.values())}
+            for m in made.read_models
+        ],
         "views": [asdict(v) for v in made.views],
     }
 
 
-def print_plan(made: RebuildPlan) -> None:
-    """Print a plan."""
+def archive_cost(made: RebuildPlan, price: float) -> float:
+    """Return what it costs to read the archive, at a price for 1 GB (10^9 bytes, as stores bill it)."""
+    return made.archived_bytes / 1e9 * price
+
+
+def print_plan(made: RebuildPlan, archive_price: float | None = None) -> None:
+    """Print a plan, with the cost of reading the archive at a price for 1 GB."""
     from refold.pipelines.cli.support.output import format_size, print_table, print_text
 
     if made.generation is None:
@@ -82,6 +98,9 @@ def print_plan(made: RebuildPlan) -> None:
     rows += [(v.name, f"{v.verdict.value} view", None, "", _why(v.reasons, None)) for v in made.views]
     print_table(("read model", "verdict", "events", "to read", "why"), rows, wrap_last=True)
     print_text(_total(made))
+    if made.archived_bytes:
+        cost = "" if archive_price is None else f", which costs {archive_cost(made, archive_price):,.2f}"
+        print_text(f"A rebuild reads {format_size(made.archived_bytes)} from the archive{cost}.")
     if lag := lag_text(made):
         print_text(lag)
 

@@ -57,6 +57,7 @@ _HERE, _THERE = "rebuilt", "published"
     metavar="PATH",
     help="With --as-of: the file to build; nothing is published.",
 )
+@click.option("--hot-only", is_flag=True, help="Refuse to read the archive: only read models that need none of it.")
 @metrics_port_option
 @common_options("domain", "log", "read_models", "runner")
 @pass_invocation
@@ -69,6 +70,7 @@ def rebuild(
     verify: bool,
     as_of: str | None,
     to: Path | None,
+    hot_only: bool,
     metrics_port: int | None,
 ) -> None:
     """Rebuild read models and publish the next generation.
@@ -83,6 +85,8 @@ def rebuild(
         call.domain.read_model(name)
     if chosen and everything:
         raise click.UsageError("--all and NAME exclude each other.")
+    if hot_only and (as_of is not None or to is not None):
+        raise click.UsageError("--hot-only and --as-of exclude each other.")
     if as_of is not None or to is not None:
         _rebuild_as_of(call, chosen, as_of, to, dead_letter=dead_letter, verify=verify)
         return
@@ -115,7 +119,15 @@ def rebuild(
                 metrics.report(progress)
 
             rebuilt = rebuild_read_models(
-                log, domain, url, options, only=chosen, dead_letter=dead_letter, verify=verify, report=report
+                log,
+                domain,
+                url,
+                options,
+                only=chosen,
+                dead_letter=dead_letter,
+                verify=verify,
+                hot_only=hot_only,
+                report=report,
             )
             metrics.published(rebuilt.generation.number, rebuilt.seconds)
             measure_generation(metrics, log, call.open_generations(), rebuilt.generation)

@@ -37,6 +37,7 @@ from refold.warehouse.read_models.generations.generations import (
     Seed,
     open_generations,
 )
+from refold.warehouse.read_models.planning.archived import refuse_archived
 from refold.warehouse.read_models.planning.cost import CostEstimator
 from refold.warehouse.read_models.rebuild.seeds import choose_seed, seed_rows
 from refold.warehouse.replay.invalid_events import not_discarded
@@ -83,6 +84,7 @@ def rebuild(
     only: Sequence[str] = (),
     dead_letter: bool = False,
     verify: bool = False,
+    hot_only: bool = False,
     report: Callable[[RebuildProgress], None] = lambda _: None,
 ) -> Rebuilt:
     """Rebuild read models, and publish a generation in which all of them are at the head of the log.
@@ -97,9 +99,11 @@ def rebuild(
         dead_letter: collect events that cannot be applied in ``refold.dead_letters``; by default they are an error.
         verify: publish only if read models whose declaration did not change agree with the newest generation, brought
             to the same position by increments.
+        hot_only: refuse to read the archive.
         report: called with the progress, a few times a second.
 
     Raises:
+        UsageError: ``hot_only`` is set, and a read model needs events from the archive.
         EmptyLogError: there is nothing to replay.
         InvalidEventsError: events cannot be applied; nothing was published.
         DamagedLogError: the log misses an object; nothing was published.
@@ -125,6 +129,8 @@ def rebuild(
     newest = generations.newest()
     kept_models(domain, log, names, newest)
     seeds = {m.name: choose_seed(m, domain, log, newest, generations) for m in models if m.seed is not None}
+    if hot_only:
+        refuse_archived(domain, models, log.manifest().segments, {name: seed.position for name, seed in seeds.items()})
     publisher = Publisher(log, domain, generations, options or beam_options(), dead_letter, report, verify)
     with ExitStack() as stack:
         folder = stack.enter_context(scratch_folder(generations.store)) if seeds else Path()

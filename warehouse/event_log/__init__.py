@@ -9,8 +9,9 @@ module           holds
 ``seal``         commits become segments: ``segments``, ``columns``, ``heads`` and ``manifest`` are what it writes
 ``reads``        one stream, a category, a correlation, positions; statistics; places by position or time
 ``bulk_import``  a history written as segments directly
-``verification`` checks of a whole log
-``leftovers``    objects that writers left when they died
+``verification`` checks of a whole log; ``repair`` makes damaged segments again
+``retention``    what is no longer needed; ``orphaned_objects`` are what writers left when they died
+``archive``      old segments, moved to another store
 ================ ======================================================================================================
 """
 

@@ -190,15 +190,23 @@ class EventLog:
             commit.check_file(path, info, where=f"{self.url}/{commit_key(info.number)}")
         return path
 
+    def store_of(self, segment: Segment) -> ObjectStore:
+        """Return the store that holds a segment: the log's own, or its archive."""
+        return open_store(segment.archive) if segment.archive else self.store
+
+    def url_of(self, segment: Segment) -> str:
+        """Return the location of a segment."""
+        return f"{segment.archive or self.url}/{segment.key}"
+
     def segment_path(self, segment: Segment) -> Path:
         """Return the local path of a segment, after checking its bytes.
 
         Raises:
             DamagedLogError: the segment is missing, or differs from what was written.
         """
-        where = f"{self.url}/{segment.key}"
+        where = self.url_of(segment)
         try:
-            path = self.store.local_path(segment.key)
+            path = self.store_of(segment).local_path(segment.key)
         except ObjectNotFoundError as error:
             raise DamagedLogError(
                 f"Segment {where} is missing, but the manifest names it ({segment.rows} events of "

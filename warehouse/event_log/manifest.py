@@ -38,6 +38,7 @@ class Segment:
         untyped: whether its payloads are JSON text, because they matched no contract when they were sealed.
         checksum: SHA-256 of the object.
         column_bytes: compressed size of each column, to estimate what a rebuild reads.
+        archive: URL of the archive that holds the object; empty: the log itself holds it.
     """
 
     key: str
@@ -55,6 +56,7 @@ class Segment:
     untyped: bool = False
     checksum: str = ""
     column_bytes: dict[str, int] = dataclasses.field(default_factory=dict)
+    archive: str = ""
 
     @property
     def schema_key(self) -> SchemaKey:

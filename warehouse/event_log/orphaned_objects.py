@@ -13,9 +13,11 @@ from pathlib import Path
 
 from refold.event_schemas import ObjectNotFoundError
 from refold.warehouse.event_log import manifest as manifests
+from refold.warehouse.event_log.commit import CommitInfo
 from refold.warehouse.event_log.layout import HEADS, MANIFESTS, SEGMENTS, numbered
 from refold.warehouse.event_log.log import EventLog
-from refold.warehouse.object_store import ObjectStore
+from refold.warehouse.event_log.manifest import Manifest
+from refold.warehouse.object_store import ObjectStore, open_store
 
 _STAGING = "staging"
 _SEALS = "seal-"
@@ -62,24 +64,31 @@ def log_leftovers(log: EventLog, *, before: datetime) -> list[Leftover]:
 def _unreferenced(log: EventLog, before: datetime) -> Iterator[Leftover]:
     """Find unreferenced segments and heads; the listing comes first, so that it has no object published meanwhile."""
     store = log.store
-    candidates = {key for folder in (SEGMENTS, HEADS) for key in store.list_from(folder)}
+    candidates = {(log.url, key) for folder in (SEGMENTS, HEADS) for key in store.list_from(folder)}
+    archives = {s.archive for s in log.manifest().segments if s.archive}
+    candidates |= {(url, key) for url in archives for key in open_store(url).list_from(SEGMENTS)}
     newest = log.head()
-    candidates -= _keys(newest.sealed)
-    for info in newest.tail:
-        candidates -= {s.key for s in info.segments} | {h.key for h in info.heads_runs}
-    old = {key for key in candidates if _is_before(store, key, before)}
+    candidates -= objects_of(log, [newest.sealed, *newest.tail])
+    old = {(url, key) for url, key in candidates if _is_before(open_store(url), key, before)}
     for key in reversed(list(numbered(store.list_from(MANIFESTS)))):
         if not old:
             break
-        old -= _keys(manifests.decode(store.get(key), where=f"{store.url}/{key}", has_digest=False))
+        manifest = manifests.decode(store.get(key), where=f"{store.url}/{key}", has_digest=False)
+        old -= objects_of(log, [manifest])
     for number in newest.sealed.imports.values() if old else ():
         if (imported := log.commit_info(number)) is not None:
-            old -= {s.key for s in imported.segments} | {h.key for h in imported.heads_runs}
-    yield from (leftover(store, key, "written by a seal or an import that died") for key in sorted(old))
+            old -= objects_of(log, [imported])
+    for url, key in sorted(old):
+        yield leftover(open_store(url), key, "written by a seal, an import or an archiving that died")
 
 
-def _keys(manifest: manifests.Manifest) -> set[str]:
-    return {s.key for s in manifest.segments} | {h.key for h in manifest.heads}
+def objects_of(log: EventLog, named_in: Iterable[Manifest | CommitInfo]) -> set[tuple[str, str]]:
+    """Return the segments and stream heads that some manifests or commits name: URL of the store, and key."""
+    found: set[tuple[str, str]] = set()
+    for one in named_in:
+        heads = one.heads if isinstance(one, Manifest) else one.heads_runs
+        found |= {(s.archive or log.url, s.key) for s in one.segments} | {(log.url, h.key) for h in heads}
+    return found
 
 
 def _is_before(store: ObjectStore, key: str, time: datetime) -> bool:
@@ -117,11 +126,12 @@ def leftover(store: ObjectStore, key: str, why: str) -> Leftover:
     return Leftover(store_url=store.url, key=key, bytes=size, why=why)
 
 
-def delete_leftovers(store: ObjectStore, found: Iterable[Leftover]) -> int:
+def delete_leftovers(found: Iterable[Leftover]) -> int:
     """Delete leftovers, and on a local disk the empty folders of dead writers; return the bytes freed."""
     freed = 0
     for left in found:
         freed += left.bytes
+        store = open_store(left.store_url)
         if store.is_local:
             path = Path(store.url) / left.key
             path.unlink(missing_ok=True)  # names of unfinished files are not valid keys

@@ -63,7 +63,7 @@ def repair(log: EventLog, registry: Registry) -> Repaired:
             try:
                 made[segment.key] = _segment_anew(connection, log, registry, sealed, segment)
             except _CannotRepairError as error:
-                lost.append(f"Segment {log.url}/{segment.key} ({segment.rows} events) cannot be made again: {error}.")
+                lost.append(f"Segment {log.url_of(segment)} ({segment.rows} events) cannot be made again: {error}.")
         segments = tuple(made.get(s.key, s) for s in sealed.segments)
         whole = [s for s in segments if s.key not in {d.key for d in damaged} - made.keys()]
         buckets = sorted({h.bucket for h in sealed.heads if not _is_whole(log, h)})

@@ -11,7 +11,6 @@ may be gone is in a manifest before the first of them is removed.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -20,7 +19,8 @@ from refold.warehouse.event_log import manifest as manifests
 from refold.warehouse.event_log.layout import COMMITS, MANIFESTS, commit_key, manifest_key, number_of, numbered
 from refold.warehouse.event_log.log import EventLog
 from refold.warehouse.event_log.manifest import Manifest
-from refold.warehouse.event_log.orphaned_objects import Leftover, leftover
+from refold.warehouse.event_log.orphaned_objects import Leftover, leftover, objects_of
+from refold.warehouse.object_store import open_store
 
 MIN_WINDOW = timedelta(hours=1)
 """A shorter one could remove a commit under a reader or an appender that relies on it."""
@@ -63,14 +63,17 @@ def plan_retention(log: EventLog, *, window: timedelta = WINDOW, now: datetime |
         return Retention(0, ())
     kept = [log.manifest(number) for number in numbers[old:]]
     superseded = [_old_manifest(log, number) for number in numbers[:old]]
-    needed = _keys(kept)
+    needed = objects_of(log, kept)
     sealed = kept[0]
     imports = set(kept[-1].imports.values())
     commits = (number_of(key) for key in numbered(store.list_from(COMMITS)))
     removable = [n for n in commits if n <= sealed.sealed_commit and n not in imports]
     objects = [leftover(store, commit_key(n), "its events are in segments") for n in removable]
+    objects += [
+        leftover(open_store(url), key, "another object holds its events now")
+        for url, key in sorted(objects_of(log, superseded) - needed)
+    ]
     objects += [leftover(store, manifest_key(m.number), "a newer manifest replaced it") for m in superseded]
-    objects += [leftover(store, key, "newer segments hold its events") for key in sorted(_keys(superseded) - needed)]
     return Retention(sealed.sealed_commit + 1 if removable else 0, tuple(objects))
 
 
@@ -87,7 +90,7 @@ def apply_retention(log: EventLog, planned: Retention) -> int:
         if not manifests.publish(log.store, following):
             raise LogError(f"Another process sealed the log {log.url} meanwhile; nothing was removed. Try again.")
     for left in planned.objects:
-        log.store.delete(left.key)
+        open_store(left.store_url).delete(left.key)
     return sum(left.bytes for left in planned.objects)
 
 
@@ -100,7 +103,3 @@ def _old_manifest(log: EventLog, number: int) -> Manifest:
         return log.manifest(number)
     except ObjectNotFoundError:  # removed meanwhile
         return Manifest(number=number)
-
-
-def _keys(found: Sequence[Manifest]) -> set[str]:
-    return {s.key for m in found for s in m.segments} | {h.key for m in found for h in m.heads}

@@ -126,7 +126,8 @@ def _write_typed(
     write = functools.partial(
         write_segment, connection, log.store, schema_key=schema_key, bucket=bucket, payload=schema
     )
-    old = _to_merge(connection, relation, [s for s in sealed.segments_of({schema_key}, bucket) if not s.untyped])
+    known = sealed.segments_of({schema_key}, bucket)
+    old = _to_merge(connection, relation, [s for s in known if not s.untyped and not s.archive])
     if old:
         merged = segment_relations(log, old, registry)[schema_key]
         names = columns([*ENVELOPE.names, *schema.names])

@@ -141,6 +141,7 @@ def test_the_commands_are_those_of_the_design() -> None:
         ),
         "serve",
         *("log head", "log upgrade", "log repair", "log gc"),
+        "archive restore",
         *("events tail", "events stream", "events trace", "events stats", "events verify"),
         *("schemas list", "schemas lock", "schemas check", "schemas dry-run"),
         *("generations list", "generations show", "generations diff", "generations rollback", "generations gc"),

@@ -73,7 +73,7 @@ def test_a_seal_that_lost_its_race_or_died(mixed: EventLog) -> None:
         "staging/seal-dead/gathered/0.parquet",
         "staging/seal-dead/manifest.json",
     }
-    assert delete_leftovers(mixed.store, found) == sum(left.bytes for left in found) > 0
+    assert delete_leftovers(found) == sum(left.bytes for left in found) > 0
     assert verify(mixed, REGISTRY).sound
     assert not (Path(mixed.url) / "staging" / "seal-dead").exists()
     assert keys(mixed) == set()
@@ -96,5 +96,5 @@ def test_on_a_remote_store(left: str) -> None:
     assert keys(log) == set()
     [found] = log_leftovers(log, before=datetime.now(UTC) + DAY)
     assert (found.key, found.bytes) == (left, 4)
-    delete_leftovers(log.store, [found])
+    delete_leftovers([found])
     assert not log.store.exists(left)

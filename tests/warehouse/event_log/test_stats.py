@@ -30,6 +30,7 @@ def test_an_empty_log_has_nothing(log: EventLog) -> None:
         streams=0,
         commits=0,
         segments=0,
+        archived_bytes=0,
         sealed_position=0,
         unsealed_commits=0,
         unsealed_events=0,

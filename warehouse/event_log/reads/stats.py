@@ -74,6 +74,7 @@ class LogStats:
         streams: number of streams.
         commits: number of the last commit.
         segments: number of live segments.
+        archived_bytes: of the bytes, those in the archive.
         sealed_position: position up to which the log is sealed.
         unsealed_commits: number of unsealed commits.
         unsealed_events: number of events in unsealed commits.
@@ -85,6 +86,7 @@ class LogStats:
     streams: int
     commits: int
     segments: int
+    archived_bytes: int
     sealed_position: int
     unsealed_commits: int
     unsealed_events: int
@@ -135,6 +137,7 @@ def stats(log: EventLog, *, head: Head | None = None) -> LogStats:
         streams=streams,
         commits=head.commit,
         segments=sum(s.segments for s in schemas),
+        archived_bytes=sum(s.bytes for s in head.sealed.segments if s.archive),
         sealed_position=head.sealed.sealed_position,
         unsealed_commits=len(head.tail),
         unsealed_events=head.position - head.sealed.sealed_position,

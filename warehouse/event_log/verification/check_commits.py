@@ -120,7 +120,7 @@ def _check_numbers(log: EventLog, numbers: Sequence[int], sealed: Manifest, find
                 "Append nothing until it is restored from a backup of the store.",
             )
         expected = number + 1
-    if numbers and numbers[-1] < sealed.sealed_commit:
+    if numbers and numbers[-1] < sealed.sealed_commit and sealed.removed_before <= sealed.sealed_commit:
         findings.add(
             "manifest",
             f"{log.url}/{manifest_key(sealed.number)}",

@@ -62,13 +62,13 @@ class SegmentCheck:
         return path
 
     def _check(self, segment: Segment) -> Path | None:
-        where = f"{self._log.url}/{segment.key}"
+        where = self._log.url_of(segment)
         content = (
             f"{segment.rows} events of {segment.event_type} v{segment.schema_version}, positions "
             f"{segment.first_position + segment.position_base} to {segment.last_position + segment.position_base}"
         )
         try:
-            path = self._log.store.local_path(segment.key)
+            path = self._log.store_of(segment).local_path(segment.key)
         except ObjectNotFoundError:
             self._findings.add("segment", where, f"missing, but the manifest names it ({content})", REPAIR)
             return None
@@ -165,9 +165,9 @@ def check_sizes(log: EventLog, head: Head, findings: Findings) -> int:
     """Check that each segment is there, with its size; return how many are."""
     found = 0
     for segment in live_segments(head):
-        where = f"{log.url}/{segment.key}"
+        where = log.url_of(segment)
         try:
-            size = log.store.size(segment.key)
+            size = log.store_of(segment).size(segment.key)
         except ObjectNotFoundError:
             findings.add("segment", where, "missing, but the manifest names it", REPAIR)
             continue

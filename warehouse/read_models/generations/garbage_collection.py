@@ -103,7 +103,7 @@ def collect(generations: Generations, planned: Collected) -> int:
         generations.forget(number)
     referenced = frozenset[str]().union(*generations.referenced_files().values())
     unreferenced = [left for left in (*planned.files, *planned.leftovers) if left.key not in referenced]
-    return delete_leftovers(generations.store, unreferenced)
+    return delete_leftovers(unreferenced)
 
 
 def _leftovers(generations: Generations, before: datetime) -> Iterator[Leftover]:

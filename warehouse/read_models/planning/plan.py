@@ -6,7 +6,7 @@ A plan reads manifests, footers and the generation's description, but no event a
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from refold.warehouse.declarations.domain import Domain
@@ -20,6 +20,7 @@ from refold.warehouse.declarations.projection import ReadModel, keyed_by_stream
 from refold.warehouse.event_log.log import EventLog, Head
 from refold.warehouse.event_log.reads.scan import live_segments, overlaps
 from refold.warehouse.read_models.generations.generations import Generation, Generations
+from refold.warehouse.read_models.planning.archived import archived_segments
 from refold.warehouse.read_models.planning.cost import CostEstimator
 from refold.warehouse.read_models.planning.rate import Rate, rate_of
 from refold.warehouse.read_models.rebuild.seeds import choose_seed
@@ -58,6 +59,7 @@ class PlannedModel:
         staging_bytes: estimated bytes of its staged files.
         table_bytes: estimated bytes of its table in the new file.
         seed_position: position of its seed's rows; None without a seed.
+        archived: URLs of the archived segments that it reads, with their sizes in bytes.
     """
 
     name: str
@@ -70,6 +72,7 @@ class PlannedModel:
     staging_bytes: int = 0
     table_bytes: int = 0
     seed_position: int | None = None
+    archived: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def to_rebuild(self) -> bool:
@@ -143,6 +146,14 @@ class RebuildPlan:
     def disk_bytes(self) -> int:
         """Disk space needed at the same time: staged files, the working copy, and its new tables."""
         return self.working_copy_bytes + sum(m.staging_bytes + m.table_bytes for m in self.read_models)
+
+    @property
+    def archived_bytes(self) -> int:
+        """Number of bytes to read from the archive; a segment that several read models need is read once."""
+        archived: dict[str, int] = {}
+        for model in self.read_models:
+            archived |= model.archived
+        return sum(archived.values())
 
     @property
     def behind(self) -> int:
@@ -250,6 +261,10 @@ class _Planner:
             staging_bytes=table if small else bytes_read * _STAGED_EXPANSION,
             table_bytes=table,
             seed_position=after,
+            archived={
+                self.log.url_of(s): s.bytes
+                for s in archived_segments(self.domain, model, self.head.sealed.segments, after or 0)
+            },
         )
 
     def _verdict(self, model: ReadModel) -> tuple[Verdict, tuple[str, ...]]:
