@@ -118,8 +118,10 @@ def same(found: Any, expected: Any) -> bool:
             and len(found) == len(expected)
             and all(same(f, e) for f, e in zip(found, expected, strict=True))
         )
-    if isinstance(expected, datetime) and isinstance(found, datetime) and found.tzinfo is None:
-        found = found.replace(tzinfo=UTC)  # a column without a zone holds times in UTC
-    if isinstance(expected, datetime):
-        return isinstance(found, datetime) and found == expected
+    if isinstance(expected, datetime):  # a column without a zone holds times in UTC
+        return isinstance(found, datetime) and _in_utc(found) == _in_utc(expected)
     return type(found) is type(expected) and repr(found) == repr(expected)
+
+
+def _in_utc(time: datetime) -> datetime:
+    return time.replace(tzinfo=UTC) if time.tzinfo is None else time
