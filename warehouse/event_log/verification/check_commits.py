@@ -257,7 +257,7 @@ def _load_tail(
     """Load the rows of the tail into ``_tail``, and return the commits up to the first damaged one."""
     connection.register("_empty", _TAIL.empty_table())
     connection.execute(
-        f"CREATE TEMP TABLE _tail AS SELECT *, md5_number_lower(stream_id) % {log.bucket_count} AS bucket FROM _empty"
+        f"CREATE TABLE _tail AS SELECT *, md5_number_lower(stream_id) % {log.bucket_count} AS bucket FROM _empty"
     )
     loaded: list[CommitInfo] = []
     for i in range(0, len(tail), _BATCH):

@@ -97,17 +97,21 @@ class SegmentCheck:
         if key != segment.key:
             self._findings.add("manifest", where, f"its key in the manifest differs from its content; expected {key}")
         relation = self._connection.sql(f"FROM {parquet_relation([path])}")
-        [real] = relation.aggregate("count(*), min(position), max(position)").fetchall()
-        if real != (expected := (segment.rows, segment.first_position, segment.last_position)):
+        has_contract = self._check_schema(segment, _columns(relation), where)
+        fields = self._fields(segment.schema_key, untyped=segment.untyped) if has_contract else ()
+        missing = missing_values(fields)
+        [(*real, nulls)] = relation.aggregate(f"count(*), min(position), max(position), count({missing})").fetchall()
+        if real != (expected := [segment.rows, segment.first_position, segment.last_position]):
             self._findings.add(
-                "segment", where, f"rows, first and last position are {real}, the manifest has {expected}"
+                "segment",
+                where,
+                f"rows, first and last position are {tuple(real)}, the manifest has {tuple(expected)}",
             )
-        if self._check_schema(segment, _columns(relation), where):
-            self._check_required(segment, path, where)
+        if nulls:
+            self._name_missing(segment, path, missing, where)
 
-    def _check_required(self, segment: Segment, path: Path, where: str) -> None:
-        """Check that no required column is NULL: a rebuild would show such events with values that nobody wrote."""
-        missing = missing_values(self._fields(segment.schema_key, untyped=segment.untyped))
+    def _name_missing(self, segment: Segment, path: Path, missing: str, where: str) -> None:
+        """Name events that have NULL in a required column: a rebuild would show them with values that nobody wrote."""
         rows = self._connection.execute(
             f"SELECT position + {segment.position_base}, {missing} AS missing "
             f"FROM {parquet_relation([path])} "

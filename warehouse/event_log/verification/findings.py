@@ -63,3 +63,11 @@ class Findings:
         """Record that something cannot be checked."""
         if what not in self.unchecked:
             self.unchecked.append(what)
+
+    def extend(self, others: Findings) -> None:
+        """Add what another check collected."""
+        for finding in others.found:
+            self.add(finding.kind, finding.where, finding.what, finding.advice)
+        self.left_out.update(others.left_out)
+        for what in others.unchecked:
+            self.skip(what)

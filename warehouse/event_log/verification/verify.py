@@ -9,8 +9,10 @@ checked without it is reported as unchecked.
 from __future__ import annotations
 
 import functools
+import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -108,7 +110,8 @@ def verify(
         commits = check_commits(connection, log, sealed or Manifest(), findings, rows=not fast)
         if known is not None:
             check_known(log, sealed or Manifest(), *known, findings)
-        connection.register("_commits", commits.ranges)
+        connection.register("_ranges", commits.ranges)
+        connection.execute("CREATE TABLE _commits AS FROM _ranges")
         head = Head(sealed or Manifest(), commits.tail)
         if sealed is None:
             findings.skip("segments, streams and positions, since the manifest cannot be read")
@@ -140,24 +143,23 @@ def _check_events(
     report: Callable[[int, int], None],
 ) -> tuple[int, int, int]:
     """Check segments, streams, positions and event ids; return the numbers of segments, events and streams."""
-    segment_check = SegmentCheck(connection, log, registry, findings)
-    stream_check = StreamCheck(connection, log, head, findings)
+    planned = log.bucket_count + 3
+    by_bucket: dict[int, list[Segment]] = {}
+    for segment in live_segments(head):
+        by_bucket.setdefault(segment.bucket, []).append(segment)
     readable: list[tuple[Segment, Path]] = []
     suspect: set[tuple[SchemaKey, int]] = set()
     complete, events, streams = True, 0, 0
-    planned = log.bucket_count + 3
-    for bucket in range(log.bucket_count):
-        report(1 + bucket, planned)
-        live = [s for s in live_segments(head) if s.bucket == bucket]
-        segments = [(s, path) for s in live if (path := segment_check.check(s)) is not None]
-        readable += segments
-        suspect |= {(s.schema_key, bucket) for s in live if s.key not in segment_check.sound}
-        if len(segments) < len(live):
-            complete = False
-            findings.skip(f"streams and stream heads of bucket {bucket}, since a segment of it is damaged")
-            continue
-        counts = stream_check.check(bucket, segments)
-        events, streams = events + counts[0], streams + counts[1]
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        check = functools.partial(_check_bucket, connection, log, registry, head)
+        buckets = range(log.bucket_count)
+        for checked in pool.map(check, buckets, [by_bucket.get(bucket, []) for bucket in buckets]):
+            report(1 + checked.bucket, planned)
+            findings.extend(checked.findings)
+            readable += checked.readable
+            suspect |= checked.suspect
+            complete &= checked.complete
+            events, streams = events + checked.events, streams + checked.streams
     position_check = PositionCheck(connection, head.position, readable, complete, findings)
     report(planned - 2, planned)
     position_check.check_positions()
@@ -165,3 +167,57 @@ def _check_events(
     position_check.check_event_ids()
     SealedCheck(open_scratch, log, registry, head.sealed, findings).check([s for s, _ in readable], suspect)
     return len(readable), events, streams
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Bucket:
+    """What was found in a bucket.
+
+    Attributes:
+        bucket: the bucket.
+        findings: what is wrong.
+        readable: the segments that can be read, with their paths.
+        suspect: schemas and buckets with a segment in which something is wrong.
+        complete: whether all segments can be read.
+        events: number of its events; 0 if not complete.
+        streams: number of its streams; 0 if not complete.
+    """
+
+    bucket: int
+    findings: Findings
+    readable: list[tuple[Segment, Path]]
+    suspect: set[tuple[SchemaKey, int]]
+    complete: bool
+    events: int = 0
+    streams: int = 0
+
+
+def _check_bucket(
+    database: duckdb.DuckDBPyConnection,
+    log: EventLog,
+    registry: Registry,
+    head: Head,
+    bucket: int,
+    segments: Sequence[Segment],
+) -> _Bucket:
+    """Check one bucket, in a thread of its own: its segments, and then its streams."""
+    findings = Findings()
+    with database.cursor() as connection:
+        segment_check = SegmentCheck(connection, log, registry, findings)
+        readable = [(s, path) for s in segments if (path := segment_check.check(s)) is not None]
+        suspect = {(s.schema_key, bucket) for s in segments if s.key not in segment_check.sound}
+        complete = len(readable) == len(segments)
+        events = streams = 0
+        if complete:
+            events, streams = StreamCheck(connection, log, head, findings).check(bucket, readable)
+        else:
+            findings.skip(f"streams and stream heads of bucket {bucket}, since a segment of it is damaged")
+    return _Bucket(
+        bucket=bucket,
+        findings=findings,
+        readable=readable,
+        suspect=suspect,
+        complete=complete,
+        events=events,
+        streams=streams,
+    )
