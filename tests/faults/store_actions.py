@@ -5,7 +5,8 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from refold.warehouse.event_log import Appender, EventLog, NewEvent
+from refold.event_schemas import ConcurrencyError
+from refold.warehouse.event_log import Appender, EventLog, NewEvent, read_stream
 from refold.warehouse.event_log.archive import archive as archive_segments
 from refold.warehouse.event_log.archive import restore as restore_segments
 from refold.warehouse.event_log.orphaned_objects import delete_leftovers, log_leftovers
@@ -17,9 +18,13 @@ LATER = timedelta(days=30)
 
 
 def append(log: EventLog, _: Path) -> None:
-    """Append an event that has its own identity."""
+    """Append an event at a version, as a writer does that cannot know whether its last attempt succeeded."""
     event = NewEvent(payload=shop.added(), event_id="appended")
-    Appender(log, shop.REGISTRY).append("order-1", [event])
+    try:
+        Appender(log, shop.REGISTRY).append("order-1", [event], expected_version=2)
+    except ConcurrencyError:
+        if [e.event_id for e in read_stream(log, shop.REGISTRY, "order-1")][2:] != ["appended"]:
+            raise
 
 
 def bulk_import(log: EventLog, _: Path) -> None:
