@@ -200,6 +200,7 @@ def _array(fold: Fold, name: str, declared: str, values: list[Any]) -> pa.Array:
 _KINDS: tuple[tuple[Callable[[pa.DataType], bool], type, type | tuple[()]], ...] = (
     (pt.is_integer, Integral, bool),
     (pt.is_floating, object, bool),
+    (pt.is_decimal, object, bool),
     (pt.is_boolean, bool, ()),
     (pt.is_string, str, ()),
     (pt.is_date, date, datetime),

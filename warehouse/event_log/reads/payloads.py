@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.types as pt
 
 from refold.event_schemas import PayloadError, Registry
-from refold.event_schemas.payload import from_json, to_json
+from refold.event_schemas.payload import from_json, parse_json, read_stored
 from refold.event_schemas.registry import SchemaKey
 from refold.warehouse.engine.parquet_files import parquet_schema
 from refold.warehouse.engine.sql import duckdb_type, literal, quote
@@ -35,22 +35,22 @@ class StoredSchemas:
 
     def payload(self, schema_key: SchemaKey, text: str, *, typed: bool) -> dict[str, Any]:
         """Convert a payload's JSON text to Python values; one that matches no contract is returned as it is."""
-        value = orjson.loads(text) if typed else _parsed(text)
         if typed:
-            return from_json(value, self._from_files.get(schema_key) or self._registry.schema(*schema_key))
+            return from_json(orjson.loads(text), self._from_files.get(schema_key) or self._registry.schema(*schema_key))
         if self._registry.knows(schema_key):
             schema = self._registry.schema(*schema_key)
             try:
-                return from_json(to_json(value, schema), schema)
+                return from_json(read_stored(text, schema), schema)
             except PayloadError:
                 pass
+        value = _parsed(text)
         return value if isinstance(value, dict) else {"payload": value}
 
 
 def _parsed(text: str) -> Any:
     try:
-        return orjson.loads(text)
-    except orjson.JSONDecodeError:
+        return parse_json(text)
+    except ValueError:
         return text
 
 
