@@ -291,20 +291,19 @@ def test_a_key_may_have_any_name(key: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("fold", "why"),
+    ("fold", "dtype", "why"),
     [
-        (lambda _state, _sold: {"n": 1, "seen": 2}, "the state has seen, which is not a column"),
-        (lambda _state, _sold: 7, "the state is 7; expected a dict"),
-        (lambda _state, sold: {"n": sold.quantity / 2}, "column n: the state has a value that does not fit BIGINT"),
+        (lambda _state, _sold: {"n": 1, "seen": 2}, "BIGINT", "the state has seen, which is not a column"),
+        (lambda _state, _sold: 7, "BIGINT", "the state is 7; expected a dict"),
+        (lambda _state, sold: {"n": sold.quantity / 2}, "BIGINT", "column n: the state has a value that does not fit"),
+        (lambda _state, _sold: {"n": True}, "DECIMAL(18,2)", "column n: the state has a value that does not fit"),
     ],
 )
 def test_a_state_that_an_increment_would_not_find_again(
-    log: EventLog, tmp_path: Path, fold: Callable[..., Any], why: str
+    log: EventLog, tmp_path: Path, fold: Callable[..., Any], dtype: str, why: str
 ) -> None:
     """What is no column, or does not fit one, would be lost between increments, but not within a rebuild."""
-    model = Fold(
-        name="f", key={"sku": "VARCHAR"}, columns={"n": "BIGINT"}, on={Sold: "SELECT sku, quantity"}, fold=fold
-    )
+    model = Fold(name="f", key={"sku": "VARCHAR"}, columns={"n": dtype}, on={Sold: "SELECT sku, quantity"}, fold=fold)
     Appender(log, shop().registry).append("s", [Sold(sku="a", quantity=1)])
     tables = Tables(tmp_path / "followed", shop(model))
     with pytest.raises(ProjectionError, match=why):

@@ -9,6 +9,7 @@ invalid, with its position and the field in the reason.
 
 from __future__ import annotations
 
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +75,17 @@ def append_values(log: EventLog, field: Field, *, bulky: bool) -> dict[str, Any]
         expected[stream] = field.shape.wrap(value.stored)
     Appender(log, domain_of(field).registry).append_many(appends)
     return expected
+
+
+@pytest.mark.parametrize("field", [f for f in FIELDS if f.event_type in ("plain_money", "plain_decimal38")])
+def test_numbers_that_are_not_sealed_keep_all_digits(field: Field, tmp_path: Path) -> None:
+    """A number of a commit that another program wrote is no binary float, before it is sealed and after."""
+    domain = domain_of(field)
+    log = create_log(str(tmp_path / "log"), domain_name="values", bucket_count=2)
+    write_commit(log, [Foreign("s", field.event_type, '{"x": 123456789012345.67}')])
+    for _ in range(2):
+        assert payloads(log, domain)["s"] == {"x": Decimal("123456789012345.67")}
+        seal(log, domain.registry)
 
 
 def write_values(log: EventLog, field: Field, *, bulky: bool) -> tuple[dict[str, Any], dict[int, str]]:
