@@ -6,6 +6,7 @@ import dataclasses
 import os
 import subprocess
 import sys
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -218,3 +219,15 @@ def test_each_setting_of_duckdb_was_looked_at() -> None:
     with connect() as connection:
         names = {name for (name,) in connection.execute("SELECT name FROM duckdb_settings()").fetchall()}
     assert names - ANSWER_SETTINGS.keys() == set(NO_ANSWER.split())
+
+
+def test_answers_of_refold_are_those_of_a_reader_without_settings() -> None:
+    """Where refold sets what changes answers, DuckDB has the same by default, but for the time zone."""
+    with connect() as ours, closing(duckdb.connect()) as plain:
+        for name in ANSWER_SETTINGS.keys() - {"TimeZone"}:
+            assert _setting(ours, name) == _setting(plain, name), name
+
+
+def _setting(connection: duckdb.DuckDBPyConnection, name: str) -> str:
+    [(value,)] = connection.execute(f"SELECT current_setting('{name}')").fetchall()
+    return str(value).casefold().replace("ascending", "asc")
