@@ -1,4 +1,4 @@
-"""Leftovers of writers that died: staged objects of seals, and unreferenced segments and stream heads.
+"""Leftovers of writers that died: staged objects of seals and imports, and unreferenced segments and stream heads.
 
 A segment that any manifest or commit references is part of the log's history and is never removed. An unreferenced one
 may belong to a seal or import that is under way; only its age distinguishes the two.
@@ -20,9 +20,9 @@ from refold.warehouse.event_log.manifest import Manifest
 from refold.warehouse.object_store import ObjectStore, open_store
 
 _STAGING = "staging"
-_SEALS = "seal-"
 _INGESTS = "ingest-"
-_DEAD_FOLDERS = ("seal-", "rebuild-", "refold-")
+_STAGED_BY = {"seal-": "a seal", _INGESTS: "an import"}
+_DEAD_FOLDERS = (*_STAGED_BY, "rebuild-", "refold-")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,8 +55,9 @@ def log_leftovers(log: EventLog, *, before: datetime) -> list[Leftover]:
     groups = staged_groups(store, _STAGING)
     found: list[Leftover] = []
     for name, keys in groups.items():
-        if name.startswith(_SEALS) and newest_of(store, keys) < before:
-            found += [leftover(store, key, "staged by a seal that died") for key in keys]
+        writer = next((what for start, what in _STAGED_BY.items() if name.startswith(start)), None)
+        if writer and newest_of(store, keys) < before:
+            found += [leftover(store, key, f"staged by {writer} that died") for key in keys]
     importing = any(n.startswith(_INGESTS) and newest_of(store, keys) >= before for n, keys in groups.items())
     return found if importing else [*found, *_unreferenced(log, before)]
 

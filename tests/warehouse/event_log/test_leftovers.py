@@ -81,11 +81,20 @@ def test_a_seal_that_lost_its_race_or_died(mixed: EventLog) -> None:
 
 def test_while_an_import_is_under_way_no_segment_is_left_over(mixed: EventLog) -> None:
     """An import references its segments only at its end; until then its staged objects show that it is alive."""
-    put(mixed, "segments/event_type=Placed/schema_version=1/bucket=00/orphan.parquet", "staging/ingest-a/built/0001")
+    orphan = "segments/event_type=Placed/schema_version=1/bucket=00/orphan.parquet"
+    put(mixed, orphan, "staging/ingest-a/built/0001")
     age(mixed)
-    assert keys(mixed) == {"segments/event_type=Placed/schema_version=1/bucket=00/orphan.parquet"}
+    assert keys(mixed) == {orphan, "staging/ingest-a/built/0001"}
     put(mixed, "staging/ingest-a/built/0002")
     assert keys(mixed) == set()
+
+
+def test_payloads_of_an_import_that_died_are_removed(mixed: EventLog) -> None:
+    """Its folder has the values of its files, which may be personal."""
+    put(mixed, "staging/ingest-a/built/0001", "staging/ingest-a.lock")
+    age(mixed)
+    delete_leftovers(leftovers(mixed))
+    assert list((Path(mixed.url) / "staging").iterdir()) == []
 
 
 @pytest.mark.parametrize("left", ["segments/event_type=A/schema_version=1/bucket=00/a.parquet", "heads/bucket=00/a"])
