@@ -113,9 +113,7 @@ def _nothing(before: datetime) -> str:
 def _what(moved: Moved) -> str:
     from refold.pipelines.cli.support.output import counted, format_size
 
-    return (
-        f"{counted(moved.events, 'event')} in {counted(moved.segments, 'segment')}, {format_size(moved.bytes)},"
-    ).removesuffix(",")
+    return f"{counted(moved.events, 'event')} in {counted(moved.segments, 'segment')} ({format_size(moved.bytes)})"
 
 
 def _print(call: Invocation, moved: Moved, text: str) -> None:
