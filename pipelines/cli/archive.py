@@ -72,10 +72,8 @@ def archive(context: click.Context, before: datetime | None, to: str | None, dry
     call = context.ensure_object(Invocation)
     log = call.open_log()
     if dry_run:
-        found = to_archive(log, before)
-        size = sum(s.bytes for s in found)
-        moved = Moved(segments=len(found), events=sum(s.rows for s in found), bytes=size)
-        _print(call, moved, f"Would move {_what(moved)} to {to}." if found else _nothing(before))
+        moved = Moved.of(to_archive(log, before))
+        _print(call, moved, f"Would move {_what(moved)} to {to}." if moved.segments else _nothing(before))
         return
     with count_progress("archive", "bytes", quiet=call.quiet) as report:
         moved = archive_segments(log, before=before, to=to, report=report)

@@ -199,7 +199,7 @@ def gc(call: Invocation, keep: int, min_age: float, leftover_age: float, yes: bo
     left = log_leftovers(log, before=datetime.now(UTC) - age) if log else []
     freed = sum(f.bytes for f in (*planned.files, *planned.leftovers, *left))
     if yes:
-        freed = collect(published, planned) + (delete_leftovers(left))
+        freed = collect(published, planned) + delete_leftovers(left)
     _print_collected(call, planned, left, freed, done=yes)
 
 

@@ -49,6 +49,12 @@ class Moved:
     bytes: int = 0
     manifest: int | None = None
 
+    @classmethod
+    def of(cls, segments: Sequence[Segment], manifest: int | None = None) -> Moved:
+        """Sum up some segments."""
+        rows, size = sum(s.rows for s in segments), sum(s.bytes for s in segments)
+        return cls(segments=len(segments), events=rows, bytes=size, manifest=manifest)
+
 
 @dataclass(frozen=True, slots=True)
 class _ArchiveDescription:
@@ -143,12 +149,7 @@ def _move(
         segments = tuple(moved.get(s.key, s) for s in sealed.segments)
         following = dataclasses.replace(sealed, number=sealed.number + 1, segments=segments)
         if manifests.publish(log.store, following):
-            return Moved(
-                segments=len(moving),
-                events=sum(s.rows for s in moving),
-                bytes=sum(s.bytes for s in moving),
-                manifest=following.number,
-            )
+            return Moved.of(moving, following.number)
     raise LogError(
         f"Other processes sealed the log {log.url} meanwhile, {_ATTEMPTS} times. What was copied is kept: run the "
         "command again when they have ended."

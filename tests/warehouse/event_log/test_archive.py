@@ -33,8 +33,8 @@ def cut(log: EventLog, appender: Appender) -> datetime:
         appender.append(f"order-{turn}", [Placed(customer="c", currency="EUR"), added()])
     bulk_import(log, "history", IMPORTED)
     seal(log)
-    time.sleep(0.002)
-    between = datetime.now(UTC)
+    last = max(datetime.fromisoformat(s.last_recorded_at) for s in log.manifest().segments)
+    between = last + timedelta(microseconds=1)
     appender = Appender(log, REGISTRY)
     for turn in range(3):
         appender.append(f"order-{turn}", [added()])
