@@ -30,6 +30,7 @@ LOCAL_MODES = {
 }
 
 COMMANDS = {
+    "archive": [["archive", "--before", "2100-01-01", "--to", "cold"], ["archive", "restore"]],
     "capacity": [["capacity"]],
     "dead-letters": [
         ["dead-letters", "list"],
