@@ -1,6 +1,6 @@
 """``refold seal``: turns commits into typed, sorted segments, in parallel.
 
-Beam: each unit repartitions some commits by bucket -> each bucket becomes segments -> one manifest names them all.
+Beam: each unit repartitions some commits by bucket -> groups of buckets become segments -> one manifest names them all.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from refold.warehouse.event_log import manifest as manifests
 from refold.warehouse.event_log.commit import CommitInfo
 from refold.warehouse.event_log.log import EventLog, Head, open_log
 from refold.warehouse.event_log.manifest import Manifest
-from refold.warehouse.event_log.seal import SealedBucket, next_manifest, repartition, seal_bucket
+from refold.warehouse.event_log.seal import SealedBuckets, next_manifest, repartition, seal_buckets
 from refold.warehouse.object_store import open_store
 from refold.warehouse.object_store.checked_files import checked_path
 from refold.warehouse.object_store.records import decode_record, encode_record
@@ -30,6 +30,10 @@ _EVENTS_PER_UNIT = 500_000
 """Bounds the memory of a worker that repartitions large commits."""
 _COMMITS_PER_UNIT = 2_000
 """Bounds the requests of a worker that repartitions small commits, so that several share them."""
+_EVENTS_PER_GROUP = 10_000
+"""New events of the buckets that a worker seals together: DuckDB plans each of its queries once for all of them."""
+_MAX_BUCKETS = 32
+"""Each bucket that a worker seals keeps a file open."""
 _ATTEMPTS = 5
 """Each lost race costs a complete seal, and the winner has sealed most of the tail: more attempts hardly ever help."""
 
@@ -106,18 +110,19 @@ def _sealed_manifest(
     folder = f"staging/seal-{uuid.uuid4()}"
     staging = log.store.child(folder)
     try:
+        width = _width(log.bucket_count, sum(info.events for info in ordinary))
         units = [_CommitRange(f"{i:05d}", infos) for i, infos in enumerate(_ranges(ordinary))]
         work = Work(
             staging.url,
             units,
-            stage=functools.partial(_repartition, log.url, staging.url),
-            merge=functools.partial(_seal, log.url, staging.url, domain_ref),
+            stage=functools.partial(_repartition, log.url, staging.url, width),
+            merge=functools.partial(_seal, log.url, staging.url, domain_ref, width),
             name="seal",
         )
         staging.put("manifest.json", manifests.encode(before))
         run_staged(work, options)
-        buckets = [decode_record(staging.get(key), SealedBucket) for key in staging.list_from("sealed")]
-        return next_manifest(before, tail, buckets)
+        sealed = [decode_record(staging.get(key), SealedBuckets) for key in staging.list_from("sealed")]
+        return next_manifest(before, tail, sealed)
     finally:
         log.store.delete_prefix(folder)
 
@@ -146,19 +151,25 @@ def _ranges(tail: Sequence[CommitInfo]) -> Iterator[list[CommitInfo]]:
         yield infos
 
 
-def _repartition(log_url: str, staging_url: str, unit: _CommitRange) -> Iterator[Named]:
+def _width(bucket_count: int, events: int) -> int:
+    """Return how many buckets a worker seals together."""
+    return max(1, min(_MAX_BUCKETS, bucket_count * _EVENTS_PER_GROUP // events))
+
+
+def _repartition(log_url: str, staging_url: str, width: int, unit: _CommitRange) -> Iterator[Named]:
     staging = open_store(staging_url)
     key, buckets = repartition(open_log(log_url), unit.infos, staging, f"repartitioned/{unit.name}")
-    for bucket in buckets:
-        yield f"{bucket:04d}", key
+    for first in sorted({bucket // width * width for bucket in buckets}):
+        yield f"{first:04d}", key
 
 
-def _seal(log_url: str, staging_url: str, domain_ref: str, bucket: str, repartitioned: list[str]) -> None:
+def _seal(log_url: str, staging_url: str, domain_ref: str, width: int, first: str, repartitioned: list[str]) -> None:
     staging = open_store(staging_url)
     before = manifests.decode(staging.get("manifest.json"), where=f"{staging_url}/manifest.json")
     paths = [checked_path(staging, key) for key in repartitioned]
-    made = seal_bucket(open_log(log_url), load_domain(domain_ref).registry, int(bucket), paths, before)
-    staging.put(f"sealed/{bucket}", encode_record(made))
+    buckets = range(int(first), int(first) + width)
+    made = seal_buckets(open_log(log_url), load_domain(domain_ref).registry, buckets, paths, before)
+    staging.put(f"sealed/{first}", encode_record(made))
 
 
 def _discard(log: EventLog, seen: Head, lost: Manifest) -> None:

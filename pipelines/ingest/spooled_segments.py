@@ -21,7 +21,7 @@ from refold.warehouse.event_log.bulk_import.bulk_segments import StreamsNotNewEr
 from refold.warehouse.event_log.bulk_import.spool import read_spool
 from refold.warehouse.event_log.commit import CommitInfo
 from refold.warehouse.event_log.log import EventLog, open_log
-from refold.warehouse.event_log.seal import SealedBucket
+from refold.warehouse.event_log.seal import SealedBuckets
 from refold.warehouse.object_store import open_store
 from refold.warehouse.object_store.records import decode_record, encode_record
 
@@ -62,7 +62,7 @@ def finish_import(
     planned = len(spool.buckets())
     with StagedCount(staging, "built", lambda done: report(done, planned)):
         run_staged(work, options)
-    built = [decode_record(staging.get(key), SealedBucket) for key in staging.list_from("built")]
+    built = [decode_record(staging.get(key), SealedBuckets) for key in staging.list_from("built")]
     try:
         info = publish_import(log, import_id, spool.events, built)
     except StreamsNotNewError:
@@ -77,18 +77,18 @@ def _build(log_url: str, domain_ref: str, folder: str, recorded_at: str, bucket:
     """Build one bucket, unless a killed run built it and its files still exist."""
     staging, log = open_store(folder), open_log(log_url)
     done = f"built/{bucket:04d}"
-    if not staging.exists(done) or not _exists(log, decode_record(staging.get(done), SealedBucket)):
+    if not staging.exists(done) or not _exists(log, decode_record(staging.get(done), SealedBuckets)):
         built = build_bucket(log, load_domain(domain_ref).registry, Path(folder), bucket, recorded_at)
         staging.put(done, encode_record(built))
     return iter(())
 
 
-def _exists(log: EventLog, built: SealedBucket) -> bool:
+def _exists(log: EventLog, built: SealedBuckets) -> bool:
     keys = (*(s.key for s in built.segments), *(h.key for h in built.heads))
     return all(log.store.exists(key) for key in keys)
 
 
-def _discard(log: EventLog, built: Sequence[SealedBucket]) -> None:
+def _discard(log: EventLog, built: Sequence[SealedBuckets]) -> None:
     """Delete the files of buckets that no commit will name."""
     for bucket in built:
         for key in (*(s.key for s in bucket.segments), *(h.key for h in bucket.heads)):

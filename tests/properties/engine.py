@@ -38,7 +38,7 @@ from refold.warehouse.event_log.seal import (
     next_manifest,
     publish,
     repartition,
-    seal_bucket,
+    seal_buckets,
 )
 from refold.warehouse.read_models import database
 from refold.warehouse.read_models.database import Checkpoint, checkpoint_at
@@ -170,7 +170,10 @@ def seal(log: EventLog, registry: Registry) -> None:
         key, buckets = repartition(log, infos[start : start + 3], staging, f"gathered/{start:05d}")
         for bucket in buckets:
             gathered.setdefault(bucket, []).append(staging.local_path(key))
-    sealed = [seal_bucket(log, registry, bucket, paths, head.sealed) for bucket, paths in sorted(gathered.items())]
+    sealed = [
+        seal_buckets(log, registry, range(bucket, bucket + 1), paths, head.sealed)
+        for bucket, paths in sorted(gathered.items())
+    ]
     assert publish(log, next_manifest(head.sealed, head.tail, sealed))
     log.store.delete_prefix("staging")
 

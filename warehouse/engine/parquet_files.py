@@ -18,16 +18,18 @@ from refold.warehouse.engine.engine_paths import engine_path
 from refold.warehouse.engine.sql import literal
 
 
-def parquet_relation(paths: Iterable[Path]) -> str:
+def parquet_relation(paths: Iterable[Path], *, file_column: str = "") -> str:
     """Return the SQL relation of the rows of some files.
 
     Name the columns that you select: DuckDB adds ``filename`` and ``file_row_number`` where a file has no such column.
 
     Args:
         paths: one file or more, with the same columns.
+        file_column: a column to add, which has the path of the row's file; none by default.
     """
+    named = literal(file_column) if file_column else "false"
     files = ", ".join(literal(engine_path(path)) for path in paths)
-    return f"read_parquet([{files}], hive_partitioning = false, union_by_name = false, filename = false)"
+    return f"read_parquet([{files}], hive_partitioning = false, union_by_name = false, filename = {named})"
 
 
 def copy_to_parquet(connection: duckdb.DuckDBPyConnection, select: str, path: Path, options: str) -> None:
@@ -40,6 +42,30 @@ def copy_to_parquet(connection: duckdb.DuckDBPyConnection, select: str, path: Pa
         options: options of DuckDB's ``COPY``, such as ``"COMPRESSION lz4"``.
     """
     connection.execute(f"COPY ({select}) TO {literal(engine_path(path))} (FORMAT parquet, {options})")
+
+
+def copy_partitioned(
+    connection: duckdb.DuckDBPyConnection, select: str, folder: Path, options: str, *, by: str
+) -> dict[int, Path]:
+    """Write the rows of a query to a file for each value of an integer column, which is not in the files.
+
+    Args:
+        connection: where the query runs, in one thread, so that each file has its rows in the query's order.
+        select: the query, ordered by the column.
+        folder: an empty folder.
+        options: options of DuckDB's ``COPY``, such as ``"COMPRESSION lz4"``.
+        by: the column; each of its values keeps a file open until the query ends.
+
+    Returns:
+        Each value and its file.
+    """
+    copy_to_parquet(connection, select, folder, f"{options}, PARTITION_BY ({by}), FILENAME_PATTERN 'part'")
+    return {partition_of(path): path for path in sorted(folder.glob("*/*.parquet"))}
+
+
+def partition_of(path: str | Path) -> int:
+    """Return the value of the rows of a file that :func:`copy_partitioned` wrote."""
+    return int(Path(path).parent.name.rpartition("=")[2])
 
 
 def open_parquet(source: Path | IO[bytes]) -> pq.ParquetFile:

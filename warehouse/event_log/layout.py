@@ -61,11 +61,14 @@ def number_of(key: str) -> int:
 def bucket_of(stream_id: str, bucket_count: int) -> int:
     """Return a stream's bucket: the lower 64 bits of its MD5, little-endian, modulo the bucket count.
 
-    In DuckDB: ``md5_number_lower(stream_id) % bucket_count``.
-
     Example:
         >>> bucket_of("order-1", 64)
         59
     """
     digest = hashlib.md5(stream_id.encode(), usedforsecurity=False).digest()
     return int.from_bytes(digest[8:], "little") % bucket_count
+
+
+def bucket_sql(bucket_count: int) -> str:
+    """Return DuckDB's SQL for the bucket of the stream of a row, whose column is ``stream_id``."""
+    return f"(md5_number_lower(stream_id) % {bucket_count})::INTEGER"

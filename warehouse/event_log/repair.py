@@ -19,10 +19,11 @@ from refold.warehouse.engine.parquet_files import parquet_relation
 from refold.warehouse.engine.sql import columns, literal
 from refold.warehouse.event_log import manifest as manifests
 from refold.warehouse.event_log.commit import COMMIT_SCHEMA, CommitInfo
+from refold.warehouse.event_log.layout import bucket_sql
 from refold.warehouse.event_log.log import EventLog
 from refold.warehouse.event_log.manifest import HeadsRun, Manifest, Segment
 from refold.warehouse.event_log.payload_parsing import typed_events
-from refold.warehouse.event_log.segments import write_heads, write_segment
+from refold.warehouse.event_log.segments import write_heads, write_segments
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,7 +59,7 @@ def repair(log: EventLog, registry: Registry) -> Repaired:
     damaged = [s for s in sealed.segments if not _is_whole(log, s)]
     made: dict[str, Segment] = {}
     lost: list[str] = []
-    with connect() as connection:
+    with connect(threads=1) as connection:
         for segment in damaged:
             try:
                 made[segment.key] = _segment_anew(connection, log, registry, sealed, segment)
@@ -75,7 +76,7 @@ def repair(log: EventLog, registry: Registry) -> Repaired:
                 runs[bucket] = _heads_anew(connection, log, bucket, whole)
     if not made and not runs:
         return Repaired(lost=tuple(lost))
-    heads = (*(h for h in sealed.heads if h.bucket not in runs), *(run for run in runs.values() if run))
+    heads = (*(h for h in sealed.heads if h.bucket not in runs), *(run for made in runs.values() for run in made))
     following = dataclasses.replace(sealed, number=sealed.number + 1, segments=segments, heads=heads)
     if not manifests.publish(log.store, following):
         raise LogError(f"Another process sealed the log {log.url} meanwhile; nothing was repaired. Try again.")
@@ -109,7 +110,7 @@ def _segment_anew(
     connection.execute(
         f"CREATE OR REPLACE TEMP TABLE _lost AS SELECT {columns(COMMIT_SCHEMA.names)} FROM {parquet_relation(paths)} "
         f"WHERE event_type = {literal(segment.event_type)} AND schema_version = {segment.schema_version} "
-        f"AND md5_number_lower(stream_id) % {log.bucket_count} = {segment.bucket} "
+        f"AND {bucket_sql(log.bucket_count)} = {segment.bucket} "
         f"AND position BETWEEN {segment.first_position} AND {segment.last_position}"
     )
     others = [s for s in sealed.segments_of({segment.schema_key}, segment.bucket) if s.key != segment.key]
@@ -122,16 +123,9 @@ def _segment_anew(
     rows = connection.execute(f"SELECT count(*) FROM {relation}").fetchone() if relation else (0,)
     if rows is None or rows[0] != segment.rows:
         raise _CannotRepairError(f"its commits have {rows[0] if rows else 0} of its events")
-    made = write_segment(
-        connection,
-        log.store,
-        schema_key=segment.schema_key,
-        bucket=segment.bucket,
-        relation=relation,
-        payload=payload,
-        untyped=segment.untyped,
+    [made] = write_segments(
+        connection, log, schema_key=segment.schema_key, relation=relation, payload=payload, untyped=segment.untyped
     )
-    assert made is not None
     return made
 
 
@@ -159,9 +153,6 @@ def _paths(log: EventLog, segments: Sequence[Segment]) -> list[Path]:
 
 def _heads_anew(
     connection: duckdb.DuckDBPyConnection, log: EventLog, bucket: int, segments: Sequence[Segment]
-) -> HeadsRun | None:
+) -> list[HeadsRun]:
     paths = [log.segment_path(s) for s in segments if s.bucket == bucket]
-    if not paths:
-        return None
-    relation = f"(SELECT stream_id, stream_version FROM {parquet_relation(paths)})"
-    return write_heads(connection, log.store, bucket=bucket, relation=relation)
+    return write_heads(connection, log, relation=parquet_relation(paths)) if paths else []

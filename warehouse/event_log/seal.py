@@ -1,14 +1,13 @@
 """Sealing: commits become segments. This is the work of one worker; ``pipelines/seal.py`` runs it in parallel.
 
-Two steps: :func:`repartition` reads a range of commits into one file sorted by bucket; :func:`seal_bucket` reads one
-bucket out of all these files and writes it as typed segments. A manifest then makes all segments live at once; until
-then no reader sees them.
+Two steps: :func:`repartition` reads a range of commits into one file sorted by bucket; :func:`seal_buckets` reads
+some buckets out of all these files and writes them as typed segments. A manifest then makes all segments live at once;
+until then no reader sees them.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import functools
 import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from refold.warehouse.engine.parquet_files import copy_to_parquet, parquet_relat
 from refold.warehouse.engine.sql import columns, literal
 from refold.warehouse.event_log import manifest
 from refold.warehouse.event_log.commit import COMMIT_SCHEMA, CommitInfo
+from refold.warehouse.event_log.layout import bucket_sql
 from refold.warehouse.event_log.log import EventLog
 from refold.warehouse.event_log.manifest import HeadsRun, Manifest, Segment
 from refold.warehouse.event_log.payload_parsing import typed_events
@@ -31,7 +31,7 @@ from refold.warehouse.event_log.segments import (
     segment_relations,
     untyped_relation,
     write_heads,
-    write_segment,
+    write_segments,
 )
 from refold.warehouse.event_log.written_segments import WrittenSegmentError
 from refold.warehouse.object_store import ObjectStore
@@ -47,18 +47,16 @@ COMMIT_COLUMNS = (*ENVELOPE.names, "payload")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SealedBucket:
-    """The objects that sealing one bucket wrote, and the older objects that they replace.
+class SealedBuckets:
+    """The objects that sealing some buckets wrote, and the older objects that they replace.
 
     Attributes:
-        bucket: the bucket.
         segments: new segments.
         replaced: keys of the small segments that were merged into them.
-        heads: the new run of stream heads.
-        replaced_heads: keys of the runs that were merged into it.
+        heads: new runs of stream heads.
+        replaced_heads: keys of the runs that were merged into them.
     """
 
-    bucket: int
     segments: tuple[Segment, ...]
     replaced: tuple[str, ...] = ()
     heads: tuple[HeadsRun, ...] = ()
@@ -75,40 +73,37 @@ def repartition(log: EventLog, infos: Sequence[CommitInfo], staging: ObjectStore
         connection = connect(threads=1, temp_directory=folder)
         path = Path(folder) / "repartitioned.parquet"
         rows = parquet_relation(log.commit_paths(infos))
-        bucket = f"(md5_number_lower(stream_id) % {log.bucket_count})::INTEGER AS bucket"
-        sorted_rows = f"SELECT {columns(COMMIT_COLUMNS)}, {bucket} FROM {rows} ORDER BY bucket"
+        bucket = bucket_sql(log.bucket_count)
+        sorted_rows = f"SELECT {columns(COMMIT_COLUMNS)}, {bucket} AS bucket FROM {rows} ORDER BY bucket"
         copy_to_parquet(connection, sorted_rows, path, "COMPRESSION zstd, COMPRESSION_LEVEL 1, ROW_GROUP_SIZE 8192")
         found = connection.execute(f"SELECT DISTINCT bucket FROM {parquet_relation([path])}").fetchall()
         return put_checked_file(staging, name, path), sorted(row[0] for row in found)
 
 
-def seal_bucket(
-    log: EventLog, registry: Registry, bucket: int, repartitioned: Sequence[Path], sealed: Manifest
-) -> SealedBucket:
-    """Write one bucket of repartitioned events as typed segments; invalid events stay JSON, in untyped segments.
+def seal_buckets(
+    log: EventLog, registry: Registry, buckets: range, repartitioned: Sequence[Path], sealed: Manifest
+) -> SealedBuckets:
+    """Write some buckets of repartitioned events as typed segments; invalid events stay JSON, in untyped segments.
 
     Small segments of the same schema are merged in, so that their number stays bounded.
     """
-    connection = connect(threads=1)
-    rows = parquet_relation(repartitioned)
-    connection.execute(
-        f"CREATE TEMP TABLE _new AS SELECT {columns(COMMIT_COLUMNS)} FROM {rows} WHERE bucket = {bucket}"
-    )
-    typed = typed_events(connection, "_new", registry)
-    made: list[Segment] = []
-    replaced: list[str] = []
-    for schema_key, relation in typed.relations.items():
-        segment, merged = _write_typed(connection, log, registry, sealed, schema_key, bucket, relation)
-        made += [segment] if segment else []
-        replaced += merged
-    made += _write_untyped(connection, log, bucket, [e.position for e in typed.invalid_events])
-    heads, replaced_heads = _write_heads(connection, log, bucket, sealed)
-    return SealedBucket(
-        bucket=bucket,
-        segments=tuple(made),
-        replaced=tuple(replaced),
-        heads=heads,
-        replaced_heads=replaced_heads,
+    with connect(threads=1) as connection:
+        rows = parquet_relation(repartitioned)
+        connection.execute(
+            f"CREATE TEMP TABLE _new AS SELECT {columns(COMMIT_COLUMNS)} FROM {rows} "
+            f"WHERE bucket BETWEEN {buckets[0]} AND {buckets[-1]}"
+        )
+        typed = typed_events(connection, "_new", registry)
+        made: list[Segment] = []
+        replaced: list[str] = []
+        for schema_key, relation in typed.relations.items():
+            segments, merged = _write_typed(connection, log, registry, sealed, schema_key, relation)
+            made += segments
+            replaced += merged
+        made += _write_untyped(connection, log, [e.position for e in typed.invalid_events])
+        heads, replaced_heads = _write_heads(connection, log, buckets, sealed)
+    return SealedBuckets(
+        segments=tuple(made), replaced=tuple(replaced), heads=tuple(heads), replaced_heads=replaced_heads
     )
 
 
@@ -118,44 +113,43 @@ def _write_typed(
     registry: Registry,
     sealed: Manifest,
     schema_key: SchemaKey,
-    bucket: int,
     relation: str,
-) -> tuple[Segment | None, list[str]]:
-    """Write new events of one schema, with small segments of it; return the segment and the keys of those merged."""
+) -> tuple[list[Segment], list[str]]:
+    """Write new events of one schema, with small segments of it; return the segments and the keys of those merged."""
     schema = registry.schema(*schema_key)
-    write = functools.partial(
-        write_segment, connection, log.store, schema_key=schema_key, bucket=bucket, payload=schema
-    )
-    known = sealed.segments_of({schema_key}, bucket)
-    old = _to_merge(connection, relation, [s for s in known if not s.untyped and not s.archive])
-    if old:
-        merged = segment_relations(log, old, registry)[schema_key]
-        names = columns([*ENVELOPE.names, *schema.names])
-        both = f"(SELECT {names} FROM {relation} UNION ALL SELECT {names} FROM {merged})"
+    old = _to_merge(connection, relation, log.bucket_count, sealed.segments_of({schema_key}))
+    while True:
+        merged = [segment for of_bucket in old.values() for segment in of_bucket]
+        both = relation
+        if merged:
+            names = columns([*ENVELOPE.names, *schema.names])
+            known = segment_relations(log, merged, registry)[schema_key]
+            both = f"(SELECT {names} FROM {relation} UNION ALL SELECT {names} FROM {known})"
         try:
-            segment = write(relation=both)
-            return segment, [s.key for s in old] if segment else []
-        except WrittenSegmentError:
-            pass  # an old segment may be damaged: `refold events verify` names it, and new events do not wait for it
-    return write(relation=relation), []
+            made = write_segments(connection, log, schema_key=schema_key, relation=both, payload=schema)
+        except WrittenSegmentError as error:
+            if old.pop(error.bucket, None) is None:
+                raise
+            continue  # an old segment may be damaged: `refold events verify` names it, and new events do not wait
+        return made, [s.key for s in merged]
 
 
-def _to_merge(connection: duckdb.DuckDBPyConnection, relation: str, existing: Iterable[Segment]) -> list[Segment]:
-    """Select existing segments that are not much larger than the new rows, smallest first."""
-    row = connection.execute(f"SELECT count(*) FROM {relation}").fetchone()
-    rows = int(row[0]) if row else 0
-    selected: list[Segment] = []
+def _to_merge(
+    connection: duckdb.DuckDBPyConnection, relation: str, bucket_count: int, existing: Iterable[Segment]
+) -> dict[int, list[Segment]]:
+    """Select the existing segments of each bucket that are not much larger than its new rows, smallest first."""
+    counts = f"SELECT {bucket_sql(bucket_count)} AS _bucket, count(*) FROM {relation} GROUP BY 1"
+    rows = dict(connection.execute(counts).fetchall())
+    selected: dict[int, list[Segment]] = {bucket: [] for bucket in rows}
     for segment in sorted(existing, key=lambda s: s.rows):
-        if segment.rows > _MERGE_FACTOR * rows:
-            break
-        selected.append(segment)
-        rows += segment.rows
+        if segment.untyped or segment.archive or segment.rows > _MERGE_FACTOR * rows.get(segment.bucket, 0):
+            continue
+        selected[segment.bucket].append(segment)
+        rows[segment.bucket] += segment.rows
     return selected
 
 
-def _write_untyped(
-    connection: duckdb.DuckDBPyConnection, log: EventLog, bucket: int, positions: list[int]
-) -> list[Segment]:
+def _write_untyped(connection: duckdb.DuckDBPyConnection, log: EventLog, positions: list[int]) -> list[Segment]:
     if not positions:
         return []
     listed = ", ".join(map(str, positions))
@@ -168,38 +162,35 @@ def _write_untyped(
             f"(SELECT * FROM _new WHERE position IN ({listed}) AND event_type = {literal(schema_key[0])} "
             f"AND schema_version = {schema_key[1]})"
         )
-        made.append(
-            write_segment(
-                connection,
-                log.store,
-                schema_key=schema_key,
-                bucket=bucket,
-                relation=rows,
-                payload=pa.schema([COMMIT_SCHEMA.field("payload")]),
-                untyped=True,
-            )
-        )
-    return [m for m in made if m]
+        payload = pa.schema([COMMIT_SCHEMA.field("payload")])
+        made += write_segments(connection, log, schema_key=schema_key, relation=rows, payload=payload, untyped=True)
+    return made
 
 
 def _write_heads(
-    connection: duckdb.DuckDBPyConnection, log: EventLog, bucket: int, sealed: Manifest
-) -> tuple[tuple[HeadsRun, ...], tuple[str, ...]]:
-    old = [h for h in sealed.heads if h.bucket == bucket]
-    merged = old if len(old) >= _MAX_HEADS_RUNS else []
+    connection: duckdb.DuckDBPyConnection, log: EventLog, buckets: range, sealed: Manifest
+) -> tuple[list[HeadsRun], tuple[str, ...]]:
+    runs: dict[int, list[HeadsRun]] = {}
+    for run in sealed.heads:
+        runs.setdefault(run.bucket, []).append(run)
+    found = connection.execute(f"SELECT DISTINCT {bucket_sql(log.bucket_count)} FROM _new").fetchall()
+    merged = [run for (bucket,) in found for run in _if_many(runs.get(bucket, []))]
     relation = "(SELECT stream_id, stream_version FROM _new"
     if merged:
-        runs = parquet_relation([log.heads_path(h) for h in merged])
-        relation += f" UNION ALL SELECT stream_id, stream_version FROM {runs}"
-    run = write_heads(connection, log.store, bucket=bucket, relation=relation + ")")
-    return ((run,) if run else ()), tuple(h.key for h in merged)
+        known = parquet_relation([log.heads_path(run) for run in merged])
+        relation += f" UNION ALL SELECT stream_id, stream_version FROM {known}"
+    return write_heads(connection, log, relation=relation + ")"), tuple(run.key for run in merged)
 
 
-def next_manifest(before: Manifest, tail: Sequence[CommitInfo], sealed: Iterable[SealedBucket]) -> Manifest:
+def _if_many(runs: list[HeadsRun]) -> list[HeadsRun]:
+    return runs if len(runs) >= _MAX_HEADS_RUNS else []
+
+
+def next_manifest(before: Manifest, tail: Sequence[CommitInfo], sealed: Iterable[SealedBuckets]) -> Manifest:
     """Return the manifest after a seal of ``tail``: with the new segments, and those of bulk imports in it."""
-    buckets = list(sealed)
-    replaced = {key for b in buckets for key in b.replaced}
-    replaced_heads = {key for b in buckets for key in b.replaced_heads}
+    groups = list(sealed)
+    replaced = {key for g in groups for key in g.replaced}
+    replaced_heads = {key for g in groups for key in g.replaced_heads}
     segments = [s for s in before.segments if s.key not in replaced]
     heads = [h for h in before.heads if h.key not in replaced_heads]
     imports = dict(before.imports)
@@ -208,9 +199,9 @@ def next_manifest(before: Manifest, tail: Sequence[CommitInfo], sealed: Iterable
         heads += info.heads_runs
         if info.import_id:
             imports[info.import_id] = info.number
-    for bucket in buckets:
-        segments += bucket.segments
-        heads += bucket.heads
+    for group in groups:
+        segments += group.segments
+        heads += group.heads
     return Manifest(
         number=before.number + 1,
         sealed_commit=tail[-1].number,
@@ -234,4 +225,4 @@ def publish(log: EventLog, made: Manifest) -> bool:
     return manifest.publish(log.store, made)
 
 
-__all__ = ["SealedBucket", "based", "next_manifest", "publish", "repartition", "seal_bucket", "untyped_relation"]
+__all__ = ["SealedBuckets", "based", "next_manifest", "publish", "repartition", "seal_buckets", "untyped_relation"]

@@ -16,17 +16,16 @@ from pyarrow.parquet import FileMetaData
 from refold.event_schemas import ENVELOPE, DamagedLogError, Registry
 from refold.event_schemas.registry import SchemaKey
 from refold.warehouse.engine.parquet_files import (
-    copy_to_parquet,
+    copy_partitioned,
     parquet_footer,
     parquet_relation,
     parquet_schema,
 )
 from refold.warehouse.engine.sql import columns, literal, quote
-from refold.warehouse.event_log.layout import heads_key, segment_key
+from refold.warehouse.event_log.layout import bucket_sql, heads_key, segment_key
 from refold.warehouse.event_log.log import EventLog
 from refold.warehouse.event_log.manifest import HeadsRun, Segment
 from refold.warehouse.event_log.written_segments import check_written
-from refold.warehouse.object_store import ObjectStore
 from refold.warehouse.object_store.digests import file_digest
 
 SEGMENT_ENVELOPE = tuple(n for n in ENVELOPE.names if n not in ("event_type", "schema_version"))
@@ -39,47 +38,44 @@ PARQUET_OPTIONS = f"COMPRESSION zstd, COMPRESSION_LEVEL 1, PARQUET_VERSION v2, R
 """Options of ``COPY`` for all segments and stream heads."""
 
 
-def write_segment(
+def write_segments(
     connection: duckdb.DuckDBPyConnection,
-    store: ObjectStore,
+    log: EventLog,
     *,
     schema_key: SchemaKey,
-    bucket: int,
     relation: str,
     payload: pa.Schema,
     untyped: bool = False,
-) -> Segment | None:
-    """Write a relation of events of one schema and bucket, sorted by stream, as one segment.
+) -> list[Segment]:
+    """Write a relation of events of one schema as segments, one for each bucket, sorted by stream.
 
-    The file is read again before it is stored, so that it holds what was written.
+    The files are read again before they are stored, so that they hold what was written.
 
     Args:
-        connection: connection on which ``relation`` can be queried.
-        store: the log's store.
+        connection: connection of one thread, on which ``relation`` can be queried.
+        log: the log.
         schema_key: event type and schema version.
-        bucket: bucket of all its streams.
         relation: SQL relation with the envelope and the payload's columns.
         payload: the payload's columns.
         untyped: whether the payload is one column of JSON text.
 
-    Returns:
-        The segment, or None if there are no rows.
-
     Raises:
-        WrittenSegmentError: the file differs from the relation, or a required column has a NULL.
+        WrittenSegmentError: a file differs from the relation, or a required column has a NULL.
     """
     fields = [*(ENVELOPE.field(n) for n in SEGMENT_ENVELOPE), *payload]
-    select = f"SELECT {columns(f.name for f in fields)} FROM {relation} ORDER BY stream_id, stream_version"
+    bucket = bucket_sql(log.bucket_count)
+    select = f"SELECT {columns(f.name for f in fields)}, {bucket} AS _bucket FROM {relation} ORDER BY _bucket, "
+    made = []
     with tempfile.TemporaryDirectory(prefix="refold-") as folder:
-        path = Path(folder) / "segment.parquet"
-        copy_to_parquet(connection, select, path, PARQUET_OPTIONS)
-        metadata = parquet_footer(path)
-        if metadata.num_rows == 0:
-            return None
-        check_written(connection, relation, path, fields, what=f"{schema_key[0]} v{schema_key[1]}, bucket {bucket}")
-        segment = describe_segment(path, metadata, schema_key=schema_key, bucket=bucket, untyped=untyped)
-        store.put_file(segment.key, path)
-    return segment
+        paths = copy_partitioned(
+            connection, f"{select} stream_id, stream_version", Path(folder), PARQUET_OPTIONS, by="_bucket"
+        )
+        check_written(connection, relation, bucket, paths, fields, what=f"{schema_key[0]} v{schema_key[1]}")
+        for bucket_number, path in paths.items():
+            footer = parquet_footer(path)
+            made.append(describe_segment(path, footer, schema_key=schema_key, bucket=bucket_number, untyped=untyped))
+            log.store.put_file(made[-1].key, path)
+    return made
 
 
 def describe_segment(
@@ -198,20 +194,33 @@ def _union(relations: Iterable[str]) -> str:
     return parts[0] if len(parts) == 1 else "(" + " UNION ALL ".join(f"FROM {p}" for p in parts) + ")"
 
 
-def write_heads(
-    connection: duckdb.DuckDBPyConnection, store: ObjectStore, *, bucket: int, relation: str
-) -> HeadsRun | None:
-    """Write a relation of (stream_id, stream_version) as a run of stream heads, with one row for each stream."""
-    select = f"SELECT stream_id, max(stream_version) AS stream_version FROM {relation} GROUP BY 1 ORDER BY 1"
+def write_heads(connection: duckdb.DuckDBPyConnection, log: EventLog, *, relation: str) -> list[HeadsRun]:
+    """Write a relation of (stream_id, stream_version) as runs of stream heads, one for each bucket.
+
+    A run has one row for each stream. The connection has one thread.
+    """
+    select = (
+        f"SELECT stream_id, max(stream_version) AS stream_version, {bucket_sql(log.bucket_count)} AS _bucket "
+        f"FROM {relation} GROUP BY stream_id ORDER BY _bucket, stream_id"
+    )
+    made = []
     with tempfile.TemporaryDirectory(prefix="refold-") as folder:
-        path = Path(folder) / "heads.parquet"
-        copy_to_parquet(connection, select, path, PARQUET_OPTIONS)
-        rows = parquet_footer(path).num_rows
-        if rows == 0:
-            return None
-        key, size, checksum = heads_key(bucket, str(uuid.uuid4())), path.stat().st_size, file_digest(path)
-        store.put_file(key, path)
-        return HeadsRun(key=key, bucket=bucket, rows=rows, bytes=size, checksum=checksum)
+        paths = copy_partitioned(connection, select, Path(folder), PARQUET_OPTIONS, by="_bucket")
+        for bucket, path in paths.items():
+            made.append(describe_heads(path, bucket, rows=parquet_footer(path).num_rows))
+            log.store.put_file(made[-1].key, path)
+    return made
+
+
+def describe_heads(path: Path, bucket: int, *, rows: int) -> HeadsRun:
+    """Describe a run of stream heads in a local file, for the manifest, with the key under which to store it."""
+    return HeadsRun(
+        key=heads_key(bucket, str(uuid.uuid4())),
+        bucket=bucket,
+        rows=rows,
+        bytes=path.stat().st_size,
+        checksum=file_digest(path),
+    )
 
 
 def check_parquet(path: Path, *, where: str) -> FileMetaData:

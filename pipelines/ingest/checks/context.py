@@ -16,6 +16,7 @@ from refold.event_schemas.registry import SchemaKey
 from refold.pipelines.ingest.checks.column import select_list
 from refold.pipelines.ingest.checks.envelope import NEWEST
 from refold.pipelines.ingest.mapping import ColumnMapping, TypeName
+from refold.warehouse.event_log.layout import bucket_sql
 
 PART = "_part"
 """The rows of one schema in the database."""
@@ -105,7 +106,7 @@ class CheckContext:
         """Return the bucket of each stream of a column; a stream is hashed once, not once a row."""
         encoded = streams.dictionary_encode()
         self.register("_streams", {"stream_id": encoded.dictionary})
-        bucket = f"(md5_number_lower(stream_id) % {self.bucket_count})::USMALLINT"
+        bucket = f"{bucket_sql(self.bucket_count)}::USMALLINT"
         by_stream = self.select("_streams", {"_bucket": bucket})["_bucket"].to_numpy()
         return np.asarray(by_stream[encoded.indices.to_numpy()])
 

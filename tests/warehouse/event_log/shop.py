@@ -37,7 +37,7 @@ from refold.warehouse.event_log.commit import CommitInfo
 from refold.warehouse.event_log.layout import bucket_of, commit_key
 from refold.warehouse.event_log.log import EventLog
 from refold.warehouse.event_log.manifest import Manifest
-from refold.warehouse.event_log.segments import write_heads, write_segment
+from refold.warehouse.event_log.segments import write_heads, write_segments
 from refold.warehouse.replay.history import arrow_ready
 
 Money = Annotated[Decimal, pa.decimal128(18, 2)]
@@ -153,7 +153,7 @@ def prepare_seal(log: EventLog, registry: Registry = REGISTRY) -> Manifest:
     infos = [info for info in head.tail if info.import_id is None]
     key, buckets = sealing.repartition(log, infos, staging, "gathered") if infos else ("", [])
     paths = [staging.local_path(key)] if infos else []
-    sealed = [sealing.seal_bucket(log, registry, b, paths, head.sealed) for b in buckets]
+    sealed = [sealing.seal_buckets(log, registry, range(b, b + 1), paths, head.sealed) for b in buckets]
     log.store.delete_prefix(folder)
     return sealing.next_manifest(head.sealed, head.tail, sealed)
 
@@ -175,26 +175,20 @@ def bulk_import(
         )
         bucket = rows.setdefault(bucket_of(stream_id, log.bucket_count), {})
         bucket.setdefault(schema_key, []).append(dict(zip(ENVELOPE.names, envelope, strict=True)) | payload)
-    built = [_built(log, bucket, found) for bucket, found in rows.items()]
+    built = [_built(log, found) for found in rows.values()]
     return publish_import(log, import_id, len(events), built)
 
 
-def _built(log: EventLog, bucket: int, rows: dict[SchemaKey, list[dict[str, Any]]]) -> sealing.SealedBucket:
+def _built(log: EventLog, rows: dict[SchemaKey, list[dict[str, Any]]]) -> sealing.SealedBuckets:
     segments = []
-    with connect() as connection:
+    with connect(threads=1) as connection:
         for i, (schema_key, found) in enumerate(rows.items()):
             schema = REGISTRY.schema(*schema_key)
             connection.register(f"_given_{i}", pa.Table.from_pylist(found, pa.schema([*ENVELOPE, *schema])))
-            relation = f"_given_{i}"
-            segment = write_segment(
-                connection, log.store, payload=schema, schema_key=schema_key, bucket=bucket, relation=relation
-            )
-            segments.append(segment)
+            segments += write_segments(connection, log, payload=schema, schema_key=schema_key, relation=f"_given_{i}")
         streams = " UNION ALL ".join(f"SELECT stream_id, stream_version FROM _given_{i}" for i in range(len(rows)))
-        heads = write_heads(connection, log.store, bucket=bucket, relation=f"({streams})")
-    return sealing.SealedBucket(
-        bucket=bucket, segments=tuple(s for s in segments if s), heads=(heads,) if heads else ()
-    )
+        heads = write_heads(connection, log, relation=f"({streams})")
+    return sealing.SealedBuckets(segments=tuple(segments), heads=tuple(heads))
 
 
 def _plain(value: Any, name: str) -> Any:

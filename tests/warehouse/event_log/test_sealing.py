@@ -11,7 +11,7 @@ from duckdb import DuckDBPyConnection
 
 from refold.event_schemas import ENVELOPE
 from refold.warehouse.engine.connections import connect
-from refold.warehouse.engine.parquet_files import copy_to_parquet
+from refold.warehouse.engine.parquet_files import copy_partitioned
 from refold.warehouse.event_log import (
     Appender,
     EventLog,
@@ -125,13 +125,13 @@ def test_a_segment_that_differs_from_its_events_is_not_sealed(
 ) -> None:
     """What was written is read again: a changed value, a NULL, also in an optional field."""
     appender.append("order-1", [added(), added()])
-    copy = copy_to_parquet
+    copy = copy_partitioned
     name, value = change.split(" = ")
 
-    def damaged(connection: DuckDBPyConnection, select: str, path: Path, options: str) -> None:
-        copy(connection, f"SELECT * REPLACE ({value} AS {name}) FROM ({select})", path, options)
+    def damaged(connection: DuckDBPyConnection, select: str, folder: Path, options: str, *, by: str) -> dict[int, Path]:
+        return copy(connection, f"SELECT * REPLACE ({value} AS {name}) FROM ({select})", folder, options, by=by)
 
-    monkeypatch.setattr(segments, "copy_to_parquet", damaged)
+    monkeypatch.setattr(segments, "copy_partitioned", damaged)
     with pytest.raises(WrittenSegmentError, match=r"Added v1, bucket \d: the file that was written has 2 rows"):
         seal(log)
     assert not log.manifest().segments
@@ -144,10 +144,11 @@ def test_events_that_would_lose_a_value_stay_unsealed(log: EventLog) -> None:
     nullable = pa.schema(f.with_nullable(True) for f in fields)
     with connect() as connection:
         connection.register("_made", pa.Table.from_pylist([row], schema=nullable))
-        path = Path(log.url) / "made.parquet"
+        path = Path(log.url) / "_bucket=3" / "made.parquet"
+        path.parent.mkdir()
         connection.execute(f"COPY _made TO '{path}' (FORMAT parquet)")
         with pytest.raises(WrittenSegmentError, match=r"customer is NULL in 1 events, .* position 7"):
-            check_written(connection, "_made", path, fields, what="Placed v2")
+            check_written(connection, "_made", "3", {3: path}, fields, what="Placed v2")
 
 
 def test_a_damaged_segment_is_not_merged(log: EventLog, appender: Appender) -> None:

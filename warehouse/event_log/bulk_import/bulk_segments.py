@@ -35,13 +35,14 @@ from refold.warehouse.event_log.bulk_import.spool import (
 from refold.warehouse.event_log.clocks import next_recorded_at
 from refold.warehouse.event_log.columns import write_parquet
 from refold.warehouse.event_log.commit import CommitInfo
-from refold.warehouse.event_log.layout import commit_key, heads_key
+from refold.warehouse.event_log.layout import commit_key
 from refold.warehouse.event_log.log import EventLog, Head
 from refold.warehouse.event_log.manifest import HeadsRun, Segment
-from refold.warehouse.event_log.seal import SealedBucket
+from refold.warehouse.event_log.seal import SealedBuckets
 from refold.warehouse.event_log.segments import (
     ROW_GROUP_ROWS,
     SEGMENT_ENVELOPE,
+    describe_heads,
     describe_segment,
 )
 
@@ -73,7 +74,7 @@ class StreamsNotNewError(LogError):
         return (StreamsNotNewError, (self.stream_id,))
 
 
-def build_bucket(log: EventLog, registry: Registry, folder: Path, bucket: int, recorded_at: str) -> SealedBucket:
+def build_bucket(log: EventLog, registry: Registry, folder: Path, bucket: int, recorded_at: str) -> SealedBuckets:
     """Write one spooled bucket as segments, and the heads of its streams.
 
     Args:
@@ -104,7 +105,7 @@ def build_bucket(log: EventLog, registry: Registry, folder: Path, bucket: int, r
         with ThreadPoolExecutor(_UPLOADS) as pool:
             list(pool.map(lambda path: log.store.put_file(made[path].key, path), made))
         run = _write_heads(log, bucket, order.heads, Path(place) / "heads.parquet")
-    return SealedBucket(bucket=bucket, segments=tuple(made.values()), heads=(run,))
+    return SealedBuckets(segments=tuple(made.values()), heads=(run,))
 
 
 def _unique(spool: Spooled, schema_key: SchemaKey, bucket: int, *, part: int) -> str:
@@ -114,7 +115,7 @@ def _unique(spool: Spooled, schema_key: SchemaKey, bucket: int, *, part: int) ->
 
 def _write_heads(log: EventLog, bucket: int, heads: pa.Table, path: Path) -> HeadsRun:
     write_parquet(heads, path, row_group_rows=ROW_GROUP_ROWS)
-    run = HeadsRun(key=heads_key(bucket, str(uuid.uuid4())), bucket=bucket, rows=len(heads), bytes=path.stat().st_size)
+    run = describe_heads(path, bucket, rows=len(heads))
     log.store.put_file(run.key, path)
     return run
 
@@ -181,7 +182,7 @@ def _enveloped(rows: pa.Table, recorded_at: str) -> pa.Table:
     return rows
 
 
-def publish_import(log: EventLog, import_id: str, events: int, built: Sequence[SealedBucket]) -> CommitInfo:
+def publish_import(log: EventLog, import_id: str, events: int, built: Sequence[SealedBuckets]) -> CommitInfo:
     """Make an import part of the log, with one commit that names its segments.
 
     Args:

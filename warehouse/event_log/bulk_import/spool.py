@@ -35,6 +35,7 @@ from refold.warehouse.event_log.bulk_import.spool_journal import (
     read_journal,
     write_journal,
 )
+from refold.warehouse.event_log.layout import bucket_sql
 
 SPOOLED = ("position", "stream_id", "event_id", "occurred_at", "correlation_id", "causation_id")
 """Envelope columns of a chunk; ``position`` counts from 1, within the chunk or through the whole import."""
@@ -244,7 +245,7 @@ class Spool:
         """
         parts = {}
         for key, relation in relations.items():
-            bucket = f"(md5_number_lower(stream_id) % {self._bucket_count})::USMALLINT AS _bucket"
+            bucket = f"{bucket_sql(self._bucket_count)}::USMALLINT AS _bucket"
             select = f"SELECT {columns([*SPOOLED, *payloads[key]])}, {bucket} FROM {relation} ORDER BY _bucket"
             table = connection.sql(select).to_arrow_table()
             parts[key] = Partitioned(table.drop_columns(["_bucket"]), table["_bucket"].to_numpy())

@@ -17,6 +17,7 @@ from refold.warehouse.event_log.commit import CommitInfo
 from refold.warehouse.event_log.layout import (
     COMMITS,
     MANIFESTS,
+    bucket_sql,
     commit_key,
     manifest_key,
     number_of,
@@ -256,9 +257,7 @@ def _load_tail(
 ) -> list[CommitInfo]:
     """Load the rows of the tail into ``_tail``, and return the commits up to the first damaged one."""
     connection.register("_empty", _TAIL.empty_table())
-    connection.execute(
-        f"CREATE TABLE _tail AS SELECT *, md5_number_lower(stream_id) % {log.bucket_count} AS bucket FROM _empty"
-    )
+    connection.execute(f"CREATE TABLE _tail AS SELECT *, {bucket_sql(log.bucket_count)} AS bucket FROM _empty")
     loaded: list[CommitInfo] = []
     for i in range(0, len(tail), _BATCH):
         part = tail[i : i + _BATCH]
@@ -295,7 +294,7 @@ def _insert(
     if not infos:
         return
     connection.register("_part", pa.concat_tables([t.cast(_TAIL) for t in tables]))
-    connection.execute(f"INSERT INTO _tail SELECT *, md5_number_lower(stream_id) % {log.bucket_count} FROM _part")
+    connection.execute(f"INSERT INTO _tail SELECT *, {bucket_sql(log.bucket_count)} FROM _part")
     rows = connection.execute(
         "SELECT _number, count(*), count(DISTINCT position), min(position), max(position), "
         "bool_and(commit_number = _number) FROM _part GROUP BY 1"

@@ -20,6 +20,7 @@ from refold.event_schemas.registry import SchemaKey
 from refold.warehouse.engine.parquet_files import parquet_relation
 from refold.warehouse.engine.sql import columns
 from refold.warehouse.event_log.commit import COMMIT_SCHEMA, CommitInfo
+from refold.warehouse.event_log.layout import bucket_sql
 from refold.warehouse.event_log.log import EventLog
 from refold.warehouse.event_log.manifest import Manifest, Segment
 from refold.warehouse.event_log.payload_parsing import typed_events
@@ -168,7 +169,7 @@ class SealedCheck:
         self, connection: duckdb.DuckDBPyConnection, relation: str, keys: Sequence[str], payload: Sequence[str]
     ) -> list[tuple[Any, ...]]:
         """Return keys, bucket, count and digest of the events of a relation, by keys and bucket."""
-        bucket = f"md5_number_lower(stream_id) % {self.log.bucket_count}"
+        bucket = bucket_sql(self.log.bucket_count)
         return connection.execute(
             f"SELECT {columns([*keys, '_bucket'])}, count(*), bit_xor(hash({columns([*SEGMENT_ENVELOPE, *payload])})) "
             f"FROM (SELECT *, {bucket} AS _bucket FROM {relation}) GROUP BY ALL"

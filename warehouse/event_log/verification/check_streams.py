@@ -11,6 +11,7 @@ import duckdb
 from refold.event_schemas import DamagedLogError
 from refold.warehouse.engine.parquet_files import parquet_relation
 from refold.warehouse.engine.sql import first_line
+from refold.warehouse.event_log.layout import bucket_sql
 from refold.warehouse.event_log.log import EventLog, Head
 from refold.warehouse.event_log.manifest import HeadsRun, Segment
 from refold.warehouse.event_log.verification.findings import MAX_EXAMPLES, Findings
@@ -113,7 +114,7 @@ class StreamCheck:
 
     def _check_buckets(self, bucket: int) -> None:
         for stream_id, expected, position in self.connection.execute(
-            f"SELECT stream_id, md5_number_lower(stream_id) % {self.log.bucket_count} AS expected, first_position "
+            f"SELECT stream_id, {bucket_sql(self.log.bucket_count)} AS expected, first_position "
             f"FROM _streams WHERE expected <> {bucket} ORDER BY ALL LIMIT {MAX_EXAMPLES}"
         ).fetchall():
             self.findings.add(
