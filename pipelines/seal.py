@@ -116,10 +116,9 @@ def _sealed_manifest(
             staging.url,
             units,
             stage=functools.partial(_repartition, log.url, staging.url, width),
-            merge=functools.partial(_seal, log.url, staging.url, domain_ref, width),
+            merge=functools.partial(_seal, log.url, staging.url, domain_ref, width, before.number),
             name="seal",
         )
-        staging.put("manifest.json", manifests.encode(before))
         run_staged(work, options)
         sealed = [decode_record(staging.get(key), SealedBuckets) for key in staging.list_from("sealed")]
         return next_manifest(before, tail, sealed)
@@ -163,12 +162,13 @@ def _repartition(log_url: str, staging_url: str, width: int, unit: _CommitRange)
         yield f"{first:04d}", key
 
 
-def _seal(log_url: str, staging_url: str, domain_ref: str, width: int, first: str, repartitioned: list[str]) -> None:
-    staging = open_store(staging_url)
-    before = manifests.decode(staging.get("manifest.json"), where=f"{staging_url}/manifest.json")
+def _seal(
+    log_url: str, staging_url: str, domain_ref: str, width: int, manifest: int, first: str, repartitioned: list[str]
+) -> None:
+    log, staging = open_log(log_url), open_store(staging_url)
     paths = [checked_path(staging, key) for key in repartitioned]
     buckets = range(int(first), int(first) + width)
-    made = seal_buckets(open_log(log_url), load_domain(domain_ref).registry, buckets, paths, before)
+    made = seal_buckets(log, load_domain(domain_ref).registry, buckets, paths, log.manifest(manifest))
     staging.put(f"sealed/{first}", encode_record(made))
 
 

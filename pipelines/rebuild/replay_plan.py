@@ -6,6 +6,7 @@ to the folder.
 
 from __future__ import annotations
 
+import functools
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from refold.pipelines.seal import seal
 from refold.warehouse.declarations.domain import Domain
 from refold.warehouse.declarations.fingerprint import fingerprint, fingerprint_parts
 from refold.warehouse.declarations.projection import ReadModel
-from refold.warehouse.event_log.log import EventLog
+from refold.warehouse.event_log.log import EventLog, open_log
 from refold.warehouse.event_log.manifest import Manifest
 from refold.warehouse.object_store import ObjectStore
 from refold.warehouse.object_store.records import decode_record, encode_record
@@ -38,7 +39,7 @@ class ReplayPlan:
         domain_ref: the domain, by entry-point name or dotted path.
         models: names of the read models to rebuild.
         workers: how many workers the buckets are divided for; a run that resumes may have others.
-        sealed: the manifest to replay.
+        manifest: number of the manifest to replay.
         up_to: the last position to replay; all that is sealed by default.
     """
 
@@ -47,12 +48,23 @@ class ReplayPlan:
     domain_ref: str
     models: tuple[str, ...]
     workers: int
-    sealed: Manifest
+    manifest: int
     up_to: int | None = None
+
+    @property
+    def sealed(self) -> Manifest:
+        """The manifest to replay, as the log has it."""
+        return _manifest(self.log_url, self.manifest)
 
     def staging(self, store: ObjectStore) -> ObjectStore:
         """Return the folder of what is staged."""
         return store.child(f"staging/rebuild-{self.plan_id}")
+
+
+@functools.lru_cache(maxsize=4)
+def _manifest(log_url: str, number: int) -> Manifest:
+    """Load a manifest once in a process, for all units of a plan."""
+    return open_log(log_url).manifest(number)
 
 
 def plan_identity(log: EventLog, domain: Domain, models: Sequence[ReadModel], up_to: int | None) -> str:
@@ -91,7 +103,7 @@ def find_or_make_plan(
             "a history with `refold ingest`."
         )
     names = tuple(m.name for m in models)
-    plan = ReplayPlan(str(uuid.uuid4()), log.url, domain_ref, names, workers_of(options), sealed, up_to)
+    plan = ReplayPlan(str(uuid.uuid4()), log.url, domain_ref, names, workers_of(options), sealed.number, up_to)
     return save_plan(store, identity, plan)
 
 
@@ -117,11 +129,11 @@ def find_plan(store: ObjectStore, identity: str) -> ReplayPlan | None:
 def _is_of(plan: ReplayPlan, log: EventLog, domain_ref: str, models: Sequence[ReadModel], up_to: int | None) -> bool:
     """Check that a plan that was found says what the log says: anyone may have put it there."""
     try:
-        sealed = log.manifest(plan.sealed.number)
+        log.manifest(plan.manifest)
     except ObjectNotFoundError:  # removed since then
         return False
-    wanted = (log.url, domain_ref, tuple(m.name for m in models), up_to, sealed)
-    return (plan.log_url, plan.domain_ref, plan.models, plan.up_to, plan.sealed) == wanted
+    wanted = (log.url, domain_ref, tuple(m.name for m in models), up_to)
+    return (plan.log_url, plan.domain_ref, plan.models, plan.up_to) == wanted
 
 
 def read_plan(staging: ObjectStore) -> ReplayPlan:

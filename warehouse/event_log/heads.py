@@ -11,7 +11,7 @@ from refold.warehouse.engine.connections import connect
 from refold.warehouse.engine.parquet_files import parquet_relation
 from refold.warehouse.event_log.layout import bucket_of
 from refold.warehouse.event_log.log import EventLog
-from refold.warehouse.event_log.manifest import HeadsRun, Manifest
+from refold.warehouse.event_log.manifest import Manifest
 
 
 class SealedHeads:
@@ -19,14 +19,12 @@ class SealedHeads:
 
     def __init__(self, log: EventLog, manifest: Manifest) -> None:
         self._log = log
-        self._runs: dict[int, list[HeadsRun]] = {}
-        for run in manifest.heads:
-            self._runs.setdefault(run.bucket, []).append(run)
+        self._manifest = manifest
         self._lock = threading.Lock()
 
     def version(self, stream_id: str) -> int:
         """Return a stream's last sealed version; 0 if it has none."""
-        runs = self._runs.get(bucket_of(stream_id, self._log.bucket_count))
+        runs = self._manifest.heads_of(bucket_of(stream_id, self._log.bucket_count))
         if not runs:
             return 0
         runs_read = parquet_relation([self._log.heads_path(run) for run in runs])

@@ -11,6 +11,7 @@ COMMITS = "commits"
 MANIFESTS = "manifests"
 SEGMENTS = "segments"
 HEADS = "heads"
+PARTS = "parts"
 
 FORMAT_VERSION = 2
 DEFAULT_BUCKET_COUNT = 64
@@ -31,6 +32,11 @@ def commit_key(number: int) -> str:
 def manifest_key(number: int) -> str:
     """Return the key of a manifest."""
     return f"{MANIFESTS}/{number:020d}.json"
+
+
+def part_key(manifest: int, number: int, name: str) -> str:
+    """Return the key of a part of a manifest, which lists a range of buckets."""
+    return f"{PARTS}/{manifest:020d}-{number:02d}-{name}.json"
 
 
 def segment_key(event_type: str, schema_version: int, bucket: int, name: str) -> str:

@@ -86,12 +86,11 @@ class EventLog:
         key = manifest_key(number) if number else manifest.newest_key(self.store)
         if not key:
             return self.manifest(0)
-        where = f"{self.url}/{key}"
-        found = manifest.decode(self.store.get(key), where=where, has_digest=self.format_version > 1)
+        found = manifest.load(self.store, key, has_digest=self.format_version > 1)
         if manifest_key(found.number) != key:
             raise DamagedLogError(
-                f"{where} is manifest {found.number}: it was copied there. Restore the object from a backup of the "
-                "store, or delete it if there was none of that number."
+                f"{self.url}/{key} is manifest {found.number}: it was copied there. Restore the object from a backup "
+                "of the store, or delete it if there was none of that number."
             )
         return found
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,73 +15,9 @@ from refold.event_schemas import DamagedLogError
 from refold.event_schemas.registry import SchemaKey
 from refold.warehouse.event_log.chain import Link
 from refold.warehouse.event_log.layout import MANIFESTS, manifest_key, number_of, numbered
+from refold.warehouse.event_log.manifest_parts import HeadsRun, Listed, PartRef, Segment, in_order, write_parts
 from refold.warehouse.object_store import ObjectStore
 from refold.warehouse.object_store.records import decode_record, encode_record, is_record
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Segment:
-    """One immutable Parquet file of sealed history: one event type, schema version and bucket.
-
-    Attributes:
-        key: key of its object in the log.
-        event_type: event type of all its events.
-        schema_version: schema version of all its events.
-        bucket: bucket of all its streams.
-        rows: number of its events.
-        bytes: size of its object.
-        first_position: lowest value of its ``position`` column.
-        last_position: highest value of its ``position`` column.
-        first_recorded_at: earliest ``recorded_at``, RFC 3339.
-        last_recorded_at: latest ``recorded_at``, RFC 3339.
-        position_base: offset of its ``position`` column; a bulk import gets its positions only when it is published.
-        commit_base: offset of its ``commit_number`` column.
-        untyped: whether its payloads are JSON text, because they matched no contract when they were sealed.
-        checksum: SHA-256 of the object.
-        column_bytes: compressed size of each column, to estimate what a rebuild reads.
-        archive: URL of the archive that holds the object; empty: the log itself holds it.
-    """
-
-    key: str
-    event_type: str
-    schema_version: int
-    bucket: int
-    rows: int
-    bytes: int
-    first_position: int
-    last_position: int
-    first_recorded_at: str = ""
-    last_recorded_at: str = ""
-    position_base: int = 0
-    commit_base: int = 0
-    untyped: bool = False
-    checksum: str = ""
-    column_bytes: dict[str, int] = dataclasses.field(default_factory=dict)
-    archive: str = ""
-
-    @property
-    def schema_key(self) -> SchemaKey:
-        """Event type and schema version."""
-        return (self.event_type, self.schema_version)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HeadsRun:
-    """One immutable Parquet file of (stream_id, stream_version), sorted by stream; a later run overrides.
-
-    Attributes:
-        key: key of its object in the log.
-        bucket: bucket of all its streams.
-        rows: number of its streams.
-        bytes: size of its object.
-        checksum: SHA-256 of the object; empty in log format 1.
-    """
-
-    key: str
-    bucket: int
-    rows: int
-    bytes: int
-    checksum: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,6 +32,8 @@ class Manifest:
         segments: the live segments.
         heads: the live runs of stream heads, oldest first within a bucket.
         imports: bulk import to the number of the commit that published it.
+        parts: where segments and stream heads are listed: those of the manifest that this one was made from, until it
+            is published. Without any, they are in the manifest itself, as releases before wrote it.
         sealed_digest: digest of the last commit whose events are in segments (``chain``); empty in log format 1.
         removed_before: number of a commit; those before it may have been removed, except those of imports.
     """
@@ -103,9 +42,10 @@ class Manifest:
     sealed_commit: int = 0
     sealed_position: int = 0
     recorded_at: str = ""
-    segments: tuple[Segment, ...] = ()
-    heads: tuple[HeadsRun, ...] = ()
+    segments: Sequence[Segment] = ()
+    heads: Sequence[HeadsRun] = ()
     imports: dict[str, int] = dataclasses.field(default_factory=dict)
+    parts: tuple[PartRef, ...] = ()
     sealed_digest: str = ""
     removed_before: int = 0
 
@@ -120,20 +60,21 @@ class Manifest:
         """Return the segments of some schemas, of one bucket or of all."""
         return tuple(s for s in self.segments if s.schema_key in schema_keys and bucket in (None, s.bucket))
 
+    def heads_of(self, bucket: int) -> list[HeadsRun]:
+        """Return the runs of stream heads of a bucket, oldest first."""
+        if isinstance(self.heads, Listed):
+            return self.heads.of_bucket(bucket)
+        return [run for run in self.heads if run.bucket == bucket]
+
 
 def segments_from_json(values: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return the segments of a file of log format 1, which calls untyped segments raw, as this format has them."""
     return [{"untyped" if k == "raw" else k: v for k, v in value.items()} for value in values]
 
 
-def encode(manifest: Manifest) -> bytes:
-    """Encode a manifest as a record."""
-    return encode_record(manifest)
-
-
 @functools.lru_cache(maxsize=4)
-def decode(data: bytes, *, where: str, has_digest: bool = True) -> Manifest:
-    """Decode a manifest; cached, since readers that follow a log load the newest repeatedly.
+def _decode(data: bytes, *, where: str, has_digest: bool) -> Manifest:
+    """Decode a manifest without its parts; cached, since readers that follow a log load the newest repeatedly.
 
     Args:
         data: the object.
@@ -154,6 +95,26 @@ def decode(data: bytes, *, where: str, has_digest: bool = True) -> Manifest:
         ) from error
 
 
+def load(store: ObjectStore, key: str, *, has_digest: bool = False) -> Manifest:
+    """Load a manifest; its parts are read when they are needed.
+
+    Args:
+        store: the log's store.
+        key: key of the manifest.
+        has_digest: whether it must have one; those of log format 1 have none.
+
+    Raises:
+        ObjectNotFoundError: there is none.
+        DamagedLogError: it is damaged.
+    """
+    found = _decode(store.get(key), where=f"{store.url}/{key}", has_digest=has_digest)
+    if not found.parts:
+        return found
+    segments: Listed[Segment] = Listed("segments", store, found.parts)
+    heads: Listed[HeadsRun] = Listed("heads", store, found.parts)
+    return dataclasses.replace(found, segments=segments, heads=heads)
+
+
 def newest_key(store: ObjectStore) -> str:
     """Return the key of the newest manifest of a log; empty if it was never sealed."""
     last = ""
@@ -163,8 +124,14 @@ def newest_key(store: ObjectStore) -> str:
 
 
 def publish(store: ObjectStore, manifest: Manifest) -> bool:
-    """Publish a manifest; return False if another sealer took its number."""
-    return store.put_if_absent(manifest_key(manifest.number), encode(manifest))
+    """Publish a manifest, and the parts that are new in it; return False if another sealer took its number."""
+    parts = write_parts(store, manifest.number, manifest.parts, manifest.segments, manifest.heads)
+    written = dataclasses.replace(manifest, segments=(), heads=(), parts=parts)
+    if store.put_if_absent(manifest_key(manifest.number), encode_record(written)):
+        return True
+    for ref in set(parts) - set(manifest.parts):
+        store.delete(ref.key)
+    return False
 
 
-__all__ = ["HeadsRun", "Manifest", "Segment", "decode", "encode", "newest_key", "number_of", "publish"]
+__all__ = ["HeadsRun", "Manifest", "Segment", "in_order", "load", "newest_key", "number_of", "publish"]

@@ -14,7 +14,7 @@ from pathlib import Path
 from refold.event_schemas import ObjectNotFoundError
 from refold.warehouse.event_log import manifest as manifests
 from refold.warehouse.event_log.commit import CommitInfo
-from refold.warehouse.event_log.layout import HEADS, MANIFESTS, SEGMENTS, numbered
+from refold.warehouse.event_log.layout import HEADS, MANIFESTS, PARTS, SEGMENTS, numbered
 from refold.warehouse.event_log.log import EventLog
 from refold.warehouse.event_log.manifest import Manifest
 from refold.warehouse.object_store import ObjectStore, open_store
@@ -65,7 +65,7 @@ def log_leftovers(log: EventLog, *, before: datetime) -> list[Leftover]:
 def _unreferenced(log: EventLog, before: datetime) -> Iterator[Leftover]:
     """Find unreferenced segments and heads; the listing comes first, so that it has no object published meanwhile."""
     store = log.store
-    candidates = {(log.url, key) for folder in (SEGMENTS, HEADS) for key in store.list_from(folder)}
+    candidates = {(log.url, key) for folder in (SEGMENTS, HEADS, PARTS) for key in store.list_from(folder)}
     archives = {s.archive for s in log.manifest().segments if s.archive}
     candidates |= {(url, key) for url in archives for key in open_store(url).list_from(SEGMENTS)}
     newest = log.head()
@@ -74,8 +74,7 @@ def _unreferenced(log: EventLog, before: datetime) -> Iterator[Leftover]:
     for key in reversed(list(numbered(store.list_from(MANIFESTS)))):
         if not old:
             break
-        manifest = manifests.decode(store.get(key), where=f"{store.url}/{key}", has_digest=False)
-        old -= objects_of(log, [manifest])
+        old -= objects_of(log, [manifests.load(store, key)])
     for number in newest.sealed.imports.values() if old else ():
         if (imported := log.commit_info(number)) is not None:
             old -= objects_of(log, [imported])
@@ -84,11 +83,14 @@ def _unreferenced(log: EventLog, before: datetime) -> Iterator[Leftover]:
 
 
 def objects_of(log: EventLog, named_in: Iterable[Manifest | CommitInfo]) -> set[tuple[str, str]]:
-    """Return the segments and stream heads that some manifests or commits name: URL of the store, and key."""
+    """Return the objects that some manifests or commits name: URL of the store, and key."""
     found: set[tuple[str, str]] = set()
     for one in named_in:
-        heads = one.heads if isinstance(one, Manifest) else one.heads_runs
-        found |= {(s.archive or log.url, s.key) for s in one.segments} | {(log.url, h.key) for h in heads}
+        found |= {(s.archive or log.url, s.key) for s in one.segments}
+        if isinstance(one, Manifest):
+            found |= {(log.url, named) for named in (*(h.key for h in one.heads), *(p.key for p in one.parts))}
+        else:
+            found |= {(log.url, h.key) for h in one.heads_runs}
     return found
 
 

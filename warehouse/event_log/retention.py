@@ -70,7 +70,7 @@ def plan_retention(log: EventLog, *, window: timedelta = WINDOW, now: datetime |
     removable = [n for n in commits if n <= sealed.sealed_commit and n not in imports]
     objects = [leftover(store, commit_key(n), "its events are in segments") for n in removable]
     objects += [
-        leftover(open_store(url), key, "another object holds its events now")
+        leftover(open_store(url), key, "newer objects replaced it")
         for url, key in sorted(objects_of(log, superseded) - needed)
     ]
     objects += [leftover(store, manifest_key(m.number), "a newer manifest replaced it") for m in superseded]

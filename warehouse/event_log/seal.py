@@ -209,9 +209,10 @@ def next_manifest(before: Manifest, tail: Sequence[CommitInfo], sealed: Iterable
         recorded_at=tail[-1].recorded_at.isoformat(),
         sealed_digest=tail[-1].digest,
         removed_before=before.removed_before,
-        segments=tuple(sorted(segments, key=lambda s: (s.event_type, s.schema_version, s.bucket, s.first_position))),
+        segments=tuple(sorted(segments, key=manifest.in_order)),
         heads=tuple(heads),
         imports=imports,
+        parts=before.parts,
     )
 
 

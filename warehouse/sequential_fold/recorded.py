@@ -59,8 +59,16 @@ def recorded_commits(store: ObjectStore, takes: Takes, *, up_to: int) -> Iterato
 
 def _manifest(store: ObjectStore) -> dict[str, Any]:
     keys = sorted(store.list_from("manifests"))
-    empty: dict[str, Any] = {"sealed_commit": 0, "segments": []}
-    return json.loads(store.get(keys[-1])) if keys else empty
+    if not keys:
+        return {"sealed_commit": 0, "segments": []}
+    manifest: dict[str, Any] = json.loads(store.get(keys[-1]))
+    listed = {segment["key"]: segment for segment in manifest["segments"]}
+    for ref in manifest.get("parts", ()):
+        part = json.loads(store.get(ref["key"]))
+        for key in part["removed"]:
+            listed.pop(key, None)
+        listed |= {segment["key"]: segment for segment in part["segments"]}
+    return manifest | {"segments": list(listed.values())}
 
 
 def _sealed_events(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from contextlib import closing
@@ -22,8 +23,8 @@ from refold.warehouse.declarations.domain import Domain
 from refold.warehouse.declarations.projection import Projection
 from refold.warehouse.declarations.reducers import total
 from refold.warehouse.event_log import Appender, create_log
+from refold.warehouse.event_log.manifest import publish
 from refold.warehouse.object_store.digests import digest_of
-from refold.warehouse.object_store.records import checked_content, encode_record
 from refold.warehouse.read_models.comparison.differences import RowDifference, TableDifference
 from refold.warehouse.sequential_fold import NotByStreamError, Sample, fold_log
 from tests.pipelines.rebuild.test_rebuild import HERE, MARKET, Market, Sold
@@ -132,11 +133,10 @@ def test_a_segment_that_differs_from_the_commit_is_noticed(market: Market) -> No
         path.chmod(0o644)
         path.unlink()
         connection.execute(f"COPY s TO '{path}' (FORMAT parquet)")
-    manifest = market.log.store.local_path(f"manifests/{market.log.manifest().number:020d}.json")
-    manifest.chmod(0o644)
-    values = json.loads(checked_content(manifest.read_bytes()))
-    values["segments"][0] |= {"bytes": path.stat().st_size, "checksum": digest_of(path.read_bytes())}
-    manifest.write_bytes(encode_record(values))
+    sealed = market.log.manifest()
+    changed = dataclasses.replace(segment, bytes=path.stat().st_size, checksum=digest_of(path.read_bytes()))
+    segments = (changed, *sealed.segments[1:])
+    assert publish(market.log.store, dataclasses.replace(sealed, number=sealed.number + 1, segments=segments))
     market.rebuild("stalls", "skus", "paths", workers=1)
     assert {d.name for d in reconciled(market).differences} == {"stalls", "skus", "paths"}
 

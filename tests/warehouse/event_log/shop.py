@@ -13,6 +13,7 @@ from datetime import UTC, date, datetime
 from decimal import Decimal
 from typing import Annotated, Any
 
+import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -38,6 +39,7 @@ from refold.warehouse.event_log.layout import bucket_of, commit_key
 from refold.warehouse.event_log.log import EventLog
 from refold.warehouse.event_log.manifest import Manifest
 from refold.warehouse.event_log.segments import write_heads, write_segments
+from refold.warehouse.object_store.records import encode_record
 from refold.warehouse.replay.history import arrow_ready
 
 Money = Annotated[Decimal, pa.decimal128(18, 2)]
@@ -156,6 +158,15 @@ def prepare_seal(log: EventLog, registry: Registry = REGISTRY) -> Manifest:
     sealed = [sealing.seal_buckets(log, registry, range(b, b + 1), paths, head.sealed) for b in buckets]
     log.store.delete_prefix(folder)
     return sealing.next_manifest(head.sealed, head.tail, sealed)
+
+
+def manifest_values(log: EventLog) -> dict[str, Any]:
+    """Return what the newest manifest and its parts say, in one object as older releases wrote it."""
+    found = log.manifest()
+    whole = dataclasses.replace(found, segments=tuple(found.segments), heads=tuple(found.heads), parts=())
+    values: dict[str, Any] = orjson.loads(encode_record(whole))
+    del values["digest"]
+    return values
 
 
 def bulk_import(
