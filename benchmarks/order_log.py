@@ -146,7 +146,7 @@ def make_order_log(folder: Path, events: int, *, bucket_count: int = 64) -> Even
         last = min(first + _ORDERS_PER_CHUNK, orders)
         connection.execute(_CHUNK.format(base=spool.journal.events, first=first, last=last))
         spool.add(connection, _relations(connection, orders), payloads, source={"orders": last})
-    finish_import(log, DOMAIN, f"benchmark-{events}", work)
+    finish_import(log, DOMAIN, f"benchmark-{events}", work, bucket_count=bucket_count)
     shutil.rmtree(work)
     return log
 

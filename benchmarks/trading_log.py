@@ -83,6 +83,6 @@ def make_trading_log(folder: Path, events: int, *, bucket_count: int = 64) -> Ev
             for schema_key, (payload, where) in _EVENTS.items()
         }
         spool.add(connection, relations, payloads, source={"sessions": last})
-    finish_import(log, DOMAIN, f"benchmark-{events}", work)
+    finish_import(log, DOMAIN, f"benchmark-{events}", work, bucket_count=log.bucket_count)
     shutil.rmtree(work)
     return log

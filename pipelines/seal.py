@@ -21,6 +21,7 @@ from refold.warehouse.event_log import manifest as manifests
 from refold.warehouse.event_log.commit import CommitInfo
 from refold.warehouse.event_log.log import EventLog, Head, open_log
 from refold.warehouse.event_log.manifest import Manifest
+from refold.warehouse.event_log.rebucket import with_bucket_count
 from refold.warehouse.event_log.seal import SealedBuckets, next_manifest, repartition, seal_buckets
 from refold.warehouse.object_store import open_store
 from refold.warehouse.object_store.checked_files import checked_path
@@ -85,7 +86,7 @@ def seal_any_format(log: EventLog, domain_ref: str, options: PipelineOptions | N
     """Seal as :func:`seal` does, a log of an older format too: an upgrade begins with it."""
     options = options or beam_options()
     for _ in range(_ATTEMPTS):
-        head = log.head()
+        head = log.unchecked_head()
         log.check_end(head)
         if not head.tail:
             sealed = head.sealed
@@ -104,18 +105,19 @@ def seal_any_format(log: EventLog, domain_ref: str, options: PipelineOptions | N
 def _sealed_manifest(
     log: EventLog, domain_ref: str, before: Manifest, tail: Sequence[CommitInfo], options: PipelineOptions
 ) -> Manifest:
+    tail = [with_bucket_count(log, info, before.bucket_count) for info in tail]
     ordinary = [info for info in tail if info.import_id is None]
     if not ordinary:
         return next_manifest(before, tail, ())
     folder = f"staging/seal-{uuid.uuid4()}"
     staging = log.store.child(folder)
     try:
-        width = _width(log.bucket_count, sum(info.events for info in ordinary))
+        width = _width(before.bucket_count, sum(info.events for info in ordinary))
         units = [_CommitRange(f"{i:05d}", infos) for i, infos in enumerate(_ranges(ordinary))]
         work = Work(
             staging.url,
             units,
-            stage=functools.partial(_repartition, log.url, staging.url, width),
+            stage=functools.partial(_repartition, log.url, staging.url, before.bucket_count, width),
             merge=functools.partial(_seal, log.url, staging.url, domain_ref, width, before.number),
             name="seal",
         )
@@ -155,9 +157,10 @@ def _width(bucket_count: int, events: int) -> int:
     return max(1, min(_MAX_BUCKETS, bucket_count * _EVENTS_PER_GROUP // events))
 
 
-def _repartition(log_url: str, staging_url: str, width: int, unit: _CommitRange) -> Iterator[Named]:
+def _repartition(log_url: str, staging_url: str, bucket_count: int, width: int, unit: _CommitRange) -> Iterator[Named]:
     staging = open_store(staging_url)
-    key, buckets = repartition(open_log(log_url), unit.infos, staging, f"repartitioned/{unit.name}")
+    name = f"repartitioned/{unit.name}"
+    key, buckets = repartition(open_log(log_url), unit.infos, staging, name, bucket_count=bucket_count)
     for first in sorted({bucket // width * width for bucket in buckets}):
         yield f"{first:04d}", key
 

@@ -15,7 +15,7 @@ from refold.pipelines.cli.support.invocation import (
 )
 
 
-@click.group(name="log", epilog=as_epilog("refold log head --json\nrefold log upgrade"))
+@click.group(name="log", epilog=as_epilog("refold log head --json\nrefold log upgrade\nrefold log rebucket 256"))
 def log() -> None:
     """Show the head of the log's chain, repair the log, or bring it to a newer format."""
 
@@ -128,3 +128,30 @@ def collect(call: Invocation, window: float, yes: bool) -> None:
     output.print_text(f"{done} {counted} of {output.format_size(freed)}.")
     if planned.objects and not yes:
         output.print_text("Add --yes to remove them.")
+
+
+@log.command(cls=Command, example="refold log rebucket 256")
+@click.argument("bucket_count", type=int)
+@common_options("domain", "log")
+@pass_invocation
+def rebucket(call: Invocation, bucket_count: int) -> None:
+    """Divide the buckets of a log that has grown, for more parallel work.
+
+    Every segment is rewritten on this machine, into a multiple of the buckets that the log has. Appends, seals, streams
+    and rebuilds may go on meanwhile; an import that is under way must be run again. `refold log gc` removes the old
+    segments once its window is over.
+    """
+    from refold.pipelines.cli.progress import count_progress
+    from refold.pipelines.cli.support import output
+    from refold.warehouse.event_log.rebucket import rebucket as rewrite
+
+    with count_progress("rewrite", "bytes", quiet=call.quiet) as report:
+        done = rewrite(call.open_log(), bucket_count, report=report)
+    if call.json:
+        output.print_json(done)
+    elif done.manifest is None:
+        output.print_text(f"The log has {done.after} buckets already.")
+    else:
+        output.print_text(
+            f"The log has {done.after} buckets now (before: {done.before}), in {done.segments:,} segments."
+        )

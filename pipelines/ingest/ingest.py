@@ -190,13 +190,14 @@ def ingest(
         if find_import(log, log.head(), import_id) is not None:
             return _already_published(log, import_id, limit)
         delete_outdated(folder, urls)
-        spool = Spool(folder, bucket_count=log.bucket_count, context=_context(registry))
+        bucket_count = log.manifest().bucket_count
+        spool = Spool(folder, bucket_count=bucket_count, context=_context(registry))
         record_files(folder, urls)
         reject_file = _reject_file(folder, spool)
         plan = ReadPlan(
             sources=sources,
             registry=registry,
-            bucket_count=log.bucket_count,
+            bucket_count=bucket_count,
             workers=workers_of(options),
             limits=limits or ImportLimits(),
             strict=strict,
@@ -268,6 +269,7 @@ def _publish(
                 domain_ref,
                 import_id,
                 folder,
+                bucket_count=plan.bucket_count,
                 options=options,
                 report=lambda done, planned: report(ImportProgress("build", done, planned, events)),
             )
@@ -285,7 +287,7 @@ def _publish(
         seal=lambda: seal(log, domain_ref, options),
         report=lambda through: report(ImportProgress("commit", through, events, events)),
     )
-    publish_import(log, import_id, 0, ())
+    publish_import(log, import_id, 0, (), bucket_count=log.manifest().bucket_count)
     return Ingested(events=done.events, commits=done.commits + 1, mode="commits", duplicates=len(spooled.left_out))
 
 

@@ -32,6 +32,7 @@ def finish_import(
     import_id: str,
     folder: Path,
     *,
+    bucket_count: int,
     options: PipelineOptions | None = None,
     report: Callable[[int, int], None] = lambda _done, _planned: None,
 ) -> CommitInfo:
@@ -42,6 +43,7 @@ def finish_import(
         domain_ref: the domain, by entry-point name or dotted path.
         import_id: identity of the import.
         folder: of its spool, on a disk that all workers share.
+        bucket_count: how many buckets it was spooled for.
         options: Beam's options; by default a local runner.
         report: called with finished and planned buckets.
 
@@ -64,7 +66,7 @@ def finish_import(
         run_staged(work, options)
     built = [decode_record(staging.get(key), SealedBuckets) for key in staging.list_from("built")]
     try:
-        info = publish_import(log, import_id, spool.events, built)
+        info = publish_import(log, import_id, spool.events, built, bucket_count=bucket_count)
     except StreamsNotNewError:
         _discard(log, built)
         staging.delete_prefix("built")

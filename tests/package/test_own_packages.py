@@ -50,7 +50,7 @@ COMMANDS = {
         ["generations", "gc"],
     ],
     "ingest": [["ingest", "second.jsonl"]],
-    "log": [["log", "head"], ["log", "upgrade"], ["log", "repair"], ["log", "gc"]],
+    "log": [["log", "head"], ["log", "rebucket", "128"], ["log", "upgrade"], ["log", "repair"], ["log", "gc"]],
     "plan": [["plan"]],
     "query": [["query", "FROM runs"]],
     "rebuild": [["rebuild", "--all"]],

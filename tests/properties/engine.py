@@ -144,7 +144,7 @@ class Writer:
         recorded = spool.journal.recorded_at
         buckets = read_spool(self._folder / name).buckets()
         built = [build_bucket(self.log, self._registry, self._folder / name, b, recorded) for b in buckets]
-        publish_import(self.log, name, spool.journal.events, built)
+        publish_import(self.log, name, spool.journal.events, built, bucket_count=self.log.bucket_count)
 
 
 def payload_text(given: Given, registry: Registry) -> str:
@@ -167,7 +167,9 @@ def seal(log: EventLog, registry: Registry) -> None:
     infos = [info for info in head.tail if info.import_id is None]
     gathered: dict[int, list[Path]] = {}
     for start in range(0, len(infos), 3):
-        key, buckets = repartition(log, infos[start : start + 3], staging, f"gathered/{start:05d}")
+        key, buckets = repartition(
+            log, infos[start : start + 3], staging, f"gathered/{start:05d}", bucket_count=head.sealed.bucket_count
+        )
         for bucket in buckets:
             gathered.setdefault(bucket, []).append(staging.local_path(key))
     sealed = [

@@ -48,6 +48,7 @@ class CommitInfo:
         segments: the segments of a bulk import, with positions relative to ``first_position - 1``.
         heads_runs: the stream heads of a bulk import.
         import_id: identity of the bulk import, else None.
+        bucket_count: number of buckets of the bulk import's segments; 0: as many as the log had at first.
         digest: digest of the object; empty before it is encoded.
     """
 
@@ -61,6 +62,7 @@ class CommitInfo:
     segments: tuple[Segment, ...] = ()
     heads_runs: tuple[HeadsRun, ...] = ()
     import_id: str | None = None
+    bucket_count: int = 0
     digest: str = ""
 
     @property

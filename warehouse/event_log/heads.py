@@ -24,7 +24,7 @@ class SealedHeads:
 
     def version(self, stream_id: str) -> int:
         """Return a stream's last sealed version; 0 if it has none."""
-        runs = self._manifest.heads_of(bucket_of(stream_id, self._log.bucket_count))
+        runs = self._manifest.heads_of(bucket_of(stream_id, self._manifest.bucket_count))
         if not runs:
             return 0
         runs_read = parquet_relation([self._log.heads_path(run) for run in runs])

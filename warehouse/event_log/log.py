@@ -6,6 +6,7 @@ read commit n finds later commits at n+1, n+2, …, and no commit ever appears b
 
 from __future__ import annotations
 
+import dataclasses
 import uuid
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -45,6 +46,9 @@ from refold.warehouse.object_store.records import (
     record_digest,
 )
 
+MAX_BUCKETS = 1024
+"""More would make objects of a few kilobytes even in a log of a billion events."""
+
 
 @dataclass(frozen=True, slots=True)
 class EventLog:
@@ -53,7 +57,7 @@ class EventLog:
     Attributes:
         store: the object store at the log's URL.
         domain_name: the domain whose events it holds.
-        bucket_count: number of buckets of its streams; it never changes.
+        bucket_count: number of buckets of its streams at first; that of the newest manifest holds (``rebucket``).
         log_id: identity of the log.
         has_command_digests: whether all events of commands keep the digest of their command; false for a log that an
             older release created.
@@ -82,7 +86,7 @@ class EventLog:
             DamagedLogError: it is damaged.
         """
         if number == 0:
-            return Manifest(sealed_digest=self.start.digest)
+            return Manifest(sealed_digest=self.start.digest, bucket_count=self.bucket_count)
         key = manifest_key(number) if number else manifest.newest_key(self.store)
         if not key:
             return self.manifest(0)
@@ -92,7 +96,7 @@ class EventLog:
                 f"{self.url}/{key} is manifest {found.number}: it was copied there. Restore the object from a backup "
                 "of the store, or delete it if there was none of that number."
             )
-        return found
+        return found if found.bucket_count else dataclasses.replace(found, bucket_count=self.bucket_count)
 
     def check_writable(self) -> None:
         """Check that this release writes logs of this format.
@@ -239,10 +243,37 @@ class EventLog:
         return path
 
     def head(self) -> Head:
-        """Find the end of the log."""
+        """Find the end of the log.
+
+        Raises:
+            LogError: an import was published while another process changed the bucket count.
+        """
+        head = self.unchecked_head()
+        for info in head.tail:
+            self.check_bucket_count(info, head.sealed.bucket_count)
+        return head
+
+    def unchecked_head(self) -> Head:
+        """Find the end of the log, which may have an import with another bucket count: a seal rewrites that."""
         sealed = self.manifest()
-        tail = tuple(self.commits_after(sealed.end))
-        return Head(sealed, tail)
+        return Head(sealed, tuple(self.commits_after(sealed.end)))
+
+    def has_bucket_count(self, info: CommitInfo, bucket_count: int) -> bool:
+        """Check whether the segments of a commit, if it is an import, have so many buckets."""
+        return info.import_id is None or (info.bucket_count or self.bucket_count) == bucket_count
+
+    def check_bucket_count(self, info: CommitInfo, bucket_count: int) -> None:
+        """Check that the segments of a commit, if it is an import, have the buckets of the manifest.
+
+        Raises:
+            LogError: they have not.
+        """
+        if not self.has_bucket_count(info, bucket_count):
+            raise LogError(
+                f"Commit {info.number} of the log {self.url} is an import for {info.bucket_count or self.bucket_count} "
+                f"buckets, published while `refold log rebucket` changed them to {bucket_count}. Run `refold seal`, "
+                "which completes that; no event is lost."
+            )
 
     def check_end(self, head: Head) -> None:
         """Check that no commit exists beyond a head, which would mean that one is missing; this costs a listing.
@@ -349,8 +380,8 @@ def create_log(url: str, *, domain_name: str, bucket_count: int = DEFAULT_BUCKET
         LogError: the existing log has another domain, format or bucket count.
         StoreNotConditionalError: the store does not support put-if-absent.
     """
-    if not 1 <= bucket_count <= 1024:
-        raise UsageError(f"bucket_count is {bucket_count}; expected 1 to 1024.")
+    if not 1 <= bucket_count <= MAX_BUCKETS:
+        raise UsageError(f"bucket_count is {bucket_count}; expected 1 to {MAX_BUCKETS}.")
     store = open_store(url)
     if not store.exists(CONFIG_KEY):
         store.probe()
@@ -411,10 +442,10 @@ def open_log(url: str, *, domain_name: str | None = None, bucket_count: int | No
             f"The log at {store.url} belongs to domain {found.domain_name!r}, not {domain_name!r}. Give "
             f"--domain {found.domain_name}, or another --log."
         )
-    if bucket_count is not None and bucket_count != found.bucket_count:
+    if bucket_count is not None and bucket_count != (now := found.manifest().bucket_count):
         raise LogError(
-            f"The log at {store.url} has {found.bucket_count} buckets, not {bucket_count}. A bucket count is fixed "
-            "at creation: leave it out, or import the events into a new log."
+            f"The log at {store.url} has {now} buckets, not {bucket_count}. Leave the bucket count out, or change it "
+            "with `refold log rebucket`."
         )
     return found
 

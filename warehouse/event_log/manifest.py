@@ -35,6 +35,7 @@ class Manifest:
         parts: where segments and stream heads are listed: those of the manifest that this one was made from, until it
             is published. Without any, they are in the manifest itself, as releases before wrote it.
         sealed_digest: digest of the last commit whose events are in segments (``chain``); empty in log format 1.
+        bucket_count: number of buckets of the streams in segments and stream heads.
         removed_before: number of a commit; those before it may have been removed, except those of imports.
     """
 
@@ -47,6 +48,7 @@ class Manifest:
     imports: dict[str, int] = dataclasses.field(default_factory=dict)
     parts: tuple[PartRef, ...] = ()
     sealed_digest: str = ""
+    bucket_count: int = 0
     removed_before: int = 0
 
     @property

@@ -298,3 +298,8 @@ def write_parts(
 
     with ThreadPoolExecutor(_WRITERS, thread_name_prefix="parts") as pool:
         return tuple(ref for refs in pool.map(write, sorted(wanted)) for ref in refs)
+
+
+def forget() -> None:
+    """Forget the parts that were read, as another process has."""
+    _contents.cache_clear()

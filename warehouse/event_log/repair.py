@@ -73,7 +73,8 @@ def repair(log: EventLog, registry: Registry) -> Repaired:
             if any(s.bucket == bucket for s in segments if s not in whole):
                 lost.append(f"The stream heads of bucket {bucket} cannot be made again, since a segment of it is lost.")
             else:
-                runs[bucket] = _heads_anew(connection, log, bucket, whole)
+                of_bucket = [s for s in whole if s.bucket == bucket]
+                runs[bucket] = _heads_anew(connection, log, sealed.bucket_count, of_bucket)
     if not made and not runs:
         return Repaired(lost=tuple(lost))
     heads = (*(h for h in sealed.heads if h.bucket not in runs), *(run for made in runs.values() for run in made))
@@ -110,7 +111,7 @@ def _segment_anew(
     connection.execute(
         f"CREATE OR REPLACE TEMP TABLE _lost AS SELECT {columns(COMMIT_SCHEMA.names)} FROM {parquet_relation(paths)} "
         f"WHERE event_type = {literal(segment.event_type)} AND schema_version = {segment.schema_version} "
-        f"AND {bucket_sql(log.bucket_count)} = {segment.bucket} "
+        f"AND {bucket_sql(sealed.bucket_count)} = {segment.bucket} "
         f"AND position BETWEEN {segment.first_position} AND {segment.last_position}"
     )
     others = [s for s in sealed.segments_of({segment.schema_key}, segment.bucket) if s.key != segment.key]
@@ -124,7 +125,13 @@ def _segment_anew(
     if rows is None or rows[0] != segment.rows:
         raise _CannotRepairError(f"its commits have {rows[0] if rows else 0} of its events")
     [made] = write_segments(
-        connection, log, schema_key=segment.schema_key, relation=relation, payload=payload, untyped=segment.untyped
+        connection,
+        log.store,
+        bucket_count=sealed.bucket_count,
+        schema_key=segment.schema_key,
+        relation=relation,
+        payload=payload,
+        untyped=segment.untyped,
     )
     return made
 
@@ -152,7 +159,8 @@ def _paths(log: EventLog, segments: Sequence[Segment]) -> list[Path]:
 
 
 def _heads_anew(
-    connection: duckdb.DuckDBPyConnection, log: EventLog, bucket: int, segments: Sequence[Segment]
+    connection: duckdb.DuckDBPyConnection, log: EventLog, bucket_count: int, segments: Sequence[Segment]
 ) -> list[HeadsRun]:
-    paths = [log.segment_path(s) for s in segments if s.bucket == bucket]
-    return write_heads(connection, log, relation=parquet_relation(paths)) if paths else []
+    if not (paths := [log.segment_path(s) for s in segments]):
+        return []
+    return write_heads(connection, log.store, bucket_count=bucket_count, relation=parquet_relation(paths))

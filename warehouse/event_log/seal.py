@@ -63,7 +63,9 @@ class SealedBuckets:
     replaced_heads: tuple[str, ...] = ()
 
 
-def repartition(log: EventLog, infos: Sequence[CommitInfo], staging: ObjectStore, name: str) -> tuple[str, list[int]]:
+def repartition(
+    log: EventLog, infos: Sequence[CommitInfo], staging: ObjectStore, name: str, *, bucket_count: int
+) -> tuple[str, list[int]]:
     """Read commits into one staged file, sorted by bucket.
 
     Returns:
@@ -73,7 +75,7 @@ def repartition(log: EventLog, infos: Sequence[CommitInfo], staging: ObjectStore
         connection = connect(threads=1, temp_directory=folder)
         path = Path(folder) / "repartitioned.parquet"
         rows = parquet_relation(log.commit_paths(infos))
-        bucket = bucket_sql(log.bucket_count)
+        bucket = bucket_sql(bucket_count)
         sorted_rows = f"SELECT {columns(COMMIT_COLUMNS)}, {bucket} AS bucket FROM {rows} ORDER BY bucket"
         copy_to_parquet(connection, sorted_rows, path, "COMPRESSION zstd, COMPRESSION_LEVEL 1, ROW_GROUP_SIZE 8192")
         found = connection.execute(f"SELECT DISTINCT bucket FROM {parquet_relation([path])}").fetchall()
@@ -100,7 +102,7 @@ def seal_buckets(
             segments, merged = _write_typed(connection, log, registry, sealed, schema_key, relation)
             made += segments
             replaced += merged
-        made += _write_untyped(connection, log, [e.position for e in typed.invalid_events])
+        made += _write_untyped(connection, log.store, sealed.bucket_count, [e.position for e in typed.invalid_events])
         heads, replaced_heads = _write_heads(connection, log, buckets, sealed)
     return SealedBuckets(
         segments=tuple(made), replaced=tuple(replaced), heads=tuple(heads), replaced_heads=replaced_heads
@@ -116,8 +118,8 @@ def _write_typed(
     relation: str,
 ) -> tuple[list[Segment], list[str]]:
     """Write new events of one schema, with small segments of it; return the segments and the keys of those merged."""
-    schema = registry.schema(*schema_key)
-    old = _to_merge(connection, relation, log.bucket_count, sealed.segments_of({schema_key}))
+    schema, count = registry.schema(*schema_key), sealed.bucket_count
+    old = _to_merge(connection, relation, count, sealed.segments_of({schema_key}))
     while True:
         merged = [segment for of_bucket in old.values() for segment in of_bucket]
         both = relation
@@ -126,7 +128,14 @@ def _write_typed(
             known = segment_relations(log, merged, registry)[schema_key]
             both = f"(SELECT {names} FROM {relation} UNION ALL SELECT {names} FROM {known})"
         try:
-            made = write_segments(connection, log, schema_key=schema_key, relation=both, payload=schema)
+            made = write_segments(
+                connection,
+                log.store,
+                bucket_count=sealed.bucket_count,
+                schema_key=schema_key,
+                relation=both,
+                payload=schema,
+            )
         except WrittenSegmentError as error:
             if old.pop(error.bucket, None) is None:
                 raise
@@ -149,7 +158,9 @@ def _to_merge(
     return selected
 
 
-def _write_untyped(connection: duckdb.DuckDBPyConnection, log: EventLog, positions: list[int]) -> list[Segment]:
+def _write_untyped(
+    connection: duckdb.DuckDBPyConnection, store: ObjectStore, bucket_count: int, positions: list[int]
+) -> list[Segment]:
     if not positions:
         return []
     listed = ", ".join(map(str, positions))
@@ -163,7 +174,15 @@ def _write_untyped(connection: duckdb.DuckDBPyConnection, log: EventLog, positio
             f"AND schema_version = {schema_key[1]})"
         )
         payload = pa.schema([COMMIT_SCHEMA.field("payload")])
-        made += write_segments(connection, log, schema_key=schema_key, relation=rows, payload=payload, untyped=True)
+        made += write_segments(
+            connection,
+            store,
+            bucket_count=bucket_count,
+            schema_key=schema_key,
+            relation=rows,
+            payload=payload,
+            untyped=True,
+        )
     return made
 
 
@@ -173,13 +192,15 @@ def _write_heads(
     runs: dict[int, list[HeadsRun]] = {}
     for run in sealed.heads:
         runs.setdefault(run.bucket, []).append(run)
-    found = connection.execute(f"SELECT DISTINCT {bucket_sql(log.bucket_count)} FROM _new").fetchall()
+    found = connection.execute(f"SELECT DISTINCT {bucket_sql(sealed.bucket_count)} FROM _new").fetchall()
     merged = [run for (bucket,) in found for run in _if_many(runs.get(bucket, []))]
     relation = "(SELECT stream_id, stream_version FROM _new"
     if merged:
         known = parquet_relation([log.heads_path(run) for run in merged])
         relation += f" UNION ALL SELECT stream_id, stream_version FROM {known}"
-    return write_heads(connection, log, relation=relation + ")"), tuple(run.key for run in merged)
+    return write_heads(connection, log.store, bucket_count=sealed.bucket_count, relation=relation + ")"), tuple(
+        run.key for run in merged
+    )
 
 
 def _if_many(runs: list[HeadsRun]) -> list[HeadsRun]:
@@ -208,6 +229,7 @@ def next_manifest(before: Manifest, tail: Sequence[CommitInfo], sealed: Iterable
         sealed_position=tail[-1].last_position,
         recorded_at=tail[-1].recorded_at.isoformat(),
         sealed_digest=tail[-1].digest,
+        bucket_count=before.bucket_count,
         removed_before=before.removed_before,
         segments=tuple(sorted(segments, key=manifest.in_order)),
         heads=tuple(heads),

@@ -26,6 +26,7 @@ from refold.warehouse.event_log.layout import bucket_sql, heads_key, segment_key
 from refold.warehouse.event_log.log import EventLog
 from refold.warehouse.event_log.manifest import HeadsRun, Segment
 from refold.warehouse.event_log.written_segments import check_written
+from refold.warehouse.object_store import ObjectStore
 from refold.warehouse.object_store.digests import file_digest
 
 SEGMENT_ENVELOPE = tuple(n for n in ENVELOPE.names if n not in ("event_type", "schema_version"))
@@ -40,8 +41,9 @@ PARQUET_OPTIONS = f"COMPRESSION zstd, COMPRESSION_LEVEL 1, PARQUET_VERSION v2, R
 
 def write_segments(
     connection: duckdb.DuckDBPyConnection,
-    log: EventLog,
+    store: ObjectStore,
     *,
+    bucket_count: int,
     schema_key: SchemaKey,
     relation: str,
     payload: pa.Schema,
@@ -53,7 +55,8 @@ def write_segments(
 
     Args:
         connection: connection of one thread, on which ``relation`` can be queried.
-        log: the log.
+        store: the log's store.
+        bucket_count: number of buckets.
         schema_key: event type and schema version.
         relation: SQL relation with the envelope and the payload's columns.
         payload: the payload's columns.
@@ -63,7 +66,7 @@ def write_segments(
         WrittenSegmentError: a file differs from the relation, or a required column has a NULL.
     """
     fields = [*(ENVELOPE.field(n) for n in SEGMENT_ENVELOPE), *payload]
-    bucket = bucket_sql(log.bucket_count)
+    bucket = bucket_sql(bucket_count)
     select = f"SELECT {columns(f.name for f in fields)}, {bucket} AS _bucket FROM {relation} ORDER BY _bucket, "
     made = []
     with tempfile.TemporaryDirectory(prefix="refold-") as folder:
@@ -74,7 +77,7 @@ def write_segments(
         for bucket_number, path in paths.items():
             footer = parquet_footer(path)
             made.append(describe_segment(path, footer, schema_key=schema_key, bucket=bucket_number, untyped=untyped))
-            log.store.put_file(made[-1].key, path)
+            store.put_file(made[-1].key, path)
     return made
 
 
@@ -170,6 +173,18 @@ def untyped_relation(log: EventLog, segments: Iterable[Segment], registry: Regis
     return _union(parts) if parts else None
 
 
+def stored_relation(segment: Segment, path: Path) -> tuple[str, pa.Schema]:
+    """Return the relation of a segment's events as they are stored, whatever the contracts, and its payload's columns.
+
+    Args:
+        segment: the segment.
+        path: its file.
+    """
+    payload = pa.schema(f.with_nullable(True) for f in parquet_schema(path) if f.name not in SEGMENT_ENVELOPE)
+    base = (segment.position_base, segment.commit_base)
+    return _scan(segment.schema_key, base, [path], map(quote, payload.names)), payload
+
+
 def _untyped(segment: Segment, base: tuple[int, int], path: Path) -> str:
     names = [n for n in parquet_schema(path).names if n not in SEGMENT_ENVELOPE]
     text = f"to_json(struct_pack({columns(names)}))::VARCHAR" if names else "'{}'"
@@ -194,13 +209,15 @@ def _union(relations: Iterable[str]) -> str:
     return parts[0] if len(parts) == 1 else "(" + " UNION ALL ".join(f"FROM {p}" for p in parts) + ")"
 
 
-def write_heads(connection: duckdb.DuckDBPyConnection, log: EventLog, *, relation: str) -> list[HeadsRun]:
+def write_heads(
+    connection: duckdb.DuckDBPyConnection, store: ObjectStore, *, bucket_count: int, relation: str
+) -> list[HeadsRun]:
     """Write a relation of (stream_id, stream_version) as runs of stream heads, one for each bucket.
 
     A run has one row for each stream. The connection has one thread.
     """
     select = (
-        f"SELECT stream_id, max(stream_version) AS stream_version, {bucket_sql(log.bucket_count)} AS _bucket "
+        f"SELECT stream_id, max(stream_version) AS stream_version, {bucket_sql(bucket_count)} AS _bucket "
         f"FROM {relation} GROUP BY stream_id ORDER BY _bucket, stream_id"
     )
     made = []
@@ -208,7 +225,7 @@ def write_heads(connection: duckdb.DuckDBPyConnection, log: EventLog, *, relatio
         paths = copy_partitioned(connection, select, Path(folder), PARQUET_OPTIONS, by="_bucket")
         for bucket, path in paths.items():
             made.append(describe_heads(path, bucket, rows=parquet_footer(path).num_rows))
-            log.store.put_file(made[-1].key, path)
+            store.put_file(made[-1].key, path)
     return made
 
 

@@ -49,6 +49,7 @@ class StreamIndex:
         self._log = log
         self.is_loaded = False
         self._sealed: SealedHeads
+        self._bucket_count = 0
         self._tail: dict[str, tuple[int, int]] = {}
         self._commits_of: dict[str, list[CommitInfo]] = {}
         self._imports: list[CommitInfo] = []
@@ -68,6 +69,7 @@ class StreamIndex:
         self._log.check_writable()
         self._log.check_end(head)
         self._sealed = SealedHeads(self._log, head.sealed)
+        self._bucket_count = head.sealed.bucket_count
         self.end = head.sealed.end
         self.recorded_at = Head(head.sealed, ()).last_recorded_at
         self._tail.clear()
@@ -89,6 +91,9 @@ class StreamIndex:
             self.is_loaded = False
             self.load()
         for info in self._log.commits_after(self.end):
+            if not self._log.has_bucket_count(info, self._bucket_count):  # the log was rebucketed
+                self.is_loaded = False
+                return self.load()
             self.add(info)
         self.synced_at = now
 
@@ -128,8 +133,11 @@ class StreamIndex:
         manifest = self._log.manifest()
         sealed = manifest.sealed_commit
         self._imports = [info for info in imports if info.number > sealed]
+        for info in self._imports:
+            self._log.check_bucket_count(info, manifest.bucket_count)
         runs = (*manifest.heads, *(run for info in self._imports for run in info.heads_runs))
-        self._sealed = SealedHeads(self._log, Manifest(heads=runs))
+        self._sealed = SealedHeads(self._log, Manifest(heads=runs, bucket_count=manifest.bucket_count))
+        self._bucket_count = manifest.bucket_count
         self._tail = {s: (v, n) for s, (v, n) in self._tail.items() if n > sealed}
         kept = {s: [info for info in infos if info.number > sealed] for s, infos in self._commits_of.items()}
         self._commits_of = {s: infos for s, infos in kept.items() if infos}

@@ -140,7 +140,7 @@ def test_the_commands_are_those_of_the_design() -> None:
             "stream",
         ),
         "serve",
-        *("log head", "log upgrade", "log repair", "log gc"),
+        *("log head", "log upgrade", "log repair", "log gc", "log rebucket"),
         "archive restore",
         *("events tail", "events stream", "events trace", "events stats", "events verify"),
         *("schemas list", "schemas lock", "schemas check", "schemas dry-run"),

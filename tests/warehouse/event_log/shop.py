@@ -153,7 +153,11 @@ def prepare_seal(log: EventLog, registry: Registry = REGISTRY) -> Manifest:
     folder = f"staging/{uuid.uuid4()}"
     staging = log.store.child(folder)
     infos = [info for info in head.tail if info.import_id is None]
-    key, buckets = sealing.repartition(log, infos, staging, "gathered") if infos else ("", [])
+    key, buckets = (
+        sealing.repartition(log, infos, staging, "gathered", bucket_count=head.sealed.bucket_count)
+        if infos
+        else ("", [])
+    )
     paths = [staging.local_path(key)] if infos else []
     sealed = [sealing.seal_buckets(log, registry, range(b, b + 1), paths, head.sealed) for b in buckets]
     log.store.delete_prefix(folder)
@@ -184,21 +188,28 @@ def bulk_import(
         payload = arrow_ready(
             {f.name: _plain(value, f.name) for f in REGISTRY.schema(*schema_key)}, REGISTRY.schema(*schema_key)
         )
-        bucket = rows.setdefault(bucket_of(stream_id, log.bucket_count), {})
+        bucket = rows.setdefault(bucket_of(stream_id, log.manifest().bucket_count), {})
         bucket.setdefault(schema_key, []).append(dict(zip(ENVELOPE.names, envelope, strict=True)) | payload)
     built = [_built(log, found) for found in rows.values()]
-    return publish_import(log, import_id, len(events), built)
+    return publish_import(log, import_id, len(events), built, bucket_count=log.manifest().bucket_count)
 
 
 def _built(log: EventLog, rows: dict[SchemaKey, list[dict[str, Any]]]) -> sealing.SealedBuckets:
-    segments = []
+    segments, count = [], log.manifest().bucket_count
     with connect(threads=1) as connection:
         for i, (schema_key, found) in enumerate(rows.items()):
             schema = REGISTRY.schema(*schema_key)
             connection.register(f"_given_{i}", pa.Table.from_pylist(found, pa.schema([*ENVELOPE, *schema])))
-            segments += write_segments(connection, log, payload=schema, schema_key=schema_key, relation=f"_given_{i}")
+            segments += write_segments(
+                connection,
+                log.store,
+                bucket_count=log.manifest().bucket_count,
+                payload=schema,
+                schema_key=schema_key,
+                relation=f"_given_{i}",
+            )
         streams = " UNION ALL ".join(f"SELECT stream_id, stream_version FROM _given_{i}" for i in range(len(rows)))
-        heads = write_heads(connection, log, relation=f"({streams})")
+        heads = write_heads(connection, log.store, bucket_count=count, relation=f"({streams})")
     return sealing.SealedBuckets(segments=tuple(segments), heads=tuple(heads))
 
 

@@ -182,7 +182,9 @@ def _enveloped(rows: pa.Table, recorded_at: str) -> pa.Table:
     return rows
 
 
-def publish_import(log: EventLog, import_id: str, events: int, built: Sequence[SealedBuckets]) -> CommitInfo:
+def publish_import(
+    log: EventLog, import_id: str, events: int, built: Sequence[SealedBuckets], *, bucket_count: int
+) -> CommitInfo:
     """Make an import part of the log, with one commit that names its segments.
 
     Args:
@@ -190,8 +192,10 @@ def publish_import(log: EventLog, import_id: str, events: int, built: Sequence[S
         import_id: identity of the import; publishing it again returns the first commit.
         events: number of events in its segments.
         built: its buckets.
+        bucket_count: how many buckets they were built for.
 
     Raises:
+        LogError: the log has another bucket count now; nothing was published.
         StreamsNotNewError: a stream of the import already has events; nothing was published.
     """
     log.check_writable()
@@ -201,6 +205,11 @@ def publish_import(log: EventLog, import_id: str, events: int, built: Sequence[S
         head = log.head()
         if (found := find_import(log, head, import_id)) is not None:
             return found
+        if head.sealed.bucket_count != bucket_count:
+            raise LogError(
+                f"The log {log.url} has {head.sealed.bucket_count} buckets now, but the import began when it had "
+                f"{bucket_count}. Nothing was published; run the import again."
+            )
         with connect() as connection:
             if overlap := existing_streams(connection, log, head, heads):
                 raise StreamsNotNewError(overlap[0])
@@ -214,6 +223,7 @@ def publish_import(log: EventLog, import_id: str, events: int, built: Sequence[S
             segments=segments,
             heads_runs=heads,
             import_id=import_id,
+            bucket_count=bucket_count,
         )
         info, data = commit.encode(info, ())
         if log.store.put_if_absent(commit_key(info.number), data):

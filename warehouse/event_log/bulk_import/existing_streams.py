@@ -45,6 +45,6 @@ def stream_versions(
     """Look up the last versions of many streams; unknown streams are absent from the result."""
     load_tail(connection, head)
     connection.register("_wanted_streams", pa.table({"stream_id": pa.array(streams, pa.string())}))
-    known = stream_heads(log, head, range(log.bucket_count))
+    known = stream_heads(log, head, range(head.sealed.bucket_count))
     query = f"SELECT stream_id, max(stream_version) FROM {known} SEMI JOIN _wanted_streams USING (stream_id) GROUP BY 1"
     return dict(connection.execute(query).fetchall())

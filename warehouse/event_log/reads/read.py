@@ -56,7 +56,8 @@ def read_stream(
             f"Stream versions {from_version} to {to_version} are not a range: give a first version of at least 1, and "
             "a last version that is not below it."
         )
-    bucket = bucket_of(stream_id, log.bucket_count)
+    head = head or log.head()
+    bucket = bucket_of(stream_id, head.sealed.bucket_count)
     selection = Selection(
         condition=f"stream_id = {literal(stream_id)}",
         segment=lambda s: s.bucket == bucket,
@@ -65,7 +66,7 @@ def read_stream(
         after=from_version - 1,
         up_to=NO_LIMIT if to_version is None else to_version,
     )
-    return scan(log, registry, head or log.head(), selection)
+    return scan(log, registry, head, selection)
 
 
 def read_category(

@@ -214,7 +214,7 @@ def _count_streams(connection: duckdb.DuckDBPyConnection, log: EventLog, head: H
         runs[run.bucket].append(run)
     in_tail: defaultdict[int, set[str]] = defaultdict(set)
     for stream_id in {s for info in head.tail for s in info.heads}:
-        in_tail[bucket_of(stream_id, log.bucket_count)].add(stream_id)
+        in_tail[bucket_of(stream_id, head.sealed.bucket_count)].add(stream_id)
     return sum(_count_bucket(connection, log, runs[b], in_tail[b]) for b in runs.keys() | in_tail.keys())
 
 

@@ -45,10 +45,8 @@ def check_manifest(log: EventLog, findings: Findings) -> Manifest | None:
     if not numbers:
         return log.manifest(0)
     where = f"{log.url}/{manifest_key(numbers[-1])}"
-    try:
-        sealed = log.manifest(numbers[-1])
-    except DamagedLogError as error:
-        findings.add("manifest", where, f"it cannot be read ({error.__cause__ or error})")
+    *_, sealed = (_read_manifest(log, number, findings) for number in numbers)
+    if sealed is None:
         return None
     keys = [s.key for s in sealed.segments]
     for key in sorted({k for k in keys if keys.count(k) > 1} if len(set(keys)) < len(keys) else ()):
@@ -60,6 +58,18 @@ def check_manifest(log: EventLog, findings: Findings) -> Manifest | None:
             f"sealed up to position {sealed.sealed_position}, but its segments hold {events} events",
         )
     return sealed
+
+
+def _read_manifest(log: EventLog, number: int, findings: Findings) -> Manifest | None:
+    """Read a manifest and its parts; older ones serve those who began before the newest."""
+    where = f"{log.url}/{manifest_key(number)}"
+    try:
+        found = log.manifest(number)
+        list(found.segments)  # which reads the parts
+    except DamagedLogError as error:
+        findings.add("manifest", where, f"it cannot be read ({error})")
+        return None
+    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +108,7 @@ def check_commits(
                 tail.append(info)
         before = info
     table = pa.table(dict(zip(("number", "first", "last"), _transposed(ranges), strict=True)))
-    loaded = _load_tail(connection, log, tail, findings) if rows else tail
+    loaded = _load_tail(connection, log, tail, sealed.bucket_count, findings) if rows else tail
     if rest := len(tail) - len(loaded):
         findings.skip(f"the {rest} commits from {tail[len(loaded)].number} on, since the first of them is damaged")
     return Commits(table, tuple(loaded), tuple(wrong_clocks(timed)))
@@ -253,18 +263,23 @@ _TAIL = pa.schema(
 
 
 def _load_tail(
-    connection: duckdb.DuckDBPyConnection, log: EventLog, tail: Sequence[CommitInfo], findings: Findings
+    connection: duckdb.DuckDBPyConnection,
+    log: EventLog,
+    tail: Sequence[CommitInfo],
+    bucket_count: int,
+    findings: Findings,
 ) -> list[CommitInfo]:
     """Load the rows of the tail into ``_tail``, and return the commits up to the first damaged one."""
     connection.register("_empty", _TAIL.empty_table())
-    connection.execute(f"CREATE TABLE _tail AS SELECT *, {bucket_sql(log.bucket_count)} AS bucket FROM _empty")
+    connection.execute(f"CREATE TABLE _tail AS SELECT *, {bucket_sql(bucket_count)} AS bucket FROM _empty")
     loaded: list[CommitInfo] = []
     for i in range(0, len(tail), _BATCH):
         part = tail[i : i + _BATCH]
         with ThreadPoolExecutor(_READERS) as pool:
             tables = list(pool.map(lambda info: _rows(log, info), part))
         readable = next((n for n, t in enumerate(tables) if isinstance(t, Exception)), len(part))
-        _insert(connection, log, part[:readable], [t for t in tables[:readable] if isinstance(t, pa.Table)], findings)
+        whole = [t for t in tables[:readable] if isinstance(t, pa.Table)]
+        _insert(connection, log, part[:readable], whole, bucket_count, findings)
         loaded += part[:readable]
         if readable < len(part):
             where = f"{log.url}/{commit_key(part[readable].number)}"
@@ -289,12 +304,13 @@ def _insert(
     log: EventLog,
     infos: Sequence[CommitInfo],
     tables: Sequence[pa.Table],
+    bucket_count: int,
     findings: Findings,
 ) -> None:
     if not infos:
         return
     connection.register("_part", pa.concat_tables([t.cast(_TAIL) for t in tables]))
-    connection.execute(f"INSERT INTO _tail SELECT *, {bucket_sql(log.bucket_count)} FROM _part")
+    connection.execute(f"INSERT INTO _tail SELECT *, {bucket_sql(bucket_count)} FROM _part")
     rows = connection.execute(
         "SELECT _number, count(*), count(DISTINCT position), min(position), max(position), "
         "bool_and(commit_number = _number) FROM _part GROUP BY 1"

@@ -169,7 +169,7 @@ class SealedCheck:
         self, connection: duckdb.DuckDBPyConnection, relation: str, keys: Sequence[str], payload: Sequence[str]
     ) -> list[tuple[Any, ...]]:
         """Return keys, bucket, count and digest of the events of a relation, by keys and bucket."""
-        bucket = bucket_sql(self.log.bucket_count)
+        bucket = bucket_sql(self.sealed.bucket_count)
         return connection.execute(
             f"SELECT {columns([*keys, '_bucket'])}, count(*), bit_xor(hash({columns([*SEGMENT_ENVELOPE, *payload])})) "
             f"FROM (SELECT *, {bucket} AS _bucket FROM {relation}) GROUP BY ALL"

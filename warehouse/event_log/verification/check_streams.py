@@ -114,7 +114,7 @@ class StreamCheck:
 
     def _check_buckets(self, bucket: int) -> None:
         for stream_id, expected, position in self.connection.execute(
-            f"SELECT stream_id, {bucket_sql(self.log.bucket_count)} AS expected, first_position "
+            f"SELECT stream_id, {bucket_sql(self.head.sealed.bucket_count)} AS expected, first_position "
             f"FROM _streams WHERE expected <> {bucket} ORDER BY ALL LIMIT {MAX_EXAMPLES}"
         ).fetchall():
             self.findings.add(

@@ -24,7 +24,7 @@ from refold.event_schemas.registry import SchemaKey
 from refold.warehouse.engine.connections import connect
 from refold.warehouse.event_log.clocks import WrongClock
 from refold.warehouse.event_log.log import EventLog, Head
-from refold.warehouse.event_log.manifest import Manifest, Segment
+from refold.warehouse.event_log.manifest import Segment
 from refold.warehouse.event_log.reads.scan import live_segments
 from refold.warehouse.event_log.verification.check_commits import check_commits, check_known, check_manifest
 from refold.warehouse.event_log.verification.check_positions import PositionCheck
@@ -101,18 +101,18 @@ def verify(
         True
     """
     findings = Findings()
-    planned = log.bucket_count + 3
-    report(0, planned)
     with tempfile.TemporaryDirectory(prefix="refold-") as folder, ExitStack() as stack:
         open_scratch = functools.partial(connect, memory_limit=_MEMORY, temp_directory=folder)
         connection = stack.enter_context(open_scratch())
         sealed = check_manifest(log, findings)
-        commits = check_commits(connection, log, sealed or Manifest(), findings, rows=not fast)
+        planned = (sealed.bucket_count if sealed else 0) + 3
+        report(0, planned)
+        commits = check_commits(connection, log, sealed or log.manifest(0), findings, rows=not fast)
         if known is not None:
-            check_known(log, sealed or Manifest(), *known, findings)
+            check_known(log, sealed or log.manifest(0), *known, findings)
         connection.register("_ranges", commits.ranges)
         connection.execute("CREATE TABLE _commits AS FROM _ranges")
-        head = Head(sealed or Manifest(), commits.tail)
+        head = Head(sealed or log.manifest(0), commits.tail)
         if sealed is None:
             findings.skip("segments, streams and positions, since the manifest cannot be read")
             segments, events, streams = 0, 0, 0
@@ -143,7 +143,7 @@ def _check_events(
     report: Callable[[int, int], None],
 ) -> tuple[int, int, int]:
     """Check segments, streams, positions and event ids; return the numbers of segments, events and streams."""
-    planned = log.bucket_count + 3
+    planned = head.sealed.bucket_count + 3
     by_bucket: dict[int, list[Segment]] = {}
     for segment in live_segments(head):
         by_bucket.setdefault(segment.bucket, []).append(segment)
@@ -152,7 +152,7 @@ def _check_events(
     complete, events, streams = True, 0, 0
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         check = functools.partial(_check_bucket, connection, log, registry, head)
-        buckets = range(log.bucket_count)
+        buckets = range(head.sealed.bucket_count)
         for checked in pool.map(check, buckets, [by_bucket.get(bucket, []) for bucket in buckets]):
             report(1 + checked.bucket, planned)
             findings.extend(checked.findings)
