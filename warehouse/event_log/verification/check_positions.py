@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import numpy as np
+import pyarrow as pa
 
 from refold.warehouse.engine.parquet_files import parquet_relation
 from refold.warehouse.event_log.manifest import Segment
@@ -17,7 +19,10 @@ from refold.warehouse.event_log.verification.findings import MAX_EXAMPLES, Findi
 _SPAN = 1 << 26
 """Positions that one pass checks: they take 64 MB of memory."""
 
-_MAX_DUPLICATES = 50 * MAX_EXAMPLES
+_HASHES = 1 << 25
+"""Event ids that one pass checks: their hashes take 512 MB of memory while they are collected."""
+
+_MAX_REPEATED = 50 * MAX_EXAMPLES
 _EVERYTHING = 1 << 62
 
 
@@ -50,17 +55,15 @@ class PositionCheck:
             self.findings.add("position", f"position {self.end + 1}", f"{beyond} events after the end of the log")
 
     def check_event_ids(self) -> None:
-        """Check that event ids are unique; hashes first, which take less memory than text."""
+        """Check that event ids are unique; by their hashes, which take less memory than text."""
         ids = self._scan("event_id, position", 0, _EVERYTHING)
-        self.connection.execute(
-            f"CREATE OR REPLACE TEMP TABLE _duplicates AS SELECT h FROM (SELECT hash(event_id) AS h FROM ({ids})) "
-            f"GROUP BY h HAVING count(*) > 1 LIMIT {_MAX_DUPLICATES}"
-        )
-        if not self._count("FROM _duplicates"):
+        repeated = self._repeated_hashes(f"SELECT h FROM (SELECT hash(event_id) AS h FROM ({ids}))")
+        if not len(repeated):
             return
+        self.connection.register("_repeated", pa.table({"h": repeated}))
         for event_id, positions in self.connection.execute(
             f"SELECT event_id, list(position ORDER BY position) AS p FROM ({ids}) WHERE hash(event_id) IN "
-            f"(FROM _duplicates) GROUP BY event_id HAVING len(p) > 1 ORDER BY p LIMIT {MAX_EXAMPLES}"
+            f"(FROM _repeated) GROUP BY event_id HAVING len(p) > 1 ORDER BY p LIMIT {MAX_EXAMPLES}"
         ).fetchall():
             self.findings.add(
                 "event_id",
@@ -68,6 +71,18 @@ class PositionCheck:
                 f"{len(positions)} events have this identity, at positions {', '.join(map(str, positions[:5]))}",
                 "The log itself is sound: a writer recorded the event twice. Append an event that compensates for it.",
             )
+
+    def _repeated_hashes(self, query: str) -> np.ndarray[Any, np.dtype[np.uint64]]:
+        """Return hashes that occur more than once. Sorting them takes a seventh of the time of grouping them."""
+        passes = max(1, -(-self.end // _HASHES))
+        found: list[np.ndarray[Any, np.dtype[np.uint64]]] = []
+        for number in range(passes):
+            part = f"{query} WHERE h % {passes} = {number}" if passes > 1 else query
+            batches = self.connection.sql(part).to_arrow_reader(1 << 16)
+            hashes = np.concatenate([np.empty(0, np.uint64), *(batch.column(0).to_numpy() for batch in batches)])
+            hashes.sort()
+            found.append(np.unique(hashes[1:][hashes[1:] == hashes[:-1]]))
+        return np.concatenate(found)[:_MAX_REPEATED]
 
     def _check_span(self, low: int, high: int) -> None:
         seen = np.zeros(high - low, dtype=bool)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import duckdb
+import numpy as np
 
 from refold.event_schemas import DamagedLogError
 from refold.warehouse.engine.parquet_files import parquet_relation
@@ -16,7 +17,8 @@ from refold.warehouse.event_log.log import EventLog, Head
 from refold.warehouse.event_log.manifest import HeadsRun, Segment
 from refold.warehouse.event_log.verification.findings import MAX_EXAMPLES, Findings
 
-# One sorted pass finds gaps, duplicates, a wrong first version, and versions that run against positions.
+# One sorted pass finds gaps, duplicates, a wrong first version, and versions that run against positions. It names them;
+# that there are none, ``_versions_are_right`` sees in half the time.
 _WRONG_VERSIONS = f"""
 SELECT stream_id, stream_version, version_before, position, position_before
 FROM (
@@ -121,7 +123,22 @@ class StreamCheck:
                 "stream", f"stream {stream_id!r}", f"in bucket {bucket}, expected {expected} (position {position})"
             )
 
+    def _versions_are_right(self) -> bool:
+        """Check that each stream has the versions 1, 2, … in the order of its positions."""
+        rows = self.connection.sql("SELECT stream_id, stream_version, position FROM _rows").to_arrow_table()
+        if not len(rows):
+            return True
+        streams = rows["stream_id"].dictionary_encode().combine_chunks().indices.to_numpy().astype(np.int64)
+        versions, positions = rows["stream_version"].to_numpy(), rows["position"].to_numpy()
+        order = np.lexsort((versions, streams))
+        streams, versions, positions = streams[order], versions[order], positions[order]
+        starts = np.diff(streams, prepend=-1) != 0
+        follows = (np.diff(versions, prepend=0) == 1) & (np.diff(positions, prepend=0) > 0)
+        return bool(np.all(np.where(starts, versions == 1, follows)))
+
     def _check_versions(self) -> None:
+        if self._versions_are_right():
+            return
         for stream_id, version, before, position, position_before in self.connection.execute(
             _WRONG_VERSIONS
         ).fetchall():
