@@ -34,6 +34,7 @@ from refold.warehouse.object_store.s3 import S3Store
 from refold.warehouse.object_store.store import TEMP_PREFIX, ObjectStore
 from refold.warehouse.read_models.live import publisher_process
 from tests.faults import store_actions
+from tests.faults.places import Place
 
 WRITES = ("put_if_absent", "put", "put_file_if_absent", "put_file")
 CHANGES = (*WRITES, "delete", "delete_prefix")
@@ -127,7 +128,7 @@ def _run(case: Case) -> None:
     breaker = _Breaker(case)
     breaker.install()
     try:
-        getattr(store_actions, case.action)(store_actions.Place(case.url))
+        getattr(store_actions, case.action)(Place(case.url))
         (Path(case.folder) / COUNT).write_text(json.dumps(breaker.operations))
     except Exception as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)

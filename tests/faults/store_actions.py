@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from refold.event_schemas import ConcurrencyError
+from refold.event_schemas.decider import Decider, Rejected, command
 from refold.pipelines.beam.runners import beam_options
 from refold.pipelines.rebuild.publisher import republish
 from refold.pipelines.rebuild.rebuild import rebuild as rebuild_models
@@ -13,23 +15,49 @@ from refold.pipelines.stream.stream import stream as stream_events
 from refold.warehouse.declarations.domain import Domain
 from refold.warehouse.declarations.projection import Projection
 from refold.warehouse.declarations.reducers import latest, total
-from refold.warehouse.event_log import Appender, EventLog, NewEvent, open_log, read_stream
+from refold.warehouse.event_log import Appender, NewEvent, read_stream
 from refold.warehouse.event_log.archive import archive as archive_segments
 from refold.warehouse.event_log.archive import restore as restore_segments
 from refold.warehouse.event_log.orphaned_objects import delete_leftovers, log_leftovers
 from refold.warehouse.event_log.retention import MIN_WINDOW, apply_retention, plan_retention
 from refold.warehouse.read_models.generations import garbage_collection
-from refold.warehouse.read_models.generations.generations import Generations, open_generations
 from refold.warehouse.read_models.generations.rollback import roll_back as publish_older
+from tests.faults.places import Place
 from tests.warehouse.event_log import shop
 
 LATER = timedelta(days=30)
 OPTIONS = beam_options(None, ["--direct_running_mode=in_memory", "--direct_num_workers=1"])
 DOMAIN = f"{__name__}:SHOP"
+
+
+@command
+class Fill:
+    """Add a cup to an order, unless that is full: then say how many it has."""
+
+    order_id: str
+    is_full: bool
+
+
+@dataclass(frozen=True)
+class Order:
+    """The state of an order."""
+
+    cups: int = 0
+
+
+BASKET = Decider(
+    name="basket",
+    commands=(Fill,),
+    stream_id=lambda fill: fill.order_id,
+    initial_state=Order,
+    evolve=lambda order, event: Order(order.cups + event.quantity) if isinstance(event, shop.Added) else order,
+    decide=lambda fill, order: Rejected("full", f"{order.cups} cups") if fill.is_full else [shop.added()],
+)
 SHOP = Domain(
     name="shop",
     events=shop.SHOP.events,
     upcasters=shop.SHOP.upcasters,
+    deciders=(BASKET,),
     read_models=(
         Projection(
             name="orders",
@@ -48,32 +76,6 @@ SHOP = Domain(
         ),
     ),
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """A log, its archive and its read models.
-
-    Attributes:
-        url: the URL below which they are.
-    """
-
-    url: str
-
-    @property
-    def log(self) -> EventLog:
-        """Open the log."""
-        return open_log(f"{self.url}/log")
-
-    @property
-    def read_models(self) -> str:
-        """URL of the read models."""
-        return f"{self.url}/read-models"
-
-    @property
-    def generations(self) -> Generations:
-        """The published read models."""
-        return open_generations(self.read_models, SHOP.name)
 
 
 def append(place: Place) -> None:
@@ -100,7 +102,7 @@ def seal(place: Place) -> None:
 
 def archive(place: Place) -> None:
     """Move all sealed events to an archive beside the log."""
-    archive_segments(place.log, before=datetime.now(UTC) + LATER, to=f"{place.url}/archive")
+    archive_segments(place.log, before=datetime.now(UTC) + LATER, to=place.archive)
 
 
 def restore(place: Place) -> None:
@@ -126,9 +128,8 @@ def rebuild(place: Place) -> None:
 
 def stream(place: Place) -> None:
     """Apply what is new, in micro-batches, and publish it."""
-    stream_events(
-        place.log, DOMAIN, place.read_models, OPTIONS, once=True, rebuild_if_cheaper=False, publish_every=0, max_outage=5
-    )
+    follow = functools.partial(stream_events, once=True, rebuild_if_cheaper=False, publish_every=0, max_outage=5)
+    follow(place.log, DOMAIN, place.read_models, OPTIONS)
 
 
 def publish(place: Place) -> None:

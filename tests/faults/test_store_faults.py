@@ -7,7 +7,6 @@ is the number of cases of each action, or ``all``; ``REFOLD_FAULT_TABLE`` is a f
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import json
 import os
@@ -21,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
-import fsspec
 import pytest
 
 from refold.pipelines.rebuild.independent import reconcile_independently
@@ -30,7 +28,8 @@ from refold.warehouse.read_models.generations.generations import CURRENT
 from tests.contracts.s3_servers import BUCKET, localbucket_server, moto_server, use_s3
 from tests.faults import store_actions
 from tests.faults.faulty_store import APPLIES, COMPLETED, COUNT, FAILED, KILLED, Case, Fault, run
-from tests.faults.store_actions import DOMAIN, Place
+from tests.faults.places import Place, Saved
+from tests.faults.store_actions import DOMAIN
 from tests.warehouse.event_log.shop import REGISTRY, Placed, added, seal
 
 pytestmark = pytest.mark.slow
@@ -57,36 +56,6 @@ REMOVALS = ("retain", "clean", "collect")
 
 State = tuple[list[Any], list[Any]]
 """All events, and the rows that are published."""
-
-
-class Saved:
-    """Objects of a place, to be put back before each case."""
-
-    def __init__(self, place: Place, copy: Path) -> None:
-        self._place, self._copy = place, copy
-        self._store, self._root = fsspec.core.url_to_fs(place.url, use_listings_cache=False)
-        self._objects: dict[str, bytes] = {}
-        if self._is_local:
-            shutil.copytree(place.url, copy, symlinks=True)
-        else:
-            self._objects = self._store.cat(self._root, recursive=True)
-
-    @property
-    def _is_local(self) -> bool:
-        return "://" not in self._place.url
-
-    def put_back(self) -> None:
-        """Put them back, and remove all others."""
-        if self._is_local:
-            shutil.rmtree(self._place.url)
-            shutil.copytree(self._copy, self._place.url, symlinks=True)
-            return
-        found = {name: info["ETag"].strip('"') for name, info in self._store.find(self._root, detail=True).items()}
-        if others := [name for name in found if name not in self._objects]:
-            self._store.rm(others)
-        wanted = {n: o for n, o in self._objects.items() if found.get(n) != hashlib.md5(o).hexdigest()}
-        if wanted:
-            self._store.pipe(wanted)
 
 
 @pytest.fixture(scope="module", params=["local", "moto", "localbucket"])
