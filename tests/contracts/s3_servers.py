@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-STARTUP_SECONDS = 30
+STARTUP_SECONDS = 120
 BUCKET = "contract"
 CONFLICT = b"<Error><Code>ConditionalRequestConflict</Code><Message>A conflicting operation occurred.</Message></Error>"
 

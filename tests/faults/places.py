@@ -54,7 +54,7 @@ class Saved:
         if self._is_local:
             shutil.copytree(place.url, copy, symlinks=True)
         else:
-            self._objects = self._store.cat(self._root, recursive=True)
+            self._objects = self._store.cat(self._store.find(self._root))
 
     @property
     def _is_local(self) -> bool:

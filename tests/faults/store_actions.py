@@ -45,7 +45,7 @@ class Order:
     cups: int = 0
 
 
-BASKET = Decider(
+BASKET: Decider[Order] = Decider(
     name="basket",
     commands=(Fill,),
     stream_id=lambda fill: fill.order_id,
