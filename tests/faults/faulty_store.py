@@ -11,6 +11,7 @@ import itertools
 import json
 import multiprocessing
 import os
+import resource
 import socket
 import subprocess
 import sys
@@ -27,7 +28,7 @@ from typing import Any
 from aiobotocore.client import AioBaseClient
 from botocore.exceptions import ConnectionClosedError, ReadTimeoutError
 
-from refold.event_schemas import StoreUnavailableError
+from refold.event_schemas import RefoldError, StoreUnavailableError
 from refold.warehouse.object_store.failures import translate_errors
 from refold.warehouse.object_store.local import LocalStore
 from refold.warehouse.object_store.s3 import S3Store
@@ -40,7 +41,7 @@ WRITES = ("put_if_absent", "put", "put_file_if_absent", "put_file")
 CHANGES = (*WRITES, "delete", "delete_prefix")
 LISTINGS = ("list_from",)
 OPERATIONS = (*CHANGES, *LISTINGS, "get", "exists", "size", "modified", "local_path")
-COMPLETED, FAILED, KILLED = 0, 1, 9
+COMPLETED, FAILED, UNEXPECTED, KILLED = 0, 1, 2, 9
 COUNT = "operations.json"
 """In the folder of a case: the names of the operations of an action that completed."""
 
@@ -96,6 +97,7 @@ class Case:
         operation: number of the operation that fails, from 1; 0 for none.
         fault: how it fails.
         environment: variables of the process.
+        limit: a resource of the process, and how much it has of it.
     """
 
     action: str
@@ -104,6 +106,7 @@ class Case:
     operation: int = 0
     fault: Fault = Fault.KILLED_BEFORE
     environment: Mapping[str, str] = field(default_factory=dict)
+    limit: tuple[int, int] | None = None
 
 
 def run(case: Case) -> int:
@@ -127,12 +130,15 @@ def _run(case: Case) -> None:
     os.dup2(output, 2)
     breaker = _Breaker(case)
     breaker.install()
+    if case.limit:
+        kind, most = case.limit
+        resource.setrlimit(kind, (most, most))
     try:
         getattr(store_actions, case.action)(Place(case.url))
         (Path(case.folder) / COUNT).write_text(json.dumps(breaker.operations))
     except Exception as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
-        os._exit(FAILED)
+        os._exit(FAILED if isinstance(error, RefoldError) else UNEXPECTED)
     os._exit(COMPLETED)
 
 

@@ -127,7 +127,7 @@ class World(Place):
         return [f.where for f in verify(self.log, REGISTRY).findings]
 
     def files(self, kind: str) -> list[Path]:
-        """Return the files of one kind; of segments those that are in use, as the originals of archived ones are not."""
+        """Return the files of one kind; of segments those that are in use: originals of archived ones are not."""
         found = sorted(path for path in Path(self.url).glob(KINDS[kind][0]) if path.is_file())
         used = {Path(self.log.url, s.key) for s in self.log.manifest().segments} if kind == "segment" else set(found)
         return [path for path in found if path in used]
