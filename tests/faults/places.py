@@ -67,8 +67,8 @@ class Saved:
             shutil.copytree(self._copy, self._place.url, symlinks=True)
             return
         found = {name: info["ETag"].strip('"') for name, info in self._store.find(self._root, detail=True).items()}
-        if others := [name for name in found if name not in self._objects]:
-            self._store.rm(others)
+        for name in found.keys() - self._objects.keys():  # one by one: localbucket cannot delete many
+            self._store.rm_file(name)
         wanted = {n: o for n, o in self._objects.items() if found.get(n) != hashlib.md5(o).hexdigest()}
         if wanted:
             self._store.pipe(wanted)
