@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-STARTUP_SECONDS = 30
+STARTUP_SECONDS = 120
 BUCKET = "contract"
 CONFLICT = b"<Error><Code>ConditionalRequestConflict</Code><Message>A conflicting operation occurred.</Message></Error>"
 
@@ -64,7 +64,9 @@ def _server(command: list[str], arguments: list[str], folder: Path) -> Iterator[
     try:
         _wait_for(process, port, log)
         endpoint = f"http://127.0.0.1:{port}"
-        with urllib.request.urlopen(urllib.request.Request(f"{endpoint}/{BUCKET}", method="PUT"), timeout=10):
+        with urllib.request.urlopen(
+            urllib.request.Request(f"{endpoint}/{BUCKET}", method="PUT"), timeout=STARTUP_SECONDS
+        ):
             yield endpoint
     finally:
         process.terminate()

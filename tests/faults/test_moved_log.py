@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from refold.event_schemas import DamagedLogError, GenerationError, StoreError
+from refold.event_schemas import DamagedLogError, GenerationError, StoreError, StoreUnavailableError
 from refold.event_schemas.trading import CashDeposited
 from refold.pipelines.beam.runners import beam_options
 from refold.pipelines.rebuild.publisher import republish
 from refold.pipelines.rebuild.rebuild import rebuild
 from refold.warehouse.declarations.domain import load_domain
-from refold.warehouse.event_log import Appender, EventLog, create_log, open_log
+from refold.warehouse.event_log import Appender, EventLog, create_log, open_log, verify
 from refold.warehouse.read_models.generations.generations import open_generations
 from refold.warehouse.read_models.lag import checkpoint_of, find_end, lag_of
 
@@ -60,6 +60,26 @@ def test_another_log_in_its_place(tmp_path: Path) -> None:
     with pytest.raises(DamagedLogError, match=other.log_id):
         appender.append("ada", [deposit()])
     assert open_log(other.url).head().commit == 1
+
+
+def test_a_check_that_fails_removes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A store that does not answer after a commit was written leaves it there: others may have appended behind it."""
+    log = a_log(tmp_path / "log")
+    appender, other = (Appender(open_log(log.url), TRADING.registry) for _ in range(2))
+    other.append("ada", [deposit()])
+    checks = iter([None, "unavailable"])
+
+    def check() -> None:
+        if next(checks, None):
+            other.append("ada", [deposit()])
+            raise StoreUnavailableError("The store does not answer: this is a test.")
+
+    monkeypatch.setattr(appender._same, "check", check)
+    with pytest.raises(StoreUnavailableError):
+        appender.append("ada", [deposit()])
+    assert verify(log, TRADING.registry).findings == ()
+    assert log.head().position == 4
+    assert appender.append("ada", [deposit()], expected_version=4).last_position == 5
 
 
 def test_read_models_of_a_newer_copy(tmp_path: Path) -> None:

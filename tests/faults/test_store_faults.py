@@ -1,8 +1,8 @@
 """The fault matrix: an action fails at any operation of its store, and nothing is lost, doubled or wrong.
 
-After each fault the log is sound and shows what it did before, or the whole action. The action is then run again; it
-completes, and the log is sound again, also after what a dead writer left is removed. ``REFOLD_FAULTS=all`` tries every
-operation, a number so many of each action; ``REFOLD_FAULT_TABLE`` is a folder for the numbers of cases.
+After each fault the log is sound, and log and read models show what they did before, or the whole action. The action is
+then run again; it completes, and all is sound again, also after what a dead writer left is removed. ``REFOLD_FAULTS``
+is the number of cases of each action, or ``all``; ``REFOLD_FAULT_TABLE`` is a folder for their numbers.
 """
 
 from __future__ import annotations
@@ -10,26 +10,32 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import random
 import shutil
 import uuid
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pytest
 
-from refold.warehouse.event_log import Appender, EventLog, create_log, open_log, read_positions, verify
-from refold.warehouse.object_store import ObjectStore, open_store
+from refold.pipelines.rebuild.independent import reconcile_independently
+from refold.warehouse.event_log import Appender, create_log, read_positions, verify
+from refold.warehouse.read_models.generations.generations import CURRENT
 from tests.contracts.s3_servers import BUCKET, localbucket_server, moto_server, use_s3
 from tests.faults import store_actions
-from tests.faults.faulty_store import COMPLETED, COUNT, FAILED, KILLED, Case, Fault, run
+from tests.faults.faulty_store import APPLIES, COMPLETED, COUNT, FAILED, KILLED, UNEXPECTED, Case, Fault, run
+from tests.faults.places import Place, Saved
+from tests.faults.store_actions import DOMAIN
 from tests.warehouse.event_log.shop import REGISTRY, Placed, added, seal
 
 pytestmark = pytest.mark.slow
 
-SAMPLE = {"local": 3, "moto": 1, "localbucket": 1}
-"""Operations of each action that fail, by store, unless all do."""
+SAMPLE = {"local": 12, "moto": 3, "localbucket": 3}
+"""Cases of each action, by store, unless all are wanted."""
 BEFORE: dict[str, tuple[str, ...]] = {
     "append": (),
     "bulk_import": (),
@@ -38,15 +44,23 @@ BEFORE: dict[str, tuple[str, ...]] = {
     "restore": ("seal", "archive"),
     "retain": ("seal", "archive"),
     "clean": ("seal",),
+    "rebuild": ("build",),
+    "stream": ("build",),
+    "publish": ("build",),
+    "roll_back": ("build",),
+    "collect": ("build",),
 }
 """Each action, and what is done before it."""
+REMOVALS = ("retain", "clean", "collect")
+"""They act on what is a day old, as no listing is."""
 
-Event = tuple[str, int, str, str, Any]
+State = tuple[list[Any], list[Any]]
+"""All events, and the rows that are published."""
 
 
 @pytest.fixture(scope="module", params=["local", "moto", "localbucket"])
-def place(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The URL below which the logs are; the environment is that of the store."""
+def url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URL below which the places are; the environment is that of the store."""
     folder = tmp_path_factory.mktemp(request.param)
     if request.param == "local":
         yield str(folder)
@@ -54,110 +68,104 @@ def place(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     server = {"moto": moto_server, "localbucket": localbucket_server}[request.param]
     with server(folder) as endpoint, pytest.MonkeyPatch.context() as environment:
         use_s3(environment, endpoint)
-        environment.setenv("REFOLD_CACHE", str(folder / "cache"))
+        environment.setenv("REFOLD_CACHE_DIR", str(folder / "cache"))
         yield f"s3://{BUCKET}/{uuid.uuid4().hex}"
 
 
-@pytest.fixture(scope="module")
-def template(place: str) -> EventLog:
-    """A log that was sealed twice, with an import, and with commits that are not sealed."""
-    log = create_log(f"{place}/template", domain_name="shop", bucket_count=2)
+def prepared(url: str, action: str) -> Place:
+    """Make a log that was sealed twice, with an import, and with commits that are not sealed; prepare an action."""
+    place = Place(f"{url}/{action}")
+    log = create_log(f"{place.url}/log", domain_name="shop", bucket_count=2)
     appender = Appender(log, REGISTRY)
     for turn in range(2):
         appender.append(f"order-{turn}", [Placed(customer="c", currency="EUR"), added()])
         seal(log)
     appender.append("order-2", [Placed(customer="c", currency="EUR")])
     appender.append("order-0", [added("mug")])
-    return log
+    for name in BEFORE[action]:
+        getattr(store_actions, name)(place)
+    return place
 
 
-def copy_of(log: EventLog, url: str) -> EventLog:
-    """Copy a log to another URL of the same store."""
-    if log.store.is_local:
-        shutil.copytree(log.url, url)
-    else:
-        target = open_store(url)
-        for key in log.store.list_from(""):
-            target.put(key, log.store.get(key))
-    return open_log(url)
-
-
-def events_of(log: EventLog) -> list[Event]:
-    """Return all events, without what differs from run to run."""
-    found = read_positions(log, REGISTRY, 0)
-    return [(e.stream_id, e.stream_version, e.event_id, e.event_type, e.payload) for e in found]
-
-
-def chosen(server: str, operations: int) -> Sequence[int]:
-    """Return the operations that fail: all, as many as ``REFOLD_FAULTS`` says, or some, evenly distributed."""
-    wanted = os.environ.get("REFOLD_FAULTS", str(SAMPLE[server]))
-    if wanted == "all" or operations <= int(wanted):
-        return range(1, operations + 1)
-    return [1 + int((i + 0.5) * operations / int(wanted)) for i in range(int(wanted))]
-
-
-def check(log: EventLog, *allowed: list[Event]) -> None:
-    """Check that a log is sound and shows one of some histories."""
+def state_of(place: Place) -> State:
+    """Check that a log is sound, and return all events, without what differs from run to run, and what is published."""
+    log = place.log
     found = verify(log, REGISTRY)
     assert (found.findings, found.unchecked) == ((), ())
-    assert events_of(log) in allowed
+    events = [
+        (e.stream_id, e.stream_version, e.event_id, e.event_type, e.payload) for e in read_positions(log, REGISTRY, 0)
+    ]
+    return events, published(place)
+
+
+def published(place: Place) -> list[Any]:
+    """Check that all generations have their files, and return the rows of the newest."""
+    generations = place.generations
+    paths = {g.number: generations.path(g) for g in generations.all()}
+    if not paths:
+        return []
+    if generations.store.is_local:
+        assert (Path(generations.store.url) / CURRENT).resolve() in paths.values()
+    with closing(duckdb.connect(str(paths[max(paths)]), read_only=True)) as connection:
+        tables = [model.name for model in store_actions.SHOP.read_models]
+        rows = [connection.execute(f"FROM {name} ORDER BY ALL").fetchall() for name in tables]
+        return [*connection.execute("SELECT position FROM refold.checkpoint").fetchall(), *rows]
+
+
+def cases_of(action: str, server: str, operations: Sequence[str]) -> Sequence[tuple[int, Fault]]:
+    """Return the operations that fail, and how: all, as many as ``REFOLD_FAULTS`` says, or some."""
+    kind = "disk" if server == "local" else "s3"
+    numbered = enumerate(operations, start=1)
+    found = [(n, f) for (n, name), f in itertools.product(numbered, Fault) if happens(f, name, kind, action)]
+    wanted = os.environ.get("REFOLD_FAULTS", str(SAMPLE[server]))
+    if wanted == "all" or len(found) <= int(wanted):
+        return found
+    return random.Random(f"{action} {server}").sample(found, int(wanted))
+
+
+def happens(fault: Fault, operation: str, kind: str, action: str) -> bool:
+    """Check whether a fault can happen at an operation."""
+    operations, kinds = APPLIES[fault]
+    stale = fault is Fault.STALE_LISTING and action in REMOVALS
+    return operation in operations and kind in kinds and not stale
 
 
 @pytest.mark.parametrize("action", BEFORE)
 def test_nothing_is_lost_doubled_or_wrong(
-    template: EventLog, place: str, action: str, tmp_path: Path, request: pytest.FixtureRequest
+    url: str, action: str, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
-    """Whatever fails, the log is as before or as after, and the action completes when it is run again."""
-    numbers, server = itertools.count(), request.node.callspec.params["place"]
+    """Whatever fails, all is as before or as after, and the action completes when it is run again."""
+    server = request.node.callspec.params["url"]
+    place = prepared(url, action)
+    saved, before = Saved(place, tmp_path / "saved"), state_of(place)
+    variables = {k: v for k, v in os.environ.items() if k.startswith(("AWS_", "REFOLD_"))}
 
-    def prepared() -> tuple[EventLog, Path]:
-        number = next(numbers)
-        folder = tmp_path / str(number)
+    def ran(operation: int = 0, fault: Fault = Fault.KILLED_BEFORE) -> int:
+        folder = tmp_path / "case"
+        shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
-        log = copy_of(template, f"{place}/{action}-{number}/log")
-        for name in BEFORE[action]:
-            getattr(store_actions, name)(log, _beside(log, folder))
-        return log, _beside(log, folder)
-
-    def case(log: EventLog, folder: Path, operation: int, fault: Fault) -> Case:
-        variables = {k: v for k, v in os.environ.items() if k.startswith(("AWS_", "REFOLD_"))}
-        return Case(
-            action=action,
-            log_url=log.url,
-            folder=str(folder),
-            operation=operation,
-            fault=fault,
-            environment=variables,
+        case = Case(
+            action=action, url=place.url, folder=str(folder), operation=operation, fault=fault, environment=variables
         )
+        return run(case)
 
-    log, folder = prepared()
-    before = events_of(log)
-    assert run(case(log, folder, 0, Fault.REFUSED)) == COMPLETED, (folder / "output.txt").read_text()
-    after = events_of(log)
-    check(log, after)
+    assert ran() == COMPLETED, (tmp_path / "case" / "output.txt").read_text()
+    operations = json.loads((tmp_path / "case" / COUNT).read_text())
+    after = state_of(place)
+    if after[1]:
+        assert reconcile_independently(place.log, DOMAIN, place.read_models).differences == ()
     counted: Counter[Fault] = Counter()
-    for operation in chosen(server, int((folder / COUNT).read_text())):
-        for fault in Fault:
-            log, folder = prepared()
-            assert run(case(log, folder, operation, fault)) in (COMPLETED, FAILED, KILLED), (operation, fault)
-            check(log, before, after)
-            getattr(store_actions, action)(log, folder)
-            check(log, after)
-            store_actions.clean(log, folder)
-            check(log, after)
-            counted[fault] += 1
-            _remove(log.store, folder)
-    _note(server, action, counted)
-
-
-def _beside(log: EventLog, folder: Path) -> Path:
-    """Return the folder of an archive: beside a local log, anywhere for another."""
-    return Path(log.url).parent if log.store.is_local else folder
-
-
-def _remove(store: ObjectStore, folder: Path) -> None:
-    if store.is_local:
-        shutil.rmtree(folder)
+    for operation, fault in cases_of(action, server, operations):
+        where = f"{fault} at operation {operation} of {action}, {operations[operation - 1]}"
+        saved.put_back()
+        assert ran(operation, fault) in (COMPLETED, FAILED, UNEXPECTED, KILLED), where
+        output = (tmp_path / "case" / "output.txt").read_text()
+        assert state_of(place) in (before, after), f"{where}: {output}"
+        assert ran() == COMPLETED, f"{where}: {output}"
+        store_actions.clean(place)
+        assert state_of(place) == after, f"{where}: {output}"
+        counted[fault] += 1
+        _note(server, action, counted)
 
 
 def _note(server: str, action: str, counted: Counter[Fault]) -> None:

@@ -252,7 +252,8 @@ class Appender:
         """Check that a commit was written behind the last one, and remove it if not.
 
         The log may have been replaced just now. Or this process slept, and the number was that of a commit that was
-        sealed and removed: then the log has another event at that position.
+        sealed and removed: then the log has another event at that position. If neither can be found out, the commit
+        stays, since others may have appended behind it.
         """
         try:
             self._same.check()
@@ -260,7 +261,10 @@ class Appender:
             if not late or self._has(info.first_position, event_id):
                 return True
         except Exception:
-            self._log.store.delete(commit_key(info.number))
+            if self._same.is_replaced:
+                self._log.store.delete(commit_key(info.number))
+            else:
+                self._index.is_loaded = False  # whether the commit counts is read again
             raise
         self._log.store.delete(commit_key(info.number))
         self._index.is_loaded = False

@@ -18,12 +18,16 @@ class SameLog:
 
     Args:
         log: the log, as it was opened.
+
+    Attributes:
+        is_replaced: whether the last check found that it is gone, or another; false if it could not find out.
     """
 
     def __init__(self, log: EventLog) -> None:
         self._log = log
         self._seen: object = None
         self._read_at = -_READ_EVERY
+        self.is_replaced = False
 
     def check(self) -> None:
         """Check that the log's description is the one that was read when the log was opened.
@@ -51,16 +55,19 @@ class SameLog:
         return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
 
     def _compare(self) -> None:
+        self.is_replaced = False
         try:
             found = open_log(self._log.url)
         except DamagedLogError:
             raise
         except LogError as error:
+            self.is_replaced = True
             raise StoreError(
                 f"The log at {self._log.url} is gone ({CONFIG_KEY} is missing): it was moved or removed, or its disk "
                 "is no longer mounted. Nothing was appended. Bring it back, and try again."
             ) from error
         if (found.log_id, found.start) != (self._log.log_id, self._log.start):
+            self.is_replaced = True
             raise DamagedLogError(
                 f"Another log is at {self._log.url}: its identity is {found.log_id}, but this process opened "
                 f"{self._log.log_id}. Nothing was appended. Restart the process if the new log is meant."

@@ -141,6 +141,15 @@ def test_a_segment_with_a_false_checksum_that_is_no_parquet(mixed: EventLog) -> 
     assert [(f.kind, "cannot be read" in f.what) for f in verify(mixed, REGISTRY).findings] == [("segment", True)]
 
 
+def test_a_damaged_older_manifest(mixed: EventLog) -> None:
+    """Nobody needs it while the newest is sound, but a backup of the log would lack it."""
+    key = manifest_key(mixed.manifest().number)
+    seal(mixed)
+    change(mixed, key, flipped)
+    [finding] = verify(mixed, REGISTRY).findings
+    assert (finding.kind, finding.where) == ("manifest", f"{mixed.url}/{key}")
+
+
 def test_a_missing_commit_in_the_tail(mixed: EventLog) -> None:
     """Readers stop before the gap, so the finding says how many commits follow it."""
     mixed.store.delete(commit_key(6))

@@ -5,12 +5,13 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, fields
 
 import duckdb
 import pyarrow as pa
 
-from refold.event_schemas import DamagedLogError
+from refold.event_schemas import DamagedLogError, ObjectNotFoundError
 from refold.warehouse.engine.parquet_files import open_parquet
 from refold.warehouse.event_log.clocks import WrongClock, wrong_clocks
 from refold.warehouse.event_log.commit import CommitInfo
@@ -36,7 +37,7 @@ _TIMED = ("number", "uuid", "first_position", "last_position", "recorded_at")
 
 
 def check_manifest(log: EventLog, findings: Findings) -> Manifest | None:
-    """Load the newest manifest and check its consistency; return None if it cannot be read."""
+    """Load all manifests and check the consistency of the newest; return None if that cannot be read."""
     _name_strays(log, MANIFESTS, "manifest", findings)
     numbers = [number_of(key) for key in numbered(log.store.list_from(MANIFESTS))]
     for before, after in itertools.pairwise(numbers):
@@ -44,10 +45,13 @@ def check_manifest(log: EventLog, findings: Findings) -> Manifest | None:
             findings.add("manifest", f"{log.url}/{manifest_key(before + 1)}", f"missing, but {after} exists")
     if not numbers:
         return log.manifest(0)
-    where = f"{log.url}/{manifest_key(numbers[-1])}"
-    *_, sealed = (_read_manifest(log, number, findings) for number in numbers)
+    for number in numbers[:-1]:
+        with suppress(ObjectNotFoundError):  # removed since the listing
+            _load_manifest(log, number, findings, is_newest=False)
+    sealed = _load_manifest(log, numbers[-1], findings, is_newest=True)
     if sealed is None:
         return None
+    where = f"{log.url}/{manifest_key(sealed.number)}"
     keys = [s.key for s in sealed.segments]
     for key in sorted({k for k in keys if keys.count(k) > 1} if len(set(keys)) < len(keys) else ()):
         findings.add("manifest", where, f"it names the segment {key} twice")
@@ -60,14 +64,15 @@ def check_manifest(log: EventLog, findings: Findings) -> Manifest | None:
     return sealed
 
 
-def _read_manifest(log: EventLog, number: int, findings: Findings) -> Manifest | None:
-    """Read a manifest and its parts; older ones serve those who began before the newest."""
-    where = f"{log.url}/{manifest_key(number)}"
+def _load_manifest(log: EventLog, number: int, findings: Findings, *, is_newest: bool) -> Manifest | None:
+    """Load a manifest and its parts; older ones serve those who began before the newest."""
     try:
         found = log.manifest(number)
         list(found.segments)  # which reads the parts
     except DamagedLogError as error:
-        findings.add("manifest", where, f"it cannot be read ({error})")
+        is_removed = isinstance(error.__cause__, ObjectNotFoundError) and not is_newest
+        if not is_removed:  # parts of older manifests are removed before these
+            findings.add("manifest", f"{log.url}/{manifest_key(number)}", f"it cannot be read ({error})")
         return None
     return found
 

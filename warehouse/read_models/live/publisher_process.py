@@ -218,7 +218,20 @@ def main() -> None:
     descriptor, log_url, domain_ref, read_models_url = sys.argv[1:]
     os.set_inheritable(int(descriptor), False)  # programs that the domain's modules start must not hold it open
     os.nice(5)  # the stream's freshness comes before the next publish
-    with socket.socket(fileno=int(descriptor)) as writer, writer.makefile("rb") as requests:
+    with socket.socket(fileno=int(descriptor)) as writer:
+        answer_requests(writer, log_url, domain_ref, read_models_url)
+
+
+def answer_requests(writer: socket.socket, log_url: str, domain_ref: str, read_models_url: str) -> None:
+    """Publish what the writer requests, until it closes its end of the socket.
+
+    Args:
+        writer: the socket; its requests name a database and the generation before the new one.
+        log_url: URL of the log.
+        domain_ref: the domain, as an entry-point name or dotted path.
+        read_models_url: where generations are published.
+    """
+    with writer.makefile("rb") as requests:
         for request in requests:
             try:
                 number = _publish(writer, log_url, domain_ref, read_models_url, json.loads(request))
