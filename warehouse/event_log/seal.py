@@ -122,7 +122,7 @@ def _write_typed(
     relation: str,
 ) -> tuple[Segment | None, list[str]]:
     """Write new events of one schema, with small segments of it; return the segment and the keys of those merged."""
-    schema = registry.schema(*schema_key)
+    schema = registry.stored_schema(*schema_key)
     write = functools.partial(
         write_segment, connection, log.store, schema_key=schema_key, bucket=bucket, payload=schema
     )
