@@ -183,7 +183,7 @@ def _invalid_events(
         if failed := failed_folds.left_out(staging, model.name):
             segments = _segments(plan, domain, [model])
             invalid.setdefault(model.name, []).extend(
-                failed_folds.invalid_events(open_log(plan.log_url), domain, segments, failed)
+                failed_folds.invalid_events(open_log(plan.log_url, keys_url=plan.keys_url), domain, segments, failed)
             )
     if "" in invalid:  # every wave of units finds them
         invalid[""] = list({event.position: event for event in invalid[""]}.values())
@@ -296,7 +296,7 @@ def _stage_unit(unit: _Unit) -> Iterator[Named]:
 
 def _stage_models(staging: ObjectStore, unit: _Unit) -> list[Named]:
     plan = _load_plan(unit.staging_url)
-    domain, log = load_domain(plan.domain_ref), open_log(plan.log_url)
+    domain, log = load_domain(plan.domain_ref), open_log(plan.log_url, keys_url=plan.keys_url)
     named: list[Named] = []
     invalid: dict[str, list[InvalidEvent]] = {}
     with _worker(plan.workers) as (connection, folder):

@@ -40,6 +40,8 @@ class ReplayPlan:
         workers: how many workers the buckets are divided for; a run that resumes may have others.
         sealed: the manifest to replay.
         up_to: the last position to replay; all that is sealed by default.
+        keys_url: the key store of the log's personal data.
+        erasures: the number of the log's erasures when the plan was made.
     """
 
     plan_id: str
@@ -49,6 +51,8 @@ class ReplayPlan:
     workers: int
     sealed: Manifest
     up_to: int | None = None
+    keys_url: str = ""
+    erasures: int = 0
 
     def staging(self, store: ObjectStore) -> ObjectStore:
         """Return the folder of what is staged."""
@@ -91,7 +95,7 @@ def find_or_make_plan(
             "a history with `refold ingest`."
         )
     names = tuple(m.name for m in models)
-    plan = ReplayPlan(str(uuid.uuid4()), log.url, domain_ref, names, workers_of(options), sealed, up_to)
+    plan = ReplayPlan(str(uuid.uuid4()), log.url, domain_ref, names, workers_of(options), sealed, up_to, log.keys_url)
     return save_plan(store, identity, plan)
 
 
@@ -120,8 +124,8 @@ def _is_of(plan: ReplayPlan, log: EventLog, domain_ref: str, models: Sequence[Re
         sealed = log.manifest(plan.sealed.number)
     except ObjectNotFoundError:  # removed since then
         return False
-    wanted = (log.url, domain_ref, tuple(m.name for m in models), up_to, sealed)
-    return (plan.log_url, plan.domain_ref, plan.models, plan.up_to, plan.sealed) == wanted
+    wanted = (log.url, log.keys_url, domain_ref, tuple(m.name for m in models), up_to, sealed)
+    return (plan.log_url, plan.keys_url, plan.domain_ref, plan.models, plan.up_to, plan.sealed) == wanted
 
 
 def read_plan(staging: ObjectStore) -> ReplayPlan:
