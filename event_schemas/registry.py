@@ -113,6 +113,10 @@ class Registry:
         """The schemas that have personal fields."""
         return frozenset(self._personal)
 
+    def reads_personal(self, event_types: Iterable[str]) -> bool:
+        """Check whether events of some types may be made from stored events with personal fields."""
+        return any(key in self._personal for t in event_types for key in self.sources(t))
+
     @property
     def subject_fields(self) -> tuple[str, ...]:
         """The names of all fields that name the subject of a personal field, sorted."""

@@ -281,8 +281,13 @@ def _segments(plan: ReplayPlan, domain: Domain, models: Sequence[ReadModel]) -> 
 
 @functools.lru_cache(maxsize=8)
 def _load_plan(staging_url: str) -> ReplayPlan:
-    """Load a plan once in a process; it never changes, and its URL is its own."""
-    return read_plan(open_store(staging_url))
+    """Load a plan once in a process; it never changes, and its URL is its own.
+
+    The process may have worked on an earlier plan, and must not use a key that was destroyed since.
+    """
+    plan = read_plan(open_store(staging_url))
+    open_log(plan.log_url, keys_url=plan.keys_url).personal_data.forget_keys()
+    return plan
 
 
 def _stage_unit(unit: _Unit) -> Iterator[Named]:

@@ -7,7 +7,7 @@ to the folder.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import duckdb
@@ -20,12 +20,14 @@ from refold.pipelines.seal import seal
 from refold.warehouse.declarations.domain import Domain
 from refold.warehouse.declarations.fingerprint import fingerprint, fingerprint_parts
 from refold.warehouse.declarations.projection import ReadModel
-from refold.warehouse.event_log.log import EventLog
+from refold.warehouse.event_log.erasures import count_erasures
+from refold.warehouse.event_log.log import EventLog, open_log
 from refold.warehouse.event_log.manifest import Manifest
 from refold.warehouse.object_store import ObjectStore
 from refold.warehouse.object_store.records import decode_record, encode_record
 
 _PLAN = "plan.json"
+_STAGING = "staging"
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +65,8 @@ def plan_identity(log: EventLog, domain: Domain, models: Sequence[ReadModel], up
     """Name a replay by what it does and which code does it: a run of the same name may use what another one staged."""
     made_by = {m.name: fingerprint(fingerprint_parts(m, domain)) for m in models}
     bound = {} if up_to is None else {"up_to": str(up_to)}
+    if erasures := count_erasures(log, domain.registry):
+        bound["erasures"] = str(erasures)  # what was staged before an erasure may hold what was erased
     return fingerprint({"log": log.log_id, "refold": __version__, "duckdb": duckdb.__version__, **bound, **made_by})
 
 
@@ -70,6 +74,7 @@ def find_or_make_plan(
     store: ObjectStore,
     identity: str,
     log: EventLog,
+    domain: Domain,
     domain_ref: str,
     models: Sequence[ReadModel],
     options: PipelineOptions,
@@ -85,6 +90,8 @@ def find_or_make_plan(
         return found
     if found is not None:
         delete_plan(store, identity, found)
+    log.personal_data.forget_keys()  # this plan's erasures are those whose keys this process cannot have any more
+    erasures = count_erasures(log, domain.registry)
     sealed = log.manifest()
     if up_to is None or sealed.sealed_position < up_to:
         seal(log, domain_ref, options)
@@ -95,7 +102,9 @@ def find_or_make_plan(
             "a history with `refold ingest`."
         )
     names = tuple(m.name for m in models)
-    plan = ReplayPlan(str(uuid.uuid4()), log.url, domain_ref, names, workers_of(options), sealed, up_to, log.keys_url)
+    plan = ReplayPlan(
+        str(uuid.uuid4()), log.url, domain_ref, names, workers_of(options), sealed, up_to, log.keys_url, erasures
+    )
     return save_plan(store, identity, plan)
 
 
@@ -155,3 +164,24 @@ def staging_lost(staging: ObjectStore) -> RefoldError:
 
 def _pointer(identity: str) -> str:
     return f"staging/plans/{identity}"
+
+
+def delete_outdated_plans(store: ObjectStore, log_id: str, *, erasures: int) -> int:
+    """Delete the plans that were made before an erasure, and what is staged for them; return how many there were.
+
+    A rebuild that is under way with such a plan then ends with an error, and can be run again.
+    """
+    deleted = 0
+    for identity, plan in outdated_plans(store, log_id, erasures=erasures):
+        delete_plan(store, identity, plan)
+        deleted += 1
+    return deleted
+
+
+def outdated_plans(store: ObjectStore, log_id: str, *, erasures: int) -> Iterator[tuple[str, ReplayPlan]]:
+    """Yield the plans of a log that were made before an erasure, each with its identity."""
+    for key in store.list_from(f"{_STAGING}/plans"):
+        identity = key.rsplit("/", 1)[-1]
+        plan = find_plan(store, identity)
+        if plan is not None and plan.erasures < erasures and open_log(plan.log_url).log_id == log_id:
+            yield identity, plan
