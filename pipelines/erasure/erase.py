@@ -10,13 +10,13 @@ changes nothing.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from refold.event_schemas import ConcurrencyError, RecordedEvent, Registry, UsageError
+from refold.event_schemas import ConcurrencyError, Registry, UsageError
 from refold.event_schemas.erasure import ERASURES, SubjectErased
 from refold.pipelines.rebuild.rebuild import RebuildProgress, rebuild
 from refold.pipelines.rebuild.replay_plan import delete_outdated_plans
@@ -65,7 +65,7 @@ def erase(
     log: EventLog,
     domain_ref: str,
     read_models_url: str,
-    subject: str,
+    ids: Sequence[str],
     options: PipelineOptions | None = None,
     *,
     reason: str,
@@ -73,7 +73,7 @@ def erase(
     now: bool = False,
     report: Callable[[RebuildProgress], None] = lambda _: None,
 ) -> Erased:
-    """Erase the personal data of a subject.
+    """Erase the personal data of subjects.
 
     Positions, counts, the chain of digests and all other data stay as they are. Killed at any moment, it is completed
     by another call.
@@ -82,45 +82,47 @@ def erase(
         log: the log.
         domain_ref: the domain, by entry-point name or dotted path.
         read_models_url: where generations are published.
-        subject: the value that names the subject in events, such as a customer's id.
+        ids: the values that name the subjects in events, such as ids of customers.
         options: Beam's options for the rebuild; the local runner by default.
         reason: why; it becomes part of the log.
-        field: the field that names the subject, if the domain has several; all by default.
+        field: the field that names the subjects, if the domain has several; all by default.
         now: also remove older generations, except those that a reader has open.
         report: called with the progress of the rebuild.
 
     Raises:
-        UsageError: the domain has no personal fields, or none of the subject; nothing was changed.
+        UsageError: the domain has no personal fields, or a subject has no data; nothing was changed.
         KeyStoreError: the key store is missing, or belongs to another log.
 
     Example:
         See ``docs/how-to/privacy.md``.
     """
     domain = load_domain(domain_ref)
-    subjects = subjects_of(domain.registry, subject, field)
+    keys = log.personal_data.keys
+    subjects = [s for subject in ids for s in subjects_of(domain.registry, subject, field)]
     if not reason.strip():
         raise UsageError("The reason is empty. Give the reason of the erasure, such as a request's number.")
-    destroyed = {s: ids for s in subjects if (ids := log.personal_data.keys.destroy(s))}
-    log.personal_data.forget_keys()
-    if not destroyed:
+    known = [s for s in subjects if keys.key_ids(s)]
+    if unknown := sorted({*ids} - {s.value for s in known}):
         raise UsageError(
-            f"No personal data of {_named(subjects)} was ever written: the key store {log.personal_data.keys.url} has no "
-            "key. Check the id. Nothing was changed."
+            f"No personal data of {', '.join(map(repr, unknown))} was ever written: the key store {keys.url} has no "
+            f"key of such a {' or '.join(sorted({s.field for s in subjects}))}. Check the id. Nothing was changed."
         )
-    appended = sum(_append(log, domain.registry, s, ids, reason) for s, ids in destroyed.items())
+    destroyed = {s: tuple(keys.destroy(s)) for s in known}
+    log.personal_data.forget_keys()
+    appended = _append(log, domain.registry, destroyed, reason)
     erasures = count_erasures(log, domain.registry)
     outdated = list(outdated_snapshots(log, erasures=erasures))
     for key in outdated:
         log.store.delete(key)
     generations = open_generations(read_models_url, domain.name)
-    delete_outdated_plans(generations.store, log.log_id, erasures=erasures)
+    delete_outdated_plans(generations.store, log, erasures=erasures)
     rebuilt, letters = _rebuild(log, domain, domain_ref, read_models_url, generations, options, erasures, report)
     if now:
         collect(generations, plan_collection(generations, keep=1, min_age=timedelta(0), leftover_age=_NEVER))
     newest = generations.newest()
     return Erased(
         subjects=tuple(destroyed),
-        key_ids=tuple(key_id for ids in destroyed.values() for key_id in ids),
+        key_ids=tuple(key_id for found in destroyed.values() for key_id in found),
         appended=appended,
         snapshots=len(outdated),
         rebuilt=rebuilt,
@@ -154,20 +156,27 @@ def holding_models(domain: Domain, log: EventLog, generation: Generation, erasur
     return [m.name for m in domain.read_models if may_hold_erased(domain, m, generation, erasures)]
 
 
-def _append(log: EventLog, registry: Registry, subject: Subject, key_ids: Sequence[str], reason: str) -> int:
-    """Append the event of an erasure, unless the log has it; its identity is the keys that were destroyed."""
-    event_id = str(uuid.uuid5(_IDS, "\0".join((log.log_id, subject.field, subject.value, *sorted(key_ids)))))
-    erased = SubjectErased(subject_field=subject.field, subject=subject.value, reason=reason, key_ids=sorted(key_ids))
+def _append(log: EventLog, registry: Registry, destroyed: Mapping[Subject, tuple[str, ...]], reason: str) -> int:
+    """Append the events of erasures that the log does not have yet, and return how many; keys identify an event."""
+    events = {_event_id(log, s, key_ids): _event(s, key_ids, reason) for s, key_ids in destroyed.items()}
     appender = Appender(log, registry)
     while True:
-        known: list[RecordedEvent] = list(read_stream(log, registry, ERASURES))
-        if any(event.event_id == event_id for event in known):
-            return 0
+        known = [event.event_id for event in read_stream(log, registry, ERASURES)]
+        new = [NewEvent(payload=event, event_id=i) for i, event in events.items() if i not in known]
         try:
-            appender.append(ERASURES, [NewEvent(payload=erased, event_id=event_id)], expected_version=len(known))
-            return 1
+            if new:
+                appender.append(ERASURES, new, expected_version=len(known))
+            return len(new)
         except ConcurrencyError:
             continue  # another erasure was first: it may be the same
+
+
+def _event(subject: Subject, key_ids: Iterable[str], reason: str) -> SubjectErased:
+    return SubjectErased(subject_field=subject.field, subject=subject.value, reason=reason, key_ids=sorted(key_ids))
+
+
+def _event_id(log: EventLog, subject: Subject, key_ids: Iterable[str]) -> str:
+    return str(uuid.uuid5(_IDS, "\0".join((log.log_id, subject.field, subject.value, *sorted(key_ids)))))
 
 
 def _rebuild(
@@ -187,7 +196,3 @@ def _rebuild(
         return (), 0
     done = rebuild(log, domain_ref, read_models_url, options, only=names, dead_letter=True, report=report)
     return tuple(names), done.dead_letters
-
-
-def _named(subjects: Sequence[Subject]) -> str:
-    return " or ".join(f"{s.field} {s.value!r}" for s in subjects)

@@ -21,13 +21,13 @@ from refold.warehouse.declarations.domain import Domain
 from refold.warehouse.declarations.fingerprint import fingerprint, fingerprint_parts
 from refold.warehouse.declarations.projection import ReadModel
 from refold.warehouse.event_log.erasures import count_erasures
-from refold.warehouse.event_log.log import EventLog, open_log
+from refold.warehouse.event_log.log import EventLog
 from refold.warehouse.event_log.manifest import Manifest
 from refold.warehouse.object_store import ObjectStore
 from refold.warehouse.object_store.records import decode_record, encode_record
 
 _PLAN = "plan.json"
-_STAGING = "staging"
+_PLANS = "staging/plans"
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,25 +163,25 @@ def staging_lost(staging: ObjectStore) -> RefoldError:
 
 
 def _pointer(identity: str) -> str:
-    return f"staging/plans/{identity}"
+    return f"{_PLANS}/{identity}"
 
 
-def delete_outdated_plans(store: ObjectStore, log_id: str, *, erasures: int) -> int:
-    """Delete the plans that were made before an erasure, and what is staged for them; return how many there were.
+def delete_outdated_plans(store: ObjectStore, log: EventLog, *, erasures: int) -> None:
+    """Delete the plans that were made before an erasure, and what is staged for them.
 
     A rebuild that is under way with such a plan then ends with an error, and can be run again.
     """
-    deleted = 0
-    for identity, plan in outdated_plans(store, log_id, erasures=erasures):
+    for identity, plan in list(outdated_plans(store, log, erasures=erasures)):
         delete_plan(store, identity, plan)
-        deleted += 1
-    return deleted
 
 
-def outdated_plans(store: ObjectStore, log_id: str, *, erasures: int) -> Iterator[tuple[str, ReplayPlan]]:
+def outdated_plans(store: ObjectStore, log: EventLog, *, erasures: int) -> Iterator[tuple[str, ReplayPlan]]:
     """Yield the plans of a log that were made before an erasure, each with its identity."""
-    for key in store.list_from(f"{_STAGING}/plans"):
-        identity = key.rsplit("/", 1)[-1]
-        plan = find_plan(store, identity)
-        if plan is not None and plan.erasures < erasures and open_log(plan.log_url).log_id == log_id:
-            yield identity, plan
+    for key in store.list_from(_PLANS):
+        try:
+            plan_id = str(uuid.UUID(store.get(key).decode()))
+            plan = read_plan(store.child(f"staging/rebuild-{plan_id}"))
+        except (ObjectNotFoundError, ValueError):
+            continue
+        if plan.erasures < erasures and plan.log_url == log.url:
+            yield key.rsplit("/", 1)[-1], plan

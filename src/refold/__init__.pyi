@@ -32,6 +32,8 @@ from .event_schemas.personal import Personal
 from .event_schemas.registry import Registry
 from .event_schemas.upcasting import Upcaster, merger, upcaster
 from .pipelines.beam.runners import beam_options
+from .pipelines.erasure.erase import Erased, erase
+from .pipelines.erasure.prove import Proof, Trace, prove_erasure
 from .pipelines.ingest.ingest import Ingested, ingest
 from .pipelines.rebuild.as_of import AsOf, rebuild_as_of
 from .pipelines.rebuild.rebuild import Rebuilt, rebuild
@@ -73,6 +75,7 @@ __all__ = [
     "DisagreementError",
     "Domain",
     "EmptyLogError",
+    "Erased",
     "EventConflictError",
     "EventLog",
     "Fold",
@@ -97,6 +100,7 @@ __all__ = [
     "ProgressReport",
     "Projection",
     "ProjectionError",
+    "Proof",
     "Rebuilt",
     "Reconciliation",
     "RecordedEvent",
@@ -115,6 +119,7 @@ __all__ = [
     "Streamed",
     "Subject",
     "SubjectErased",
+    "Trace",
     "UnknownEventTypeError",
     "UnknownSchemaVersionError",
     "Upcaster",
@@ -128,6 +133,7 @@ __all__ = [
     "count",
     "count_distinct",
     "create_log",
+    "erase",
     "event",
     "first",
     "ingest",
@@ -138,6 +144,7 @@ __all__ = [
     "minimum",
     "open_generations",
     "open_log",
+    "prove_erasure",
     "read_category",
     "read_correlation",
     "read_positions",

@@ -63,8 +63,8 @@ class KeyStore(Protocol):
         Killed at any moment, it can be called again, and then completes.
         """
 
-    def existing(self, subject: Subject) -> list[str]:
-        """Return the ids of the subject's keys that exist."""
+    def key_ids(self, subject: Subject) -> dict[str, bool]:
+        """Return the ids of all keys that the subject has had, each with whether the key still exists."""
 
 
 def open_key_store(url: str, log_id: str) -> KeyStore:

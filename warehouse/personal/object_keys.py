@@ -115,23 +115,21 @@ class ObjectKeyStore:
 
     def destroy(self, subject: Subject) -> list[str]:
         """Destroy the subject's keys: a tombstone first, so that a kill in between is no loss."""
-        destroyed = []
-        for key_id in self._known(subject):
+        known = self.key_ids(subject)
+        for key_id in known:
             self._store.put_if_absent(_tombstone(key_id), encode_record(_Tombstone(key_id=key_id, destroyed_at=_now())))
             self._store.delete(_key(key_id))
-            destroyed.append(key_id)
-        return destroyed
+        return list(known)
 
-    def existing(self, subject: Subject) -> list[str]:
-        """Return the ids of the subject's keys that exist."""
-        return [key_id for key_id in self._known(subject) if self._store.exists(_key(key_id))]
-
-    def _known(self, subject: Subject) -> Iterator[str]:
-        """Yield the ids of the keys that the subject has had."""
+    def key_ids(self, subject: Subject) -> dict[str, bool]:
+        """Return the ids of all keys that the subject has had, each with whether the key still exists."""
+        found: dict[str, bool] = {}
         for key_id in self._ids(subject, create=False):
-            if not (self._store.exists(_key(key_id)) or self._is_destroyed(key_id)):
-                return
-            yield key_id
+            exists = self._store.exists(_key(key_id))
+            if not (exists or self._is_destroyed(key_id)):
+                break
+            found[key_id] = exists
+        return found
 
     def _ids(self, subject: Subject, *, create: bool) -> Iterator[str]:
         salt = base64.b64decode(self._describe(create=create).salt)
