@@ -79,7 +79,12 @@ def test_a_domain_with_marks_knows_erasures() -> None:
     """The event of an erasure is declared with the first personal field, also with one of an older version."""
     mark = MARK.mark(pa.field("name", pa.string(), nullable=False))
 
-    @upcaster("Joined", from_version=1, schema=pa.schema([pa.field("customer_id", pa.string(), nullable=False), mark]), into=Left)
+    @upcaster(
+        "Joined",
+        from_version=1,
+        schema=pa.schema([pa.field("customer_id", pa.string(), nullable=False), mark]),
+        into=Left,
+    )
     def without_name() -> str:
         return "SELECT customer_id FROM event"
 
