@@ -16,7 +16,7 @@ from datetime import timedelta
 
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from refold.event_schemas import ConcurrencyError, Registry, UsageError
+from refold.event_schemas import ConcurrencyError, RefoldError, Registry, UsageError
 from refold.event_schemas.erasure import ERASURES, SubjectErased
 from refold.pipelines.rebuild.rebuild import RebuildProgress, rebuild
 from refold.pipelines.rebuild.replay_plan import delete_outdated_plans
@@ -190,9 +190,18 @@ def _rebuild(
     report: Callable[[RebuildProgress], None],
 ) -> tuple[tuple[str, ...], int]:
     """Rebuild the read models of the newest generation that may hold the data."""
-    newest = generations.newest()
-    names = holding_models(domain, log, newest, erasures) if newest else []
+
+    def holding() -> list[str]:
+        newest = generations.newest()
+        return holding_models(domain, log, newest, erasures) if newest else []
+
+    names = holding()
     if not names:
         return (), 0
-    done = rebuild(log, domain_ref, read_models_url, options, only=names, dead_letter=True, report=report)
+    try:
+        done = rebuild(log, domain_ref, read_models_url, options, only=names, dead_letter=True, report=report)
+    except RefoldError:
+        if holding():
+            raise
+        return (), 0  # another process erased the same subject, shared the work, and was first
     return tuple(names), done.dead_letters
