@@ -36,15 +36,12 @@ class Personal:
         erased: the value that readers see once the subject's key is destroyed. By default NULL for an optional field,
             and ``"[erased]"`` for required text; a required field of another type needs one.
 
+    In an event, write ``name: Annotated[str, Personal(subject="customer_id")]``.
+
     Example:
-        >>> from typing import Annotated
-        >>> from refold.event_schemas.event import event, schema_of
-        >>> @event(schema_version=1)
-        ... class CustomerRegistered:
-        ...     customer_id: str
-        ...     name: Annotated[str, Personal(subject="customer_id")]
-        >>> [f.name for f in personal_fields(schema_of(CustomerRegistered))]
-        ['name']
+        >>> name = Personal(subject="customer_id").mark(pa.field("name", pa.string(), nullable=False))
+        >>> [(f.name, f.erased) for f in personal_fields(pa.schema([name]))]
+        [('name', '[erased]')]
     """
 
     subject: str
