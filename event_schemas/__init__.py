@@ -1,6 +1,7 @@
 """Event contracts: the schema of every event type in every schema version, and the upcasters between them. No I/O."""
 
 from refold.event_schemas.envelope import ENVELOPE, RecordedEvent
+from refold.event_schemas.erasure import SubjectErased
 from refold.event_schemas.errors import (
     CommandConflictError,
     ConcurrencyError,
@@ -12,6 +13,7 @@ from refold.event_schemas.errors import (
     EventConflictError,
     GenerationError,
     InvalidEventsError,
+    KeyStoreError,
     LogError,
     ObjectNotFoundError,
     PayloadError,
@@ -33,6 +35,7 @@ from refold.event_schemas.event import (
     schema_version_of,
 )
 from refold.event_schemas.payload import canonical_json
+from refold.event_schemas.personal import Personal
 from refold.event_schemas.registry import Registry
 from refold.event_schemas.upcasting import Upcaster, merger, upcaster
 
@@ -48,9 +51,11 @@ __all__ = [
     "EventConflictError",
     "GenerationError",
     "InvalidEventsError",
+    "KeyStoreError",
     "LogError",
     "ObjectNotFoundError",
     "PayloadError",
+    "Personal",
     "ProjectionError",
     "RecordedEvent",
     "RefoldError",
@@ -59,6 +64,7 @@ __all__ = [
     "StoreError",
     "StoreNotConditionalError",
     "StoreUnavailableError",
+    "SubjectErased",
     "UnknownEventTypeError",
     "UnknownSchemaVersionError",
     "Upcaster",

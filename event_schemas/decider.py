@@ -17,6 +17,7 @@ import pyarrow as pa
 from refold.event_schemas.errors import ContractError, PayloadError
 from refold.event_schemas.event import dataclass_schema
 from refold.event_schemas.payload import from_json, to_json
+from refold.event_schemas.personal import with_marks
 from refold.event_schemas.values import instance_of
 
 T = TypeVar("T")
@@ -44,6 +45,9 @@ Decision = Sequence[object] | Rejected
 def command(cls: type[T]) -> type[T]:
     """Turn a class into a command: a frozen, slotted dataclass whose annotations have Arrow types, as those of events.
 
+    A field marked with :class:`~refold.event_schemas.personal.Personal` is no part of the digest of a command, which
+    the ids of its events keep for ever: nobody can confirm a guess of its value.
+
     Raises:
         ContractError: an annotation has no Arrow type.
 
@@ -55,7 +59,9 @@ def command(cls: type[T]) -> type[T]:
         OpenDoor(door='front')
     """
     made = dataclass(frozen=True, slots=True, kw_only=True)(cls)
-    made.__command_schema__ = dataclass_schema(made, where=f"Command {cls.__name__}")  # type: ignore[attr-defined]
+    where = f"Command {cls.__name__}"
+    schema = with_marks(made, dataclass_schema(made, where=where), where=where)
+    made.__command_schema__ = schema  # type: ignore[attr-defined]
     return made
 
 

@@ -18,6 +18,7 @@
     │   ├── ObjectNotFoundError
     │   ├── StoreUnavailableError      the store does not respond now
     │   └── StoreNotConditionalError   the store ignores put-if-absent
+    ├── KeyStoreError                  keys of personal data are missing, or of another log
     ├── LogError                       the event log is missing, damaged or in another format
     │   ├── EmptyLogError
     │   └── DamagedLogError
@@ -119,6 +120,10 @@ class StoreUnavailableError(StoreError):
 
 class StoreNotConditionalError(StoreError):
     """The store accepted a second put-if-absent of one key, so it cannot hold an event log."""
+
+
+class KeyStoreError(RefoldError):
+    """The keys of personal data are missing, damaged or of another log; nothing is read without them."""
 
 
 class LogError(RefoldError):

@@ -16,6 +16,7 @@ import pyarrow as pa
 from refold.event_schemas.envelope import ENVELOPE_NAMES, UTC_MICROSECONDS
 from refold.event_schemas.errors import ContractError
 from refold.event_schemas.field_types import check_event_type, check_fields
+from refold.event_schemas.personal import with_marks
 
 T = TypeVar("T")
 
@@ -39,6 +40,7 @@ def event(*, schema_version: int, name: str | None = None) -> Callable[[type[T]]
     ``UUID``, ``list[...]``, a nested dataclass, ``... | None`` for an optional field, and
     ``Annotated[..., pa.decimal128(18, 2)]`` for a decimal, ``Annotated[int, pa.int16()]`` for an integer of another
     width. Types that some way into the log or out of it would change are refused.
+    ``Annotated[..., Personal(subject="customer_id")]`` marks a field whose values the log holds encrypted.
 
     Args:
         schema_version: the version of these fields, from 1. Increase it with every change of the fields, and write an
@@ -64,7 +66,7 @@ def event(*, schema_version: int, name: str | None = None) -> Callable[[type[T]]
         if schema_version < 1:
             raise ContractError(f"Event {event_type}: schema_version is {schema_version}; versions start at 1.")
         made = dataclasses.dataclass(frozen=True, slots=True, kw_only=True)(cls)
-        schema = dataclass_schema(made, where=f"Event {event_type}")
+        schema = with_marks(made, dataclass_schema(made, where=f"Event {event_type}"), where=f"Event {event_type}")
         check_field_names(schema, where=f"Event {event_type}")
         made.__event_type__ = event_type  # type: ignore[attr-defined]
         made.__schema_version__ = schema_version  # type: ignore[attr-defined]
@@ -148,6 +150,10 @@ def _arrow_field(name: str, annotation: Any, *, where: str) -> pa.Field:
 
 
 def _strip_optional(annotation: Any) -> tuple[Any, bool]:
+    if typing.get_origin(annotation) is typing.Annotated:
+        plain, *marks = typing.get_args(annotation)
+        inner, optional = _strip_optional(plain)
+        return (typing.Annotated[(inner, *marks)], True) if optional else (annotation, False)
     if typing.get_origin(annotation) not in (typing.Union, types.UnionType):
         return annotation, False
     members = [m for m in typing.get_args(annotation) if m is not type(None)]

@@ -77,6 +77,13 @@ def _changed(old: Field, new: Field, where: str) -> Iterator[Reason]:
     elif new.nullable and not old.nullable:
         text = f"required field {where} was made optional, and old code does not accept NULL"
         yield Reason("made optional", where, text, forward=False)
+    if old.subject != new.subject:
+        yield Reason(
+            "changed mark",
+            where,
+            f"field {where} was marked otherwise: it {_marked(new)}, and {_marked(old)} in old code",
+            forward=False,
+        )
     if old.type == new.type:
         return
     if old.type.name == new.type.name == "struct":
@@ -91,6 +98,10 @@ def _changed(old: Field, new: Field, where: str) -> Iterator[Reason]:
     else:
         text = f"field {where} was retyped from {old.type} to {new.type}"
         yield Reason("retyped", where, text, forward=False)
+
+
+def _marked(field: Field) -> str:
+    return f"is personal data of {field.subject}" if field.subject else "is not personal"
 
 
 _INTEGER = re.compile(r"(u?)int(\d+)")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pyarrow as pa
@@ -46,11 +46,13 @@ class Field:
         name: its name.
         type: its type.
         nullable: whether it is optional.
+        subject: of a personal field, the field that names its subject; else empty.
     """
 
     name: str
     type: FieldType
     nullable: bool
+    subject: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +124,8 @@ def lock_of(registry: Registry, domain_name: str) -> Lock:
     schemas = {}
     for key in registry.schema_keys:
         step = registry.upcaster(key)
-        fields = tuple(map(_field, registry.schema(*key)))
+        subjects = {f.name: f.subject for f in registry.personal(key)}
+        fields = tuple(replace(_field(f), subject=subjects.get(f.name, "")) for f in registry.schema(*key))
         schemas[key] = LockedSchema(fields, _step(registry, key, step) if step else None)
     return Lock(domain_name, schemas)
 
@@ -159,7 +162,15 @@ def write_lock(lock: Lock) -> str:
 
 
 def _fields_to_json(fields: Iterable[Field]) -> list[dict[str, Any]]:
-    return [{"name": f.name, "type": _type_to_json(f.type), "nullable": f.nullable} for f in fields]
+    return [
+        {
+            "name": f.name,
+            "type": _type_to_json(f.type),
+            "nullable": f.nullable,
+            **({"subject": f.subject} if f.subject else {}),
+        }
+        for f in fields
+    ]
 
 
 def _type_to_json(type_: FieldType) -> Any:
@@ -196,7 +207,7 @@ def read_lock(text: str, *, where: str) -> Lock:
 
 
 def _fields(entries: list[dict[str, Any]]) -> tuple[Field, ...]:
-    return tuple(Field(f["name"], _type_from_json(f["type"]), f["nullable"]) for f in entries)
+    return tuple(Field(f["name"], _type_from_json(f["type"]), f["nullable"], f.get("subject", "")) for f in entries)
 
 
 def _type_from_json(value: Any) -> FieldType:

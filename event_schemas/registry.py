@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 
 import pyarrow as pa
 
+from refold.event_schemas.erasure import SubjectErased
 from refold.event_schemas.errors import ContractError, UnknownEventTypeError, UnknownSchemaVersionError
 from refold.event_schemas.event import (
     event_type_of,
@@ -14,6 +15,7 @@ from refold.event_schemas.event import (
     schema_version_of,
 )
 from refold.event_schemas.field_types import path_name
+from refold.event_schemas.personal import PersonalField, personal_fields, stored_schema
 from refold.event_schemas.upcasting import Form, Upcaster
 
 SchemaKey = tuple[str, int]
@@ -41,12 +43,18 @@ class Registry:
     """
 
     def __init__(self, *, events: Iterable[type], upcasters: Iterable[Upcaster] = ()) -> None:
-        self._classes = _by_type(events)
-        self._upcasters = _by_schema_key(tuple(upcasters), self._classes)
+        declared, steps = tuple(events), tuple(upcasters)
+        schemas = [*(schema_of(c) for c in declared if is_event(c)), *(s.schema for u in steps for s in u.sources)]
+        if any(map(personal_fields, schemas)) and SubjectErased not in declared:
+            declared = (*declared, SubjectErased)
+        self._classes = _by_type(declared)
+        self._upcasters = _by_schema_key(steps, self._classes)
         self._schemas: dict[SchemaKey, pa.Schema] = {
             **{s.key: s.schema for u in set(self._upcasters.values()) for s in u.sources},
             **{(t, schema_version_of(c)): schema_of(c) for t, c in self._classes.items()},
         }
+        self._stored = {key: stored_schema(schema) for key, schema in self._schemas.items()}
+        self._personal = {key: found for key, schema in self._schemas.items() if (found := personal_fields(schema))}
         _check_case(t for t, _ in self._schemas)
         self._check_chains()
 
@@ -86,6 +94,33 @@ class Registry:
             f"Unknown schema version {schema_version} of event type {event_type!r}; known: {versions}. Run the newer "
             "code that declares it, or add an upcaster for it."
         )
+
+    def stored_schema(self, event_type: str, schema_version: int) -> pa.Schema:
+        """Return the Arrow schema of a payload as the log holds it: its personal fields are encrypted, as text.
+
+        Raises:
+            UnknownEventTypeError: the domain has no such event type.
+            UnknownSchemaVersionError: the domain has the event type, but not this schema version.
+        """
+        return self._stored.get((event_type, schema_version)) or self.schema(event_type, schema_version)
+
+    def personal(self, key: SchemaKey) -> tuple[PersonalField, ...]:
+        """Return the personal fields of a schema; none for one that is not declared."""
+        return self._personal.get(key, ())
+
+    @property
+    def personal_keys(self) -> frozenset[SchemaKey]:
+        """The schemas that have personal fields."""
+        return frozenset(self._personal)
+
+    def reads_personal(self, event_types: Iterable[str]) -> bool:
+        """Check whether events of some types may be made from stored events with personal fields."""
+        return any(key in self._personal for t in event_types for key in self.sources(t))
+
+    @property
+    def subject_fields(self) -> tuple[str, ...]:
+        """The names of all fields that name the subject of a personal field, sorted."""
+        return tuple(sorted({f.subject for fields in self._personal.values() for f in fields}))
 
     def knows(self, key: SchemaKey) -> bool:
         """Check whether an event type is declared in a schema version."""

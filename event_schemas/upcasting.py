@@ -22,6 +22,7 @@ from refold.event_schemas.envelope import RecordedEvent
 from refold.event_schemas.errors import ContractError
 from refold.event_schemas.event import check_field_names, event_type_of, is_event
 from refold.event_schemas.field_types import check_event_type, check_fields
+from refold.event_schemas.personal import check_personal
 
 
 class Form(Enum):
@@ -186,6 +187,7 @@ def _checked(
         check_event_type(source.event_type, where=result.name)
         check_field_names(source.schema, where=result.name)
         check_fields(source.schema, where=result.name)
+        check_personal(source.schema, where=result.name)
     if bad := [c for c in classes if not is_event(c)]:
         raise ContractError(f"{result.name}: into={bad[0]!r} is not an event class.")
     if form is Form.SQL and len(classes) > 1:

@@ -61,7 +61,7 @@ def upgrade_log(log: EventLog, domain_ref: str, options: PipelineOptions | None 
         chain_digest=chain_digest,
     )
     log.store.put(CONFIG_KEY, encode_record(description))
-    return open_log(log.url)
+    return open_log(log.url, keys_url=log.keys_url)
 
 
 def _digest_of_commits(store: ObjectStore) -> str:

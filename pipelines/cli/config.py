@@ -56,6 +56,7 @@ class Settings:
     Attributes:
         domain: entry-point name, or dotted path such as ``my_shop.domain:SHOP``; None if nobody named one.
         log: URL of the event log.
+        keys: URL of the key store of personal data; None for the default, beside the log.
         read_models: URL below which read models are published.
         runner: a Beam runner's name; None for the local default.
         folder: the settings file's folder, else the current one; modules in it are importable.
@@ -70,6 +71,13 @@ class Settings:
     )
     log: str = _setting(
         "./refold-data/log", metavar="URL", help="Where the event log is.", example="data/log", is_path=True
+    )
+    keys: str | None = _setting(
+        None,
+        metavar="URL",
+        help="Where the keys of personal data are; by default the log's URL with -keys after it.",
+        example="data/log-keys",
+        is_path=True,
     )
     read_models: str = _setting(
         "./refold-data/read-models",

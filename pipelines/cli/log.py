@@ -17,7 +17,7 @@ from refold.pipelines.cli.support.invocation import (
 
 @click.group(name="log", epilog=as_epilog("refold log head --json\nrefold log upgrade\nrefold log rebucket 256"))
 def log() -> None:
-    """Show the head of the log's chain, repair the log, or bring it to a newer format."""
+    """Show the head of the log's chain, repair or rewrite the log, or bring it to a newer format."""
 
 
 @log.command(cls=Command, example="refold log head --json")
@@ -70,6 +70,59 @@ def upgrade(call: Invocation) -> None:
         output.print_text(f"The log has format {found.format_version} already.")
     else:
         output.print_text(f"The log now has format {upgraded.format_version}; it had {found.format_version}.")
+
+
+@log.command(
+    cls=BeamCommand,
+    example="refold log rewrite --erase OrderPlaced.note --subject customer_id=7 --to data/rewritten",
+)
+@click.option("--erase", "fields", multiple=True, metavar="TYPE.FIELD", help="A field to replace; may be repeated.")
+@click.option("--subject", "subjects", multiple=True, metavar="FIELD=VALUE", help="Whose values; may be repeated.")
+@click.option("--to", required=True, metavar="URL", help="Where to write the new log.")
+@common_options("domain", "log", "runner")
+@pass_invocation
+def rewrite(call: Invocation, fields: tuple[str, ...], subjects: tuple[str, ...], to: str) -> None:
+    """Write a new log without the values of some fields, for events that were written without marks of personal data.
+
+    The new log has the same positions, commit numbers, ids and times. A file rewrite.jsonl in it maps the digest of
+    each old segment to that of the new one, and the chain of digests begins with it. Fields that are marked as personal
+    need no rewrite: see `refold erase`.
+    """
+    chosen = [_pair(field, ".", "--erase", "OrderPlaced.note") for field in fields]
+    named = [_pair(subject, "=", "--subject", "customer_id=7") for subject in subjects]
+    if not chosen or not named:
+        raise click.UsageError("Give --erase and --subject: which values to replace, and whose.")
+    found, options = call.open_log(), call.beam_options()
+
+    import dataclasses
+
+    from refold.pipelines.cli.progress import count_progress
+    from refold.pipelines.cli.support import output
+    from refold.pipelines.rewrite_log import MAP, rewrite_log
+    from refold.warehouse.personal.key_store import Subject
+
+    with count_progress("rewrite", "segments", quiet=call.quiet) as report:
+        done = rewrite_log(
+            found,
+            call.domain_ref,
+            to,
+            options,
+            fields=chosen,
+            subjects=[Subject(*pair) for pair in named],
+            report=report,
+        )
+    if call.json:
+        output.print_json(dataclasses.asdict(done))
+        return
+    output.print_text(f"Replaced {output.counted(done.values, 'value')} in {output.counted(done.segments, 'segment')}.")
+    output.print_text(f"The new log is at {to}, with {MAP}. Its chain begins at {done.head}.")
+
+
+def _pair(text: str, separator: str, option: str, example: str) -> tuple[str, str]:
+    first, found, second = text.rpartition(separator) if separator == "." else text.partition(separator)
+    if not (first and found and second):
+        raise click.UsageError(f"{option} {text} is invalid; write {option} {example}.")
+    return first, second
 
 
 @log.command(cls=Command, example="refold log repair")

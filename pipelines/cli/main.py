@@ -20,6 +20,7 @@ COMMANDS = (
     "seal",
     "log",
     "archive",
+    "erase",
     "schemas",
     "plan",
     "rebuild",

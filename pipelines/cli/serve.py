@@ -103,6 +103,7 @@ def serve(call: Invocation, /, port: int, workers: int, **options: Any) -> None:
     settings = ServeSettings(
         domain=call.domain_ref,
         log=call.settings.log,
+        keys=call.settings.keys,
         read_models=call.settings.read_models,
         runner=call.settings.runner,
         beam_arguments=tuple(call.beam_arguments),

@@ -27,6 +27,7 @@ from refold.warehouse.engine.connections import connect
 from refold.warehouse.engine.sql import literal
 from refold.warehouse.event_log.bulk_import.spool import Spool
 from refold.warehouse.event_log.bulk_import.spool_journal import Journal, SpoolFile
+from refold.warehouse.personal.personal_data import PersonalData
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +41,7 @@ class ReadPlan:
         workers: how many chunks are checked in parallel.
         limits: how much is held in memory.
         strict: stop at the first invalid row.
+        personal: the personal data of the log, which encrypts marked fields.
     """
 
     sources: Sequence[tuple[SourceFile, ColumnMapping]]
@@ -48,6 +50,7 @@ class ReadPlan:
     workers: int
     limits: ImportLimits
     strict: bool
+    personal: PersonalData
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +95,10 @@ class _Workers:
     def _checker(self, index: int, connection: duckdb.DuckDBPyConnection, mapping: ColumnMapping) -> Checker:
         if getattr(self.own, "index", None) != index:
             self.own.index = index
-            self.own.checker = Checker(connection, self.plan.registry, mapping, bucket_count=self.plan.bucket_count)
+            plan = self.plan
+            self.own.checker = Checker(
+                connection, plan.registry, mapping, bucket_count=plan.bucket_count, personal=plan.personal
+            )
         checker: Checker = self.own.checker
         return checker
 

@@ -201,6 +201,7 @@ def ingest(
             workers=workers_of(options),
             limits=limits or ImportLimits(),
             strict=strict,
+            personal=log.personal_data,
         )
         size = sum(source.size for source, _ in sources)
         read_into(

@@ -132,7 +132,7 @@ def _rows(spooled: Spooled, registry: Registry, first: int, last: int) -> pa.Tab
 
 
 def _as_rows(table: pa.Table, schema_key: SchemaKey, registry: Registry) -> tuple[pa.Table, np.ndarray]:
-    schema = registry.schema(*schema_key)
+    schema = registry.stored_schema(*schema_key)
     computed = {
         "event_type": pa.repeat(schema_key[0], len(table)),
         "schema_version": pa.repeat(pa.scalar(schema_key[1], pa.int32()), len(table)),

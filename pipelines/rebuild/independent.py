@@ -128,7 +128,14 @@ def _folded(
 
     def fold(samples: Mapping[str, Sample]) -> Folded:
         return fold_log(
-            log.store, domain, models, up_to=last, samples=samples, starts=starts, report=lambda at: report(at, last)
+            log.store,
+            domain,
+            models,
+            up_to=last,
+            samples=samples,
+            starts=starts,
+            personal=log.personal_data,
+            report=lambda at: report(at, last),
         )
 
     try:

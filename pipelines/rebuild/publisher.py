@@ -6,7 +6,7 @@ A publisher that loses the race for a generation's number does this again on top
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 
 from apache_beam.options.pipeline_options import PipelineOptions
@@ -15,6 +15,7 @@ from refold.event_schemas import GenerationError
 from refold.pipelines.beam.runners import beam_options, workers_of
 from refold.pipelines.rebuild.replay import RebuildProgress
 from refold.warehouse.declarations.domain import Domain, load_domain
+from refold.warehouse.event_log.erasures import count_erasures
 from refold.warehouse.event_log.log import EventLog
 from refold.warehouse.read_models import database, withheld
 from refold.warehouse.read_models.comparison.cut_over_check import Verified, check_cut_over
@@ -23,6 +24,7 @@ from refold.warehouse.read_models.generations.build import (
     StagedModels,
     kept_models,
     load,
+    may_hold_erased,
     scratch_folder,
 )
 from refold.warehouse.read_models.generations.generations import (
@@ -118,6 +120,8 @@ class Publisher:
         # A remote file is downloaded only if it may hold discarded dead letters that matter here.
         needed = kept or generations.store.is_local or any(group.invalid_events for group in staged)
         discarded = published_discards(generations, parent, log_id=log.log_id) if needed else {}
+        erasures = count_erasures(log, domain.registry)
+        purges = parent is not None and any(may_hold_erased(domain, m, parent, erasures) for m in domain.read_models)
         with scratch_folder(generations.store) as folder:
             copied = parent is not None and (kept or not staged)
             path = generations.working_copy(parent, folder) if copied and parent else folder / "working.duckdb"
@@ -141,9 +145,13 @@ class Publisher:
                     verified = check_cut_over(connection, log, domain, models, generations, parent, folder)
                 self.report(RebuildProgress("publish"))
                 kind = "rebuild" if staged else "refresh"
-                made = publish(
-                    connection, path, log, domain, generations, parent, seeds=seeds, measure=measure, kind=kind
-                )
+                with ExitStack() as opened:
+                    if copied and purges:
+                        path = database.rewritten(connection, path)
+                        connection = opened.enter_context(closing(database.open_database(path, threads=threads)))
+                    made = publish(
+                        connection, path, log, domain, generations, parent, seeds=seeds, measure=measure, kind=kind
+                    )
                 return Published(made, verified, letters) if made else None
 
 

@@ -153,7 +153,13 @@ def rebuild(
 
 def _from_seed(model: ReadModel, seed: Seed, generations: Generations, folder: Path) -> StagedModels:
     at, path = seed_rows(model, seed, generations, folder)
-    return StagedModels([model], at, {model.name: [path]}, replayed=False)
+    return StagedModels([model], at, {model.name: [path]}, replayed=False, erasures=_erasures_before(seed, generations))
+
+
+def _erasures_before(seed: Seed, generations: Generations) -> int:
+    """Return how many erasures the rows of a seed are sure to be after; 0 if its generation is gone."""
+    found = [g for g in generations.all() if g.number == seed.generation]
+    return min((table.erasures for g in found for table in g.tables.values()), default=0)
 
 
 def _replay(

@@ -183,7 +183,7 @@ def _invalid_events(
         if failed := failed_folds.left_out(staging, model.name):
             segments = _segments(plan, domain, [model])
             invalid.setdefault(model.name, []).extend(
-                failed_folds.invalid_events(open_log(plan.log_url), domain, segments, failed)
+                failed_folds.invalid_events(open_log(plan.log_url, keys_url=plan.keys_url), domain, segments, failed)
             )
     if "" in invalid:  # every wave of units finds them
         invalid[""] = list({event.position: event for event in invalid[""]}.values())
@@ -281,8 +281,13 @@ def _segments(plan: ReplayPlan, domain: Domain, models: Sequence[ReadModel]) -> 
 
 @functools.lru_cache(maxsize=8)
 def _load_plan(staging_url: str) -> ReplayPlan:
-    """Load a plan once in a process; it never changes, and its URL is its own."""
-    return read_plan(open_store(staging_url))
+    """Load a plan once in a process; it never changes, and its URL is its own.
+
+    The process may have worked on an earlier plan, and must not use a key that was destroyed since.
+    """
+    plan = read_plan(open_store(staging_url))
+    open_log(plan.log_url, keys_url=plan.keys_url).personal_data.forget_keys()
+    return plan
 
 
 def _stage_unit(unit: _Unit) -> Iterator[Named]:
@@ -296,7 +301,7 @@ def _stage_unit(unit: _Unit) -> Iterator[Named]:
 
 def _stage_models(staging: ObjectStore, unit: _Unit) -> list[Named]:
     plan = _load_plan(unit.staging_url)
-    domain, log = load_domain(plan.domain_ref), open_log(plan.log_url)
+    domain, log = load_domain(plan.domain_ref), open_log(plan.log_url, keys_url=plan.keys_url)
     named: list[Named] = []
     invalid: dict[str, list[InvalidEvent]] = {}
     with _worker(plan.workers) as (connection, folder):

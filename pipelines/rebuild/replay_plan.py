@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import duckdb
@@ -21,12 +21,14 @@ from refold.pipelines.seal import seal
 from refold.warehouse.declarations.domain import Domain
 from refold.warehouse.declarations.fingerprint import fingerprint, fingerprint_parts
 from refold.warehouse.declarations.projection import ReadModel
+from refold.warehouse.event_log.erasures import count_erasures
 from refold.warehouse.event_log.log import EventLog, open_log
 from refold.warehouse.event_log.manifest import Manifest
 from refold.warehouse.object_store import ObjectStore
 from refold.warehouse.object_store.records import decode_record, encode_record
 
 _PLAN = "plan.json"
+_PLANS = "staging/plans"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +43,8 @@ class ReplayPlan:
         workers: how many workers the buckets are divided for; a run that resumes may have others.
         manifest: number of the manifest to replay.
         up_to: the last position to replay; all that is sealed by default.
+        keys_url: the key store of the log's personal data.
+        erasures: the number of the log's erasures when the plan was made.
     """
 
     plan_id: str
@@ -50,11 +54,13 @@ class ReplayPlan:
     workers: int
     manifest: int
     up_to: int | None = None
+    keys_url: str = ""
+    erasures: int = 0
 
     @property
     def sealed(self) -> Manifest:
         """The manifest to replay, as the log has it."""
-        return _manifest(self.log_url, self.manifest)
+        return _manifest(self.plan_id, self.log_url, self.manifest)
 
     def staging(self, store: ObjectStore) -> ObjectStore:
         """Return the folder of what is staged."""
@@ -62,8 +68,8 @@ class ReplayPlan:
 
 
 @functools.lru_cache(maxsize=4)
-def _manifest(log_url: str, number: int) -> Manifest:
-    """Load a manifest once in a process, for all units of a plan."""
+def _manifest(_plan_id: str, log_url: str, number: int) -> Manifest:
+    """Load the manifest of a plan once in a process, for all its units."""
     return open_log(log_url).manifest(number)
 
 
@@ -71,6 +77,8 @@ def plan_identity(log: EventLog, domain: Domain, models: Sequence[ReadModel], up
     """Name a replay by what it does and which code does it: a run of the same name may use what another one staged."""
     made_by = {m.name: fingerprint(fingerprint_parts(m, domain)) for m in models}
     bound = {} if up_to is None else {"up_to": str(up_to)}
+    if erasures := count_erasures(log, domain.registry):
+        bound["erasures"] = str(erasures)  # what was staged before an erasure may hold what was erased
     return fingerprint({"log": log.log_id, "refold": __version__, "duckdb": duckdb.__version__, **bound, **made_by})
 
 
@@ -78,6 +86,7 @@ def find_or_make_plan(
     store: ObjectStore,
     identity: str,
     log: EventLog,
+    domain: Domain,
     domain_ref: str,
     models: Sequence[ReadModel],
     options: PipelineOptions,
@@ -93,6 +102,8 @@ def find_or_make_plan(
         return found
     if found is not None:
         delete_plan(store, identity, found)
+    log.personal_data.forget_keys()  # this plan's erasures are those whose keys this process cannot have any more
+    erasures = count_erasures(log, domain.registry)
     sealed = log.manifest()
     if up_to is None or sealed.sealed_position < up_to:
         seal(log, domain_ref, options)
@@ -103,7 +114,9 @@ def find_or_make_plan(
             "a history with `refold ingest`."
         )
     names = tuple(m.name for m in models)
-    plan = ReplayPlan(str(uuid.uuid4()), log.url, domain_ref, names, workers_of(options), sealed.number, up_to)
+    plan = ReplayPlan(
+        str(uuid.uuid4()), log.url, domain_ref, names, workers_of(options), sealed.number, up_to, log.keys_url, erasures
+    )
     return save_plan(store, identity, plan)
 
 
@@ -132,8 +145,8 @@ def _is_of(plan: ReplayPlan, log: EventLog, domain_ref: str, models: Sequence[Re
         log.manifest(plan.manifest)
     except ObjectNotFoundError:  # removed since then
         return False
-    wanted = (log.url, domain_ref, tuple(m.name for m in models), up_to)
-    return (plan.log_url, plan.domain_ref, plan.models, plan.up_to) == wanted
+    wanted = (log.url, log.keys_url, domain_ref, tuple(m.name for m in models), up_to)
+    return (plan.log_url, plan.keys_url, plan.domain_ref, plan.models, plan.up_to) == wanted
 
 
 def read_plan(staging: ObjectStore) -> ReplayPlan:
@@ -162,4 +175,25 @@ def staging_lost(staging: ObjectStore) -> RefoldError:
 
 
 def _pointer(identity: str) -> str:
-    return f"staging/plans/{identity}"
+    return f"{_PLANS}/{identity}"
+
+
+def delete_outdated_plans(store: ObjectStore, log: EventLog, *, erasures: int) -> None:
+    """Delete the plans that were made before an erasure, and what is staged for them.
+
+    A rebuild that is under way with such a plan then ends with an error, and can be run again.
+    """
+    for identity, plan in list(outdated_plans(store, log, erasures=erasures)):
+        delete_plan(store, identity, plan)
+
+
+def outdated_plans(store: ObjectStore, log: EventLog, *, erasures: int) -> Iterator[tuple[str, ReplayPlan]]:
+    """Yield the plans of a log that were made before an erasure, each with its identity."""
+    for key in store.list_from(_PLANS):
+        try:
+            plan_id = str(uuid.UUID(store.get(key).decode()))
+            plan = read_plan(store.child(f"staging/rebuild-{plan_id}"))
+        except (ObjectNotFoundError, ValueError):
+            continue
+        if plan.erasures < erasures and plan.log_url == log.url:
+            yield key.rsplit("/", 1)[-1], plan

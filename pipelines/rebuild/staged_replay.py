@@ -58,7 +58,9 @@ class StagedReplay:
         """
         sealed = self.plan.sealed
         at = at or checkpoint_at(sealed)
-        return StagedModels(self.models, at, self.replayed.rows, self.replayed.invalid_events)
+        return StagedModels(
+            self.models, at, self.replayed.rows, self.replayed.invalid_events, erasures=self.plan.erasures
+        )
 
     def discard(self) -> None:
         """Delete what is staged, so that a later run starts from the log."""
@@ -109,7 +111,7 @@ def staged_replay(
 
     def replayed() -> StagedReplay:
         report(RebuildProgress("seal"))
-        plan = find_or_make_plan(store, identity, log, domain_ref, models, options, up_to)
+        plan = find_or_make_plan(store, identity, log, domain, domain_ref, models, options, up_to)
         try:
             done = replay(plan.staging(store), plan, domain, models, options, report)
         except DamagedStagingError:

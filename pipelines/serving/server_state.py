@@ -59,7 +59,7 @@ class ServerState:
         self.settings = settings
         self.domain = domain
         self.metrics = metrics
-        self.log: EventLog = open_log(settings.log, domain_name=domain.name)
+        self.log: EventLog = open_log(settings.log, domain_name=domain.name, keys_url=settings.keys)
         self.generations: Generations = open_generations(settings.read_models, domain.name)
         self.stream_thread: StreamThread | None = None
         self.source: Reader | LiveReader = LiveReader() if settings.stream else Reader(self.generations, domain)

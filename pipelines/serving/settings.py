@@ -18,6 +18,7 @@ class ServeSettings:
         domain: entry-point name or dotted path.
         log: URL of the event log.
         read_models: URL of the published read models.
+        keys: URL of the key store of personal data; None for the default, beside the log.
         runner: of the stream; None for the local runner.
         beam_arguments: Beam options of the stream.
         stream: follow the log in this process, and answer from its live database.
@@ -35,6 +36,7 @@ class ServeSettings:
     domain: str
     log: str
     read_models: str
+    keys: str | None = None
     runner: str | None = None
     beam_arguments: tuple[str, ...] = ()
     stream: bool = False

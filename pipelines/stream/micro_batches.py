@@ -41,6 +41,7 @@ class Task:
     Attributes:
         number: of the micro-batch; names what it stages.
         log_url: the log.
+        keys_url: the key store of its personal data.
         domain_ref: the domain, by entry-point name or dotted path.
         models: names of the read models.
         spans: what each slot reads; together the events of whole commits.
@@ -49,6 +50,7 @@ class Task:
 
     number: int
     log_url: str
+    keys_url: str
     domain_ref: str
     models: tuple[str, ...]
     spans: tuple[Span, ...]
@@ -121,7 +123,7 @@ def _stage_slot(staging_url: str, slot: int) -> str:
     key = _result(task.number, slot)
     if staging.exists(key):  # a runner may repeat any work
         return key
-    log, span = open_log(task.log_url), task.spans[slot]
+    log, span = open_log(task.log_url, keys_url=task.keys_url), task.spans[slot]
     domain, compiled = _compiled(staging_url, task.domain_ref, task.models)
     models = [c.model for c in compiled]
     with worker_connection(task.workers) as connection:

@@ -297,7 +297,7 @@ class _Follower:
         started = time.perf_counter()
         self._number += 1
         names = tuple(c.model.name for c in self._live.models)
-        task = Task(self._number, self._log.url, self._domain_ref, names, step.parts, self._workers)
+        task = Task(self._number, self._log.url, self._log.keys_url, self._domain_ref, names, step.parts, self._workers)
         invalid = self._live.apply(self._batches.run(task), step.span)
         self._events += step.events
         self._invalid_events += invalid

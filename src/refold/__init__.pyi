@@ -1,6 +1,7 @@
 # What `from refold import ...` offers: lazy_loader reads this file at run time, type checkers read it too.
 from .event_schemas.decider import Decider, Rejected, StateCodec, command, command_from_json
 from .event_schemas.envelope import RecordedEvent
+from .event_schemas.erasure import SubjectErased
 from .event_schemas.errors import (
     CommandConflictError,
     ConcurrencyError,
@@ -12,6 +13,7 @@ from .event_schemas.errors import (
     EventConflictError,
     GenerationError,
     InvalidEventsError,
+    KeyStoreError,
     LogError,
     ObjectNotFoundError,
     PayloadError,
@@ -26,9 +28,12 @@ from .event_schemas.errors import (
     UsageError,
 )
 from .event_schemas.event import event
+from .event_schemas.personal import Personal
 from .event_schemas.registry import Registry
 from .event_schemas.upcasting import Upcaster, merger, upcaster
 from .pipelines.beam.runners import beam_options
+from .pipelines.erasure.erase import Erased, erase
+from .pipelines.erasure.prove import Proof, Trace, prove_erasure
 from .pipelines.ingest.ingest import Ingested, ingest
 from .pipelines.rebuild.as_of import AsOf, rebuild_as_of
 from .pipelines.rebuild.rebuild import Rebuilt, rebuild
@@ -50,6 +55,7 @@ from .warehouse.event_log.new_events import NewEvent, StreamAppend
 from .warehouse.event_log.reads.read import read_category, read_correlation, read_positions, read_stream, tail
 from .warehouse.event_log.reads.stats import LogStats, stats
 from .warehouse.event_log.verification.verify import Verification, verify
+from .warehouse.personal.key_store import Key, KeyStore, Subject
 from .warehouse.read_models.generations.generations import Generation, Generations, open_generations
 from .warehouse.read_models.live.live_database import LiveDatabase
 
@@ -69,6 +75,7 @@ __all__ = [
     "DisagreementError",
     "Domain",
     "EmptyLogError",
+    "Erased",
     "EventConflictError",
     "EventLog",
     "Fold",
@@ -78,6 +85,9 @@ __all__ = [
     "Handled",
     "Ingested",
     "InvalidEventsError",
+    "Key",
+    "KeyStore",
+    "KeyStoreError",
     "LiveDatabase",
     "LogError",
     "LogStats",
@@ -86,9 +96,11 @@ __all__ = [
     "ObjectNotFoundError",
     "Parameter",
     "PayloadError",
+    "Personal",
     "ProgressReport",
     "Projection",
     "ProjectionError",
+    "Proof",
     "Rebuilt",
     "Reconciliation",
     "RecordedEvent",
@@ -105,6 +117,9 @@ __all__ = [
     "StoreUnavailableError",
     "StreamAppend",
     "Streamed",
+    "Subject",
+    "SubjectErased",
+    "Trace",
     "UnknownEventTypeError",
     "UnknownSchemaVersionError",
     "Upcaster",
@@ -118,6 +133,7 @@ __all__ = [
     "count",
     "count_distinct",
     "create_log",
+    "erase",
     "event",
     "first",
     "ingest",
@@ -128,6 +144,7 @@ __all__ = [
     "minimum",
     "open_generations",
     "open_log",
+    "prove_erasure",
     "read_category",
     "read_correlation",
     "read_positions",

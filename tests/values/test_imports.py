@@ -29,6 +29,7 @@ from refold.pipelines.ingest.sources import for_file, inspect
 from refold.warehouse.engine.arrow_values import array_of
 from refold.warehouse.event_log import Appender, NewEvent, StreamAppend, create_log
 from refold.warehouse.event_log.bulk_import.spool import Spool, read_spool
+from refold.warehouse.personal.personal_data import personal_data
 from tests.values.hostile import NOT_WRITABLE, Hostile
 from tests.values.logs import payloads, same
 from tests.values.shapes import FIELDS, FULL, IMPORTED, Field, class_of
@@ -247,6 +248,7 @@ def read_values(folder: Path, form: Form, values: Values) -> dict[str, Any]:
         workers=1,
         limits=ImportLimits(),
         strict=False,
+        personal=personal_data("memory://keys", "of no log"),
     )
     read_into(spool, RejectFile(folder / "rejects", size=0, count=0), plan, lambda *_: None)
     chunks = read_spool(folder / "spool").read_chunk(0).values() if spool.journal.chunks else ()

@@ -15,23 +15,28 @@ import orjson
 from refold.event_schemas import PayloadError
 from refold.event_schemas.decider import command_schema
 from refold.event_schemas.payload import to_json
+from refold.event_schemas.personal import personal_fields
 
 _VERSION = "8"
 _DIGEST_BITS = 62
 
 
 def command_digest(command: object) -> int:
-    """Return a digest of a command's name and fields. A field without a value does not count: it may be new.
+    """Return a digest of a command's name and fields.
+
+    A field without a value does not count: it may be new. Nor does a personal field: ids are not encrypted.
 
     Raises:
         PayloadError: a value does not fit its field.
     """
     cls = type(command)
+    schema = command_schema(cls)
     try:
-        fields = to_json(command, command_schema(cls))
+        fields = to_json(command, schema)
     except PayloadError as error:
         raise PayloadError(f"Command {cls.__name__}: {error}. Nothing was appended.") from error
-    given = {name: value for name, value in fields.items() if value is not None}
+    personal = {f.name for f in personal_fields(schema)}
+    given = {name: value for name, value in fields.items() if value is not None and name not in personal}
     text = orjson.dumps([cls.__name__, given], option=orjson.OPT_SORT_KEYS)
     return int.from_bytes(hashlib.sha256(text).digest()[:8]) % (1 << _DIGEST_BITS)
 

@@ -23,6 +23,7 @@ from refold.event_schemas import (
     UsageError,
 )
 from refold.event_schemas.decider import Decider, Rejected
+from refold.event_schemas.erasure import ERASURES
 from refold.warehouse.commands.command_identity import command_digest, digest_in
 from refold.warehouse.commands.decisions import (
     Answer,
@@ -93,6 +94,7 @@ class CommandHandler:
         self._attempts = attempts
         self._streams = StreamCache(streams_kept)
         self._locks = [threading.Lock() for _ in range(_STRIPES)]
+        self._erasures = 0
 
     def handle(
         self,
@@ -177,11 +179,12 @@ class CommandHandler:
 
     def _round(self, tasks: Sequence[Task]) -> bool:
         """Decide and append what is not settled yet. Return whether another process appended first to some stream."""
+        erasures = self._note_erasures()
         by_stream: dict[str, list[Task]] = {}
         for task in tasks:
             if not task.settled:
                 by_stream.setdefault(task.stream_id, []).append(task)
-        batches = [self._decide(stream_id, mine) for stream_id, mine in by_stream.items()]
+        batches = [self._decide(stream_id, mine, erasures) for stream_id, mine in by_stream.items()]
         appending = [batch for batch in batches if batch.events]
         results = self._appender.append_many(
             StreamAppend(batch.stream_id, batch.events, batch.before.stream_version) for batch in appending
@@ -192,21 +195,37 @@ class CommandHandler:
         for batch, result in zip(appending, results, strict=True):
             if isinstance(result, Appended):
                 settle(batch, result.first_position - 1)
-                self._keep(batch, result)
+                self._keep(batch, result, erasures)
             else:
                 for task, _ in batch.outcomes:
                     task.answer = result
         return not all(task.settled for task in tasks)
 
-    def _decide(self, stream_id: str, tasks: Sequence[Task]) -> StreamDecisions:
+    def _note_erasures(self) -> int:
+        """Forget the states of streams if personal data was erased since they were loaded; return the erasures so far.
+
+        This process learns of an erasure when it reads its commit, at the latest when it next appends.
+        """
+        if not self._domain.registry.personal_keys:
+            return 0
+        known = self._appender.version_seen(ERASURES)
+        if known != self._erasures:
+            self._log.personal_data.forget_keys()
+            self._streams.clear()
+            self._erasures = known
+        return known
+
+    def _decide(self, stream_id: str, tasks: Sequence[Task], erasures: int) -> StreamDecisions:
         decider = tasks[0].decider
-        before = self._load(stream_id, decider, refresh=False)
+        before = self._load(stream_id, decider, erasures, refresh=False)
         batch = decide_stream(stream_id, before, tasks)
-        if batch.is_unchecked and (now := self._load(stream_id, decider, refresh=True)) is not before:
+        if batch.is_unchecked and (now := self._load(stream_id, decider, erasures, refresh=True)) is not before:
             batch = decide_stream(stream_id, now, tasks)
         return batch
 
-    def _keep(self, batch: StreamDecisions, appended: Appended) -> None:
+    def _keep(self, batch: StreamDecisions, appended: Appended, erasures: int) -> None:
+        if self._note_erasures() != erasures:
+            return  # the state was loaded before an erasure
         applied = batch.before.applied  # changed in place: a copy for each command would make long streams slow
         for task, outcome in batch.outcomes:
             if isinstance(outcome, NewEvents) and outcome.events and isinstance(task.answer, Handled):
@@ -217,9 +236,9 @@ class CommandHandler:
         self._streams.put(batch.stream_id, now)
         every = self._snapshot_every
         if every and now.stream_version // every > batch.before.stream_version // every:
-            self._snapshots[batch.decider.name].save(batch.stream_id, now)
+            self._snapshots[batch.decider.name].save(batch.stream_id, now, erasures=erasures)
 
-    def _load(self, stream_id: str, decider: Decider[Any], *, refresh: bool) -> Loaded:
+    def _load(self, stream_id: str, decider: Decider[Any], erasures: int, *, refresh: bool) -> Loaded:
         """Return a stream as this process last saw it, or refreshed with the events of other writers."""
         known = self._appender.version(stream_id) if refresh else self._appender.version_seen(stream_id)
         kept = self._streams.get(stream_id)
@@ -227,14 +246,14 @@ class CommandHandler:
             return kept
         start = kept
         if start is None and known:
-            start = self._snapshots[decider.name].load(stream_id, up_to=known)
+            start = self._snapshots[decider.name].load(stream_id, up_to=known, erasures=erasures)
         if start is None:
             start = Loaded(decider.initial_state(), 0, 0, {})
-        loaded = self._catch_up(stream_id, decider, start) if known > start.stream_version else start
+        loaded = self._catch_up(stream_id, decider, start, erasures) if known > start.stream_version else start
         self._streams.put(stream_id, loaded)
         return loaded
 
-    def _catch_up(self, stream_id: str, decider: Decider[Any], start: Loaded) -> Loaded:
+    def _catch_up(self, stream_id: str, decider: Decider[Any], start: Loaded, erasures: int) -> Loaded:
         recorded = list(self._read(stream_id, from_version=start.stream_version + 1))
         state, applied = start.state, dict(start.applied)
         for event in recorded:
@@ -245,7 +264,7 @@ class CommandHandler:
             return start
         loaded = Loaded(state, recorded[-1].stream_version, recorded[-1].position, applied)
         if self._snapshot_every and len(recorded) >= self._snapshot_every:
-            self._snapshots[decider.name].save(stream_id, loaded)
+            self._snapshots[decider.name].save(stream_id, loaded, erasures=erasures)
         return loaded
 
     def _note_command(self, event: RecordedEvent, applied: dict[str, Applied]) -> None:

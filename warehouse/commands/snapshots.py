@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +18,7 @@ from refold.warehouse.declarations.domain import Domain
 from refold.warehouse.declarations.fingerprint import state_digest
 from refold.warehouse.event_log.layout import bucket_of
 from refold.warehouse.event_log.log import EventLog
-from refold.warehouse.object_store.records import decode_record, encode_record
+from refold.warehouse.object_store.records import RecordError, decode_record, encode_record
 
 SNAPSHOTS = "snapshots"
 SNAPSHOT_FORMAT = 3
@@ -61,7 +62,7 @@ class Loaded:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Kept:
-    """A snapshot as it is stored; the attributes are those of :class:`Loaded`, and what it belongs to."""
+    """A snapshot as it is stored: :class:`Loaded`, what it belongs to, and the log's erasures before it."""
 
     format: int
     log_id: str
@@ -70,6 +71,24 @@ class _Kept:
     position: int
     state: Any
     applied: dict[str, Applied]
+    erasures: int = 0
+
+
+def outdated_snapshots(log: EventLog, *, erasures: int) -> Iterator[str]:
+    """Yield the keys of snapshots that may hold data which was erased since; one that cannot be read may hold any.
+
+    Args:
+        log: the log that they are beside.
+        erasures: number of the log's erasures, or up to some subject's.
+    """
+    for key in log.store.list_from(SNAPSHOTS):
+        try:
+            if decode_record(log.store.get(key), _Kept).erasures < erasures:
+                yield key
+        except ObjectNotFoundError:
+            continue
+        except RecordError:
+            yield key
 
 
 class Snapshots:
@@ -93,18 +112,21 @@ class Snapshots:
         name = hashlib.md5(stream_id.encode(), usedforsecurity=False).hexdigest()
         return f"{SNAPSHOTS}/bucket={bucket:02d}/{name}-{self._digest}.json"
 
-    def load(self, stream_id: str, *, up_to: int) -> Loaded | None:
+    def load(self, stream_id: str, *, up_to: int, erasures: int = 0) -> Loaded | None:
         """Return a stream's snapshot; None if there is none that can be used.
 
         Args:
             stream_id: the stream.
             up_to: its version; a snapshot of a later version has events that the log no longer has.
+            erasures: number of the log's erasures; a snapshot from before the last one may hold what was erased.
         """
         if self._codec is None:
             return None
         try:
             kept = decode_record(self._log.store.get(self.key(stream_id)), _Kept)
             if (kept.format, kept.stream_id, kept.log_id) != (SNAPSHOT_FORMAT, stream_id, self._log.log_id):
+                return None
+            if kept.erasures < erasures:
                 return None
             found = Loaded(self._codec.load(kept.state), kept.stream_version, kept.position, kept.applied)
         except ObjectNotFoundError:
@@ -114,8 +136,14 @@ class Snapshots:
             return None
         return found if found.stream_version <= up_to else None
 
-    def save(self, stream_id: str, loaded: Loaded) -> None:
-        """Write a stream's snapshot. A failure is only logged, because nothing depends on a snapshot."""
+    def save(self, stream_id: str, loaded: Loaded, *, erasures: int = 0) -> None:
+        """Write a stream's snapshot. A failure is only logged, because nothing depends on a snapshot.
+
+        Args:
+            stream_id: the stream.
+            loaded: its state.
+            erasures: number of the log's erasures before the state was loaded.
+        """
         if self._codec is None:
             return
         try:
@@ -127,6 +155,7 @@ class Snapshots:
                 position=loaded.position,
                 state=self._codec.dump(loaded.state),
                 applied=loaded.applied,
+                erasures=erasures,
             )
             self._log.store.put(self.key(stream_id), encode_record(kept))
         except (RefoldError, OSError, TypeError, ValueError) as error:

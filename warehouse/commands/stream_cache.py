@@ -27,6 +27,11 @@ class StreamCache:
                 self._kept.move_to_end(stream_id)
             return found
 
+    def clear(self) -> None:
+        """Drop all streams."""
+        with self._lock:
+            self._kept.clear()
+
     def put(self, stream_id: str, loaded: Loaded) -> None:
         """Keep a stream."""
         with self._lock:

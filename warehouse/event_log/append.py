@@ -165,7 +165,9 @@ class Appender:
             return self._index.head_of(stream_id)
 
     def _request(self, append: StreamAppend) -> _Request:
-        return _Request(append.stream_id, encode_rows(append, self._registry), append.expected_version)
+        return _Request(
+            append.stream_id, encode_rows(append, self._registry, self._log.personal_data), append.expected_version
+        )
 
     # Group commit: the first caller leads. It commits all waiting requests, then wakes one of those who came meanwhile.
 

@@ -45,6 +45,8 @@ from refold.warehouse.object_store.records import (
     is_record,
     record_digest,
 )
+from refold.warehouse.personal.key_store import check_beside
+from refold.warehouse.personal.personal_data import PersonalData, personal_data
 
 MAX_BUCKETS = 1024
 """More would make objects of a few kilobytes even in a log of a billion events."""
@@ -63,6 +65,7 @@ class EventLog:
             older release created.
         format_version: format of its objects; one of an older format can be read, but not written.
         start: the place where its chain of digests begins.
+        keys_url: the key store of its personal data.
     """
 
     store: ObjectStore
@@ -72,6 +75,12 @@ class EventLog:
     has_command_digests: bool = True
     format_version: int = FORMAT_VERSION
     start: Link = BEGINNING
+    keys_url: str = ""
+
+    @property
+    def personal_data(self) -> PersonalData:
+        """Its personal data, with the keys that this process has read."""
+        return personal_data(self.keys_url or default_keys_url(self.url), self.log_id)
 
     @property
     def url(self) -> str:
@@ -367,13 +376,26 @@ def read_description(data: bytes) -> Description:
     return found
 
 
-def create_log(url: str, *, domain_name: str, bucket_count: int = DEFAULT_BUCKET_COUNT) -> EventLog:
+def default_keys_url(log_url: str) -> str:
+    """Return the location of a log's key store, unless another is named: beside the log.
+
+    Example:
+        >>> default_keys_url("s3://shop/log")
+        's3://shop/log-keys'
+    """
+    return f"{log_url.rstrip('/')}-keys"
+
+
+def create_log(
+    url: str, *, domain_name: str, bucket_count: int = DEFAULT_BUCKET_COUNT, keys_url: str | None = None
+) -> EventLog:
     """Create a log, or open the existing one.
 
     Args:
         url: a folder, or the URL of an object store.
         domain_name: the domain whose events it will hold.
         bucket_count: number of units of parallelism; 64 fits logs from thousands to billions of events.
+        keys_url: as for :func:`open_log`.
 
     Raises:
         UsageError: the bucket count is out of range.
@@ -393,18 +415,22 @@ def create_log(url: str, *, domain_name: str, bucket_count: int = DEFAULT_BUCKET
             command_digests=True,
         )
         store.put_if_absent(CONFIG_KEY, encode_record(description))
-    return open_log(url, domain_name=domain_name, bucket_count=bucket_count)
+    return open_log(url, domain_name=domain_name, bucket_count=bucket_count, keys_url=keys_url)
 
 
-def open_log(url: str, *, domain_name: str | None = None, bucket_count: int | None = None) -> EventLog:
+def open_log(
+    url: str, *, domain_name: str | None = None, bucket_count: int | None = None, keys_url: str | None = None
+) -> EventLog:
     """Open an existing log.
 
     Args:
         url: its location.
         domain_name: expected domain; any by default.
         bucket_count: expected bucket count; any by default.
+        keys_url: key store of the log's personal data; by default the log's URL with ``-keys`` after it.
 
     Raises:
+        UsageError: the key store is inside of the log.
         LogError: there is no log, or it has another domain, format or bucket count.
         DamagedLogError: its description is unreadable.
     """
@@ -436,7 +462,9 @@ def open_log(url: str, *, domain_name: str | None = None, bucket_count: int | No
         description.command_digests,
         description.format_version,
         upgraded if description.chain_after else Link(0, 0, record_digest(data) if is_record(data) else ""),
+        keys_url or default_keys_url(store.url),
     )
+    check_beside(found.keys_url, found.url)
     if domain_name is not None and domain_name != found.domain_name:
         raise LogError(
             f"The log at {store.url} belongs to domain {found.domain_name!r}, not {domain_name!r}. Give "

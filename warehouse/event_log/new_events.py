@@ -13,6 +13,7 @@ import orjson
 from refold.event_schemas import PayloadError, Registry, UsageError, event_type_of, schema_version_of
 from refold.event_schemas.payload import to_json
 from refold.event_schemas.scalar_values import Unfit, utc
+from refold.warehouse.personal.personal_data import PersonalData
 
 Row = tuple[str, str, int, datetime, str | None, str | None, str]
 """Event id, event type, schema version, occurred_at, correlation id, causation id, payload as JSON text."""
@@ -56,24 +57,25 @@ class StreamAppend:
     expected_version: int | None = None
 
 
-def encode_rows(append: StreamAppend, registry: Registry) -> list[Row]:
-    """Check events against their contracts, and encode them.
+def encode_rows(append: StreamAppend, registry: Registry, personal: PersonalData) -> list[Row]:
+    """Check events against their contracts, and encode them; personal fields are encrypted.
 
     Raises:
         UsageError: the stream id, the list of events or text in the envelope is invalid.
         PayloadError: a payload or ``occurred_at`` does not match its contract.
         UnknownEventTypeError: the domain does not have an event's type.
+        KeyStoreError: a key cannot be had.
     """
     if not append.stream_id:
         raise UsageError("stream_id is empty; name the stream, such as 'order-1001'.")
     _check_text("stream_id", append.stream_id)
-    rows = [_row(e if isinstance(e, NewEvent) else NewEvent(payload=e), registry) for e in append.events]
+    rows = [_row(e if isinstance(e, NewEvent) else NewEvent(payload=e), registry, personal) for e in append.events]
     if not rows:
         raise UsageError(f"Nothing to append to stream {append.stream_id!r}: the list of events is empty.")
     return rows
 
 
-def _row(event: NewEvent, registry: Registry) -> Row:
+def _row(event: NewEvent, registry: Registry, personal: PersonalData) -> Row:
     if not isinstance(event.payload, Mapping):
         event_type, schema_version = event_type_of(type(event.payload)), schema_version_of(type(event.payload))
     elif event.event_type is not None and event.schema_version is not None:
@@ -102,6 +104,8 @@ def _row(event: NewEvent, registry: Registry) -> Row:
             f"{described}: occurred_at is {occurred_at}, and {error}; write a time such as datetime(..., tzinfo=UTC). "
             "Nothing was appended."
         ) from None
+    if fields := registry.personal((event_type, schema_version)):
+        payload = personal.encrypted(payload, fields, event_type=event_type, event_id=event_id)
     text = orjson.dumps(payload).decode()
     return event_id, event_type, schema_version, occurred_at, event.correlation_id, event.causation_id, text
 

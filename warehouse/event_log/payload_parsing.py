@@ -101,7 +101,7 @@ def typed_events(connection: duckdb.DuckDBPyConnection, relation: str, registry:
             found = connection.sql(f"SELECT {columns(_OF_INVALID)} FROM {rows}").to_arrow_table()
             invalid += invalid_rows(found, [reason] * len(found))
             continue
-        relations[schema_key], rejected = _parse(connection, rows, registry.schema(*schema_key))
+        relations[schema_key], rejected = _parse(connection, rows, registry.stored_schema(*schema_key))
         invalid += rejected
     return Typed(relations, tuple(invalid))
 

@@ -119,7 +119,7 @@ def _segment_anew(
         connection.execute(f"DELETE FROM _lost WHERE position IN (SELECT position FROM {parquet_relation(kept)})")
     payload, relation = pa.schema([COMMIT_SCHEMA.field("payload")]), "_lost"
     if not segment.untyped:
-        payload = registry.schema(*segment.schema_key)
+        payload = registry.stored_schema(*segment.schema_key)
         relation = typed_events(connection, "_lost", registry).relations.get(segment.schema_key, "")
     rows = connection.execute(f"SELECT count(*) FROM {relation}").fetchone() if relation else (0,)
     if rows is None or rows[0] != segment.rows:

@@ -118,7 +118,7 @@ def _write_typed(
     relation: str,
 ) -> tuple[list[Segment], list[str]]:
     """Write new events of one schema, with small segments of it; return the segments and the keys of those merged."""
-    schema, count = registry.schema(*schema_key), sealed.bucket_count
+    schema, count = registry.stored_schema(*schema_key), sealed.bucket_count
     old = _to_merge(connection, relation, count, sealed.segments_of({schema_key}))
     while True:
         merged = [segment for of_bucket in old.values() for segment in of_bucket]

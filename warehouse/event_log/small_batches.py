@@ -41,6 +41,6 @@ def typed_few_events(connection: duckdb.DuckDBPyConnection, rows: pa.Table, regi
         if reason := undeclared(registry, schema_key):
             invalid += invalid_rows(own, [reason] * len(own))
             continue
-        relations[schema_key], found = typed_rows(connection, own, registry.schema(*schema_key))
+        relations[schema_key], found = typed_rows(connection, own, registry.stored_schema(*schema_key))
         invalid += found
     return Typed(relations, tuple(invalid))

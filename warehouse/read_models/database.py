@@ -62,6 +62,7 @@ CREATE TABLE IF NOT EXISTS refold.dead_letters (
 -- Columns that files of refold 0.1.0 lack:
 ALTER TABLE refold.dead_letters ADD COLUMN IF NOT EXISTS discarded_at TIMESTAMPTZ;
 ALTER TABLE refold.checkpoint ADD COLUMN IF NOT EXISTS commit_digest VARCHAR;  -- of that commit, in the log's chain
+ALTER TABLE refold.projections ADD COLUMN IF NOT EXISTS erasures BIGINT DEFAULT 0;  -- of the log, when it was read
 """
 
 _VIEWS = """
@@ -121,6 +122,26 @@ def open_database(
     connection.execute("SET preserve_insertion_order = false")
     connection.execute(_CREATE)
     return connection
+
+
+def rewritten(connection: duckdb.DuckDBPyConnection, path: Path) -> Path:
+    """Copy a working database into a new file: the old one keeps blocks of what was deleted from it.
+
+    Args:
+        connection: the working database; this closes it.
+        path: its file, which is deleted.
+
+    Returns:
+        The new file, beside the old one.
+    """
+    copy = path.with_suffix(".rewritten.duckdb")
+    drop_views(connection)  # publishing creates them again
+    attach(connection, copy, "rewritten", storage_version=STORAGE_VERSION)
+    connection.execute("COPY FROM DATABASE models TO rewritten")
+    connection.execute("DETACH rewritten")
+    connection.close()
+    path.unlink()
+    return copy
 
 
 def create_table(connection: duckdb.DuckDBPyConnection, model: ReadModel, staged: Sequence[Path]) -> None:
@@ -221,11 +242,14 @@ def get_checkpoint(connection: duckdb.DuckDBPyConnection) -> Checkpoint:
     return Checkpoint(position, commit_number, recorded_at.isoformat() if recorded_at else "", digest or "")
 
 
-def set_fingerprint(connection: duckdb.DuckDBPyConnection, model: ReadModel, domain: Domain, position: int) -> None:
-    """Record the declaration that produced a read model's rows, and their position."""
+def set_fingerprint(
+    connection: duckdb.DuckDBPyConnection, model: ReadModel, domain: Domain, position: int, *, erasures: int = 0
+) -> None:
+    """Record the declaration that produced a read model's rows, their position, and the erasures before them."""
     connection.execute("DELETE FROM refold.projections WHERE name = ?", [model.name])
     digest = fingerprint(fingerprint_parts(model, domain))
-    connection.execute("INSERT INTO refold.projections VALUES (?, ?, ?, NULL, NULL)", [model.name, digest, position])
+    row = [model.name, digest, position, erasures]
+    connection.execute("INSERT INTO refold.projections VALUES (?, ?, ?, NULL, NULL, ?)", row)
 
 
 def add_dead_letters(
@@ -264,6 +288,7 @@ class TableSummary:
         position: position of its last event.
         rows: number of rows.
         checksum: checksum of all rows, independent of their order.
+        erasures: number of the log's erasures when its events were read.
     """
 
     name: str
@@ -271,6 +296,7 @@ class TableSummary:
     position: int
     rows: int
     checksum: str
+    erasures: int
 
 
 def finish(connection: duckdb.DuckDBPyConnection, domain: Domain) -> list[TableSummary]:
@@ -285,7 +311,7 @@ def finish(connection: duckdb.DuckDBPyConnection, domain: Domain) -> list[TableS
         )
     connection.execute("CHECKPOINT")
     found = connection.execute(
-        "SELECT name, fingerprint, position, rows, checksum FROM refold.projections ORDER BY name"
+        "SELECT name, fingerprint, position, rows, checksum, coalesce(erasures, 0) FROM refold.projections ORDER BY 1"
     ).fetchall()
     return [TableSummary(*row) for row in found]
 

@@ -26,6 +26,7 @@ from refold.warehouse.event_log.log import EventLog, Head
 from refold.warehouse.event_log.manifest import Manifest
 from refold.warehouse.event_log.payload_parsing import Typed
 from refold.warehouse.event_log.reads.scan import live_segments
+from refold.warehouse.personal.readable_sql import raise_failure
 from refold.warehouse.replay.event_ranges import typed_range, typed_segments
 from refold.warehouse.replay.history import Replay
 from refold.warehouse.replay.invalid_events import halve, materialise, positions_of
@@ -242,6 +243,7 @@ def _run_group(
     try:
         failing = _fail_in_python(connection, domain, stored, ())
     except duckdb.Error as error:
+        raise_failure(error)
         failing, complete = _bisect(connection, domain, stored, error)
     _count(connection, stored, failing, tally)
     if not complete:
@@ -262,6 +264,7 @@ def _bisect(
                 connection, domain, {s: f"(SELECT * FROM {t} WHERE {between})" for s, t in tables.items()}, ()
             )
         except duckdb.Error as failed:
+            raise_failure(failed)
             return first_line(failed)
         return None
 

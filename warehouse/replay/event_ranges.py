@@ -18,6 +18,7 @@ from refold.warehouse.event_log.payload_parsing import Typed, typed_events
 from refold.warehouse.event_log.seal import COMMIT_COLUMNS, based
 from refold.warehouse.event_log.segments import segment_relations, untyped_relation
 from refold.warehouse.event_log.small_batches import FEW, typed_few_events
+from refold.warehouse.personal.readable_sql import register_if_needed
 
 _names = itertools.count()
 
@@ -42,6 +43,9 @@ def typed_segments(
         segments: live segments.
         up_to: the last position to return, invalid events included; all by default.
 
+    Returns:
+        The events as they are stored: personal fields are encrypted, and the connection is prepared for a replay.
+
     Raises:
         DamagedLogError: a segment is missing or truncated.
     """
@@ -49,6 +53,7 @@ def typed_segments(
         segments = [s for s in segments if _touches(s, 0, up_to)]
     known = [s for s in segments if registry.knows(s.schema_key)]
     relations = segment_relations(log, known, registry)
+    register_if_needed(connection, registry, registry.schema_keys, log.personal_data)
     untyped = untyped_relation(log, segments, registry)
     if up_to is not None:
         cut = {s.schema_key for s in known if s.last_position + s.position_base > up_to}

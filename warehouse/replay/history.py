@@ -29,6 +29,7 @@ from refold.warehouse.declarations.domain import Domain
 from refold.warehouse.declarations.upcaster_sql import CARRIED, event_relation_schema, target_of
 from refold.warehouse.engine.arrow_values import array_of
 from refold.warehouse.engine.sql import columns
+from refold.warehouse.personal.readable_sql import readable
 
 _SPLIT_LIMIT = 1024  # contributions.py orders split events by 20 bits; a larger split is most likely a mistake
 _names = itertools.count()
@@ -42,6 +43,7 @@ class Replay:
         domain: contracts and upcasters.
         stored: event type and schema version to SQL relation, as from segments or ``typed_events``.
         skip: the positions of events to leave out, which are known to be invalid.
+        decrypts: whether personal fields in ``stored`` are encrypted, as the log holds them.
 
     Attributes:
         failures: position to the reason, for each event on which a Python upcaster failed.
@@ -54,10 +56,13 @@ class Replay:
         stored: Mapping[SchemaKey, str],
         *,
         skip: Iterable[int] = (),
+        decrypts: bool = True,
     ) -> None:
         self._connection = connection
         self._domain = domain
         self._stored = dict(stored)
+        if decrypts:
+            self._stored = {key: readable(domain.registry, key, r) for key, r in self._stored.items()}
         self._relations: dict[SchemaKey, str | None] = {}
         self._ran: dict[int, dict[SchemaKey, str]] = {}
         self._runs: dict[int, tuple[int, ...]] = {}

@@ -21,6 +21,7 @@ from refold.warehouse.declarations.domain import Domain
 from refold.warehouse.declarations.upcaster_sql import CARRIED
 from refold.warehouse.engine.sql import columns, first_line
 from refold.warehouse.event_log.payload_parsing import InvalidEvent
+from refold.warehouse.personal.readable_sql import raise_failure
 from refold.warehouse.replay.contributions import Compiled, contributions
 from refold.warehouse.replay.folds import FoldFailure
 from refold.warehouse.replay.history import Replay
@@ -52,6 +53,7 @@ def apply_valid(
 
     Raises:
         DamagedLogError: a segment cannot be read.
+        KeyStoreError: the key of personal data is lost.
         ProjectionError: the query fails although no single event does, as when a total overflows.
     """
     invalid: dict[int, InvalidEvent] = {}
@@ -61,6 +63,7 @@ def apply_valid(
             result = apply(replay)
             found: list[InvalidEvent] = []
         except duckdb.Error as error:
+            raise_failure(error)
             found = _find(connection, domain, compiled, stored, invalid, error)
         except FoldFailure as failure:
             found = events_at(connection, stored, replay.together([failure.position]), failure.reason)
@@ -174,6 +177,7 @@ def _failure(
         if source is not None and not upcast_only:
             connection.execute(f"SELECT bit_xor(hash(c)) FROM ({source}) c").fetchall()
     except duckdb.Error as error:
+        raise_failure(error)
         return first_line(error)
     return None
 

@@ -79,7 +79,7 @@ def _upcast(domain: Domain, recorded: Sequence[RecordedEvent], checked: Sequence
             arrays = [array_of([row[f.name] for row in mine], f.type) for f in schema]
             connection.register(name := f"_stored_{number}", pa.Table.from_arrays(arrays, schema=schema))
             stored[key] = name
-        replay = Replay(connection, domain, stored)
+        replay = Replay(connection, domain, stored, decrypts=False)
         try:
             found = _newest(connection, domain, replay)
         except duckdb.Error as error:
@@ -114,7 +114,8 @@ def _first_failure(
 
     def failure(part: Sequence[tuple[int, ...]]) -> str | None:
         kept = set(itertools.chain(*part))
-        replay = Replay(connection, domain, stored, skip=(e.position for e in recorded if e.position not in kept))
+        skip = [e.position for e in recorded if e.position not in kept]
+        replay = Replay(connection, domain, stored, skip=skip, decrypts=False)
         try:
             _newest(connection, domain, replay)
         except duckdb.Error as error:

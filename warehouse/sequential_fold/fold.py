@@ -7,10 +7,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from refold.event_schemas import RecordedEvent, Registry, Upcaster
+from refold.event_schemas import PayloadError, RecordedEvent, Registry, Upcaster
 from refold.warehouse.declarations.domain import Domain
 from refold.warehouse.declarations.projection import ReadModel
 from refold.warehouse.object_store import ObjectStore
+from refold.warehouse.personal.personal_data import PersonalData
 from refold.warehouse.sequential_fold.combine import identity, with_one_zero
 from refold.warehouse.sequential_fold.one_event import OneEvent
 from refold.warehouse.sequential_fold.recorded import Recorded, recorded_commits
@@ -65,6 +66,7 @@ def fold_log(
     up_to: int,
     samples: Mapping[str, Sample] | None = None,
     starts: Mapping[str, Start] | None = None,
+    personal: PersonalData | None = None,
     report: Callable[[int], None] = lambda _: None,
 ) -> Folded:
     """Fold the events of a log up to a position.
@@ -76,6 +78,7 @@ def fold_log(
         up_to: the last position to apply.
         samples: read model to the keys to compute; all by default.
         starts: where read models with a seed start.
+        personal: the personal data of the log; needed if the domain has any.
         report: called with the last position read, after each commit.
     """
     samples, starts = samples or {}, starts or {}
@@ -91,7 +94,7 @@ def fold_log(
         typed = []
         for recorded in commit:
             try:
-                typed.append(_typed(recorded, domain.registry))
+                typed.append(_typed(recorded, domain.registry, personal))
             except MisfitError:
                 invalid[recorded.envelope["position"]] = recorded.envelope
         for fold in folds:
@@ -107,11 +110,17 @@ def fold_log(
     )
 
 
-def _typed(recorded: Recorded, registry: Registry) -> RecordedEvent:
+def _typed(recorded: Recorded, registry: Registry, personal: PersonalData | None) -> RecordedEvent:
     key = (recorded.envelope["event_type"], recorded.envelope["schema_version"])
     if not registry.knows(key):
         raise MisfitError(f"no contract declares {key}")
     payload = parse(recorded.payload) if isinstance(recorded.payload, str) else recorded.payload
+    if fields := registry.personal(key):
+        assert personal is not None, "a domain with personal fields needs personal="
+        try:
+            payload = {**payload, **personal.json_values(payload, fields, key[0])}
+        except (PayloadError, AttributeError) as error:  # a value that is no ciphertext, and no text
+            raise MisfitError(str(error)) from error
     return RecordedEvent(**recorded.envelope, payload=payload_of(payload, registry.schema(*key)))
 
 

@@ -93,7 +93,7 @@ class Invocation:
         """Open the event log, which must be the domain's if one is named."""
         from refold.warehouse.event_log.log import open_log
 
-        return open_log(self.settings.log, domain_name=self._named())
+        return open_log(self.settings.log, domain_name=self._named(), keys_url=self.settings.keys)
 
     def open_or_create_log(self, bucket_count: int | None) -> EventLog:
         """Open the event log, or create it for the domain that is named.
@@ -110,13 +110,13 @@ class Invocation:
         from refold.warehouse.event_log.log import create_log, open_log
         from refold.warehouse.object_store import open_store
 
-        url, named = self.settings.log, self.settings.domain
+        url, named, keys = self.settings.log, self.settings.domain, self.settings.keys
         if open_store(url).exists(CONFIG_KEY):
-            return open_log(url, domain_name=self._named(), bucket_count=bucket_count)
+            return open_log(url, domain_name=self._named(), bucket_count=bucket_count, keys_url=keys)
         if named is None:
             raise no_domain(f"There is no event log at {url} yet, and no domain is named for a new one")
         name = load_domain(named).name
-        return create_log(url, domain_name=name, bucket_count=bucket_count or DEFAULT_BUCKET_COUNT)
+        return create_log(url, domain_name=name, bucket_count=bucket_count or DEFAULT_BUCKET_COUNT, keys_url=keys)
 
     def open_generations(self) -> Generations:
         """Open the domain's published read models; the domain's code is loaded only if the domain is named."""
@@ -143,13 +143,17 @@ pass_invocation = click.make_pass_decorator(Invocation, ensure=True)
 
 
 def common_options(*settings: str) -> Callable[[F], F]:
-    """Add the options of some settings, and the flags of every command; they work before and after its name."""
+    """Add the options of some settings, and the flags of every command; they work before and after its name.
+
+    A command that opens the log takes the place of its keys, too.
+    """
+    named = [n for s in settings for n in (("log", "keys") if s == "log" else (s,))]
 
     def decorate(function: F) -> F:
         for name, text in reversed(_FLAGS.items()):
             option = click.option(f"--{name}", is_flag=True, help=text, expose_value=False, callback=_keep_flag)
             function = option(function)
-        for name in reversed(settings):
+        for name in reversed(named):
             setting = SETTINGS[name]
             function = click.option(
                 option_of(name),

@@ -23,6 +23,7 @@ from refold.pipelines.ingest.formats import Format
 from refold.pipelines.ingest.mapping import ColumnMapping
 from refold.pipelines.ingest.rows import Rows
 from refold.warehouse.event_log.bulk_import.spool import SPOOLED, Partitioned
+from refold.warehouse.personal.personal_data import PersonalData
 
 _FROM_ROWS = SPOOLED[1:]
 """Envelope columns that the rows give; positions are given once the invalid rows are known."""
@@ -63,12 +64,20 @@ class Checker:
         registry: the contracts.
         mapping: of the file's columns.
         bucket_count: of the log.
+        personal: the personal data of the log, which encrypts marked fields.
     """
 
     def __init__(
-        self, connection: duckdb.DuckDBPyConnection, registry: Registry, mapping: ColumnMapping, *, bucket_count: int
+        self,
+        connection: duckdb.DuckDBPyConnection,
+        registry: Registry,
+        mapping: ColumnMapping,
+        *,
+        bucket_count: int,
+        personal: PersonalData,
     ) -> None:
         self._context = CheckContext(connection, registry, mapping, bucket_count)
+        self._personal = personal
         self._structures: StructureCache = {}
 
     def check(self, rows: Rows, provenance: Provenance, format: Format, wanted: Collection[Name] = ()) -> CheckedChunk:
@@ -172,6 +181,8 @@ class Checker:
             payload = self._context.registry.schema(*schema_key)
             columns = table.select([*_FROM_ROWS, *payload.names])
             events = columns.cast(_spooled_schema(payload)).add_column(0, "position", position)
+            if fields := self._context.registry.personal(schema_key):
+                events = self._personal.encrypted_table(events, fields, schema_key[0])
             parts[schema_key] = Partitioned(events, table["_bucket"].to_numpy())
         events_count = sum(len(p.buckets) for p in parts.values())
         if events_count + len(invalid) != rows.count:

@@ -39,6 +39,7 @@ def test_each_source_overrides_the_one_before(tmp_path: Path) -> None:
     assert [settings.origin(key) for key in SETTINGS] == [
         Origin.FILE,
         Origin.ENVIRONMENT,
+        Origin.DEFAULT,
         Origin.FILE,
         Origin.OPTION,
     ]

@@ -19,6 +19,7 @@ from refold.pipelines.ingest.rejects import RejectFile
 from refold.pipelines.ingest.sources import for_file, inspect
 from refold.warehouse.event_log import EventLog, read_positions
 from refold.warehouse.event_log.bulk_import.spool import Spool, read_spool
+from refold.warehouse.personal.personal_data import personal_data
 from tests.pipelines.ingest.parcels import PARCELS
 
 BUCKETS = 4
@@ -79,6 +80,7 @@ def read(
         workers=workers,
         limits=limits or ImportLimits(),
         strict=strict,
+        personal=personal_data("memory://keys", "of no log"),
     )
     read_into(spool, rejects, plan, lambda *_: None)
     rejected = (folder / "rejects").read_text().splitlines() if rejects.count else []

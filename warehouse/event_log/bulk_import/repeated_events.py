@@ -239,7 +239,7 @@ class _Finder:
     def _contents(
         self, connection: duckdb.DuckDBPyConnection, schema_key: SchemaKey, relation: str, *, in_log: bool
     ) -> pa.Table:
-        schema = self.registry.schema(*schema_key)
+        schema = self.registry.stored_schema(*schema_key)
         payload = canonical_text(schema, "_e") if len(schema) else "'{}'"
         time = "epoch_us(_e.occurred_at)" if self.compares_times else "0"
         parts = [literal(f"{schema_key[1]} {schema_key[0]}"), time, "_e.correlation_id", "_e.causation_id", payload]
@@ -253,7 +253,7 @@ class _Finder:
 def _typed(stored: Sequence[Mapping[str, Any]], registry: Registry, schema_key: SchemaKey) -> tuple[pa.Table, pa.Table]:
     """Return stored events with their payloads as columns, and those that have no valid payload, as contents."""
     valid, payloads, invalid = [], [], []
-    schema = registry.schema(*schema_key) if registry.knows(schema_key) else None
+    schema = registry.stored_schema(*schema_key) if registry.knows(schema_key) else None
     for row in stored:
         try:
             if schema is None:

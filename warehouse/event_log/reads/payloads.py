@@ -16,35 +16,46 @@ from refold.event_schemas.registry import SchemaKey
 from refold.warehouse.engine.parquet_files import parquet_schema
 from refold.warehouse.engine.sql import duckdb_type, literal, quote
 from refold.warehouse.event_log.segments import SEGMENT_ENVELOPE
+from refold.warehouse.personal.personal_data import PersonalData
 
 
 class StoredSchemas:
     """The Arrow schema of every event type and schema version; for an undeclared one, that of its segments."""
 
-    def __init__(self, registry: Registry) -> None:
+    def __init__(self, registry: Registry, personal: PersonalData) -> None:
         self._registry = registry
+        self._personal = personal
         self._from_files: dict[SchemaKey, pa.Schema] = {}
 
     def of_segments(self, schema_key: SchemaKey, path: Path) -> pa.Schema:
         """Return the schema of typed segments, of which ``path`` is one."""
         if self._registry.knows(schema_key):
-            return self._registry.schema(*schema_key)
+            return self._registry.stored_schema(*schema_key)
         if schema_key not in self._from_files:
             self._from_files[schema_key] = pa.schema(f for f in parquet_schema(path) if f.name not in SEGMENT_ENVELOPE)
         return self._from_files[schema_key]
 
     def payload(self, schema_key: SchemaKey, text: str, *, typed: bool) -> dict[str, Any]:
-        """Convert a payload's JSON text to Python values; one that matches no contract is returned as it is."""
+        """Convert a payload's JSON text to Python values; one that matches no contract is returned as it is.
+
+        Raises:
+            KeyStoreError: the key of personal data is lost.
+        """
         if typed:
-            return from_json(orjson.loads(text), self._from_files.get(schema_key) or self._registry.schema(*schema_key))
+            schema = self._from_files.get(schema_key) or self._registry.stored_schema(*schema_key)
+            return self._readable(schema_key, from_json(orjson.loads(text), schema))
         if self._registry.knows(schema_key):
-            schema = self._registry.schema(*schema_key)
+            schema = self._registry.stored_schema(*schema_key)
             try:
-                return from_json(read_stored(text, schema), schema)
+                return self._readable(schema_key, from_json(read_stored(text, schema), schema))
             except PayloadError:
                 pass
         value = _parsed(text)
         return value if isinstance(value, dict) else {"payload": value}
+
+    def _readable(self, schema_key: SchemaKey, payload: dict[str, Any]) -> dict[str, Any]:
+        fields = self._registry.personal(schema_key)
+        return self._personal.decrypted(payload, fields, schema_key[0]) if fields else payload
 
 
 def _parsed(text: str) -> Any:

@@ -106,7 +106,7 @@ def scan(log: EventLog, registry: Registry, head: Head, selection: Selection) ->
         DamagedLogError: an object of the log is missing or truncated, or an event is missing.
         StoreError: sorting needs more memory or disk than available.
     """
-    schemas = StoredSchemas(registry)
+    schemas = StoredSchemas(registry, log.personal_data)
     last, width = selection.after, selection.width
     while last < selection.up_to:
         up_to = min(last + width, selection.up_to)

@@ -161,7 +161,7 @@ class SealedCheck:
     def _add_typed(
         self, connection: duckdb.DuckDBPyConnection, digests: _Digests, schema_key: SchemaKey, relation: str
     ) -> None:
-        names = self.registry.schema(*schema_key).names
+        names = self.registry.stored_schema(*schema_key).names
         for bucket, count, digest in self._sums(connection, relation, (), names):
             digests.add(True, (schema_key, bucket), count, digest)
 

@@ -157,7 +157,7 @@ class SegmentCheck:
         return self._columns_of[(key, untyped)]
 
     def _fields(self, key: SchemaKey, *, untyped: bool) -> list[pa.Field]:
-        payload = pa.schema([COMMIT_SCHEMA.field("payload")]) if untyped else self._registry.schema(*key)
+        payload = pa.schema([COMMIT_SCHEMA.field("payload")]) if untyped else self._registry.stored_schema(*key)
         return [*(ENVELOPE.field(n) for n in SEGMENT_ENVELOPE), *payload]
 
 

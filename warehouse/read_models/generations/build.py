@@ -36,6 +36,19 @@ from refold.warehouse.read_models.withheld_positions import report_withheld
 from refold.warehouse.replay.contributions import compile_model
 
 
+def may_hold_erased(domain: Domain, model: ReadModel, generation: Generation, erasures: int) -> bool:
+    """Check whether the rows of a read model in a generation may hold data that was erased since.
+
+    Args:
+        domain: contracts and upcasters.
+        model: the read model.
+        generation: the generation.
+        erasures: number of the log's erasures now, or up to some subject's.
+    """
+    table = generation.tables.get(model.name)
+    return table is not None and table.erasures < erasures and domain.registry.reads_personal(model.event_types)
+
+
 def kept_models(domain: Domain, log: EventLog, names: Sequence[str], parent: Generation | None) -> list[ReadModel]:
     """Return the read models whose rows a rebuild of some others keeps from the newest generation."""
     if parent is None:
@@ -67,6 +80,7 @@ class StagedModels:
         rows: read model to the files of its finished rows.
         invalid_events: read model to the events it excludes.
         replayed: whether all events up to the checkpoint were replayed; false for the rows of a seed.
+        erasures: number of the log's erasures when its events were read.
     """
 
     models: Sequence[ReadModel]
@@ -74,6 +88,7 @@ class StagedModels:
     rows: Mapping[str, Sequence[Path]]
     invalid_events: Mapping[str, Sequence[InvalidEvent]] = field(default_factory=dict)
     replayed: bool = True
+    erasures: int = 0
 
 
 def load(
@@ -99,7 +114,7 @@ def load(
         connection.execute("DELETE FROM refold.dead_letters WHERE read_model = ''")
     for model in staged.models:
         database.create_table(connection, model, staged.rows[model.name])
-        database.set_fingerprint(connection, model, domain, staged.at.position)
+        database.set_fingerprint(connection, model, domain, staged.at.position, erasures=staged.erasures)
         connection.execute("DELETE FROM refold.dead_letters WHERE read_model = ?", [model.name])
     database.add_dead_letters(connection, staged.invalid_events, discarded=discarded)
     _report_withheld(connection, log, domain, staged, discarded)

@@ -73,6 +73,7 @@ class PublishedTable:
         rows: number of rows.
         checksum: checksum of all rows, independent of their order.
         seed: origin of its first rows; None if it was built from the whole log.
+        erasures: number of the log's erasures when its events were read: data that was erased later may be in its rows.
     """
 
     fingerprint: str
@@ -80,6 +81,7 @@ class PublishedTable:
     rows: int
     checksum: str
     seed: Seed | None = None
+    erasures: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -98,4 +98,5 @@ def _published(
         rows=table.rows,
         checksum=table.checksum,
         seed=seeds.get(table.name, kept),
+        erasures=table.erasures,
     )

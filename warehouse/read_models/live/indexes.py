@@ -16,7 +16,6 @@ import duckdb
 
 from refold.event_schemas import UsageError
 from refold.warehouse.declarations.projection import ReadModel
-from refold.warehouse.engine.connections import attach
 from refold.warehouse.engine.sql import first_line, quote
 from refold.warehouse.read_models import database
 
@@ -82,16 +81,10 @@ def without_indexes(path: Path) -> Path:
     Returns:
         The file to use: ``path`` if it has no index, else a new file beside it, and ``path`` is deleted.
     """
-    rewritten = path.with_suffix(".rewritten.duckdb")
     with closing(database.open_database(path, threads=1, memory_limit="1GB")) as connection:
         names = [name for (name,) in connection.execute(_INDEXES).fetchall()]
         if not names:
             return path
         for name in names:
             connection.execute(f"DROP INDEX {quote(name)}")
-        database.drop_views(connection)  # publishing creates them again
-        attach(connection, rewritten, "rewritten", storage_version=database.STORAGE_VERSION)
-        connection.execute("COPY FROM DATABASE models TO rewritten")
-        connection.execute("DETACH rewritten")
-    path.unlink()
-    return rewritten
+        return database.rewritten(connection, path)

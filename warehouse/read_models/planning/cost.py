@@ -50,7 +50,10 @@ class CostEstimator:
         )
         self._names: dict[str, SchemaKey] = {}
         self._replay = Replay(
-            self._connection, domain, {key: self._stand_in(key) for key in domain.registry.schema_keys}
+            self._connection,
+            domain,
+            {key: self._stand_in(key) for key in domain.registry.schema_keys},
+            decrypts=False,
         )
 
     def __enter__(self) -> Self:

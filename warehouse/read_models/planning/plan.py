@@ -17,8 +17,10 @@ from refold.warehouse.declarations.fingerprint import (
     view_digests,
 )
 from refold.warehouse.declarations.projection import ReadModel, keyed_by_stream
+from refold.warehouse.event_log.erasures import count_erasures
 from refold.warehouse.event_log.log import EventLog, Head
 from refold.warehouse.event_log.reads.scan import live_segments, overlaps
+from refold.warehouse.read_models.generations.build import may_hold_erased
 from refold.warehouse.read_models.generations.generations import Generation, Generations
 from refold.warehouse.read_models.planning.archived import archived_segments
 from refold.warehouse.read_models.planning.cost import CostEstimator
@@ -175,7 +177,7 @@ def plan_rebuild(log: EventLog, domain: Domain, generations: Generations, *, eve
     other_log = newest is not None and newest.log_id != log.log_id
     rate = rate_of(newest)
     with CostEstimator(domain) as costs:
-        planner = _Planner(log, domain, generations, newest, head, rate, costs)
+        planner = _Planner(log, domain, generations, newest, head, rate, costs, count_erasures(log, domain.registry))
         models = [planner.plan(m, everything=everything) for m in domain.read_models]
     models += _removed(domain, newest)
     total = sum(m.events for m in models)
@@ -237,6 +239,7 @@ class _Planner:
     head: Head
     rate: Rate
     costs: CostEstimator
+    erasures: int
 
     def plan(self, model: ReadModel, *, everything: bool) -> PlannedModel:
         """Plan one declared read model."""
@@ -275,6 +278,8 @@ class _Planner:
             return Verdict.CHANGED, (f"generation {self.newest.number} was built from another log",)
         parts = fingerprint_parts(model, self.domain)
         if before.fingerprint == fingerprint(parts):
+            if may_hold_erased(self.domain, model, self.newest, self.erasures):
+                return Verdict.CHANGED, ("it may hold data of subjects that were erased since",)
             return Verdict.UNCHANGED, ()
         return Verdict.CHANGED, changed_parts(before.parts, parts) or ("refold computes fingerprints differently",)
 
