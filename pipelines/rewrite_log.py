@@ -18,7 +18,7 @@ import orjson
 import pyarrow as pa
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from refold.event_schemas import EmptyLogError, Personal, Registry, UsageError
+from refold.event_schemas import EmptyLogError, ObjectNotFoundError, Personal, Registry, UsageError
 from refold.event_schemas.payload import from_json
 from refold.event_schemas.personal import PersonalField, personal_fields
 from refold.pipelines.seal import seal
@@ -27,7 +27,7 @@ from refold.warehouse.engine.connections import connect
 from refold.warehouse.engine.parquet_files import copy_to_parquet, parquet_footer, parquet_relation
 from refold.warehouse.engine.sql import columns, duckdb_type, literal, quote
 from refold.warehouse.event_log import manifest as manifests
-from refold.warehouse.event_log.layout import CONFIG_KEY, FORMAT_VERSION
+from refold.warehouse.event_log.layout import CONFIG_KEY, FORMAT_VERSION, HEADS, MANIFESTS, PARTS, SEGMENTS
 from refold.warehouse.event_log.log import Description, EventLog, open_log
 from refold.warehouse.event_log.manifest import HeadsRun, Manifest, Segment
 from refold.warehouse.event_log.segments import PARQUET_OPTIONS, SEGMENT_ENVELOPE, describe_segment
@@ -37,6 +37,7 @@ from refold.warehouse.object_store.records import encode_record
 from refold.warehouse.personal.key_store import Subject
 
 MAP = "rewrite.jsonl"
+_UNFINISHED = "rewrite-unfinished"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,21 +76,21 @@ def rewrite_log(
     Args:
         log: the log; it is sealed, and otherwise stays as it is.
         domain_ref: the domain, by entry-point name or dotted path.
-        to: location of the new log, where no log is.
+        to: location of the new log: a new or empty place.
         options: Beam's options, for the seal; the local runner by default.
         fields: event type and field, in all schema versions: NULL replaces an optional value, ``[erased]`` text.
         subjects: whose values to replace: events in which this field has this value.
         report: called with finished and planned segments.
 
     Raises:
-        UsageError: a field cannot be replaced, there is a log already, or the log has encrypted fields, which are bound
-            to it.
+        UsageError: a field cannot be replaced, the new place is not empty, or the log has encrypted fields, which are
+            bound to it.
         EmptyLogError: there is nothing to write.
         DamagedLogError: the log misses an object; there is no new log then.
     """
     domain = load_domain(domain_ref)
     erased = _fields(domain.registry, fields, subjects)
-    store = _empty(to)
+    store = _empty(to, log)
     seal(log, domain_ref, options)
     sealed = log.manifest()
     if not sealed.sealed_position:
@@ -113,20 +114,22 @@ def rewrite_log(
             segments=tuple(new for _, new, _ in made),
             heads=tuple(heads),
             sealed_digest=end,
+            bucket_count=sealed.bucket_count,
             removed_before=sealed.sealed_commit + 1,
         ),
     )
     description = Description(
         format_version=FORMAT_VERSION,
         domain=log.domain_name,
-        bucket_count=log.bucket_count,
+        bucket_count=sealed.bucket_count,
         log_id=str(uuid.uuid4()),
         command_digests=log.has_command_digests,
         chain_after=sealed.sealed_commit,
         chain_position=sealed.sealed_position,
         chain_digest=end,
     )
-    store.put_if_absent(CONFIG_KEY, encode_record(description))  # last: from now on, it is a log
+    store.put_if_absent(CONFIG_KEY, encode_record(description))  # from now on, it is a log
+    store.delete(_UNFINISHED)
     return Rewritten(
         log_id=open_log(to).log_id,
         position=sealed.sealed_position,
@@ -159,15 +162,24 @@ def _fields(
     return found
 
 
-def _empty(url: str) -> ObjectStore:
-    """Open the store of the new log, without what a killed rewrite left."""
+def _empty(url: str, log: EventLog) -> ObjectStore:
+    """Open the store of the new log, without what a killed rewrite of the same log left."""
     store = open_store(url)
-    if store.exists(CONFIG_KEY):
-        raise UsageError(f"There is a log at {store.url} already. Give --to another place.")
+    found = next(iter(store.list_from("")), None)
+    if found is not None and not _is_unfinished(store, log):
+        raise UsageError(f"{store.url} is not empty: it holds {found}. Give --to a new place.")
     store.probe()
-    for folder in ("segments", "heads", "manifests"):
+    store.put(_UNFINISHED, log.log_id.encode())
+    for folder in (SEGMENTS, HEADS, PARTS, MANIFESTS):
         store.delete_prefix(folder)
     return store
+
+
+def _is_unfinished(store: ObjectStore, log: EventLog) -> bool:
+    try:
+        return store.get(_UNFINISHED).decode() == log.log_id and not store.exists(CONFIG_KEY)
+    except ObjectNotFoundError:
+        return False
 
 
 def _refuse_encrypted(log: EventLog, registry: Registry, sealed: Manifest) -> None:

@@ -25,6 +25,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import duckdb
 from aiobotocore.client import AioBaseClient
 from botocore.exceptions import ConnectionClosedError, ReadTimeoutError
 
@@ -42,6 +43,8 @@ CHANGES = (*WRITES, "delete", "delete_prefix")
 LISTINGS = ("list_from",)
 OPERATIONS = (*CHANGES, *LISTINGS, "get", "exists", "size", "modified", "local_path")
 COMPLETED, FAILED, UNEXPECTED, KILLED = 0, 1, 2, 9
+_EXPLAINED = (RefoldError, OSError, duckdb.Error)
+"""Errors for which the command line has words; a limit of the machine may come up in any engine."""
 COUNT = "operations.json"
 """In the folder of a case: the names of the operations of an action that completed."""
 
@@ -138,7 +141,7 @@ def _run(case: Case) -> None:
         (Path(case.folder) / COUNT).write_text(json.dumps(breaker.operations))
     except Exception as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
-        os._exit(FAILED if isinstance(error, RefoldError) else UNEXPECTED)
+        os._exit(FAILED if isinstance(error, _EXPLAINED) else UNEXPECTED)
     os._exit(COMPLETED)
 
 

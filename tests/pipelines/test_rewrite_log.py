@@ -135,7 +135,7 @@ def test_what_is_refused(hotel: EventLog, tmp_path: Path, call: Call) -> None:
     ):
         with pytest.raises(Exception, match=message):
             rewrite_log(hotel, REF, str(tmp_path / "new"), OPTIONS, fields=fields, subjects=subjects)
-    with pytest.raises(UsageError, match="There is a log at"):
+    with pytest.raises(UsageError, match="is not empty: it holds "):
         rewrite_log(hotel, REF, hotel.url, OPTIONS, fields=FIELDS, subjects=three)
     (tmp_path / "log").rename(tmp_path / "moved")
     encrypted = make_history(tmp_path, 2, changed=0)
