@@ -7,7 +7,6 @@ import functools
 from dataclasses import dataclass
 from typing import Any
 
-import msgspec
 import orjson
 
 from refold.event_schemas import DamagedLogError
@@ -15,7 +14,7 @@ from refold.event_schemas.registry import SchemaKey
 from refold.warehouse.event_log.chain import Link
 from refold.warehouse.event_log.layout import MANIFESTS, manifest_key, number_of, numbered
 from refold.warehouse.object_store import ObjectStore
-from refold.warehouse.object_store.records import decode_record, encode_record, is_record
+from refold.warehouse.object_store.records import convert, decode_record, encode_record, is_record
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,7 +146,7 @@ def decode(data: bytes, *, where: str, has_digest: bool = True) -> Manifest:
         if has_digest or is_record(data):
             return decode_record(data, Manifest)
         values = orjson.loads(data)
-        return msgspec.convert(values | {"segments": segments_from_json(values["segments"])}, Manifest)
+        return convert(values | {"segments": segments_from_json(values["segments"])}, Manifest)
     except (ValueError, KeyError, TypeError) as error:
         raise DamagedLogError(
             f"{where} is not a manifest, or is damaged ({error}). Restore it, or run `refold events verify`."

@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any, TypeVar
 
 import msgspec
@@ -86,6 +87,32 @@ def decode_json(data: bytes, wanted: type[T]) -> T:
         RecordError: it is no such object; the message names the path of the value.
     """
     try:
-        return msgspec.json.decode(data, type=wanted)
+        return decoder_of(wanted).decode(data)
     except (msgspec.DecodeError, ValueError) as error:
         raise RecordError(str(error)) from error
+
+
+_DECODERS: dict[type, msgspec.json.Decoder[Any]] = {}
+_DECODERS_LOCK = threading.Lock()
+
+
+def decoder_of(wanted: type[T]) -> msgspec.json.Decoder[T]:
+    """Return the decoder of a dataclass.
+
+    Only one thread at a time may make one: two that let msgspec look at the same nested dataclasses for the first time
+    crash the process (msgspec 0.22).
+    """
+    if (found := _DECODERS.get(wanted)) is None:
+        with _DECODERS_LOCK:
+            found = _DECODERS.setdefault(wanted, msgspec.json.Decoder(wanted))
+    return found
+
+
+def convert(values: Any, wanted: type[T]) -> T:
+    """Convert parsed JSON to a dataclass.
+
+    Raises:
+        msgspec.ValidationError: it is no such value.
+    """
+    decoder_of(wanted)  # so that no two threads make it
+    return msgspec.convert(values, wanted)
