@@ -31,9 +31,10 @@ from refold.warehouse.event_log import Appender, NewEvent, create_log, open_log,
 from tests.faults.fragile import CASTING, Noted, Opened, Sold
 
 ROOT = Path(__file__).parents[2]
-DOMAIN = "tests.faults.fragile:CASTING"
 BAD_NOTE = "many"
 """A note that the read model ``notes`` cannot cast: its event becomes a dead letter."""
+PATIENCE = 120
+"""Seconds that a command may take once nothing else runs."""
 ORPHAN_SECONDS = 60
 """Time in which the children of a killed process must end."""
 
@@ -44,14 +45,14 @@ def start(function: Callable[..., object], *arguments: object) -> BaseProcess:
     """Start a function in a process and a session of its own."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__, "refold.pipelines.stream.stream", "refold.pipelines.rebuild.reconcile"])
-    process = context.Process(target=_run, args=(function, *arguments))
+    process = context.Process(target=_run, args=(dict(os.environ), function, *arguments))
     process.start()
     return process
 
 
-def _run(function: Callable[..., object], *arguments: object) -> None:
+def _run(environment: dict[str, str], function: Callable[..., object], *arguments: object) -> None:
     os.setsid()
-    os.environ["PYTHONPATH"] = str(ROOT)
+    os.environ.update(environment, PYTHONPATH=str(ROOT))
     function(*arguments)
 
 
@@ -64,15 +65,26 @@ def run_command(arguments: Sequence[str], output: str) -> None:
     main()
 
 
+def complete(place: Place, *arguments: str) -> None:
+    """Run a command to its end; nothing that was killed before may hinder it."""
+    output = place.folder / "completed.txt"
+    process = start(run_command, place.command(*arguments), str(output))
+    process.join(PATIENCE)
+    process.kill()
+    process.join()
+    assert process.exitcode == 0, output.read_text()
+
+
 def orphans(sessions: set[int]) -> set[int]:
     """Wait until all processes of some sessions have ended; return those that have not."""
     give_up = monotonic() + ORPHAN_SECONDS
-    while (left := _processes_of(sessions)) and monotonic() < give_up:
+    while (left := processes_of(sessions)) and monotonic() < give_up:
         sleep(0.1)  # nobody reports the end of a process that is no child of this one
     return left
 
 
-def _processes_of(sessions: set[int]) -> set[int]:
+def processes_of(sessions: set[int]) -> set[int]:
+    """Return the ids of all processes of some sessions."""
     found = set()
     for entry in Path("/proc").glob("[0-9]*/stat"):
         with suppress(OSError):
@@ -84,9 +96,15 @@ def _processes_of(sessions: set[int]) -> set[int]:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A folder with a log, its read models and archive, the journals of writers, and files to import."""
+    """A folder with a log, its read models and archive, the journals of writers, and files to import.
+
+    Attributes:
+        folder: the folder.
+        domain: path of the domain, which is :data:`CASTING` with or without endpoints.
+    """
 
     folder: Path
+    domain: str = "tests.faults.fragile:CASTING"
 
     @property
     def log(self) -> str:
@@ -105,7 +123,7 @@ class Place:
 
     def command(self, *arguments: str) -> list[str]:
         """Return a command line for this folder."""
-        places = ["--domain", DOMAIN, "--log", self.log, "--read-models", self.read_models]
+        places = ["--domain", self.domain, "--log", self.log, "--read-models", self.read_models]
         return [*places, *arguments]
 
     def journal(self, worker: int) -> Path:
