@@ -13,7 +13,7 @@ import os
 import random
 import threading
 from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -42,22 +42,23 @@ from tests.faults.killable import (
 pytestmark = pytest.mark.slow
 
 SECONDS = 60 * float(os.environ.get("REFOLD_SOAK_MINUTES", "1"))
-KILL_EVERY = min(20, SECONDS / 6)
+KILL_EVERY = min(20, SECONDS / 8)
 MAINTAIN_EVERY = min(60, SECONDS / 6)
 SAMPLE_EVERY = min(10, SECONDS / 12)
-PAUSE = 0.006
+PAUSE = 0.001
 """Mean seconds between two appends of the writer: with the appends themselves, about a hundred commits a second."""
+PUBLISH_EVERY = 2
 CLIENTS = 2
 THINK_SECONDS = 0.02
 READY_SECONDS = 60
 HOURS = 2 * 3600
-"""An object that was not changed for ``MAINTAIN_EVERY`` is made so old, because collections keep objects for an hour."""
+"""A manifest of the last maintenance but one is made so old, because collections keep for an hour what it needs."""
 
 DOMAIN = dataclasses.replace(
     fragile.CASTING, endpoints=(Lookup(path="/tills/{till}", table="tills", text="One till."),)
 )
 COMMANDS = {
-    "stream": ["stream", "--publish-every", "2"],
+    "stream": ["stream", "--publish-every", str(PUBLISH_EVERY)],
     "server": ["serve", "--port", "0"],
 }
 DOCUMENTED = {200, 404, 503}
@@ -87,6 +88,8 @@ class Soak:
         self.latencies: list[float] = []
         self.failures: list[str] = []
         self.ended = threading.Event()
+        self._changing = threading.Lock()
+        self.began = monotonic()
 
     def start(self, name: str) -> None:
         """Start the writer, the stream or the server."""
@@ -104,13 +107,12 @@ class Soak:
 
     def kill(self, name: str) -> None:
         """Kill one of them, and start it again."""
-        if name == "server":
-            self.server_changes += 1
-        self.processes[name].kill()
-        self.processes[name].join()
-        self.start(name)
-        if name == "server":
-            self.server_changes += 1
+        with self._changing:
+            self.server_changes += name == "server"
+            self.processes[name].kill()
+            self.processes[name].join()
+            self.start(name)
+            self.server_changes += name == "server"
 
     def end(self) -> None:
         """Kill all."""
@@ -156,15 +158,23 @@ class Soak:
 
     def measure(self) -> None:
         """Take a sample."""
-        assert all(process.exitcode is None for process in self.processes.values())
+        with self._changing:
+            assert all(process.exitcode is None for process in self.processes.values())
+            self._measure()
+
+    def _measure(self) -> None:
         times = sorted(self.latencies)
         self.latencies.clear()
+        files = files_of(self.place.folder / "log")
+        commits = sum(path.parent.name == "commits" for path in files)
         sample: dict[str, Any] = {
-            "position": open_log(self.place.log).head().position,
+            "seconds": round(monotonic() - self.began),
+            "commit": open_log(self.place.log).head().commit,
             "requests": len(times),
             "p50_ms": round(1000 * times[len(times) // 2], 1) if times else None,
             "p99_ms": round(1000 * times[len(times) * 99 // 100], 1) if times else None,
-            "log_files": len(files_of(self.place.folder / "log")),
+            "commit_files": commits,
+            "other_log_files": len(files) - commits,
             "read_model_files": len(files_of(self.place.folder / "read-models")),
         }
         for name, process in self.processes.items():
@@ -208,22 +218,27 @@ def every(seconds: float, until: float) -> Iterator[None]:
         due = max(due + seconds, monotonic())
 
 
+def repeat(seconds: float, until: float, work: Callable[[], None]) -> None:
+    """Do something at a steady rate, until a time."""
+    for _ in every(seconds, until):
+        work()
+
+
 def test_a_busy_day(tmp_path: Path) -> None:
     """Every event is counted once, every answer is right at the position that it shows, and nothing grows."""
     place = Place(tmp_path, f"{__name__}:DOMAIN")
     place.create()
     complete(place, "rebuild", "--dead-letter")
     soak = Soak(place)
-    began = monotonic()
-    half, end = began + SECONDS / 2, began + SECONDS
+    half, end = soak.began + SECONDS / 2, soak.began + SECONDS
     with ExitStack() as stack:
         stack.callback(soak.end)
         for name in ("writer", "stream", "server"):
             soak.start(name)
         threads = [threading.Thread(target=soak.ask, args=(n,)) for n in range(CLIENTS)]
         threads += [
-            threading.Thread(target=lambda: [maintain(place) for _ in every(MAINTAIN_EVERY, end)]),
-            threading.Thread(target=lambda: [soak.measure() for _ in every(SAMPLE_EVERY, end)]),
+            threading.Thread(target=repeat, args=(MAINTAIN_EVERY, end, lambda: maintain(place))),
+            threading.Thread(target=repeat, args=(SAMPLE_EVERY, end, soak.measure)),
         ]
         for thread in threads:
             thread.start()
@@ -260,12 +275,23 @@ def check_answers(answers: list[Answer], events: History) -> None:
 
 
 def check_growth(samples: list[dict[str, Any]]) -> None:
-    """Check that what each process needs at the end is what it needed when the kills had just ended."""
+    """Check that what is needed at the end is what was needed when the kills had just ended.
+
+    Memory may grow by a quarter and 64 MB, because allocators keep what is free; open files by those of one more
+    connection to each other process. Of the commits, those of four maintenances are kept: the one under way, the one
+    before, whose manifest is too young, and two whose times do not meet those of the samples. Other files of the log
+    are few and come in waves, because a seal writes some before it removes others; a generation of every publish is
+    kept from one maintenance to the next but one.
+    """
     old = samples[len(samples) // 2 :]
     first, last = old[len(old) // 6], old[-1]
     for name in ("writer", "stream", "server"):
         assert last[f"{name}_mb"] <= 1.25 * first[f"{name}_mb"] + 64, name
         assert last[f"{name}_fds"] <= first[f"{name}_fds"] + 16, name
+    before = [s["commit"] for s in samples if s["seconds"] < last["seconds"] - 4 * MAINTAIN_EVERY] or [0]
+    assert last["commit_files"] <= last["commit"] - before[-1]
+    assert last["other_log_files"] <= first["other_log_files"] + 400
+    assert last["read_model_files"] <= 4 * (2 * MAINTAIN_EVERY / PUBLISH_EVERY) + 50
 
 
 def report(soak: Soak) -> None:
