@@ -120,7 +120,7 @@ def read_info(data: bytes, *, where: str, has_digest: bool = True) -> CommitInfo
         digest = metadata[_DIGEST_KEY.encode()].decode()
         check_stamped(data, digest, _DIGEST_KEY.encode())
         return dataclasses.replace(decoder_of(CommitInfo).decode(footer), digest=digest)
-    except (pa.ArrowException, OSError, KeyError, TypeError, ValueError, DigestError) as error:
+    except (pa.ArrowException, OSError, KeyError, TypeError, ValueError, AttributeError, DigestError) as error:
         raise _damaged(where, error) from error
 
 

@@ -14,7 +14,7 @@ from refold.event_schemas.registry import SchemaKey
 from refold.warehouse.event_log.chain import Link
 from refold.warehouse.event_log.layout import MANIFESTS, manifest_key, number_of, numbered
 from refold.warehouse.object_store import ObjectStore
-from refold.warehouse.object_store.records import convert, decode_record, encode_record, is_record
+from refold.warehouse.object_store.records import check_times, convert, decode_record, encode_record, is_record
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +56,10 @@ class Segment:
     checksum: str = ""
     column_bytes: dict[str, int] = dataclasses.field(default_factory=dict)
     archive: str = ""
+
+    def __post_init__(self) -> None:
+        """Check the times."""
+        check_times(optional=(self.first_recorded_at, self.last_recorded_at))
 
     @property
     def schema_key(self) -> SchemaKey:
@@ -108,6 +112,10 @@ class Manifest:
     sealed_digest: str = ""
     removed_before: int = 0
 
+    def __post_init__(self) -> None:
+        """Check the time."""
+        check_times(optional=(self.recorded_at,))
+
     @property
     def end(self) -> Link:
         """The place after the last sealed commit."""
@@ -147,7 +155,7 @@ def decode(data: bytes, *, where: str, has_digest: bool = True) -> Manifest:
             return decode_record(data, Manifest)
         values = orjson.loads(data)
         return convert(values | {"segments": segments_from_json(values["segments"])}, Manifest)
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DamagedLogError(
             f"{where} is not a manifest, or is damaged ({error}). Restore it, or run `refold events verify`."
         ) from error

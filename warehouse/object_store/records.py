@@ -8,6 +8,8 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterable
+from datetime import datetime
 from typing import Any, TypeVar
 
 import msgspec
@@ -73,6 +75,21 @@ def checked_content(data: bytes) -> bytes:
             f"it was changed after it was written: its SHA-256 is {found[:16]}…, but it says {expected[:16]}…"
         )
     return b"{" + content
+
+
+def check_times(*texts: str, optional: Iterable[str] = ()) -> None:
+    """Check the times of a record; call it in ``__post_init__``.
+
+    Args:
+        texts: times in RFC 3339 with their offset.
+        optional: such times, or empty texts.
+
+    Raises:
+        ValueError: one is no such time; :func:`decode_json` makes a :class:`RecordError` of it.
+    """
+    for text in (*texts, *filter(None, optional)):
+        if datetime.fromisoformat(text).tzinfo is None:
+            raise ValueError(f"{text!r} has no offset from UTC")
 
 
 def is_record(data: bytes) -> bool:
