@@ -31,6 +31,7 @@ from refold.warehouse.event_log import Appender, NewEvent, create_log, open_log,
 from tests.faults.fragile import CASTING, Noted, Opened, Sold
 
 ROOT = Path(__file__).parents[2]
+TABLES = ("tills", "skus", "notes")
 BAD_NOTE = "many"
 """A note that the read model ``notes`` cannot cast: its event becomes a dead letter."""
 PATIENCE = 120
@@ -145,12 +146,9 @@ class Place:
         """Read the published tables as an analyst does."""
         path = self.folder / "read-models" / CASTING.name / "current.duckdb"
         with closing(duckdb.connect(str(path), read_only=True)) as connection:
-            found = {name: connection.execute(f"FROM {name} ORDER BY ALL").fetchall() for name in QUERIES}
+            found = {name: connection.execute(f"FROM {name} ORDER BY ALL").fetchall() for name in TABLES}
             letters = "SELECT position FROM refold.dead_letters ORDER BY ALL"
             return {**found, "dead letters": connection.execute(letters).fetchall()}
-
-
-QUERIES = ("tills", "skus", "notes")
 
 
 def write(place: Place, worker: int, seed: int, pause: float) -> None:
@@ -205,7 +203,7 @@ def fold(events: History) -> dict[str, list[Any]]:
         sales[till] = [pieces + payload["pieces"], worth + payload["pieces"] * payload["price"]]
         skus[payload["sku"]] = [skus.get(payload["sku"], [0])[0] + payload["pieces"], till]
     return {
-        "tills": sorted((till, owner, *sales.get(till, (None, None))) for till, owner in owners.items()),
+        "tills": sorted((till, owner, *sales.get(till, (0, Decimal(0)))) for till, owner in owners.items()),
         "skus": sorted((sku, *found) for sku, found in skus.items()),
         "notes": sorted(notes.items()),
         "dead letters": letters,
@@ -242,6 +240,14 @@ def check_history(place: Place, imports: dict[str, int], runs: int) -> History:
     imported = Counter(i.partition("/")[0] for i in by_id if "/" in i)
     assert {name: imports[name] for name in imported} == imported
     return events
+
+
+def check_rows(place: Place, events: History) -> None:
+    """Check that the published tables are those of the events, and name the rows that are not."""
+    found, expected = place.rows(), fold(events)
+    differing = {name: sorted(set(found[name]) ^ set(expected[name]), key=str) for name in expected}
+    assert not any(differing.values()), differing
+    assert found == expected
 
 
 @dataclass(slots=True)

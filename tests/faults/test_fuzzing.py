@@ -33,7 +33,7 @@ from fastapi.exceptions import RequestValidationError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from refold.event_schemas import RefoldError, Registry, event, schema_of, upcaster
+from refold.event_schemas import RefoldError, event, schema_of, upcaster
 from refold.event_schemas.decider import command_from_json
 from refold.event_schemas.lock import read_lock
 from refold.event_schemas.payload import read_stored, to_json
@@ -52,6 +52,7 @@ from refold.pipelines.serving.http.request_line import check_request_line
 from refold.pipelines.serving.http.tokens import load_tokens
 from refold.pipelines.serving.reads.parameters import Parameters
 from refold.warehouse.commands.snapshots import Loaded, Snapshots
+from refold.warehouse.declarations.domain import Domain
 from refold.warehouse.declarations.endpoints import Lookup, Report
 from refold.warehouse.engine.parquet_files import write_table
 from refold.warehouse.event_log import Appender, commit, create_log, open_log
@@ -376,7 +377,7 @@ class World:
         mapping = (
             b'delimiter = ";"\nnull_values = ["-"]\n[envelope]\nstream_id = "p-{nr}"\n'
             b'event_type = { column = "kind", pattern = "(.*)" }\noccurred_at = "ts"\n'
-            b'[types.Described]\nname = "n"\n'
+            b'[types]\na = "Lost"\nb = { event_type = "Sent", schema_version = 1 }\n'
         )
         settings_file = (
             b'[tool.refold]\ndomain = "a.b:C"\nlog = "data/log"\nread_models = "s3://x/y"\nrunner = "dask"\n'
@@ -408,7 +409,7 @@ class World:
             def rename() -> str:
                 return sql
 
-            return Registry(events=[Renamed], upcasters=[rename])
+            return Domain(name="renamed", events=(Renamed,), upcasters=(rename,))
 
         def endpoint(text: str) -> object:
             path, _, sql = text.partition(" ")

@@ -16,7 +16,18 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.killable import History, Outcomes, Place, check_history, fold, orphans, run_command, start, write
+from tests.faults.killable import (
+    History,
+    Outcomes,
+    Place,
+    check_history,
+    check_rows,
+    complete,
+    orphans,
+    run_command,
+    start,
+    write,
+)
 
 pytestmark = pytest.mark.slow
 
@@ -28,8 +39,6 @@ PAUSE = 0.15
 """Mean seconds between two appends of a writer: more would only make the checks longer."""
 COMMANDS_AT_ONCE = 2
 IMPORTED = 60
-PATIENCE = 120
-"""Seconds that a command may take once nothing else runs."""
 DAY_AND_MORE = 25 * 3600
 """Leftovers are removed after a day, and superseded objects after an hour."""
 
@@ -99,22 +108,18 @@ class Chaos:
         assert all(writer.exitcode is None for writer in self.writers.values()), "a writer ended"
         self._commands = [one for one in self._commands if one[1].exitcode is None or self._note(*one)]
 
-    def end(self) -> None:
-        """Kill all, and wait for the processes that they have started."""
+    def kill_all(self) -> None:
+        """Kill all that run."""
         for worker in list(self.writers):
             self._kill_writer(worker)
         while self._commands:
             self._kill_command(0)
+
+    def end(self) -> None:
+        """Kill all, and wait for the processes that they have started."""
+        self.kill_all()
         assert orphans(self._sessions) == set()
         self._sessions.clear()
-
-    def complete(self, name: str) -> None:
-        """Run a command to its end; nothing that was killed before may hinder it."""
-        _, process, output = self._command(name)
-        process.join(PATIENCE)
-        process.kill()
-        process.join()
-        assert process.exitcode == 0, output.read_text()
 
     def _start(self, *arguments: object) -> BaseProcess:
         process = start(*arguments)  # type: ignore[arg-type]
@@ -179,7 +184,7 @@ def test_nothing_is_lost_doubled_or_wrong(tmp_path: Path) -> None:
     place = Place(tmp_path)
     place.create()
     chaos = Chaos(place)
-    chaos.complete("rebuild")
+    complete(place, *COMMANDS["rebuild"])
     events: History = []
     try:
         while chaos.kills < KILLS:
@@ -188,19 +193,19 @@ def test_nothing_is_lost_doubled_or_wrong(tmp_path: Path) -> None:
                 chaos.step()
             chaos.end()
             events = check_history(place, chaos.imports, chaos.writer_runs)
-            chaos.complete("stream --once")
-            assert place.rows() == fold(events)
+            complete(place, *COMMANDS["stream --once"])
+            check_rows(place, events)
             age(tmp_path)
     finally:
-        for process in (*chaos.writers.values(), *(one[1] for one in chaos._commands)):
-            process.kill()
+        chaos.kill_all()
         report(chaos, len(events))
-    chaos.complete("generations gc")
-    chaos.complete("log gc")
+    complete(place, *COMMANDS["generations gc"])
+    complete(place, *COMMANDS["log gc"])
     assert check_history(place, chaos.imports, chaos.writer_runs) == events
     assert staged(tmp_path) == []
-    chaos.complete("rebuild --all")
-    assert place.rows() == fold(events)
+    complete(place, *COMMANDS["rebuild --all"])
+    complete(place, "reconcile", "--independent")
+    check_rows(place, events)
     assert not any("unexpected" in said for errors in chaos.outcomes.errors.values() for said in errors)
     assert {code for _, code in chaos.outcomes.ended} <= CODES
 

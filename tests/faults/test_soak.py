@@ -30,8 +30,8 @@ from tests.faults.killable import (
     History,
     Place,
     check_history,
+    check_rows,
     complete,
-    fold,
     orphans,
     processes_of,
     run_command,
@@ -252,7 +252,7 @@ def test_a_busy_day(tmp_path: Path) -> None:
     check_growth(soak.samples)
     events = check_history(place, {}, soak.runs["writer"])
     complete(place, "stream", "--once")
-    assert place.rows() == fold(events)
+    check_rows(place, events)
     check_answers(soak.answers, events)
 
 
@@ -263,9 +263,8 @@ def check_answers(answers: list[Answer], events: History) -> None:
         if e.event_type == "Noted":
             continue
         positions, pieces = states.setdefault(e.stream_id, ([], []))
-        before = pieces[-1] if pieces else None
         positions.append(e.position)
-        pieces.append((before or 0) + e.payload["pieces"] if e.event_type == "Sold" else before)
+        pieces.append((pieces[-1] if pieces else 0) + (e.payload["pieces"] if e.event_type == "Sold" else 0))
     assert answers
     for position, till, row in answers:
         positions, pieces = states.get(till, ([], []))
