@@ -32,7 +32,9 @@ test-slow: .venv/dev  ## the others: pipelines, servers, kills, laws and every e
 test-long: .venv/dev  ## the laws, faults and API requests at full size: hours
 	REFOLD_HYPOTHESIS_EXAMPLES=$(HISTORIES) $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal tests/properties
 	REFOLD_HOSTILE_VALUES=all $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal tests/values
-	REFOLD_FAULTS=all REFOLD_KILLS=200 REFOLD_FLIPS=300 REFOLD_TEST_COMMANDS=4000 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal tests/faults
+	REFOLD_FAULTS=all REFOLD_KILLS=500 REFOLD_FLIPS=300 REFOLD_TEST_COMMANDS=4000 REFOLD_OPERATIONS=1000 REFOLD_FUZZ=20000 \
+		$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal tests/faults --deselect tests/faults/test_soak.py
+	REFOLD_SOAK_MINUTES=30 $(BIN)/python -m pytest tests/faults/test_soak.py
 	REFOLD_TEST_RACING_PAIRS=2000 $(BIN)/python -m pytest tests/warehouse/commands
 	REFOLD_TEST_OPENAPI_EXAMPLES=100 REFOLD_TEST_READ_YOUR_WRITES=1000 $(BIN)/python -m pytest \
 		tests/pipelines/serving/test_openapi.py tests/pipelines/serving/test_serve.py

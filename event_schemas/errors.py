@@ -26,7 +26,7 @@
     └── GenerationError                read models are missing, damaged or cannot be published
         └── DisagreementError          a rebuild and the published rows differ             (exit code 4)
 
-A message says what was expected, what was found, where, and what to do next.
+A message says what was expected, what was found, where, and what to do next, in one line.
 """
 
 from __future__ import annotations
@@ -39,6 +39,10 @@ class RefoldError(Exception):
     """The root of all errors that refold raises on purpose."""
 
     exit_code = 1
+
+    def __str__(self) -> str:
+        """Return the message as one line; it may quote another library's error, which has several."""
+        return " ".join(line.strip() for line in super().__str__().splitlines())
 
 
 class UsageError(RefoldError):

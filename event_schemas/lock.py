@@ -200,7 +200,7 @@ def read_lock(text: str, *, where: str) -> Lock:
             for version, entry in versions.items()
         }
         return Lock(content["domain"], schemas)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise UsageError(
             f"{where} is not a lock file of event schemas ({error!r}). `refold schemas lock` writes one."
         ) from error

@@ -80,7 +80,8 @@ class ReportedError:
     def error(self) -> RefoldError:
         """Return the error; one of another class than those of :mod:`refold.event_schemas.errors` is a RefoldError."""
         kind = getattr(errors, self.kind, RefoldError)
-        found: RefoldError = kind.__new__(kind) if issubclass(kind, RefoldError) else RefoldError()
+        is_error = isinstance(kind, type) and issubclass(kind, RefoldError)
+        found: RefoldError = kind.__new__(kind) if is_error else RefoldError()
         found.args = (self.message,)
         return found
 

@@ -163,7 +163,7 @@ def _read(file: Path) -> Any:
 
     try:
         content: Any = tomllib.loads(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (OSError, UnicodeDecodeError, RecursionError, tomllib.TOMLDecodeError) as error:
         raise UsageError(f"The settings file {file} is unreadable: {error}. Fix or remove it.") from error
     tools = content.get("tool")
     table = tools.get("refold") if isinstance(tools, dict) else None

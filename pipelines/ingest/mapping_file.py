@@ -64,7 +64,7 @@ def read_mapping(path: Path) -> ColumnMapping:
         keys = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UsageError(f"The mapping {path} cannot be read: {error.strerror}. Correct --mapping.") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise UsageError(f"Mapping {path}: invalid TOML: {error}.") from error
     try:
         return _mapping(keys)

@@ -21,7 +21,9 @@ from refold.warehouse.engine.connections import connect
 from refold.warehouse.event_log.bulk_import.batch_commits import BATCH_SCHEMA, BatchAppender
 from refold.warehouse.event_log.bulk_import.commit_ranges import commit_ranges
 from refold.warehouse.event_log.bulk_import.spool import Spooled
+from refold.warehouse.event_log.bulk_import.spool_journal import damaged_import
 from refold.warehouse.event_log.log import EventLog
+from refold.warehouse.object_store.records import RecordError, decode_json
 
 _BATCHES = uuid.UUID("0c1b7a52-5f0b-4a53-9a0e-6d6b6ff0a6a8")
 _SEAL_AFTER = 1_000
@@ -95,7 +97,10 @@ def commit_spooled(
 
 def _begun(log: EventLog, path: Path, commit_events: int) -> Committed:
     if path.exists():
-        return Committed(**orjson.loads(path.read_bytes()))
+        try:
+            return decode_json(path.read_bytes(), Committed)
+        except RecordError as error:
+            raise damaged_import(path, error) from error
     begun = Committed(log.head().commit, commit_events)
     _save(path, begun)
     return begun

@@ -8,8 +8,7 @@ merged again.
 from __future__ import annotations
 
 from collections.abc import Sequence
-
-import orjson
+from dataclasses import dataclass
 
 from refold.warehouse.declarations.domain import Domain
 from refold.warehouse.engine.connections import connect
@@ -17,6 +16,7 @@ from refold.warehouse.event_log.log import EventLog
 from refold.warehouse.event_log.manifest import Segment
 from refold.warehouse.event_log.payload_parsing import InvalidEvent
 from refold.warehouse.object_store import ObjectStore
+from refold.warehouse.object_store.records import decode_record, encode_record
 from refold.warehouse.replay.event_ranges import typed_segments
 from refold.warehouse.replay.invalid_events import events_at
 
@@ -25,6 +25,13 @@ Reasons = dict[int, str]
 
 _FAILED = "staged/failed"
 _LEFT_OUT = "staged/left_out"
+
+
+@dataclass(frozen=True, slots=True)
+class _Report:
+    """The events that one group, or a read model, leaves out."""
+
+    reasons: Reasons
 
 
 def report(staging: ObjectStore, name: str, part: str, failed: Reasons) -> None:
@@ -73,8 +80,8 @@ def _last(segment: Segment) -> int:
 
 
 def _encoded(reasons: Reasons) -> bytes:
-    return orjson.dumps({str(position): reason for position, reason in reasons.items()})
+    return encode_record(_Report(reasons))
 
 
 def _decoded(data: bytes) -> Reasons:
-    return {int(position): reason for position, reason in orjson.loads(data).items()}
+    return decode_record(data, _Report).reasons

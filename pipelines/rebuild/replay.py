@@ -155,13 +155,13 @@ def replay(
     planned = sum(len(w.units) for w in waves) + sum(len(units.groups_of(c)) for c in compiled)
     events = sum(s.rows for m in models for s in _segments(plan, domain, [m]))
     resumed = sum(1 for _ in staging.list_from(_DONE))
-    with StagedCount(staging, _DONE, lambda n: report(RebuildProgress("replay", n, planned, events))):
-        _run(staging, waves)
-        while names := failed_folds.collect(staging):
-            _drop_merged(staging, names)
-            failed_folds.clear_reports(staging)
-            _run(staging, waves)
     try:
+        with StagedCount(staging, _DONE, lambda n: report(RebuildProgress("replay", n, planned, events))):
+            _run(staging, waves)
+            while names := failed_folds.collect(staging):
+                _drop_merged(staging, names)
+                failed_folds.clear_reports(staging)
+                _run(staging, waves)
         rows = _finished_rows(staging, compiled, [unit for wave in waves for unit in wave.units])
         invalid = _invalid_events(staging, plan, domain, models)
     except ObjectNotFoundError as error:

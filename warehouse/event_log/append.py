@@ -4,6 +4,9 @@ An appender knows the end of the log as it last read it, and creates the next co
 reads the winning commit. If that has the appender's UUID, the write had succeeded and only the response was lost.
 Otherwise the appender adds the winner's streams to its index, checks ``expected_version`` again, and tries the number
 after that.
+
+A conflict is an answer, too: it says what the version is. So the appender refuses an append only after it has read the
+end of the log, and only together with the commit that it leaves out.
 """
 
 from __future__ import annotations
@@ -60,6 +63,10 @@ class _Request:
     @property
     def is_answered(self) -> bool:
         return self.result is not None or self.error is not None
+
+
+_Placed = tuple[_Request, int]
+"""A request, and the version of its stream before it."""
 
 
 class Appender:
@@ -226,13 +233,18 @@ class Appender:
     # Optimistic concurrency: one commit, under the next number that is free.
 
     def _commit(self, requests: Sequence[_Request]) -> None:
+        own_uuid, began = str(uuid.uuid4()), clock()
         self._index.load()
-        own_uuid = str(uuid.uuid4())
         while True:
             self._same.check()
             if clock() - self._index.synced_at > IDLE:
                 self._index.catch_up()
-            if not (accepted := self._accept(requests)):
+            accepted, refused = self._accept(requests)
+            if refused and self._index.synced_at < began:
+                self._index.catch_up()
+                continue
+            if not accepted:
+                _refuse(refused)
                 return
             info, data = self._build(own_uuid, accepted)
             if not self._log.store.put_if_absent(commit_key(info.number), data):
@@ -246,6 +258,7 @@ class Appender:
             if not self._is_appended(info, accepted[0][0].rows[0][0]):
                 continue
             _answer(info, accepted)
+            _refuse(refused)
             self._index.add(info)
             self._index.synced_at = clock()
             return
@@ -276,26 +289,25 @@ class Appender:
     def _has(self, position: int, event_id: str) -> bool:
         return any(e.event_id == event_id for e in read_positions(self._log, self._registry, position - 1, position))
 
-    def _accept(self, requests: Sequence[_Request]) -> list[tuple[_Request, int]]:
-        """Select the requests whose expected_version holds, each with the version of its stream before it."""
-        accepted: list[tuple[_Request, int]] = []
+    def _accept(self, requests: Sequence[_Request]) -> tuple[list[_Placed], list[_Placed]]:
+        """Select the requests whose expected_version holds, each with the version of its stream before it.
+
+        The others come with that version, too.
+        """
+        accepted: list[_Placed] = []
+        refused: list[_Placed] = []
         versions: dict[str, int] = {}
         for request in requests:
-            if request.error is not None:
-                continue
             actual = versions.get(request.stream_id)
             actual = self._index.version(request.stream_id) if actual is None else actual
             if request.expected_version not in (None, actual):
-                assert request.expected_version is not None
-                request.error = ConcurrencyError(
-                    request.stream_id, expected_version=request.expected_version, actual_version=actual
-                )
+                refused.append((request, actual))
                 continue
             versions[request.stream_id] = actual + len(request.rows)
             accepted.append((request, actual))
-        return accepted
+        return accepted, refused
 
-    def _build(self, own_uuid: str, accepted: Sequence[tuple[_Request, int]]) -> tuple[CommitInfo, bytes]:
+    def _build(self, own_uuid: str, accepted: Sequence[_Placed]) -> tuple[CommitInfo, bytes]:
         end = self._index.end
         number, position = end.commit_number + 1, end.position
         recorded_at = next_recorded_at(self._log.store, end.commit_number, self._index.recorded_at)
@@ -317,9 +329,17 @@ class Appender:
         return commit.encode(info, list(zip(*rows, strict=True)))
 
 
-def _answer(info: CommitInfo, accepted: Sequence[tuple[_Request, int]]) -> None:
+def _answer(info: CommitInfo, accepted: Sequence[_Placed]) -> None:
     position = info.first_position
     for request, version in accepted:
         count = len(request.rows)
         request.result = Appended(info.number, position, position + count - 1, version + count)
         position += count
+
+
+def _refuse(refused: Sequence[_Placed]) -> None:
+    for request, version in refused:
+        assert request.expected_version is not None
+        request.error = ConcurrencyError(
+            request.stream_id, expected_version=request.expected_version, actual_version=version
+        )

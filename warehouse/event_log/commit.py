@@ -27,6 +27,7 @@ from refold.warehouse.engine.parquet_files import parquet_footer, write_table
 from refold.warehouse.event_log.chain import Link
 from refold.warehouse.event_log.manifest import HeadsRun, Segment, segments_from_json
 from refold.warehouse.object_store.digests import DIGEST_LENGTH, DigestError, check_stamped, stamped
+from refold.warehouse.object_store.records import convert, decoder_of
 
 COMMIT_SCHEMA = ENVELOPE.append(pa.field("payload", pa.string(), nullable=False))
 _FOOTER_KEY = "refold.commit"
@@ -120,15 +121,15 @@ def read_info(data: bytes, *, where: str, has_digest: bool = True) -> CommitInfo
             return _format_1(footer)
         digest = metadata[_DIGEST_KEY.encode()].decode()
         check_stamped(data, digest, _DIGEST_KEY.encode())
-        return dataclasses.replace(msgspec.json.decode(footer, type=CommitInfo), digest=digest)
-    except (pa.ArrowException, OSError, KeyError, TypeError, ValueError, DigestError) as error:
+        return dataclasses.replace(decoder_of(CommitInfo).decode(footer), digest=digest)
+    except (pa.ArrowException, OSError, KeyError, TypeError, ValueError, AttributeError, DigestError) as error:
         raise _damaged(where, error) from error
 
 
 def _format_1(footer: bytes) -> CommitInfo:
     values = orjson.loads(footer)
     values["segments"] = segments_from_json(values["segments"])
-    return msgspec.convert(values, CommitInfo)
+    return convert(values, CommitInfo)
 
 
 def check_file(path: Path, info: CommitInfo, *, where: str) -> None:

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import msgspec
 import orjson
 
 from refold.event_schemas import DamagedLogError
@@ -17,7 +16,7 @@ from refold.warehouse.event_log.chain import Link
 from refold.warehouse.event_log.layout import MANIFESTS, manifest_key, number_of, numbered
 from refold.warehouse.event_log.manifest_parts import HeadsRun, Listed, PartRef, Segment, in_order, write_parts
 from refold.warehouse.object_store import ObjectStore
-from refold.warehouse.object_store.records import decode_record, encode_record, is_record
+from refold.warehouse.object_store.records import check_times, convert, decode_record, encode_record, is_record
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +49,10 @@ class Manifest:
     sealed_digest: str = ""
     bucket_count: int = 0
     removed_before: int = 0
+
+    def __post_init__(self) -> None:
+        """Check the time."""
+        check_times(optional=(self.recorded_at,))
 
     @property
     def end(self) -> Link:
@@ -90,8 +93,8 @@ def _decode(data: bytes, *, where: str, has_digest: bool) -> Manifest:
         if has_digest or is_record(data):
             return decode_record(data, Manifest)
         values = orjson.loads(data)
-        return msgspec.convert(values | {"segments": segments_from_json(values["segments"])}, Manifest)
-    except (ValueError, KeyError, TypeError) as error:
+        return convert(values | {"segments": segments_from_json(values["segments"])}, Manifest)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DamagedLogError(
             f"{where} is not a manifest, or is damaged ({error}). Restore it, or run `refold events verify`."
         ) from error
@@ -111,7 +114,7 @@ def load(store: ObjectStore, key: str, *, has_digest: bool = False) -> Manifest:
     """
     found = _decode(store.get(key), where=f"{store.url}/{key}", has_digest=has_digest)
     if not found.parts:
-        return found
+        return dataclasses.replace(found, segments=tuple(found.segments), heads=tuple(found.heads))
     segments: Listed[Segment] = Listed("segments", store, found.parts)
     heads: Listed[HeadsRun] = Listed("heads", store, found.parts)
     return dataclasses.replace(found, segments=segments, heads=heads)

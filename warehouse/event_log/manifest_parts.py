@@ -20,13 +20,16 @@ from refold.event_schemas import DamagedLogError, ObjectNotFoundError
 from refold.event_schemas.registry import SchemaKey
 from refold.warehouse.event_log.layout import part_key
 from refold.warehouse.object_store import ObjectStore
-from refold.warehouse.object_store.records import RecordError, decode_record, encode_record, record_digest
+from refold.warehouse.object_store.records import RecordError, check_times, decode_record, encode_record, record_digest
 
 _BUCKETS = 16
 """Buckets of a range: a log of 64 buckets has four, a log of 1,024 has 64."""
 
 _MAX_CHANGES = 16
 """Parts of a range after its first: each is a request for those who open the log."""
+
+_REMEMBERED = 1024
+"""Ranges whose contents a process keeps: those of sixteen logs of the largest bucket count."""
 
 _WRITERS = 8
 """Parts that are written at the same time."""
@@ -71,6 +74,10 @@ class Segment:
     checksum: str = ""
     column_bytes: dict[str, int] = dataclasses.field(default_factory=dict)
     archive: str = ""
+
+    def __post_init__(self) -> None:
+        """Check the times."""
+        check_times(optional=(self.first_recorded_at, self.last_recorded_at))
 
     @property
     def schema_key(self) -> SchemaKey:
@@ -159,14 +166,6 @@ class _Contents:
 _NOTHING = _Contents({}, {})
 
 
-@dataclass(frozen=True, slots=True)
-class _Source:
-    """The store of some parts; it equals any other at the same URL."""
-
-    url: str
-    store: ObjectStore = dataclasses.field(compare=False)
-
-
 T = TypeVar("T", Segment, HeadsRun)
 
 
@@ -181,7 +180,7 @@ class Listed(Sequence[T], Generic[T]):
 
     def __init__(self, kind: str, store: ObjectStore, refs: Sequence[PartRef]) -> None:
         self._kind = kind
-        self._source = _Source(store.url, store)
+        self._store = store
         self._ranges = ranges_of(refs)
 
     def of_bucket(self, bucket: int) -> list[T]:
@@ -189,7 +188,7 @@ class Listed(Sequence[T], Generic[T]):
         return [one for one in self._of_range(bucket // _BUCKETS) if one.bucket == bucket]
 
     def _of_range(self, number: int) -> Iterable[T]:
-        contents: dict[str, T] = getattr(_contents(self._source, self._ranges.get(number, ())), self._kind)
+        contents: dict[str, T] = getattr(_contents(self._store, self._ranges.get(number, ())), self._kind)
         return contents.values()
 
     @functools.cached_property
@@ -233,16 +232,36 @@ def ranges_of(refs: Iterable[PartRef]) -> dict[int, tuple[PartRef, ...]]:
     return {number: tuple(of_range) for number, of_range in found.items()}
 
 
-@functools.lru_cache(maxsize=256)
-def _contents(source: _Source, refs: tuple[PartRef, ...]) -> _Contents:
-    """Return what parts of one range list; cached, so that who follows a log reads each part once."""
-    return _contents(source, refs[:-1]).after(_read(source, refs[-1])) if refs else _NOTHING
+@dataclass(slots=True)
+class _Latest:
+    """What a process last read of a range."""
+
+    read: tuple[tuple[PartRef, ...], _Contents] = ((), _NOTHING)
 
 
-def _read(source: _Source, ref: PartRef) -> Part:
-    where = f"{source.url}/{ref.key}"
+@functools.lru_cache(maxsize=_REMEMBERED)
+def _latest(_url: str, _range: int) -> _Latest:
+    return _Latest()
+
+
+def _contents(store: ObjectStore, refs: tuple[PartRef, ...]) -> _Contents:
+    """Return what parts of one range list. Who follows a log reads each part once: the last contents are remembered."""
+    if not refs:
+        return _NOTHING
+    latest = _latest(store.url, refs[0].range)
+    known, contents = latest.read
+    if known != refs[: len(known)]:
+        known, contents = (), _NOTHING
+    for ref in refs[len(known) :]:
+        contents = contents.after(_read(store, ref))
+    latest.read = refs, contents
+    return contents
+
+
+def _read(store: ObjectStore, ref: PartRef) -> Part:
+    where = f"{store.url}/{ref.key}"
     try:
-        data = source.store.get(ref.key)
+        data = store.get(ref.key)
         part = decode_record(data, Part)
     except ObjectNotFoundError as error:
         raise DamagedLogError(
@@ -276,7 +295,7 @@ def write_parts(
         segments: the live segments.
         heads: the live runs of stream heads.
     """
-    source, old = _Source(store.url, store), ranges_of(before)
+    old = ranges_of(before)
     wanted: dict[int, tuple[list[Segment], list[HeadsRun]]] = defaultdict(lambda: ([], []))
     for segment in segments:
         wanted[segment.bucket // _BUCKETS][0].append(segment)
@@ -285,7 +304,7 @@ def write_parts(
 
     def write(number_of_range: int) -> tuple[PartRef, ...]:
         refs = old.get(number_of_range, ())
-        change = _contents(source, refs).change_to(*wanted[number_of_range])
+        change = _contents(store, refs).change_to(*wanted[number_of_range])
         if refs and change == Part():
             return refs
         data = encode_record(change)
@@ -302,4 +321,4 @@ def write_parts(
 
 def forget() -> None:
     """Forget the parts that were read, as another process has."""
-    _contents.cache_clear()
+    _latest.cache_clear()

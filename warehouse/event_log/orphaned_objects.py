@@ -1,4 +1,4 @@
-"""Leftovers of writers that died: staged objects of seals and imports, and unreferenced segments and stream heads.
+"""Leftovers of writers that died: what seals and imports staged, unreferenced segments and heads, unfinished files.
 
 A segment that any manifest or commit references is part of the log's history and is never removed. An unreferenced one
 may belong to a seal or import that is under way; only its age distinguishes the two.
@@ -6,6 +6,7 @@ may belong to a seal or import that is under way; only its age distinguishes the
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -18,6 +19,7 @@ from refold.warehouse.event_log.layout import HEADS, MANIFESTS, PARTS, SEGMENTS,
 from refold.warehouse.event_log.log import EventLog
 from refold.warehouse.event_log.manifest import Manifest
 from refold.warehouse.object_store import ObjectStore, open_store
+from refold.warehouse.object_store.store import TEMP_PREFIX
 
 _STAGING = "staging"
 _INGESTS = "ingest-"
@@ -58,6 +60,8 @@ def log_leftovers(log: EventLog, *, before: datetime) -> list[Leftover]:
         writer = next((what for start, what in _STAGED_BY.items() if name.startswith(start)), None)
         if writer and newest_of(store, keys) < before:
             found += [leftover(store, key, f"staged by {writer} that died") for key in keys]
+    for url in {log.url, *_archives(log)}:
+        found += unfinished(open_store(url), before)
     importing = any(n.startswith(_INGESTS) and newest_of(store, keys) >= before for n, keys in groups.items())
     return found if importing else [*found, *_unreferenced(log, before)]
 
@@ -66,8 +70,7 @@ def _unreferenced(log: EventLog, before: datetime) -> Iterator[Leftover]:
     """Find unreferenced segments and heads; the listing comes first, so that it has no object published meanwhile."""
     store = log.store
     candidates = {(log.url, key) for folder in (SEGMENTS, HEADS, PARTS) for key in store.list_from(folder)}
-    archives = {s.archive for s in log.manifest().segments if s.archive}
-    candidates |= {(url, key) for url in archives for key in open_store(url).list_from(SEGMENTS)}
+    candidates |= {(url, key) for url in _archives(log) for key in open_store(url).list_from(SEGMENTS)}
     newest = log.head()
     candidates -= objects_of(log, [newest.sealed, *newest.tail])
     old = {(url, key) for url, key in candidates if _is_before(open_store(url), key, before)}
@@ -80,6 +83,23 @@ def _unreferenced(log: EventLog, before: datetime) -> Iterator[Leftover]:
             old -= objects_of(log, [imported])
     for url, key in sorted(old):
         yield leftover(open_store(url), key, "written by a seal, an import or an archiving that died")
+
+
+def _archives(log: EventLog) -> set[str]:
+    return {s.archive for s in log.manifest().segments if s.archive}
+
+
+def unfinished(store: ObjectStore, before: datetime) -> Iterator[Leftover]:
+    """Find files on a disk whose writers died before they had their names; listings omit them."""
+    for folder, _, names in os.walk(store.url) if store.is_local else ():
+        for path in (Path(folder) / name for name in names if name.startswith(TEMP_PREFIX)):
+            try:
+                found = path.lstat()
+            except FileNotFoundError:  # it has its name now
+                continue
+            if datetime.fromtimestamp(found.st_mtime, UTC) < before:
+                key = str(path.relative_to(store.url))
+                yield Leftover(store_url=store.url, key=key, bytes=found.st_size, why="incomplete: its writer died")
 
 
 def objects_of(log: EventLog, named_in: Iterable[Manifest | CommitInfo]) -> set[tuple[str, str]]:

@@ -7,6 +7,9 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Iterable
+from datetime import datetime
 from typing import Any, TypeVar
 
 import msgspec
@@ -74,6 +77,21 @@ def checked_content(data: bytes) -> bytes:
     return b"{" + content
 
 
+def check_times(*texts: str, optional: Iterable[str] = ()) -> None:
+    """Check the times of a record; call it in ``__post_init__``.
+
+    Args:
+        texts: times in RFC 3339 with their offset.
+        optional: such times, or empty texts.
+
+    Raises:
+        ValueError: one is no such time; :func:`decode_json` makes a :class:`RecordError` of it.
+    """
+    for text in (*texts, *filter(None, optional)):
+        if datetime.fromisoformat(text).tzinfo is None:
+            raise ValueError(f"{text!r} has no offset from UTC")
+
+
 def is_record(data: bytes) -> bool:
     """Check whether an object begins as a record does."""
     return data.startswith(_START) and data[_CONTENT - len(_END) : _CONTENT] == _END
@@ -86,6 +104,32 @@ def decode_json(data: bytes, wanted: type[T]) -> T:
         RecordError: it is no such object; the message names the path of the value.
     """
     try:
-        return msgspec.json.decode(data, type=wanted)
+        return decoder_of(wanted).decode(data)
     except (msgspec.DecodeError, ValueError) as error:
         raise RecordError(str(error)) from error
+
+
+_DECODERS: dict[type, msgspec.json.Decoder[Any]] = {}
+_DECODERS_LOCK = threading.Lock()
+
+
+def decoder_of(wanted: type[T]) -> msgspec.json.Decoder[T]:
+    """Return the decoder of a dataclass.
+
+    Only one thread at a time may make one: two that let msgspec look at the same nested dataclasses for the first time
+    crash the process (msgspec 0.22).
+    """
+    if (found := _DECODERS.get(wanted)) is None:
+        with _DECODERS_LOCK:
+            found = _DECODERS.setdefault(wanted, msgspec.json.Decoder(wanted))
+    return found
+
+
+def convert(values: Any, wanted: type[T]) -> T:
+    """Convert parsed JSON to a dataclass.
+
+    Raises:
+        msgspec.ValidationError: it is no such value.
+    """
+    decoder_of(wanted)  # so that no two threads make it
+    return msgspec.convert(values, wanted)

@@ -215,7 +215,7 @@ def _from_file(path: Path) -> list[Token]:
             document = tomllib.load(file)
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"The tokens in {path} cannot be read: {type(error).__name__}. Give another file.") from error
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise UsageError(f"The tokens in {path} are not TOML: {error}. Correct the file.") from error
     tables = document.pop("tokens", None)
     if document or not isinstance(tables, dict) or not all(isinstance(table, dict) for table in tables.values()):

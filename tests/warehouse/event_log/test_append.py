@@ -52,6 +52,18 @@ def test_the_answer_tells_where_events_went(appender: Appender) -> None:
     assert (appender.version("order-1"), appender.version("order-2"), appender.version("order-3")) == (3, 1, 0)
 
 
+def test_a_version_that_another_appender_wrote_is_expected(log: EventLog, appender: Appender) -> None:
+    """An appender that has not read it yet does so before it refuses, and a conflict says what the version is now."""
+    assert appender.version("order-1") == 0
+    other = Appender(log, REGISTRY)
+    other.append("order-1", [PLACED])
+    assert appender.append("order-1", [Closed()], expected_version=1).stream_version == 2
+    other.append("order-1", [Closed(), Closed()])
+    with pytest.raises(ConcurrencyError) as conflict:
+        appender.append("order-1", [Closed()], expected_version=3)
+    assert conflict.value.actual_version == 4
+
+
 @pytest.mark.parametrize("expected", [0, 1, 3])
 def test_another_version_than_expected_is_a_conflict(log: EventLog, appender: Appender, expected: int) -> None:
     """The error names stream and versions, and nothing is appended."""

@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 
 from refold.warehouse.event_log import EventLog, create_log, verify
+from refold.warehouse.event_log.archive import archive
 from refold.warehouse.event_log.orphaned_objects import Leftover, delete_leftovers, log_leftovers
+from refold.warehouse.object_store.store import TEMP_PREFIX
 from tests.warehouse.event_log.shop import REGISTRY, prepare_seal, seal
 
 DAY = timedelta(days=1)
@@ -95,6 +97,23 @@ def test_payloads_of_an_import_that_died_are_removed(mixed: EventLog) -> None:
     age(mixed)
     delete_leftovers(leftovers(mixed))
     assert list((Path(mixed.url) / "staging").iterdir()) == []
+
+
+def test_a_file_that_an_appender_did_not_finish(mixed: EventLog) -> None:
+    """It has a name that no listing shows, in the log or in its archive."""
+    seal(mixed)
+    cold = Path(mixed.url).parent / "cold"
+    archive(mixed, before=datetime.now(UTC) + DAY, to=str(cold))
+    unfinished = [Path(mixed.url, "commits", f"{TEMP_PREFIX}1"), cold / "segments" / f"{TEMP_PREFIX}2"]
+    for path in unfinished:
+        path.write_bytes(b"left")
+    assert keys(mixed) == set(), "its writer may be alive"
+    for path in unfinished:
+        os.utime(path, (0, 0))
+    found = leftovers(mixed)
+    assert delete_leftovers(found) == 4 * len(unfinished)
+    assert not any(path.exists() for path in unfinished)
+    assert verify(mixed, REGISTRY).sound
 
 
 @pytest.mark.parametrize("left", ["segments/event_type=A/schema_version=1/bucket=00/a.parquet", "heads/bucket=00/a"])

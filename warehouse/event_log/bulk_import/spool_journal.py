@@ -12,6 +12,9 @@ from urllib.parse import quote as url_quote
 
 import orjson
 
+from refold.event_schemas import LogError
+from refold.warehouse.object_store.records import RecordError, decode_json
+
 _FILE = "journal.jsonl"
 
 
@@ -87,12 +90,28 @@ def new_journal(context: str) -> Journal:
 
 
 def read_journal(folder: Path) -> Journal | None:
-    """Read the journal in a folder, without a last line that is incomplete; None if there is none."""
+    """Read the journal in a folder, without a last line that is incomplete; None if there is none.
+
+    Raises:
+        LogError: it is damaged.
+    """
     path = folder / _FILE
     lines = path.read_bytes().split(b"\n")[:-1] if path.exists() else []
     if not lines:
         return None
-    return Journal(**orjson.loads(lines[0]), chunks=tuple(_decode_chunk(line) for line in lines[1:]))
+    try:
+        begun = decode_json(lines[0], Journal)
+        return replace(begun, chunks=tuple(decode_json(line, SpoolChunk) for line in lines[1:]))
+    except RecordError as error:
+        raise damaged_import(path, error) from error
+
+
+def damaged_import(path: Path, error: Exception) -> LogError:
+    """Describe that a file of an unfinished import is damaged."""
+    return LogError(
+        f"{path} is damaged ({error}), so the import cannot go on where it was. Delete the folder {path.parent}, and "
+        "run the import again: no event is imported twice."
+    )
 
 
 def write_journal(folder: Path, journal: Journal) -> None:
@@ -118,8 +137,3 @@ def append_chunk(folder: Path, journal: Journal, chunk: SpoolChunk) -> Journal:
 def file_name(event_type: str, schema_version: int) -> str:
     """Return the name of a chunk's file."""
     return f"{url_quote(event_type, safe='')}@{schema_version}.arrow"
-
-
-def _decode_chunk(line: bytes) -> SpoolChunk:
-    values = orjson.loads(line)
-    return SpoolChunk(**{**values, "files": tuple(SpoolFile(**f) for f in values["files"])})

@@ -20,8 +20,8 @@ from refold.warehouse.event_log.orphaned_objects import (
     leftover,
     newest_of,
     staged_groups,
+    unfinished,
 )
-from refold.warehouse.object_store.store import TEMP_PREFIX
 from refold.warehouse.read_models.generations.generations import FILES, Generation, Generations
 from refold.warehouse.read_models.generations.open_files import held_files
 
@@ -111,7 +111,7 @@ def _leftovers(generations: Generations, before: datetime) -> Iterator[Leftover]
     yield from _staged(generations, before)
     if generations.store.is_local:
         yield from _working(generations, before)
-        yield from _unfinished(generations, before)
+    yield from unfinished(generations.store, before)
 
 
 def _orphans(generations: Generations, before: datetime) -> Iterator[Leftover]:
@@ -149,14 +149,6 @@ def _working(generations: Generations, before: datetime) -> Iterator[Leftover]:
         if all(_modified(path) < before for path in [folder, *files]) and not held_files(files):
             for path in files:
                 yield _file(generations, path, "working file of a writer that died")
-
-
-def _unfinished(generations: Generations, before: datetime) -> Iterator[Leftover]:
-    """Find partial objects of writers that died; listings omit them."""
-    for folder, _, names in os.walk(generations.store.url):
-        for path in (Path(folder) / name for name in names if name.startswith(TEMP_PREFIX)):
-            if _modified(path) < before:
-                yield _file(generations, path, "incomplete: its writer died")
 
 
 def _file(generations: Generations, path: Path, why: str) -> Leftover:

@@ -22,7 +22,14 @@ from refold.warehouse.event_log.layout import number_of, numbered
 from refold.warehouse.object_store import ObjectStore, open_store
 from refold.warehouse.object_store.checked_files import checked_path, put_checked_file
 from refold.warehouse.object_store.digests import DigestError
-from refold.warehouse.object_store.records import RecordError, decode_json, decode_record, encode_record, is_record
+from refold.warehouse.object_store.records import (
+    RecordError,
+    check_times,
+    decode_json,
+    decode_record,
+    encode_record,
+    is_record,
+)
 
 FILES = "files"
 _GENERATIONS = "generations"
@@ -120,6 +127,10 @@ class Generation:
     measured: Measured | None = None
     kind: str = "rebuild"
     commit_digest: str = ""
+
+    def __post_init__(self) -> None:
+        """Check the times."""
+        check_times(self.published_at, optional=(self.recorded_at,))
 
     @property
     def files(self) -> frozenset[str]:

@@ -50,8 +50,11 @@ def decode_staged(data: bytes, *, where: str) -> Staged:
     if digest_of(body) != content.digest:
         raise DamagedStagingError(f"The tables that were staged in {where} are damaged. Try again.")
     tables = {}
-    for name, size in content.tables.items():
-        tables[name], body = pa.ipc.open_stream(body[:size]).read_all(), body[size:]
+    try:
+        for name, size in content.tables.items():
+            tables[name], body = pa.ipc.open_stream(body[:size]).read_all(), body[size:]
+    except (pa.ArrowException, OSError) as error:
+        raise DamagedStagingError(f"A table that was staged in {where} cannot be read ({error}). Try again.") from error
     return Staged(tables, content.invalid_events)
 
 

@@ -15,6 +15,7 @@ import orjson
 from refold.event_schemas import GenerationError, ObjectNotFoundError
 from refold.warehouse.event_log.clocks import credible
 from refold.warehouse.object_store import ObjectStore
+from refold.warehouse.object_store.records import RecordError, check_times, decode_json
 
 _KEY = "live/stream.json"
 
@@ -47,6 +48,10 @@ class Heartbeat:
     events_per_second: float
     commit_digest: str = ""
 
+    def __post_init__(self) -> None:
+        """Check the times."""
+        check_times(self.updated_at, self.started_at, optional=(self.recorded_at,))
+
 
 def write_heartbeat(store: ObjectStore, heartbeat: Heartbeat) -> None:
     """Replace the stream's heartbeat.
@@ -65,13 +70,12 @@ def read_heartbeat(store: ObjectStore) -> Heartbeat | None:
         GenerationError: the object is not a heartbeat.
     """
     try:
-        values = orjson.loads(store.get(_KEY))
-        return Heartbeat(**{field.name: values[field.name] for field in dataclasses.fields(Heartbeat)})
+        return decode_json(store.get(_KEY), Heartbeat)
     except ObjectNotFoundError:
         return None
-    except (ValueError, KeyError, TypeError) as error:
+    except RecordError as error:
         raise GenerationError(
-            f"{store.url}/{_KEY} is not the heartbeat of a stream ({error!r}). Delete it: a running stream writes "
+            f"{store.url}/{_KEY} is not the heartbeat of a stream ({error}). Delete it: a running stream writes "
             "a new one."
         ) from error
 
