@@ -383,7 +383,7 @@ def test_another_bucket_count_is_refused(shop: Shop) -> None:
     """A changed bucket count is an error: streams would hash to other buckets."""
     with nothing_changes(shop), pytest.raises(LogError) as error:
         create_log(shop.log.url, domain_name="fragile", bucket_count=3)
-    says(error, shop.log.url, "has 2 buckets, not 3", "leave it out")
+    says(error, shop.log.url, "has 2 buckets, not 3", "Leave the bucket count out")
     with nothing_changes(shop), pytest.raises(LogError, match="belongs to domain 'fragile', not 'orders'"):
         open_log(shop.log.url, domain_name="orders")
 
