@@ -87,6 +87,28 @@ def parquet_footer(source: Path | IO[bytes]) -> pq.FileMetaData:
     return pq.read_metadata(_opened(source))
 
 
+def column_range(footer: pq.FileMetaData, name: str) -> tuple[Any, Any] | None:
+    """Return the lowest and highest value of a flat column, by the statistics of its row groups; None without them."""
+    index = footer.schema.names.index(name)
+    found = [footer.row_group(g).column(index).statistics for g in range(footer.num_row_groups)]
+    if not found or not all(s is not None and s.has_min_max for s in found):
+        return None
+    return min(s.min for s in found), max(s.max for s in found)
+
+
+def columns_without_null(footer: pq.FileMetaData) -> set[str]:
+    """Return the columns that have no NULL at any depth, by the statistics of their row groups."""
+    nulls: dict[str, bool] = {}
+    for g in range(footer.num_row_groups):
+        group = footer.row_group(g)
+        for c in range(group.num_columns):
+            column = group.column(c)
+            name, found = column.path_in_schema.split(".")[0], column.statistics
+            none = found is not None and found.has_null_count and found.null_count == 0
+            nulls[name] = nulls.get(name, False) or not none
+    return {name for name, some in nulls.items() if not some}
+
+
 def parquet_schema(path: Path) -> pa.Schema:
     """Read a file's Arrow schema; raises as :func:`open_parquet` does."""
     return pq.read_schema(engine_path(path))

@@ -7,11 +7,12 @@ from urllib.parse import quote as url_quote
 
 import duckdb
 import pyarrow as pa
+from pyarrow.parquet import FileMetaData
 
 from refold.event_schemas import ENVELOPE, ObjectNotFoundError, Registry
 from refold.event_schemas.registry import SchemaKey
-from refold.warehouse.engine.parquet_files import parquet_relation
-from refold.warehouse.engine.sql import duckdb_type, first_line, quote
+from refold.warehouse.engine.parquet_files import column_range, columns_without_null, parquet_footer, parquet_relation
+from refold.warehouse.engine.sql import duckdb_type, first_line, null_in_required, quote
 from refold.warehouse.event_log.commit import COMMIT_SCHEMA
 from refold.warehouse.event_log.layout import segment_key
 from refold.warehouse.event_log.log import EventLog, Head
@@ -34,13 +35,19 @@ class SegmentCheck:
         log: the log.
         registry: the contracts.
         findings: collects what is wrong.
+        columns_in: Parquet schema to the columns in which DuckDB reads it; filled, and shared by several.
 
     Attributes:
         sound: keys of the segments in which nothing is wrong.
     """
 
     def __init__(
-        self, connection: duckdb.DuckDBPyConnection, log: EventLog, registry: Registry, findings: Findings
+        self,
+        connection: duckdb.DuckDBPyConnection,
+        log: EventLog,
+        registry: Registry,
+        findings: Findings,
+        columns_in: dict[str, list[Column]],
     ) -> None:
         self._connection = connection
         self._log = log
@@ -48,6 +55,7 @@ class SegmentCheck:
         self._findings = findings
         self.sound: set[str] = set()
         self._columns_of: dict[tuple[SchemaKey, bool], list[Column]] = {}
+        self._columns_in = columns_in
 
     def check(self, segment: Segment) -> Path | None:
         """Check one segment.
@@ -86,7 +94,7 @@ class SegmentCheck:
             return None
         try:
             self._check_content(segment, path, where)
-        except duckdb.Error as error:
+        except (duckdb.Error, pa.ArrowException, OSError) as error:
             self._findings.add("segment", where, f"it cannot be read: {first_line(error)} ({content})")
             return None
         return path
@@ -96,11 +104,16 @@ class SegmentCheck:
         key = segment_key(url_quote(segment.event_type, safe=""), segment.schema_version, segment.bucket, name)
         if key != segment.key:
             self._findings.add("manifest", where, f"its key in the manifest differs from its content; expected {key}")
-        relation = self._connection.sql(f"FROM {parquet_relation([path])}")
-        has_contract = self._check_schema(segment, _columns(relation), where)
-        fields = self._fields(segment.schema_key, untyped=segment.untyped) if has_contract else ()
-        missing = missing_values(fields)
-        [(*real, nulls)] = relation.aggregate(f"count(*), min(position), max(position), count({missing})").fetchall()
+        footer = parquet_footer(path)
+        has_contract = self._check_schema(segment, self._stored_columns(path, footer), where)
+        fields = self._fields(segment.schema_key, untyped=segment.untyped) if has_contract else []
+        missing, nulls = missing_values(fields), 0
+        real = [footer.num_rows, *(column_range(footer, "position") or ())]
+        # The checksum was right, so the statistics are those of the values.
+        has_nulls = {f.name for f in fields if null_in_required(f.name, f)} - columns_without_null(footer)
+        if not segment.checksum or has_nulls or len(real) < 3:
+            select = f"SELECT count(*), min(position), max(position), count({missing}) FROM {parquet_relation([path])}"
+            [(*real, nulls)] = self._connection.execute(select).fetchall()
         if real != (expected := [segment.rows, segment.first_position, segment.last_position]):
             self._findings.add(
                 "segment",
@@ -146,6 +159,13 @@ class SegmentCheck:
                 "A contract must not change under its schema version: raise schema_version and add an upcaster.",
             )
         return real == expected
+
+    def _stored_columns(self, path: Path, footer: FileMetaData) -> list[Column]:
+        """Return the columns as DuckDB reads them; files of the same Parquet schema have the same."""
+        schema = str(footer.schema)
+        if schema not in self._columns_in:
+            self._columns_in[schema] = _columns(self._connection.sql(f"FROM {parquet_relation([path])}"))
+        return self._columns_in[schema]
 
     def _expected_columns(self, key: SchemaKey, *, untyped: bool) -> list[Column]:
         if (key, untyped) not in self._columns_of:

@@ -29,7 +29,7 @@ from refold.warehouse.event_log.reads.scan import live_segments
 from refold.warehouse.event_log.verification.check_commits import check_commits, check_known, check_manifest
 from refold.warehouse.event_log.verification.check_positions import PositionCheck
 from refold.warehouse.event_log.verification.check_sealed import SealedCheck
-from refold.warehouse.event_log.verification.check_segments import SegmentCheck, check_sizes
+from refold.warehouse.event_log.verification.check_segments import Column, SegmentCheck, check_sizes
 from refold.warehouse.event_log.verification.check_streams import StreamCheck
 from refold.warehouse.event_log.verification.findings import Finding, Findings
 
@@ -151,7 +151,7 @@ def _check_events(
     suspect: set[tuple[SchemaKey, int]] = set()
     complete, events, streams = True, 0, 0
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        check = functools.partial(_check_bucket, connection, log, registry, head)
+        check = functools.partial(_check_bucket, connection, log, registry, head, {})
         buckets = range(head.sealed.bucket_count)
         for checked in pool.map(check, buckets, [by_bucket.get(bucket, []) for bucket in buckets]):
             report(1 + checked.bucket, planned)
@@ -197,13 +197,14 @@ def _check_bucket(
     log: EventLog,
     registry: Registry,
     head: Head,
+    columns_in: dict[str, list[Column]],
     bucket: int,
     segments: Sequence[Segment],
 ) -> _Bucket:
     """Check one bucket, in a thread of its own: its segments, and then its streams."""
     findings = Findings()
     with database.cursor() as connection:
-        segment_check = SegmentCheck(connection, log, registry, findings)
+        segment_check = SegmentCheck(connection, log, registry, findings, columns_in)
         readable = [(s, path) for s in segments if (path := segment_check.check(s)) is not None]
         suspect = {(s.schema_key, bucket) for s in segments if s.key not in segment_check.sound}
         complete = len(readable) == len(segments)
