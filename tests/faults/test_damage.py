@@ -39,6 +39,7 @@ KINDS: dict[str, tuple[str, tuple[str, ...]]] = {
     "description": ("log/refold.json", (*LOG, "rows")),
     "commit": ("log/commits/*", (*LOG, "rows")),
     "manifest": ("log/manifests/*", (*LOG, "rows")),
+    "part": ("log/parts/*", (*LOG, "rows")),
     "segment": ("log/segments/**/*", LOG),
     "heads": ("log/heads/**/*", LOG),
     "archived segment": ("archive/segments/**/*", LOG),
@@ -124,7 +125,7 @@ class World(Place):
 
     def findings(self) -> list[str]:
         """Verify the log."""
-        return [f.where for f in verify(self.log, REGISTRY).findings]
+        return [f"{f.where}: {f.what}" for f in verify(self.log, REGISTRY).findings]
 
     def files(self, kind: str) -> list[Path]:
         """Return the files of one kind; of segments those that are in use: originals of archived ones are not."""

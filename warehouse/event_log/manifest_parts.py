@@ -320,5 +320,5 @@ def write_parts(
 
 
 def forget() -> None:
-    """Forget the parts that were read, as another process has."""
+    """Forget the parts that were read, so that they are read and checked again."""
     _latest.cache_clear()

@@ -25,6 +25,7 @@ from refold.warehouse.engine.connections import connect
 from refold.warehouse.event_log.clocks import WrongClock
 from refold.warehouse.event_log.log import EventLog, Head
 from refold.warehouse.event_log.manifest import Segment
+from refold.warehouse.event_log.manifest_parts import forget as forget_parts
 from refold.warehouse.event_log.reads.scan import live_segments
 from refold.warehouse.event_log.verification.check_commits import check_commits, check_known, check_manifest
 from refold.warehouse.event_log.verification.check_positions import PositionCheck
@@ -101,6 +102,7 @@ def verify(
         True
     """
     findings = Findings()
+    forget_parts()
     with tempfile.TemporaryDirectory(prefix="refold-") as folder, ExitStack() as stack:
         open_scratch = functools.partial(connect, memory_limit=_MEMORY, temp_directory=folder)
         connection = stack.enter_context(open_scratch())
