@@ -21,7 +21,7 @@ import apache_beam as beam
 import duckdb
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from refold.event_schemas import RefoldError, errors
+from refold.event_schemas import ObjectNotFoundError, RefoldError, errors
 from refold.event_schemas.errors import DamagedStagingError
 from refold.pipelines.beam.local_runner import WORKER_DIED, EmbeddedPipeline
 from refold.pipelines.beam.runners import make_runner
@@ -142,7 +142,7 @@ def run_reported(staging_url: str, work: Callable[[], _T], *, doing: str) -> _T:
         raise
 
 
-def damaged_staging(error: DigestError | RecordError, *, doing: str) -> DamagedStagingError:
+def damaged_staging(error: DigestError | RecordError | ObjectNotFoundError, *, doing: str) -> DamagedStagingError:
     """Return the error for a staged object that was changed: those of a log have errors of their own."""
     return DamagedStagingError(f"A staged object is damaged ({doing}): {error}. Nothing was published; try again.")
 

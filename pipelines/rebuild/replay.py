@@ -28,7 +28,7 @@ from refold.pipelines.beam.staged_pipeline import (
 )
 from refold.pipelines.beam.worker_connections import close_idle_connections, worker_connection
 from refold.pipelines.rebuild import failed_folds
-from refold.pipelines.rebuild.replay_plan import ReplayPlan, read_plan, staging_lost
+from refold.pipelines.rebuild.replay_plan import ReplayPlan, is_staged, read_plan, staging_lost
 from refold.warehouse.declarations.domain import Domain, load_domain
 from refold.warehouse.declarations.projection import Fold, ReadModel
 from refold.warehouse.event_log import manifest as manifests
@@ -97,8 +97,9 @@ class _Unit:
 
 @dataclass(frozen=True, slots=True)
 class _Done:
-    """What a unit or the merge of a group has staged: groups, and keys of files."""
+    """What a unit or the merge of a group has staged: the key of this record, groups, and keys of files."""
 
+    key: str
     staged: tuple[Named, ...]
 
 
@@ -165,6 +166,8 @@ def replay(
         rows = _finished_rows(staging, compiled, [unit for wave in waves for unit in wave.units])
         invalid = _invalid_events(staging, plan, domain, models)
     except ObjectNotFoundError as error:
+        if is_staged(staging):  # so no other run has ended and deleted it: an object was lost, and is made again
+            raise damaged_staging(error, doing=f"what was staged in {staging.url}") from error
         raise staging_lost(staging) from error
     except (DigestError, RecordError) as error:
         raise damaged_staging(error, doing=f"what was staged in {staging.url}") from error
@@ -195,10 +198,10 @@ def _finished_rows(
 ) -> dict[str, list[Path]]:
     """List the finished rows of every planned unit and group; one that is missing is an error."""
     rows: dict[str, list[Path]] = {c.model.name: [] for c in compiled}
-    staged = [pair for unit in planned for pair in decode_record(staging.get(unit.done), _Done).staged]
+    staged = [pair for unit in planned for pair in _staged(staging, unit.done)]
     for group in sorted({group for group, _ in staged if not group.startswith(_FINISHED)}):
         name, part = group.split("/")
-        [(_, key)] = decode_record(staging.get(_merged_key(name, part)), _Done).staged
+        [(_, key)] = _staged(staging, _merged_key(name, part))
         rows[name].append(checked_path(staging, key))
     for group, key in staged:
         if group.startswith(_FINISHED):
@@ -290,13 +293,24 @@ def _load_plan(staging_url: str) -> ReplayPlan:
     return plan
 
 
+def _staged(staging: ObjectStore, key: str) -> tuple[Named, ...]:
+    """Return what a unit or a merge says that it has staged.
+
+    Raises:
+        RecordError: it was changed, or is that of another unit.
+    """
+    done = decode_record(staging.get(key), _Done)
+    if done.key != key:
+        raise RecordError(f"{key} is the record of {done.key}")
+    return done.staged
+
+
 def _stage_unit(unit: _Unit) -> Iterator[Named]:
     """Stage a unit for every read model of the plan, unless an earlier run did."""
     staging = open_store(unit.staging_url)
     if not staging.exists(unit.done):
-        staging.put(unit.done, encode_record(_Done(tuple(_stage_models(staging, unit)))))
-    done = decode_record(staging.get(unit.done), _Done)
-    yield from ((group, key) for group, key in done.staged if not group.startswith(_FINISHED))
+        staging.put(unit.done, encode_record(_Done(unit.done, tuple(_stage_models(staging, unit)))))
+    yield from ((group, key) for group, key in _staged(staging, unit.done) if not group.startswith(_FINISHED))
 
 
 def _stage_models(staging: ObjectStore, unit: _Unit) -> list[Named]:
@@ -342,7 +356,7 @@ def _merge_group(staging_url: str, group: str, staged: list[str]) -> None:
         if failed := units.merge(connection, compiled, int(part), paths, path, without=without):
             failed_folds.report(staging, name, part, failed)
         key = put_checked_file(staging, f"staged/rows/{name}/{int(part):04d}", path)
-    staging.put(done, encode_record(_Done(((group, key),))))
+    staging.put(done, encode_record(_Done(done, ((group, key),))))
 
 
 @contextmanager

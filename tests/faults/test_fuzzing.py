@@ -345,7 +345,7 @@ class World:
             "plan of a rebuild": Parser(parse=find, documents=(value_of(plan),), encode=signed),
             "result of a unit": Parser(
                 parse=lambda data: decode_record(data, replay._Done),
-                documents=({"staged": [["a/1", "staged/x"]]},),
+                documents=({"key": "staged/done/a", "staged": [["a/1", "staged/x"]]},),
                 encode=signed,
                 errors=(RecordError,),
             ),

@@ -16,7 +16,7 @@ from datetime import UTC, datetime, timedelta
 
 from refold.event_schemas import LogError, ObjectNotFoundError, UsageError
 from refold.warehouse.event_log import manifest as manifests
-from refold.warehouse.event_log.layout import COMMITS, MANIFESTS, commit_key, manifest_key, number_of, numbered
+from refold.warehouse.event_log.layout import COMMITS, MANIFESTS, PARTS, commit_key, manifest_key, number_of, numbered
 from refold.warehouse.event_log.log import EventLog
 from refold.warehouse.event_log.manifest import Manifest
 from refold.warehouse.event_log.orphaned_objects import Leftover, leftover, objects_of
@@ -69,11 +69,14 @@ def plan_retention(log: EventLog, *, window: timedelta = WINDOW, now: datetime |
     commits = (number_of(key) for key in numbered(store.list_from(COMMITS)))
     removable = [n for n in commits if n <= sealed.sealed_commit and n not in imports]
     objects = [leftover(store, commit_key(n), "its events are in segments") for n in removable]
-    objects += [
+    replaced = [
         leftover(open_store(url), key, "newer objects replaced it")
         for url, key in sorted(objects_of(log, superseded) - needed)
     ]
+    # A manifest goes before its parts, so that the next run can read those that a killed one has left.
+    objects += [left for left in replaced if not left.key.startswith(f"{PARTS}/")]
     objects += [leftover(store, manifest_key(m.number), "a newer manifest replaced it") for m in superseded]
+    objects += [left for left in replaced if left.key.startswith(f"{PARTS}/")]
     return Retention(sealed.sealed_commit + 1 if removable else 0, tuple(objects))
 
 

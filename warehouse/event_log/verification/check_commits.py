@@ -71,7 +71,7 @@ def _load_manifest(log: EventLog, number: int, findings: Findings, *, is_newest:
         list(found.segments)  # which reads the parts
     except DamagedLogError as error:
         is_removed = isinstance(error.__cause__, ObjectNotFoundError) and not is_newest
-        if not is_removed:  # parts of older manifests are removed before these
+        if not is_removed:  # meanwhile, with the manifest
             findings.add("manifest", f"{log.url}/{manifest_key(number)}", f"it cannot be read ({error})")
         return None
     return found
