@@ -1,4 +1,4 @@
-"""A log written anew without some values: the same events otherwise, which verify, and go on."""
+"""A log rewritten without some values: the same events otherwise, which verify, and go on."""
 
 from __future__ import annotations
 

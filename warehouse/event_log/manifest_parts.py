@@ -1,8 +1,8 @@
 """The parts of a manifest: objects that list the segments and stream heads of a range of buckets.
 
 The first part of a range lists everything, each later one what changed since then. A seal adds a part to the ranges
-that it touched; once the changes of a range are larger than its first part, it writes that anew. So neither a seal nor
-the opening of a log costs more as the log ages, and a reader of one bucket reads the parts of its range alone.
+that it touched; once the changes of a range are larger than its first part, it writes a new first part. So neither a
+seal nor the opening of a log costs more as the log ages, and a reader of one bucket reads the parts of its range alone.
 """
 
 from __future__ import annotations
