@@ -28,8 +28,9 @@ from refold.event_schemas.orders import (
     StockReceived,
 )
 from refold.warehouse.event_log.append import Appender
-from refold.warehouse.event_log.log import EventLog, open_log
+from refold.warehouse.event_log.log import EventLog
 from refold.warehouse.event_log.new_events import StreamAppend
+from refold.warehouse.event_log.opening import open_log
 from refold.warehouse.orders import ORDERS
 
 CUSTOMERS_PER_HUNDRED_ORDERS = 20

@@ -15,7 +15,8 @@ from refold.event_schemas.registry import SchemaKey
 from refold.pipelines.ingest.spooled_segments import finish_import
 from refold.warehouse.engine.connections import connect
 from refold.warehouse.event_log.bulk_import.spool import Spool
-from refold.warehouse.event_log.log import EventLog, create_log
+from refold.warehouse.event_log.log import EventLog
+from refold.warehouse.event_log.opening import create_log
 from refold.warehouse.orders import ORDERS
 
 DOMAIN = "orders"

@@ -43,7 +43,7 @@ def rebuild_side(folder: Path, domain_ref: str, workers: int, only: Sequence[str
     from refold.pipelines.beam.runners import beam_options
     from refold.pipelines.rebuild.rebuild import rebuild
     from refold.pipelines.rebuild.replay import RebuildProgress
-    from refold.warehouse.event_log.log import open_log
+    from refold.warehouse.event_log.opening import open_log
 
     started = time.perf_counter()
     phases: dict[str, float] = {}

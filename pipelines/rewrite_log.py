@@ -28,8 +28,9 @@ from refold.warehouse.engine.parquet_files import copy_to_parquet, parquet_foote
 from refold.warehouse.engine.sql import columns, duckdb_type, literal, quote
 from refold.warehouse.event_log import manifest as manifests
 from refold.warehouse.event_log.layout import CONFIG_KEY, FORMAT_VERSION, HEADS, MANIFESTS, PARTS, SEGMENTS
-from refold.warehouse.event_log.log import Description, EventLog, open_log
+from refold.warehouse.event_log.log import EventLog
 from refold.warehouse.event_log.manifest import HeadsRun, Manifest, Segment
+from refold.warehouse.event_log.opening import Description, open_log
 from refold.warehouse.event_log.segments import PARQUET_OPTIONS, SEGMENT_ENVELOPE, describe_segment
 from refold.warehouse.object_store import ObjectStore, open_store
 from refold.warehouse.object_store.digests import digest_of, file_digest

@@ -19,8 +19,10 @@ from refold.pipelines.beam.staged_pipeline import Named, Work, run_staged
 from refold.warehouse.declarations.domain import load_domain
 from refold.warehouse.event_log import manifest as manifests
 from refold.warehouse.event_log.commit import CommitInfo
-from refold.warehouse.event_log.log import EventLog, Head, open_log
+from refold.warehouse.event_log.log import EventLog
+from refold.warehouse.event_log.log_head import Head
 from refold.warehouse.event_log.manifest import Manifest
+from refold.warehouse.event_log.opening import open_log
 from refold.warehouse.event_log.rebucket import with_bucket_count
 from refold.warehouse.event_log.seal import SealedBuckets, next_manifest, repartition, seal_buckets
 from refold.warehouse.object_store import open_store

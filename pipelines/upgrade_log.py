@@ -17,8 +17,9 @@ from refold.event_schemas import LogError
 from refold.pipelines.seal import seal_any_format
 from refold.warehouse.event_log import manifest as manifests
 from refold.warehouse.event_log.layout import COMMITS, CONFIG_KEY, FORMAT_VERSION, numbered
-from refold.warehouse.event_log.log import Description, EventLog, open_log
+from refold.warehouse.event_log.log import EventLog
 from refold.warehouse.event_log.manifest import Manifest
+from refold.warehouse.event_log.opening import Description, open_log
 from refold.warehouse.object_store import ObjectStore
 from refold.warehouse.object_store.digests import digest_of, file_digest
 from refold.warehouse.object_store.records import encode_record

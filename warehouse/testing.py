@@ -29,8 +29,8 @@ from refold.warehouse.declarations.domain import Domain
 from refold.warehouse.declarations.projection import ReadModel
 from refold.warehouse.engine.sql import columns, quote
 from refold.warehouse.event_log.append import Appender
-from refold.warehouse.event_log.log import create_log
 from refold.warehouse.event_log.new_events import NewEvent, StreamAppend
+from refold.warehouse.event_log.opening import create_log
 from refold.warehouse.read_models import database
 from refold.warehouse.read_models.increments.catch_up import ModelsAtCheckpoint, catch_up
 from refold.warehouse.replay.newest_version import newest_events

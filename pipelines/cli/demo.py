@@ -102,7 +102,7 @@ def _rebuild(call: Invocation, made: Demo, options: PipelineOptions) -> Rebuilt:
     from refold.pipelines.demo.demo import DOMAIN
     from refold.pipelines.rebuild.rebuild import rebuild
     from refold.pipelines.seal import seal
-    from refold.warehouse.event_log.log import open_log
+    from refold.warehouse.event_log.opening import open_log
 
     log: EventLog = open_log(made.log_url, domain_name=DOMAIN)
     with count_progress("seal", "events", quiet=call.quiet) as report:

@@ -21,7 +21,8 @@ from refold.pipelines.cli.support.invocation import (
 
 if TYPE_CHECKING:
     from refold.event_schemas import RecordedEvent, Registry
-    from refold.warehouse.event_log.log import EventLog, Head
+    from refold.warehouse.event_log.log import EventLog
+    from refold.warehouse.event_log.log_head import Head
 
 _POLL_SECONDS = 0.2
 """Time between two looks for the next commit: unnoticed by a reader, and five cheap requests a second."""
@@ -177,7 +178,7 @@ def parse_head(text: str) -> tuple[int, str]:
 
 def _following(log: EventLog, registry: Registry, head: Head) -> Iterator[RecordedEvent]:
     """Yield the events of commits after the head, polling for the next number; the log is never listed."""
-    from refold.warehouse.event_log.log import Head
+    from refold.warehouse.event_log.log_head import Head
     from refold.warehouse.event_log.manifest import Manifest
     from refold.warehouse.event_log.reads.read import read_positions
 

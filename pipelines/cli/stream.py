@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import signal
-from collections.abc import Callable
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
@@ -65,6 +63,7 @@ def stream(
 
     from refold.pipelines.cli.progress import display
     from refold.pipelines.cli.support import output
+    from refold.pipelines.cli.support.signals import drain_when_stopped
     from refold.pipelines.stream.stream import stream as follow
 
     with metered(metrics_port) as metrics, display(quiet=call.quiet, bars=False) as shown:
@@ -78,7 +77,7 @@ def stream(
             publish_every=publish_every,
             max_outage=max_outage,
             rebuild_if_cheaper=not no_rebuild,
-            stop=_stop_signal(),
+            stop=drain_when_stopped(),
             report=_Reporter(call, log, metrics, shown),
         )
     if call.json:
@@ -91,22 +90,6 @@ def stream(
         )
     if done.dead_letters:
         output.print_note(f"{output.counted(done.dead_letters, 'new dead letter')}: see `refold dead-letters list`.")
-
-
-def _stop_signal() -> Callable[[], bool]:
-    """Return a function that reports whether Ctrl-C or SIGTERM came; a second one stops at once.
-
-    A signal handler can interrupt any code, so it takes no lock: it only appends to a list.
-    """
-    received: list[int] = []
-
-    def drain(number: int, _frame: object) -> None:
-        received.append(number)
-        signal.signal(number, signal.default_int_handler)
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, drain)
-    return lambda: bool(received)
 
 
 class _Reporter:

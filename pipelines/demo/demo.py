@@ -17,8 +17,9 @@ from refold.event_schemas import LogError, Registry, UsageError
 from refold.warehouse.declarations.domain import load_domain
 from refold.warehouse.event_log.append import Appender
 from refold.warehouse.event_log.layout import DEFAULT_BUCKET_COUNT
-from refold.warehouse.event_log.log import EventLog, create_log
+from refold.warehouse.event_log.log import EventLog
 from refold.warehouse.event_log.new_events import StreamAppend
+from refold.warehouse.event_log.opening import create_log
 
 DOMAIN = "orders"
 """The domain of the demo, unless another is named."""

@@ -20,7 +20,8 @@ from refold.warehouse.declarations.domain import load_domain
 from refold.warehouse.event_log.bulk_import.bulk_segments import StreamsNotNewError, build_bucket, publish_import
 from refold.warehouse.event_log.bulk_import.spool import read_spool
 from refold.warehouse.event_log.commit import CommitInfo
-from refold.warehouse.event_log.log import EventLog, open_log
+from refold.warehouse.event_log.log import EventLog
+from refold.warehouse.event_log.opening import open_log
 from refold.warehouse.event_log.seal import SealedBuckets
 from refold.warehouse.object_store import open_store
 from refold.warehouse.object_store.records import decode_record, encode_record

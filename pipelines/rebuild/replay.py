@@ -32,7 +32,7 @@ from refold.pipelines.rebuild.replay_plan import ReplayPlan, is_staged, read_pla
 from refold.warehouse.declarations.domain import Domain, load_domain
 from refold.warehouse.declarations.projection import Fold, ReadModel
 from refold.warehouse.event_log import manifest as manifests
-from refold.warehouse.event_log.log import open_log
+from refold.warehouse.event_log.opening import open_log
 from refold.warehouse.event_log.payload_parsing import InvalidEvent
 from refold.warehouse.object_store import ObjectStore, open_store
 from refold.warehouse.object_store.checked_files import checked_path, put_checked_file

@@ -22,8 +22,9 @@ from refold.warehouse.declarations.domain import Domain
 from refold.warehouse.declarations.fingerprint import fingerprint, fingerprint_parts
 from refold.warehouse.declarations.projection import ReadModel
 from refold.warehouse.event_log.erasures import count_erasures
-from refold.warehouse.event_log.log import EventLog, open_log
+from refold.warehouse.event_log.log import EventLog
 from refold.warehouse.event_log.manifest import Manifest
+from refold.warehouse.event_log.opening import open_log
 from refold.warehouse.object_store import ObjectStore
 from refold.warehouse.object_store.records import decode_record, encode_record
 

@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 from collections.abc import Callable
+from types import FrameType
 from typing import Any
 
 import uvicorn
@@ -18,6 +19,7 @@ from refold.pipelines.serving.app import Application, create_app
 from refold.pipelines.serving.http.protocol import BoundedProtocol
 from refold.pipelines.serving.settings import ENVIRONMENT, ServeSettings
 from refold.pipelines.serving.supervisor_watch import stop_with_parent
+from refold.pipelines.stop_signals import StopRequests
 
 _OPTIONS: dict[str, Any] = {
     "log_level": "warning",
@@ -68,14 +70,26 @@ def run(settings: ServeSettings, listening: socket.socket, *, workers: int, begi
         _run_workers(settings, listening, workers)
         return
     _collect_rarely()
-    server = uvicorn.Server(uvicorn.Config(app, **_OPTIONS))
-    for number in (signal.SIGINT, signal.SIGTERM):  # uvicorn raises the signal again after it has stopped
-        signal.signal(number, lambda *_: setattr(server, "should_exit", True))
+    server = _Server(uvicorn.Config(app, **_OPTIONS))
     server.run(sockets=[listening])
     if app.failure is not None:
         raise RefoldError(f"The stream of this server failed, so the server ended: {app.failure}") from app.failure
     if not server.started:
         raise RefoldError("The server could not start; see the messages above.")
+
+
+class _Server(uvicorn.Server):
+    """Drains at the first request to stop, and ends at once at a later one."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self._requests = StopRequests(
+            first=lambda: setattr(self, "should_exit", True), again=lambda: setattr(self, "force_exit", True)
+        )
+        self._requests.install()  # also for signals that come before uvicorn takes them, or after
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        self._requests(sig, frame)
 
 
 def _run_workers(settings: ServeSettings, listening: socket.socket, workers: int) -> None:
@@ -89,6 +103,7 @@ def _run_workers(settings: ServeSettings, listening: socket.socket, workers: int
 
 def from_environment() -> Application:
     """Create the application of a worker process, which stops with its supervisor."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the supervisor ends its workers
     stop_with_parent()
     app = create_app(ServeSettings.load(os.environ))
     _collect_rarely()

@@ -19,7 +19,8 @@ from refold.pipelines.serving.reads.query_batcher import QueryBatcher
 from refold.pipelines.serving.settings import ServeSettings
 from refold.warehouse.commands.handler import CommandHandler
 from refold.warehouse.declarations.domain import Domain
-from refold.warehouse.event_log.log import EventLog, open_log
+from refold.warehouse.event_log.log import EventLog
+from refold.warehouse.event_log.opening import open_log
 from refold.warehouse.queries.live_reader import LiveReader
 from refold.warehouse.queries.reader import Reader
 from refold.warehouse.read_models.generations.generations import Generation, Generations, open_generations

@@ -22,7 +22,7 @@ from refold.pipelines.beam.runners import is_local, workers_of
 from refold.pipelines.beam.staged_pipeline import Named, RepeatedPipeline, Work, run_staged
 from refold.pipelines.beam.worker_connections import close_idle_connections, worker_connection
 from refold.warehouse.declarations.domain import Domain, load_domain
-from refold.warehouse.event_log.log import open_log
+from refold.warehouse.event_log.opening import open_log
 from refold.warehouse.object_store import ObjectStore, open_store
 from refold.warehouse.object_store.records import decode_record, encode_record
 from refold.warehouse.read_models.increments.increment import Staged, stage

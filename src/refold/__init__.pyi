@@ -50,8 +50,9 @@ from .warehouse.declarations.handlers import Delete
 from .warehouse.declarations.projection import Fold, Projection, View
 from .warehouse.declarations.reducers import collect, count, count_distinct, first, latest, maximum, minimum, total
 from .warehouse.event_log.append import Appended, Appender
-from .warehouse.event_log.log import EventLog, create_log, open_log
+from .warehouse.event_log.log import EventLog
 from .warehouse.event_log.new_events import NewEvent, StreamAppend
+from .warehouse.event_log.opening import create_log, open_log
 from .warehouse.event_log.reads.read import read_category, read_correlation, read_positions, read_stream, tail
 from .warehouse.event_log.reads.stats import LogStats, stats
 from .warehouse.event_log.verification.verify import Verification, verify

@@ -61,7 +61,8 @@ from refold.warehouse.event_log import manifest as manifests
 from refold.warehouse.event_log.bulk_import.spool_journal import read_journal
 from refold.warehouse.event_log.heads import SealedHeads
 from refold.warehouse.event_log.layout import CONFIG_KEY, commit_key
-from refold.warehouse.event_log.log import EventLog, Head
+from refold.warehouse.event_log.log import EventLog
+from refold.warehouse.event_log.log_head import Head
 from refold.warehouse.event_log.manifest_parts import Listed, Part, PartRef
 from refold.warehouse.event_log.reads.seek import find_place
 from refold.warehouse.object_store import open_store

@@ -31,8 +31,9 @@ from refold.warehouse.event_log.bulk_import.bulk_segments import build_bucket, p
 from refold.warehouse.event_log.bulk_import.spool import SPOOLED, Spool, read_spool
 from refold.warehouse.event_log.commit import COMMIT_SCHEMA, CommitInfo
 from refold.warehouse.event_log.layout import commit_key
-from refold.warehouse.event_log.log import EventLog, create_log
+from refold.warehouse.event_log.log import EventLog
 from refold.warehouse.event_log.manifest import Manifest
+from refold.warehouse.event_log.opening import create_log
 from refold.warehouse.event_log.payload_parsing import InvalidEvent, typed_events
 from refold.warehouse.event_log.seal import (
     next_manifest,

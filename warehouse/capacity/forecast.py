@@ -18,7 +18,8 @@ from refold.warehouse.engine.connections import connect
 from refold.warehouse.engine.parquet_files import parquet_relation
 from refold.warehouse.engine.sql import first_line, literal
 from refold.warehouse.event_log.layout import commit_key
-from refold.warehouse.event_log.log import EventLog, Head
+from refold.warehouse.event_log.log import EventLog
+from refold.warehouse.event_log.log_head import Head
 from refold.warehouse.event_log.manifest import Segment
 from refold.warehouse.event_log.reads.scan import live_segments
 from refold.warehouse.read_models.generations.generations import Generations

@@ -16,8 +16,9 @@ module           holds
 """
 
 from refold.warehouse.event_log.append import Appended, Appender
-from refold.warehouse.event_log.log import EventLog, create_log, open_log
+from refold.warehouse.event_log.log import EventLog
 from refold.warehouse.event_log.new_events import NewEvent, StreamAppend
+from refold.warehouse.event_log.opening import create_log, open_log
 from refold.warehouse.event_log.reads.read import (
     read_category,
     read_correlation,

@@ -21,7 +21,8 @@ from refold.warehouse.event_log import commit
 from refold.warehouse.event_log.clocks import next_recorded_at
 from refold.warehouse.event_log.commit import CommitInfo
 from refold.warehouse.event_log.layout import commit_key
-from refold.warehouse.event_log.log import EventLog, Head
+from refold.warehouse.event_log.log import EventLog
+from refold.warehouse.event_log.log_head import Head
 from refold.warehouse.event_log.new_events import Row, StreamAppend, encode_rows
 from refold.warehouse.event_log.reads.read import read_positions
 from refold.warehouse.event_log.same_log import SameLog

@@ -18,8 +18,9 @@ from refold.warehouse.engine.connections import connect
 from refold.warehouse.engine.parquet_files import parquet_relation
 from refold.warehouse.event_log import manifest as manifests
 from refold.warehouse.event_log.commit import CommitInfo
-from refold.warehouse.event_log.log import MAX_BUCKETS, EventLog
+from refold.warehouse.event_log.log import EventLog
 from refold.warehouse.event_log.manifest import HeadsRun, Manifest, Segment
+from refold.warehouse.event_log.opening import MAX_BUCKETS
 from refold.warehouse.event_log.segments import stored_relation, write_heads, write_segments
 
 _ATTEMPTS = 10

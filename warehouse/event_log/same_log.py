@@ -7,7 +7,8 @@ import time
 
 from refold.event_schemas import DamagedLogError, LogError, StoreError
 from refold.warehouse.event_log.layout import CONFIG_KEY
-from refold.warehouse.event_log.log import EventLog, open_log
+from refold.warehouse.event_log.log import EventLog
+from refold.warehouse.event_log.opening import open_log
 
 _READ_EVERY = 1.0
 """Seconds between two reads of a remote log's description: a bucket is replaced less easily than a folder."""

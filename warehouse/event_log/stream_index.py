@@ -9,7 +9,8 @@ from refold.warehouse.event_log.chain import Link, check_next
 from refold.warehouse.event_log.commit import CommitInfo
 from refold.warehouse.event_log.heads import SealedHeads
 from refold.warehouse.event_log.layout import commit_key
-from refold.warehouse.event_log.log import EventLog, Head
+from refold.warehouse.event_log.log import EventLog
+from refold.warehouse.event_log.log_head import Head
 from refold.warehouse.event_log.manifest import Manifest
 
 _PRUNE_TAIL_ABOVE = 100_000

@@ -22,7 +22,8 @@ from refold.warehouse.declarations.domain import Domain
 from refold.warehouse.engine.connections import connect
 from refold.warehouse.engine.sql import first_line
 from refold.warehouse.event_log.commit import CommitInfo
-from refold.warehouse.event_log.log import EventLog, Head
+from refold.warehouse.event_log.log import EventLog
+from refold.warehouse.event_log.log_head import Head
 from refold.warehouse.event_log.manifest import Manifest
 from refold.warehouse.event_log.payload_parsing import Typed
 from refold.warehouse.event_log.reads.scan import live_segments

@@ -12,7 +12,8 @@ from refold.event_schemas.registry import SchemaKey
 from refold.warehouse.engine.parquet_files import parquet_relation
 from refold.warehouse.engine.sql import columns
 from refold.warehouse.event_log.commit import CommitInfo
-from refold.warehouse.event_log.log import EventLog, Head
+from refold.warehouse.event_log.log import EventLog
+from refold.warehouse.event_log.log_head import Head
 from refold.warehouse.event_log.manifest import Segment
 from refold.warehouse.event_log.payload_parsing import Typed, typed_events
 from refold.warehouse.event_log.seal import COMMIT_COLUMNS, based

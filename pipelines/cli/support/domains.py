@@ -14,7 +14,7 @@ from refold.event_schemas import UsageError
 from refold.pipelines.cli.config import Origin, Settings, option_of, variable_of
 from refold.warehouse.declarations.domain import ENTRY_POINT_GROUP, load_domain
 from refold.warehouse.event_log.layout import CONFIG_KEY
-from refold.warehouse.event_log.log import open_log
+from refold.warehouse.event_log.opening import open_log
 from refold.warehouse.object_store import ObjectStore, open_store
 from refold.warehouse.read_models.generations.generations import open_generations
 

@@ -91,7 +91,7 @@ class Invocation:
 
     def open_log(self) -> EventLog:
         """Open the event log, which must be the domain's if one is named."""
-        from refold.warehouse.event_log.log import open_log
+        from refold.warehouse.event_log.opening import open_log
 
         return open_log(self.settings.log, domain_name=self._named(), keys_url=self.settings.keys)
 
@@ -107,7 +107,7 @@ class Invocation:
         from refold.pipelines.cli.support.domains import no_domain
         from refold.warehouse.declarations.domain import load_domain
         from refold.warehouse.event_log.layout import CONFIG_KEY, DEFAULT_BUCKET_COUNT
-        from refold.warehouse.event_log.log import create_log, open_log
+        from refold.warehouse.event_log.opening import create_log, open_log
         from refold.warehouse.object_store import open_store
 
         url, named, keys = self.settings.log, self.settings.domain, self.settings.keys

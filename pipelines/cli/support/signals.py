@@ -11,10 +11,12 @@ import signal
 import sys
 import threading
 from collections import defaultdict
+from collections.abc import Callable
 from contextlib import suppress
 from typing import NoReturn
 
 from refold.pipelines.cli.support.exit_codes import STOPPED
+from refold.pipelines.stop_signals import StopRequests
 
 _GRACE_SECONDS = 5.0
 """Time to unwind: enough to cancel DuckDB queries and delete scratch files, short enough for a waiting user."""
@@ -22,21 +24,31 @@ _GRACE_SECONDS = 5.0
 
 def unwind_when_stopped() -> None:
     """Make SIGTERM do what Ctrl-C does: raise KeyboardInterrupt, and kill the process if it has not unwound in time."""
-    signal.signal(signal.SIGTERM, _interrupt)
+    requests = StopRequests(first=_interrupt, again=_end)
+    signal.signal(signal.SIGTERM, requests)
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        signal.signal(signal.SIGINT, _interrupt)
+        signal.signal(signal.SIGINT, requests)
 
 
-def _interrupt(*_: object) -> None:
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _end)
+def drain_when_stopped() -> Callable[[], bool]:
+    """Make the first signal a request to drain, and a later one do what Ctrl-C does.
+
+    Returns:
+        Reports whether a signal came.
+    """
+    requests = StopRequests(first=lambda: None, again=StopRequests(first=_interrupt, again=_end))
+    requests.install()
+    return lambda: requests.received
+
+
+def _interrupt() -> None:
     timer = threading.Timer(_GRACE_SECONDS, _end)
     timer.daemon = True
     timer.start()
     raise KeyboardInterrupt
 
 
-def _end(*_: object) -> NoReturn:
+def _end() -> NoReturn:
     report_stopped()
     end_at_once()
 

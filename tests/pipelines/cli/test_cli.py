@@ -44,8 +44,9 @@ from refold.pipelines.ingest.ingest import ImportProgress
 from refold.pipelines.rebuild.rebuild import RebuildProgress
 from refold.warehouse.event_log.append import Appender
 from refold.warehouse.event_log.layout import commit_key
-from refold.warehouse.event_log.log import EventLog, open_log
+from refold.warehouse.event_log.log import EventLog
 from refold.warehouse.event_log.new_events import NewEvent
+from refold.warehouse.event_log.opening import open_log
 from refold.warehouse.object_store.records import checked_content, encode_record
 from refold.warehouse.orders import ORDERS
 from refold.warehouse.read_models.generations.generations import open_generations

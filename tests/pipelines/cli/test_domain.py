@@ -10,7 +10,8 @@ import pytest
 
 from refold.event_schemas.orders import StockReceived
 from refold.warehouse.event_log.append import Appender
-from refold.warehouse.event_log.log import EventLog, create_log, open_log
+from refold.warehouse.event_log.log import EventLog
+from refold.warehouse.event_log.opening import create_log, open_log
 from refold.warehouse.orders import ORDERS
 from refold.warehouse.read_models.generations.generations import open_generations
 from tests.pipelines.cli.letters import WRITER, Weighed

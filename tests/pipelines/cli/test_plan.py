@@ -37,8 +37,8 @@ from refold.warehouse.declarations.reducers import (
     total,
 )
 from refold.warehouse.event_log import Appender, EventLog, create_log
-from refold.warehouse.event_log.log import open_log
 from refold.warehouse.event_log.new_events import NewEvent
+from refold.warehouse.event_log.opening import open_log
 from refold.warehouse.read_models.generations.generations import (
     Generation,
     Generations,

@@ -14,8 +14,8 @@ import pytest
 from refold.event_schemas import LogError, UsageError, event
 from refold.pipelines.demo.demo import Demo, make_history, prepare
 from refold.warehouse.declarations.domain import Domain
-from refold.warehouse.event_log.log import open_log
 from refold.warehouse.event_log.new_events import NewEvent, StreamAppend
+from refold.warehouse.event_log.opening import open_log
 from refold.warehouse.event_log.reads.read import read_positions
 from refold.warehouse.orders import ORDERS
 from refold.warehouse.orders.sample_history import sample_history

@@ -28,7 +28,7 @@ from refold.warehouse.declarations.projection import (
 )
 from refold.warehouse.declarations.reducers import count_distinct, latest, total
 from refold.warehouse.event_log import Appender, EventLog, create_log
-from refold.warehouse.event_log.log import Head
+from refold.warehouse.event_log.log_head import Head
 from refold.warehouse.object_store.records import decode_record, encode_record
 from refold.warehouse.orders import ORDERS
 from refold.warehouse.read_models import database

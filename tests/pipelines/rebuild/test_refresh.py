@@ -24,7 +24,7 @@ from refold.pipelines.rebuild import refresh as refreshing
 from refold.pipelines.rebuild.publisher import republish
 from refold.pipelines.rebuild.refresh import Refreshed, refresh
 from refold.warehouse.event_log import Appender, create_log
-from refold.warehouse.event_log.log import open_log
+from refold.warehouse.event_log.opening import open_log
 from refold.warehouse.orders import ORDERS
 from refold.warehouse.read_models.generations.generations import Generation, Generations, open_generations
 

@@ -60,7 +60,9 @@ def served(
     command = [sys.executable, "-m", "refold", "--domain", domain, "serve", "--port", "0", *arguments]
     command += ["--log", str(folder / "log"), "--read-models", str(folder / "read-models")]
     variables = {**os.environ, "PYTHONPATH": str(ROOT), **(environment or {})}
-    with subprocess.Popen(command, env=variables, stderr=subprocess.PIPE, text=True, cwd=folder) as process:
+    with subprocess.Popen(
+        command, env=variables, stderr=subprocess.PIPE, text=True, cwd=folder, start_new_session=True
+    ) as process:
         assert process.stderr is not None
         first = process.stderr.readline()
         assert " at http://" in first, first + process.stderr.read()

@@ -33,6 +33,7 @@ from refold.warehouse.event_log import EventLog, create_log
 from refold.warehouse.orders import ORDERS
 from refold.warehouse.read_models.generations.generations import open_generations
 from tests.pipelines.serving.served import ROOT, Served, served
+from tests.pipelines.stop_signals import SIGNALS
 
 pytestmark = pytest.mark.slow
 
@@ -303,6 +304,24 @@ def test_a_stream_publishes_when_the_server_stops(tmp_path: Path) -> None:
     newest = open_generations(str(tmp_path / "read-models"), "orders").newest()
     assert newest is not None
     assert newest.position == done["position"]
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+@pytest.mark.parametrize("numbers", SIGNALS)
+def test_it_drains_when_its_group_is_signalled(folder: Path, workers: str, numbers: tuple[signal.Signals, ...]) -> None:
+    """A request that waits gets its answer, though every process of the server has all signals in the same instant."""
+    with (
+        served(folder, "--workers", workers, "--no-commands") as running,
+        running.client() as client,
+        ThreadPoolExecutor() as pool,
+    ):
+        waiting = pool.submit(client.get, "/orders/order-3", params={"min_position": 10**9, "wait": "3s"})
+        with pytest.raises(TimeoutError):
+            waiting.result(timeout=1)
+        for number in numbers:
+            os.killpg(running.process.pid, number)
+        assert waiting.result().status_code == 202
+        assert running.process.wait(timeout=60) == 0
 
 
 @pytest.mark.parametrize(

@@ -36,6 +36,7 @@ from refold.warehouse.read_models.increments.spans import SpanLimits, next_step
 from refold.warehouse.read_models.live.heartbeat import read_heartbeat
 from refold.warehouse.read_models.live.live_database import LiveDatabase
 from refold.warehouse.read_models.planning import backlog
+from tests.pipelines.stop_signals import SIGNALS
 
 pytestmark = pytest.mark.slow
 
@@ -399,9 +400,9 @@ def test_a_store_in_memory_is_refused(market: Market) -> None:
         stream(market.log, f"{HERE}:MARKET", "memory://rm", OPTIONS, once=True)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_drains_it(market: Market, number: signal.Signals) -> None:
-    """A signal applies and publishes all appended events, and the exit code is 0."""
+@pytest.mark.parametrize("numbers", SIGNALS)
+def test_a_signal_drains_it(market: Market, numbers: tuple[signal.Signals, ...]) -> None:
+    """A signal, or several in the same instant, applies and publishes all appended events, and the exit code is 0."""
     position = market.sell(2)
     command = [sys.executable, "-m", "refold", "--domain", f"{HERE}:MARKET", "--log", market.log.url]
     command += ["--read-models", market.url, "stream", "--publish-every", "0", "--no-rebuild"]
@@ -410,7 +411,8 @@ def test_a_signal_drains_it(market: Market, number: signal.Signals) -> None:
         assert process.stderr is not None
         for line in process.stderr:
             if "Published generation" in line and f"position {position:,}" in line:
-                process.send_signal(number)
+                for number in numbers:
+                    process.send_signal(number)
         assert process.wait(timeout=60) == 0
     assert market.newest().position == position
     market.agrees()

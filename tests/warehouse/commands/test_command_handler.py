@@ -43,7 +43,7 @@ from refold.warehouse.event_log import (
     read_positions,
     read_stream,
 )
-from refold.warehouse.event_log.log import open_log
+from refold.warehouse.event_log.opening import open_log
 from refold.warehouse.orders.domain import ORDERS
 from tests.properties.engine import seal
 

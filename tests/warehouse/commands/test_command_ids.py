@@ -21,7 +21,8 @@ from refold.warehouse.commands.handler import CommandHandler
 from refold.warehouse.declarations.domain import Domain
 from refold.warehouse.event_log import Appender, NewEvent, create_log
 from refold.warehouse.event_log.layout import CONFIG_KEY
-from refold.warehouse.event_log.log import EventLog, open_log
+from refold.warehouse.event_log.log import EventLog
+from refold.warehouse.event_log.opening import open_log
 from refold.warehouse.object_store.records import checked_content, encode_record
 from tests.properties.engine import seal
 

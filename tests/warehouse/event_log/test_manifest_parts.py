@@ -11,8 +11,8 @@ import pytest
 from refold.event_schemas import DamagedLogError
 from refold.warehouse.event_log import Appender, EventLog, create_log, manifest_parts, verify
 from refold.warehouse.event_log.layout import bucket_of, manifest_key
-from refold.warehouse.event_log.log import open_log
 from refold.warehouse.event_log.manifest import Manifest
+from refold.warehouse.event_log.opening import open_log
 from refold.warehouse.object_store import ObjectStore
 from refold.warehouse.object_store.local import LocalStore
 from refold.warehouse.object_store.records import encode_record

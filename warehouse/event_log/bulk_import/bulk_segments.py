@@ -36,7 +36,8 @@ from refold.warehouse.event_log.clocks import next_recorded_at
 from refold.warehouse.event_log.columns import write_parquet
 from refold.warehouse.event_log.commit import CommitInfo
 from refold.warehouse.event_log.layout import commit_key
-from refold.warehouse.event_log.log import EventLog, Head
+from refold.warehouse.event_log.log import EventLog
+from refold.warehouse.event_log.log_head import Head
 from refold.warehouse.event_log.manifest import HeadsRun, Segment
 from refold.warehouse.event_log.seal import SealedBuckets
 from refold.warehouse.event_log.segments import (

@@ -8,7 +8,8 @@ import duckdb
 import pyarrow as pa
 
 from refold.warehouse.engine.parquet_files import parquet_relation
-from refold.warehouse.event_log.log import EventLog, Head
+from refold.warehouse.event_log.log import EventLog
+from refold.warehouse.event_log.log_head import Head
 from refold.warehouse.event_log.manifest import HeadsRun
 
 _TAIL = "_tail_heads"

@@ -31,7 +31,8 @@ from refold.warehouse.engine.parquet_files import parquet_relation
 from refold.warehouse.engine.sql import columns, literal
 from refold.warehouse.event_log.bulk_import.spool import Spooled
 from refold.warehouse.event_log.canonical_sql import canonical_text
-from refold.warehouse.event_log.log import EventLog, Head
+from refold.warehouse.event_log.log import EventLog
+from refold.warehouse.event_log.log_head import Head
 from refold.warehouse.event_log.manifest import Segment
 from refold.warehouse.event_log.seal import based
 from refold.warehouse.event_log.segments import segment_relations, untyped_relation

@@ -11,7 +11,8 @@ from collections.abc import Iterator
 from refold.event_schemas import RecordedEvent, Registry, UsageError
 from refold.warehouse.engine.sql import literal
 from refold.warehouse.event_log.layout import bucket_of
-from refold.warehouse.event_log.log import EventLog, Head
+from refold.warehouse.event_log.log import EventLog
+from refold.warehouse.event_log.log_head import Head
 from refold.warehouse.event_log.reads.scan import NO_LIMIT, Selection, scan
 
 

@@ -35,7 +35,8 @@ from refold.warehouse.engine.sql import (
     literal,
 )
 from refold.warehouse.event_log.commit import CommitInfo
-from refold.warehouse.event_log.log import EventLog, Head
+from refold.warehouse.event_log.log import EventLog
+from refold.warehouse.event_log.log_head import Head
 from refold.warehouse.event_log.manifest import Segment
 from refold.warehouse.event_log.reads.payloads import StoredSchemas, payload_text
 from refold.warehouse.event_log.seal import based

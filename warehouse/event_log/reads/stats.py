@@ -20,7 +20,8 @@ from refold.warehouse.engine.connections import connect
 from refold.warehouse.engine.parquet_files import parquet_relation
 from refold.warehouse.engine.sql import first_line
 from refold.warehouse.event_log.layout import bucket_of
-from refold.warehouse.event_log.log import EventLog, Head
+from refold.warehouse.event_log.log import EventLog
+from refold.warehouse.event_log.log_head import Head
 from refold.warehouse.event_log.manifest import HeadsRun, Segment
 from refold.warehouse.event_log.reads.scan import from_microseconds, live_segments
 

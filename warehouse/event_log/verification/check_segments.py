@@ -15,7 +15,8 @@ from refold.warehouse.engine.parquet_files import column_range, columns_without_
 from refold.warehouse.engine.sql import duckdb_type, first_line, null_in_required, quote
 from refold.warehouse.event_log.commit import COMMIT_SCHEMA
 from refold.warehouse.event_log.layout import segment_key
-from refold.warehouse.event_log.log import EventLog, Head
+from refold.warehouse.event_log.log import EventLog
+from refold.warehouse.event_log.log_head import Head
 from refold.warehouse.event_log.manifest import Segment
 from refold.warehouse.event_log.reads.scan import live_segments
 from refold.warehouse.event_log.segments import SEGMENT_ENVELOPE

@@ -13,7 +13,8 @@ from refold.event_schemas import DamagedLogError
 from refold.warehouse.engine.parquet_files import parquet_relation
 from refold.warehouse.engine.sql import first_line
 from refold.warehouse.event_log.layout import bucket_sql
-from refold.warehouse.event_log.log import EventLog, Head
+from refold.warehouse.event_log.log import EventLog
+from refold.warehouse.event_log.log_head import Head
 from refold.warehouse.event_log.manifest import HeadsRun, Segment
 from refold.warehouse.event_log.verification.findings import MAX_EXAMPLES, Findings
 

@@ -23,7 +23,8 @@ from refold.event_schemas import Registry
 from refold.event_schemas.registry import SchemaKey
 from refold.warehouse.engine.connections import connect
 from refold.warehouse.event_log.clocks import WrongClock
-from refold.warehouse.event_log.log import EventLog, Head
+from refold.warehouse.event_log.log import EventLog
+from refold.warehouse.event_log.log_head import Head
 from refold.warehouse.event_log.manifest import Segment
 from refold.warehouse.event_log.manifest_parts import forget as forget_parts
 from refold.warehouse.event_log.reads.scan import live_segments

@@ -14,7 +14,8 @@ import pyarrow as pa
 from refold.warehouse.declarations.domain import Domain
 from refold.warehouse.declarations.projection import ReadModel
 from refold.warehouse.engine.connections import forget_temporaries
-from refold.warehouse.event_log.log import EventLog, Head
+from refold.warehouse.event_log.log import EventLog
+from refold.warehouse.event_log.log_head import Head
 from refold.warehouse.event_log.payload_parsing import InvalidEvent
 from refold.warehouse.read_models import withheld
 from refold.warehouse.read_models.database import (

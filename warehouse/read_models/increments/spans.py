@@ -15,7 +15,8 @@ import duckdb
 from refold.warehouse.declarations.domain import Domain
 from refold.warehouse.declarations.projection import ReadModel
 from refold.warehouse.event_log.commit import CommitInfo
-from refold.warehouse.event_log.log import EventLog, Head
+from refold.warehouse.event_log.log import EventLog
+from refold.warehouse.event_log.log_head import Head
 from refold.warehouse.event_log.manifest import Manifest, Segment
 from refold.warehouse.event_log.payload_parsing import Typed
 from refold.warehouse.read_models.database import Checkpoint, checkpoint_at

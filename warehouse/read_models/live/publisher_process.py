@@ -27,7 +27,7 @@ from typing import Any
 
 from refold.event_schemas import GenerationError, RefoldError, StoreUnavailableError
 from refold.warehouse.declarations.domain import load_domain
-from refold.warehouse.event_log.log import open_log
+from refold.warehouse.event_log.opening import open_log
 from refold.warehouse.read_models.database import open_database
 from refold.warehouse.read_models.generations.build import scratch_folder
 from refold.warehouse.read_models.generations.generations import Generation, open_generations

@@ -18,7 +18,8 @@ from refold.warehouse.declarations.fingerprint import (
 )
 from refold.warehouse.declarations.projection import ReadModel, keyed_by_stream
 from refold.warehouse.event_log.erasures import count_erasures
-from refold.warehouse.event_log.log import EventLog, Head
+from refold.warehouse.event_log.log import EventLog
+from refold.warehouse.event_log.log_head import Head
 from refold.warehouse.event_log.reads.scan import live_segments, overlaps
 from refold.warehouse.read_models.generations.build import may_hold_erased
 from refold.warehouse.read_models.generations.generations import Generation, Generations
