@@ -5,10 +5,12 @@ from __future__ import annotations
 import functools
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import Annotated
 
-from refold.event_schemas import ConcurrencyError
+from refold.event_schemas import ConcurrencyError, Personal, event
 from refold.event_schemas.decider import Decider, Rejected, command
 from refold.pipelines.beam.runners import beam_options
+from refold.pipelines.erasure.erase import erase as erase_subjects
 from refold.pipelines.rebuild.publisher import republish
 from refold.pipelines.rebuild.rebuild import rebuild as rebuild_models
 from refold.pipelines.stream.stream import stream as stream_events
@@ -28,6 +30,8 @@ from tests.warehouse.event_log import shop
 LATER = timedelta(days=30)
 OPTIONS = beam_options(None, ["--direct_running_mode=in_memory", "--direct_num_workers=1"])
 DOMAIN = f"{__name__}:SHOP"
+ERASED = "ada"
+"""The subject that is erased."""
 
 
 @command
@@ -45,6 +49,14 @@ class Order:
     cups: int = 0
 
 
+@event(schema_version=1)
+class Visited:
+    """A customer visited the shop."""
+
+    customer_id: str
+    email: Annotated[str, Personal(subject="customer_id")]
+
+
 BASKET: Decider[Order] = Decider(
     name="basket",
     commands=(Fill,),
@@ -55,7 +67,7 @@ BASKET: Decider[Order] = Decider(
 )
 SHOP = Domain(
     name="shop",
-    events=shop.SHOP.events,
+    events=(*shop.SHOP.events, Visited),
     upcasters=shop.SHOP.upcasters,
     deciders=(BASKET,),
     read_models=(
@@ -74,17 +86,32 @@ SHOP = Domain(
             columns={"quantity": total("BIGINT"), "last_order": latest("VARCHAR")},
             on={shop.Added: "SELECT sku, quantity, stream_id AS last_order"},
         ),
+        Projection(
+            name="visitors",
+            key={"customer_id": "VARCHAR"},
+            columns={"email": latest("VARCHAR")},
+            on={Visited: "SELECT customer_id, email"},
+        ),
     ),
 )
+
+
+def visit(place: Place) -> None:
+    """Append events with personal data, some of which are sealed."""
+    appender = Appender(place.log, SHOP.registry)
+    for name in ("ada", "bob"):
+        appender.append(f"visits-{name}", [Visited(customer_id=name, email=f"{name}@example.org")])
+    seal(place)
+    appender.append("visits-ada", [Visited(customer_id="ada", email="ada@example.com")])
 
 
 def append(place: Place) -> None:
     """Append an event at a version, as a writer does that cannot know whether its last attempt succeeded."""
     log, event = place.log, NewEvent(payload=shop.added(), event_id="appended")
     try:
-        Appender(log, shop.REGISTRY).append("order-1", [event], expected_version=2)
+        Appender(log, SHOP.registry).append("order-1", [event], expected_version=2)
     except ConcurrencyError:
-        if [e.event_id for e in read_stream(log, shop.REGISTRY, "order-1")][2:] != ["appended"]:
+        if [e.event_id for e in read_stream(log, SHOP.registry, "order-1")][2:] != ["appended"]:
             raise
 
 
@@ -97,7 +124,7 @@ def bulk_import(place: Place) -> None:
 def seal(place: Place) -> None:
     """Seal what is not sealed."""
     if (log := place.log).head().tail:
-        shop.seal(log)
+        shop.seal(log, SHOP.registry)
 
 
 def archive(place: Place) -> None:
@@ -152,10 +179,15 @@ def collect(place: Place) -> None:
     garbage_collection.collect(generations, found)
 
 
+def erase(place: Place) -> None:
+    """Erase a subject, in the log and in what is published."""
+    erase_subjects(place.log, DOMAIN, place.read_models, [ERASED], OPTIONS, reason="request 7")
+
+
 def build(place: Place) -> None:
     """Prepare two generations, and events that neither shows."""
     rebuild(place)
-    appender = Appender(place.log, shop.REGISTRY)
+    appender = Appender(place.log, SHOP.registry)
     for customer in ("d", "e"):
         publish(place)
         appender.append("order-0", [shop.Placed(customer=customer, currency="EUR"), shop.added("jug")])
