@@ -125,13 +125,28 @@ class EventLog:
         """Read the footers of all commits after a place, in order, until there is no next number.
 
         Raises:
-            DamagedLogError: a commit is damaged, or does not follow the one before it.
+            DamagedLogError: a commit is damaged, does not follow the one before it, or is missing.
         """
-        while (info := self.commit_info(link.commit_number + 1)) is not None:
+        while (info := self._next_commit(link.commit_number + 1)) is not None:
             where = f"{self.url}/{commit_key(info.number)}"
             check_next(link, info.number, info.first_position, info.previous, where=where)
             yield info
             link = info.end
+
+    def _next_commit(self, number: int) -> CommitInfo | None:
+        """Read one commit's footer; None if it is not there, nor the next one."""
+        info = self.commit_info(number)
+        if info is None and self._has_commit(number + 1):
+            info = self.commit_info(number)  # both may be new
+            if info is None and self.manifest().sealed_commit < number:  # it was not removed because it is sealed
+                raise self._missing(commit_key(number), commit_key(number + 1))
+        return info
+
+    def _missing(self, key: str, following: str) -> DamagedLogError:
+        return DamagedLogError(
+            f"Commit {self.url}/{key} is missing, but {following} exists. Restore it from a backup of the store; "
+            "nothing was published."
+        )
 
     def last_commit(self, after: int = 0) -> CommitInfo | None:
         """Find the last commit by galloping search, without listing or reading others: numbers have no gaps.
@@ -141,6 +156,9 @@ class EventLog:
 
         Returns:
             The footer of the last commit, or None if there is none after that one.
+
+        Raises:
+            DamagedLogError: the commit after it is missing, as a later one shows; or it is damaged.
         """
         last, step = after, 1
         while self._has_commit(last + step):
@@ -149,11 +167,18 @@ class EventLog:
         while beyond - last > 1:
             middle = (last + beyond) // 2
             last, beyond = (middle, beyond) if self._has_commit(middle) else (last, middle)
+        self._next_commit(last + 1)
         return self.commit_info(last) if last > after else None
 
     def first_commit(self) -> int:
         """Return the number of the first commit that was not removed, by listing; 0 if there is none."""
         return next((number_of(key) for key in numbered(self.store.list_from(COMMITS))), 0)
+
+    def commit_numbers(self) -> list[int]:
+        """List the numbers of all commits, in order, up to the last that was there when the listing began, or later."""
+        found = sorted(number_of(key) for key in numbered(self.store.list_from(COMMITS)))
+        unlisted = set(range(found[0], found[-1])).difference(found) if found else set()
+        return sorted([*found, *filter(self._has_commit, unlisted)])
 
     def _has_commit(self, number: int) -> bool:
         return self.store.exists(commit_key(number))
@@ -266,16 +291,15 @@ class EventLog:
     def check_end(self, head: Head) -> None:
         """Check that no commit exists beyond a head, which would mean that one is missing; this costs a listing.
 
+        A disk's listing may lack a file that was made meanwhile, and have one that was made after it.
+
         Raises:
             DamagedLogError: a commit is missing.
         """
         expected = commit_key(head.commit + 1)
         following = next(numbered(self.store.list_from(COMMITS, start_after=commit_key(head.commit))), expected)
-        if following != expected:
-            raise DamagedLogError(
-                f"Commit {self.url}/{expected} is missing, but {following} exists. Restore it from a backup of "
-                "the store; nothing was published."
-            )
+        if following != expected and not self._has_commit(head.commit + 1):
+            raise self._missing(expected, following)
 
 
 def default_keys_url(log_url: str) -> str:
@@ -296,8 +320,3 @@ def _check_file(path: Path, checksum: str, what: str) -> None:
             f"{what} is damaged: {error}. Run `refold log repair`, or restore it from a backup of the store; nothing "
             "was published."
         ) from error
-
-
-def last_commit_number(store: ObjectStore) -> int:
-    """Return the last commit number by listing; for checks only, since listings grow with the log."""
-    return max((number_of(k) for k in numbered(store.list_from(COMMITS))), default=0)

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from refold.warehouse.event_log import Appender, EventLog, create_log
+from refold.event_schemas import DamagedLogError
+from refold.warehouse.event_log import Appender, EventLog, create_log, layout, read_positions, verify
 from refold.warehouse.event_log.commit import encode
 from refold.warehouse.event_log.layout import commit_key
 from refold.warehouse.object_store.local import LocalStore
-from tests.warehouse.event_log.shop import SHOP, Closed
+from refold.warehouse.read_models.lag import find_end
+from tests.warehouse.event_log.shop import SHOP, Closed, seal
 
 COMMITS = 21
 
@@ -69,3 +72,36 @@ def test_a_long_tail_takes_few_looks(tmp_path: Path) -> None:
     store = _Counting(str(tmp_path))
     assert EventLog(store, "shop", 2, log.log_id).last_commit(0) is not None
     assert _Counting.lookups <= 22
+
+
+def test_a_listing_may_lack_a_commit_of_this_moment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A disk's listing has a file that was made meanwhile, and not the one that was made before it: none is missing."""
+    log = create_log(str(tmp_path), domain_name="shop", bucket_count=2)
+    other = Appender(log, SHOP.registry)
+    other.append("order-1", [Closed()])
+    listed = LocalStore.list_from
+
+    def list_from(store: LocalStore, prefix: str, *, start_after: str = "") -> Iterator[str]:
+        """List while another process appends two commits; the listing has only the second of them."""
+        if prefix != layout.COMMITS:
+            return listed(store, prefix, start_after=start_after)
+        missed = commit_key(other.append("order-2", [Closed()]).commit_number)
+        other.append("order-3", [Closed()])
+        return (key for key in listed(store, prefix, start_after=start_after) if key != missed)
+
+    monkeypatch.setattr(LocalStore, "list_from", list_from)
+    assert Appender(log, SHOP.registry).append("order-4", [Closed()]).last_position == 4
+    assert [f for f in verify(log, SHOP.registry).findings if f.kind == "commit"] == []
+    seal(log)
+
+
+@pytest.mark.parametrize("read", [EventLog.head, find_end, lambda log: list(read_positions(log, SHOP.registry, 0))])
+def test_a_missing_commit_is_no_end(tmp_path: Path, read: Callable[[EventLog], object]) -> None:
+    """A log does not end before a commit that is missing."""
+    log = create_log(str(tmp_path), domain_name="shop", bucket_count=2)
+    appender = Appender(log, SHOP.registry)
+    for number in range(4):
+        appender.append(f"order-{number}", [Closed()])
+    (tmp_path / commit_key(3)).unlink()
+    with pytest.raises(DamagedLogError, match=r"0003.parquet is missing, but .*0004.parquet exists"):
+        read(log)

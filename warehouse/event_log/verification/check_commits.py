@@ -97,7 +97,7 @@ def check_commits(
 ) -> Commits:
     """Check all footers, and the rows of unsealed commits, and load these into the table ``_tail``."""
     _name_strays(log, COMMITS, "commit", findings)
-    numbers = sorted(number_of(key) for key in numbered(log.store.list_from(COMMITS)))
+    numbers = log.commit_numbers()
     _check_numbers(log, numbers, sealed, findings)
     ranges: list[tuple[int, int, int]] = []
     timed: list[CommitInfo] = []
