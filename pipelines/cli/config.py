@@ -59,6 +59,7 @@ class Settings:
         keys: URL of the key store of personal data; None for the default, beside the log.
         read_models: URL below which read models are published.
         runner: a Beam runner's name; None for the local default.
+        window: for how long ``refold log gc`` keeps what a log no longer needs; at least an hour.
         folder: the settings file's folder, else the current one; modules in it are importable.
         origins: where each setting that is no default comes from.
     """
@@ -88,6 +89,9 @@ class Settings:
     )
     runner: str | None = _setting(
         None, metavar="NAME", help="A Beam runner; a fast local one by default.", example="dask"
+    )
+    window: str = _setting(
+        "7d", metavar="DURATION", help="Keep what was needed this recently; 7d by default.", example="30d"
     )
     folder: Path = Path()
     origins: Mapping[str, Origin] = field(default_factory=dict)

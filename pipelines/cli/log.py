@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 import click
 
-from refold.pipelines.cli.support.durations import DURATION
+from refold.pipelines.cli.support.durations import parse_duration
 from refold.pipelines.cli.support.invocation import (
     BeamCommand,
     Command,
@@ -154,24 +156,28 @@ def repair(call: Invocation) -> None:
         raise click.exceptions.Exit(1)
 
 
+def _window(text: str) -> timedelta:
+    try:
+        return timedelta(seconds=parse_duration(text))
+    except ValueError as error:
+        raise click.UsageError(f"The window: {error}") from error
+
+
 @log.command(name="gc", cls=Command, example="refold log gc\nrefold log gc --window 30d --yes")
-@click.option("--window", type=DURATION, default="7d", show_default=True, help="Keep what was needed this recently.")
 @click.option("--yes", is_flag=True, help="Remove it; without this, only show what would be removed.")
-@common_options("log")
+@common_options("log", "window")
 @pass_invocation
-def collect(call: Invocation, window: float, yes: bool) -> None:
+def collect(call: Invocation, yes: bool) -> None:
     """Remove commits that were sealed long ago, and objects that newer ones have replaced.
 
     No event is removed: sealed events are in segments. A time for --as-of must then be later than the first commit that
     is kept; a position may be any. Without --yes nothing is removed.
     """
-    from datetime import timedelta
-
     from refold.pipelines.cli.support import output
     from refold.warehouse.event_log.retention import apply_retention, plan_retention
 
     found = call.open_log()
-    planned = plan_retention(found, window=timedelta(seconds=window))
+    planned = plan_retention(found, window=_window(call.settings.window))
     freed = apply_retention(found, planned) if yes else sum(left.bytes for left in planned.objects)
     if call.json:
         output.print_json({"removed": yes, "bytes": freed, "objects": [left.key for left in planned.objects]})

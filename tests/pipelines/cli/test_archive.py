@@ -75,3 +75,16 @@ def test_times_and_usage(shop: Path, call: Call) -> None:
         "must be outside of the log"
         in call("archive", "--before", later, "--to", "log/cold", folder=shop, code=2).stderr
     )
+
+
+@pytest.mark.slow
+def test_the_window_of_what_is_kept(shop: Path, call: Call) -> None:
+    """It is a setting: of the file, of the environment, or of one run."""
+    assert answer(call("log", "gc", "--json", folder=shop)) == {"removed": False, "bytes": 0, "objects": []}
+    settings = shop / "refold.toml"
+    text = settings.read_text()
+    settings.write_text(f'window = "10m"\n{text}')
+    assert "an hour or more" in call("log", "gc", folder=shop, code=2).stderr
+    settings.write_text(f'window = "soon"\n{text}')
+    assert "The window: 'soon' is no duration; write 5s" in call("log", "gc", folder=shop, code=2).stderr
+    call("log", "gc", "--window", "2h", folder=shop)

@@ -42,6 +42,7 @@ def test_each_source_overrides_the_one_before(tmp_path: Path) -> None:
         Origin.DEFAULT,
         Origin.FILE,
         Origin.OPTION,
+        Origin.DEFAULT,
     ]
 
 
