@@ -32,6 +32,8 @@ of the events. `tests/faults/test_store_faults.py` is the run.
 Both kinds of stores: *killed* is the end of the process before the operation, after it, or with half an object written;
 *answer lost* is a success that is reported as a failure; a *stale listing* lacks its newest key. A disk: *I/O error*.
 S3: *unavailable* is longer than all retries, *409*, *500*, *503* and *timeout* are the answer to the first request.
+After *disk full*, half of the object is there; *folder gone* takes the folder of
+log and read models away, and puts it back when the action has ended; the clock jumps by a day *back* or *ahead*.
 Each fault is tried where it can happen: no answer of a listing is half written. The S3 servers are `moto` and
 `localbucket`.
 

@@ -20,12 +20,14 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import duckdb
+import time_machine
 from aiobotocore.client import AioBaseClient
 from botocore.exceptions import ConnectionClosedError, ReadTimeoutError
 
@@ -57,6 +59,10 @@ class Fault(StrEnum):
     HALF_WRITTEN = "killed, half written"
     ANSWER_LOST = "answer lost"
     DISK_ERROR = "I/O error"
+    DISK_FULL = "disk full"
+    FOLDER_GONE = "folder gone"
+    CLOCK_BACK = "clock back"
+    CLOCK_AHEAD = "clock ahead"
     UNAVAILABLE = "unavailable"
     CONFLICT = "409"
     ERROR = "500"
@@ -72,6 +78,10 @@ APPLIES: dict[Fault, tuple[Sequence[str], Sequence[str]]] = {
     Fault.HALF_WRITTEN: (WRITES, BOTH),
     Fault.ANSWER_LOST: (CHANGES, BOTH),
     Fault.DISK_ERROR: (OPERATIONS, DISK),
+    Fault.DISK_FULL: (WRITES, DISK),
+    Fault.FOLDER_GONE: (OPERATIONS, DISK),
+    Fault.CLOCK_BACK: (OPERATIONS, BOTH),
+    Fault.CLOCK_AHEAD: (OPERATIONS, BOTH),
     Fault.UNAVAILABLE: (OPERATIONS, S3),
     Fault.CONFLICT: (WRITES, S3),
     Fault.ERROR: (OPERATIONS, S3),
@@ -80,6 +90,11 @@ APPLIES: dict[Fault, tuple[Sequence[str], Sequence[str]]] = {
     Fault.STALE_LISTING: (LISTINGS, BOTH),
 }
 """At which operations of which stores each fault can happen."""
+
+CLOCK_JUMPS = {Fault.CLOCK_BACK: timedelta(days=-1), Fault.CLOCK_AHEAD: timedelta(days=1)}
+"""By how much the clock of this process jumps, to stay so until it ends."""
+AWAY = "-away"
+"""What is added to the name of the folder of a place that is gone; the test puts it back."""
 
 ANSWERS = {
     Fault.CONFLICT: (409, "ConditionalRequestConflict"),
@@ -204,25 +219,33 @@ class _Breaker:
         if fault is Fault.UNAVAILABLE:
             raise StoreUnavailableError(f"{store.url} refused {name}: this is a test.")
         if fault is Fault.DISK_ERROR:
-            with _io_error(name, store):
+            with _disk_error(name, store, errno.EIO):
                 pass
+        if fault is Fault.DISK_FULL:
+            _write_half(store, *arguments)
+            with _disk_error(name, store, errno.ENOSPC):
+                pass
+        if fault is Fault.FOLDER_GONE:
+            os.rename(self._case.url, f"{self._case.url}{AWAY}")
+        if fault in CLOCK_JUMPS:
+            time_machine.travel(datetime.now(UTC) + CLOCK_JUMPS[fault]).start()
         if fault in ANSWERS or fault is Fault.TIMEOUT or (fault is Fault.ANSWER_LOST and not store.is_local):
             self._requests.append(fault)
         answer = operation()
         if fault is Fault.KILLED_AFTER:
             os._exit(KILLED)
         if fault is Fault.ANSWER_LOST and store.is_local:
-            with _io_error(name, store):
+            with _disk_error(name, store, errno.EIO):
                 pass
         return answer[:-1] if fault is Fault.STALE_LISTING else answer
 
 
 @contextmanager
-def _io_error(name: str, store: ObjectStore) -> Iterator[None]:
+def _disk_error(name: str, store: ObjectStore, number: int) -> Iterator[None]:
     """Fail as a disk does: after an answer that was lost, the file is there, and flushing its folder fails."""
     with translate_errors(name, store.url):
         yield
-        raise OSError(errno.EIO, os.strerror(errno.EIO))
+        raise OSError(number, os.strerror(number))
 
 
 def _write_half(store: ObjectStore, key: str, given: bytes | Path) -> None:
