@@ -16,7 +16,7 @@ from datetime import timedelta
 
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from refold.event_schemas import ConcurrencyError, RefoldError, Registry, UsageError
+from refold.event_schemas import ConcurrencyError, GenerationError, RefoldError, Registry, UsageError
 from refold.event_schemas.erasure import ERASURES, SubjectErased
 from refold.pipelines.rebuild.rebuild import RebuildProgress, rebuild
 from refold.pipelines.rebuild.replay_plan import delete_outdated_plans
@@ -92,12 +92,13 @@ def erase(
     Raises:
         UsageError: the domain has no personal fields, or a subject has no data; nothing was changed.
         KeyStoreError: the key store is missing, or belongs to another log.
+        GenerationError: the read models are gone since the erasure began; run it again.
 
     Example:
         See ``docs/how-to/privacy.md``.
     """
     domain = load_domain(domain_ref)
-    keys = log.personal_data.keys
+    keys, generations = log.personal_data.keys, open_generations(read_models_url, domain.name)
     subjects = [s for subject in ids for s in subjects_of(domain.registry, subject, field)]
     if not reason.strip():
         raise UsageError("The reason is empty. Give the reason of the erasure, such as a request's number.")
@@ -107,6 +108,7 @@ def erase(
             f"No personal data of {', '.join(map(repr, unknown))} was ever written: the key store {keys.url} has no "
             f"key of such a {' or '.join(sorted({s.field for s in subjects}))}. Check the id. Nothing was changed."
         )
+    published = generations.newest()
     destroyed = {s: tuple(keys.destroy(s)) for s in known}
     log.personal_data.forget_keys()
     appended = _append(log, domain.registry, destroyed, reason)
@@ -114,12 +116,16 @@ def erase(
     outdated = list(outdated_snapshots(log, erasures=erasures))
     for key in outdated:
         log.store.delete(key)
-    generations = open_generations(read_models_url, domain.name)
     delete_outdated_plans(generations.store, log, erasures=erasures)
     rebuilt, letters = _rebuild(log, domain, domain_ref, read_models_url, generations, options, erasures, report)
     if now:
         collect(generations, plan_collection(generations, keep=1, min_age=timedelta(0), leftover_age=_NEVER))
     newest = generations.newest()
+    if published is not None and newest is None:
+        raise GenerationError(
+            f"The read models at {generations.store.url} are gone: they were moved or removed, or their disk is no "
+            "longer mounted. The keys are destroyed, but generations may hold the data. Bring them back; run it again."
+        )
     return Erased(
         subjects=tuple(destroyed),
         key_ids=tuple(key_id for found in destroyed.values() for key_id in found),

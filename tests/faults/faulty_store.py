@@ -211,10 +211,9 @@ class _Breaker:
 
     def _fail(self, name: str, store: ObjectStore, arguments: Sequence[Any], operation: Callable[[], Any]) -> Any:
         fault = self._case.fault
-        if fault is Fault.KILLED_BEFORE:
-            os._exit(KILLED)
-        if fault is Fault.HALF_WRITTEN:
+        if fault in (Fault.HALF_WRITTEN, Fault.DISK_FULL) and name in WRITES:  # threads vary which operation this is
             _write_half(store, *arguments)
+        if fault in (Fault.KILLED_BEFORE, Fault.HALF_WRITTEN):
             os._exit(KILLED)
         if fault is Fault.UNAVAILABLE:
             raise StoreUnavailableError(f"{store.url} refused {name}: this is a test.")
@@ -222,7 +221,6 @@ class _Breaker:
             with _disk_error(name, store, errno.EIO):
                 pass
         if fault is Fault.DISK_FULL:
-            _write_half(store, *arguments)
             with _disk_error(name, store, errno.ENOSPC):
                 pass
         if fault is Fault.FOLDER_GONE:

@@ -124,3 +124,14 @@ def test_an_appender_that_slept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(append, "clock", lambda: later)
     assert sleeper.append("ada", [deposit()]).last_position == 6
     assert log.head().position == 6
+
+
+def test_a_log_that_goes_while_it_is_read_is_not_empty(tmp_path: Path) -> None:
+    """Without its folder there is no manifest and no commit, but that is not what a new log looks like."""
+    log = a_log(tmp_path / "log")
+    Appender(log, TRADING.registry).append("ada", [deposit()])
+    (tmp_path / "log").rename(tmp_path / "away")
+    with pytest.raises(StoreError, match="is gone"):
+        log.head()
+    with pytest.raises(StoreError, match="is gone"):
+        rebuild(log, "trading", str(tmp_path / "read-models"), OPTIONS)

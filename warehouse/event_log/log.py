@@ -12,12 +12,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from refold.event_schemas import DamagedLogError, LogError, ObjectNotFoundError
+from refold.event_schemas import DamagedLogError, LogError, ObjectNotFoundError, StoreError
 from refold.warehouse.event_log import commit, manifest
 from refold.warehouse.event_log.chain import BEGINNING, Link, check_next
 from refold.warehouse.event_log.commit import CommitInfo
 from refold.warehouse.event_log.layout import (
     COMMITS,
+    CONFIG_KEY,
     FORMAT_VERSION,
     commit_key,
     manifest_key,
@@ -260,6 +261,8 @@ class EventLog:
 
         Raises:
             LogError: an import was published while another process changed the bucket count.
+            StoreError: the log is gone.
+            DamagedLogError: an object of it is damaged or missing.
         """
         head = self.unchecked_head()
         for info in head.tail:
@@ -269,7 +272,21 @@ class EventLog:
     def unchecked_head(self) -> Head:
         """Find the end of the log, which may have an import with another bucket count: a seal rewrites that."""
         sealed = self.manifest()
-        return Head(sealed, tuple(self.commits_after(sealed.end)))
+        found = Head(sealed, tuple(self.commits_after(sealed.end)))
+        self.check_there()
+        return found
+
+    def check_there(self) -> None:
+        """Check that the log is still there: one that is gone looks as if it were empty, or ended early.
+
+        Raises:
+            StoreError: it is gone.
+        """
+        if not self.store.exists(CONFIG_KEY):
+            raise StoreError(
+                f"The log at {self.url} is gone ({CONFIG_KEY} is missing): it was moved or removed, or its disk is no "
+                "longer mounted. Bring it back, and try again."
+            )
 
     def has_bucket_count(self, info: CommitInfo, bucket_count: int) -> bool:
         """Check whether the segments of a commit, if it is an import, have so many buckets."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 
-from refold.event_schemas import DamagedLogError, LogError, StoreError
+from refold.event_schemas import DamagedLogError, LogError
 from refold.warehouse.event_log.layout import CONFIG_KEY
 from refold.warehouse.event_log.log import EventLog
 from refold.warehouse.event_log.opening import open_log
@@ -61,12 +61,10 @@ class SameLog:
             found = open_log(self._log.url)
         except DamagedLogError:
             raise
-        except LogError as error:
+        except LogError:
             self.is_replaced = True
-            raise StoreError(
-                f"The log at {self._log.url} is gone ({CONFIG_KEY} is missing): it was moved or removed, or its disk "
-                "is no longer mounted. Nothing was appended. Bring it back, and try again."
-            ) from error
+            self._log.check_there()
+            raise
         if (found.log_id, found.start) != (self._log.log_id, self._log.start):
             self.is_replaced = True
             raise DamagedLogError(
