@@ -49,16 +49,21 @@ def answer(result: Result | subprocess.CompletedProcess[str]) -> Any:
 
 
 def on_terminal(*arguments: str, folder: Path) -> str:
-    """Run the command line on a terminal of 120 columns, and give all that appears there."""
+    """Run the command line on a terminal of 120 columns, and give the text that appears there."""
+    return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", raw_on_terminal(*arguments, folder=folder))
+
+
+def raw_on_terminal(*arguments: str, folder: Path, environment: Mapping[str, str] | None = None) -> str:
+    """Run the command line as :func:`on_terminal` does, and give all that is written there."""
     ours, theirs = pty.openpty()
     command = [sys.executable, "-m", "refold", *arguments]
-    environment = {**os.environ, "COLUMNS": "120", "LINES": "50", "TERM": "xterm"}
-    with subprocess.Popen(command, cwd=folder, env=environment, stdin=theirs, stdout=theirs, stderr=theirs) as process:
+    variables = {**os.environ, "COLUMNS": "120", "LINES": "50", "TERM": "xterm", **(environment or {})}
+    with subprocess.Popen(command, cwd=folder, env=variables, stdin=theirs, stdout=theirs, stderr=theirs) as process:
         os.close(theirs)
         seen = b"".join(_read_all(ours))
     os.close(ours)
     assert process.returncode == 0, seen.decode()
-    return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", seen.decode())
+    return seen.decode()
 
 
 def _read_all(descriptor: int) -> Iterator[bytes]:

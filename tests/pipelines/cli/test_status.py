@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-import pty
 import re
 import shutil
 import signal
@@ -13,7 +12,6 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -49,6 +47,7 @@ from refold.warehouse.read_models.live.heartbeat import (
     write_heartbeat,
 )
 from tests.pipelines.cli.letters import WRITER, Weighed
+from tests.pipelines.cli.running import raw_on_terminal
 
 ROOT = Path(__file__).parents[3]
 REF = "tests.pipelines.cli.letters:BROKEN"
@@ -310,24 +309,7 @@ def test_ctrl_c_ends_watching(scales: Scales) -> None:
 
 def test_watching_on_a_terminal_stays_in_place(scales: Scales) -> None:
     """Each table overwrites the one before."""
-    ours, theirs = pty.openpty()
-    command = [sys.executable, "-m", "refold", *scales.arguments("--watch", "--count", "2", "--interval", "0")]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "120", "LINES": "50", "TERM": "xterm"}
-    with subprocess.Popen(command, env=environment, stdin=theirs, stdout=theirs, stderr=theirs) as process:
-        os.close(theirs)
-        seen = b"".join(_read_all(ours)).decode()
-    os.close(ours)
-    assert process.returncode == 0, seen
+    arguments = scales.arguments("--watch", "--count", "2", "--interval", "0")
+    seen = raw_on_terminal(*arguments, folder=Path.cwd(), environment={"PYTHONPATH": str(ROOT)})
     assert seen.count("Generation  1 at position 2") >= 2
     assert "\x1b[1A" in seen, "the cursor goes up again"
-
-
-def _read_all(descriptor: int) -> Iterator[bytes]:
-    while True:
-        try:
-            part = os.read(descriptor, 65_536)
-        except OSError:  # Linux says so when the other side is closed
-            return
-        if not part:
-            return
-        yield part
