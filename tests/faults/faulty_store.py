@@ -40,7 +40,7 @@ from refold.warehouse.read_models.live import publisher_process
 from tests.faults import store_actions
 from tests.faults.places import Place
 
-WRITES = ("put_if_absent", "put", "put_file_if_absent", "put_file")
+WRITES = ("put_if_absent", "put", "put_file")
 CHANGES = (*WRITES, "delete", "delete_prefix")
 LISTINGS = ("list_from",)
 OPERATIONS = (*CHANGES, *LISTINGS, "get", "exists", "size", "modified", "local_path")

@@ -40,9 +40,3 @@ def resolved_type(text: str) -> str:
         return str(scratch().sql(query).types[0])
     except duckdb.Error as error:
         raise SqlError(f"{text!r} is not a DuckDB type: {first_line(error)}") from error
-
-
-def is_summable(text: str) -> bool:
-    """Check whether a total may have a type: an integer, a DECIMAL, or a float."""
-    resolved = resolved_type(text)
-    return resolved in INTEGERS | FLOATS or resolved.startswith("DECIMAL(")

@@ -13,7 +13,7 @@ import duckdb
 import pyarrow as pa
 from pyarrow.parquet import FileMetaData
 
-from refold.event_schemas import ENVELOPE, DamagedLogError, Registry
+from refold.event_schemas import ENVELOPE, Registry
 from refold.event_schemas.registry import SchemaKey
 from refold.warehouse.engine.parquet_files import (
     copy_partitioned,
@@ -238,15 +238,3 @@ def describe_heads(path: Path, bucket: int, *, rows: int) -> HeadsRun:
         bytes=path.stat().st_size,
         checksum=file_digest(path),
     )
-
-
-def check_parquet(path: Path, *, where: str) -> FileMetaData:
-    """Read a Parquet footer.
-
-    Raises:
-        DamagedLogError: the file is unreadable.
-    """
-    try:
-        return parquet_footer(path)
-    except (pa.ArrowException, OSError) as error:
-        raise DamagedLogError(f"{where} is not a readable Parquet file ({error}). Restore it from a backup.") from error

@@ -35,11 +35,7 @@ class LocalStore(ObjectStore):
 
     def put_if_absent(self, key: str, data: bytes) -> bool:
         """Write a temporary file and link it to its name."""
-        return self._create(key, partial(_write, data))
-
-    def put_file_if_absent(self, key: str, path: Path) -> bool:
-        """Hard-link the file, or a copy of it, to its name."""
-        return self._create(key, partial(_link_or_copy, check_source(path)))
+        return not self.exists(key) and self._write_and_move(key, partial(_write, data), os.link)
 
     def put(self, key: str, data: bytes) -> None:
         """Write a temporary file and rename it."""
@@ -103,9 +99,6 @@ class LocalStore(ObjectStore):
                 yield path
             except _NO_OBJECT as error:
                 raise ObjectNotFoundError(f"There is no object {key!r} in {self.url}.") from error
-
-    def _create(self, key: str, write: Callable[[str], None]) -> bool:
-        return not self.exists(key) and self._write_and_move(key, write, os.link)
 
     def _write_and_move(self, key: str, write: Callable[[str], None], move: Callable[[str, str], None]) -> bool:
         """Write a temporary file and move it to the key's name; return False if ``link`` finds the name taken."""

@@ -31,10 +31,6 @@ class MemoryStore(RemoteStore):
 
         return self._attempt(f"create {key!r}", create)
 
-    def put_file_if_absent(self, key: str, path: Path) -> bool:
-        """Read the file first: fsspec would expose a partial object."""
-        return self.put_if_absent(key, check_source(path).read_bytes())
-
     def put_file(self, key: str, path: Path) -> None:
         """Read the file first: fsspec would expose a partial object."""
         self.put(key, check_source(path).read_bytes())

@@ -58,12 +58,17 @@ class RemoteStore(ObjectStore):
     def put_if_absent(self, key: str, data: bytes) -> bool:
         """Write on condition that the key is new; retry only failures that leave the outcome open."""
         fs, path = self._locate(key)
-        return self._create(key, lambda: fs.pipe_file(path, data, mode="create"))
 
-    def put_file_if_absent(self, key: str, path: Path) -> bool:
-        """Upload on condition that the key is new."""
-        check_source(path)
-        return self._create(key, lambda: self._upload(path, key, "create"))
+        def create() -> bool:
+            try:
+                fs.pipe_file(path, data, mode="create")
+            except OSError as error:
+                if exists_already(error):
+                    return False
+                raise
+            return True
+
+        return self._attempt(f"create {key!r}", create)
 
     def put(self, key: str, data: bytes) -> None:
         """Write; remote writes are atomic."""
@@ -73,7 +78,7 @@ class RemoteStore(ObjectStore):
     def put_file(self, key: str, path: Path) -> None:
         """Upload."""
         check_source(path)
-        self._attempt(f"write {key!r}", lambda: self._upload(path, key, "overwrite"))
+        self._attempt(f"write {key!r}", lambda: self._upload(path, key))
 
     def get(self, key: str) -> bytes:
         """Read the object."""
@@ -146,18 +151,6 @@ class RemoteStore(ObjectStore):
         fs, root = self._connect()
         return fs, f"{root}/{key}"
 
-    def _create(self, key: str, upload: Callable[[], object]) -> bool:
-        def create() -> bool:
-            try:
-                upload()
-            except OSError as error:
-                if exists_already(error):
-                    return False
-                raise
-            return True
-
-        return self._attempt(f"create {key!r}", create)
-
     def _read(self, key: str, operation: Callable[[], Result], *, doing: str = "read") -> Result:
         def read() -> Result:
             try:
@@ -190,9 +183,9 @@ class RemoteStore(ObjectStore):
         keys = sorted(name.removeprefix(f"{root}/") for name in names)
         return (key for key in keys if key.startswith(base) and key > start_after)
 
-    def _upload(self, path: Path, key: str, mode: Mode) -> None:
+    def _upload(self, path: Path, key: str) -> None:
         fs, remote = self._locate(key)
-        fs.put_file(str(path), remote, mode=mode)
+        fs.put_file(str(path), remote)
 
     def _download(self, key: str, copy: Path) -> None:
         fs, remote = self._locate(key)

@@ -13,7 +13,7 @@ from typing import Any
 
 import fsspec
 
-from refold.warehouse.object_store.remote import Mode, RemoteStore
+from refold.warehouse.object_store.remote import RemoteStore
 
 _MAX_PARTS = 10_000  # S3's limit for a multipart upload
 _PART_BYTES = 16 * 2**20
@@ -58,10 +58,10 @@ class S3Store(RemoteStore):
             if more := page["IsTruncated"]:
                 wanted["ContinuationToken"] = page["NextContinuationToken"]
 
-    def _upload(self, path: Path, key: str, mode: Mode) -> None:
+    def _upload(self, path: Path, key: str) -> None:
         fs, remote = self._locate(key)
         part = max(_PART_BYTES, -(-path.stat().st_size // _MAX_PARTS))
-        fs.put_file(str(path), remote, mode=mode, chunksize=part, max_concurrency=_PARTS_AT_ONCE)
+        fs.put_file(str(path), remote, chunksize=part, max_concurrency=_PARTS_AT_ONCE)
 
     def _download(self, key: str, copy: Path) -> None:
         fs, remote = self._locate(key)

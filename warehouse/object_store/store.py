@@ -82,10 +82,6 @@ class ObjectStore(ABC):
         """Create or replace an object; readers see the old bytes or the new ones, never a mix."""
 
     @abstractmethod
-    def put_file_if_absent(self, key: str, path: Path) -> bool:
-        """Create an object as :meth:`put_if_absent` does, from a local file; see :meth:`put_file`."""
-
-    @abstractmethod
     def put_file(self, key: str, path: Path) -> None:
         """Create or replace an object as :meth:`put` does, from a local file, without loading it into memory.
 

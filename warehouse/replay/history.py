@@ -208,14 +208,6 @@ def _result_row(step: Upcaster, domain: Domain, source: RecordedEvent, result: A
     return key, {**envelope, **payload}
 
 
-def arrow_ready(payload: dict[str, Any], schema: pa.Schema) -> dict[str, Any]:
-    """Replace UUID values by the bytes that Arrow builds UUID columns from."""
-    return {
-        f.name: v.bytes if f.type == pa.uuid() and v is not None else v
-        for f, v in zip(schema, payload.values(), strict=True)
-    }
-
-
 def sources_of(domain: Domain, event_types: Sequence[str]) -> frozenset[SchemaKey]:
     """Return every stored schema that events of these types may come from, with those that mergers read beside them."""
     return frozenset(key for t in event_types for key in domain.registry.sources(t))

@@ -40,7 +40,6 @@ from refold.warehouse.event_log.log import EventLog
 from refold.warehouse.event_log.manifest import Manifest
 from refold.warehouse.event_log.segments import write_heads, write_segments
 from refold.warehouse.object_store.records import encode_record
-from refold.warehouse.replay.history import arrow_ready
 
 Money = Annotated[Decimal, pa.decimal128(18, 2)]
 
@@ -185,7 +184,7 @@ def bulk_import(
         versions[stream_id] += 1
         envelope = [position, 0, stream_id, versions[stream_id], f"{import_id}-{position}", *schema_key]
         envelope += [datetime(2024, 1, 1, tzinfo=UTC), recorded_at, import_id, None]
-        payload = arrow_ready(
+        payload = _arrow_ready(
             {f.name: _plain(value, f.name) for f in REGISTRY.schema(*schema_key)}, REGISTRY.schema(*schema_key)
         )
         bucket = rows.setdefault(bucket_of(stream_id, log.manifest().bucket_count), {})
@@ -268,3 +267,11 @@ def payload_of(value: Any) -> dict[str, Any]:
     """Return an event's payload as reads should return it."""
     schema = schema_of(type(value))
     return from_json(to_json(value, schema), schema)
+
+
+def _arrow_ready(payload: dict[str, Any], schema: pa.Schema) -> dict[str, Any]:
+    """Replace UUID values by the bytes that Arrow builds UUID columns from."""
+    return {
+        f.name: v.bytes if f.type == pa.uuid() and v is not None else v
+        for f, v in zip(schema, payload.values(), strict=True)
+    }
