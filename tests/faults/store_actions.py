@@ -22,6 +22,7 @@ from refold.warehouse.event_log.archive import archive as archive_segments
 from refold.warehouse.event_log.archive import restore as restore_segments
 from refold.warehouse.event_log.orphaned_objects import delete_leftovers, log_leftovers
 from refold.warehouse.event_log.retention import MIN_WINDOW, apply_retention, plan_retention
+from refold.warehouse.event_log.seal import publish as publish_manifest
 from refold.warehouse.read_models.generations import garbage_collection
 from refold.warehouse.read_models.generations.rollback import roll_back as publish_older
 from tests.faults.places import Place
@@ -122,9 +123,10 @@ def bulk_import(place: Place) -> None:
 
 
 def seal(place: Place) -> None:
-    """Seal what is not sealed."""
-    if (log := place.log).head().tail:
-        shop.seal(log, SHOP.registry)
+    """Seal what is not sealed; again, if a stale listing hid the newest manifest."""
+    log = place.log
+    while log.head().tail and not publish_manifest(log, shop.prepare_seal(log, SHOP.registry)):
+        pass
 
 
 def archive(place: Place) -> None:
