@@ -235,7 +235,7 @@ class _Breaker:
         if fault is Fault.ANSWER_LOST and store.is_local:
             with _disk_error(name, store, errno.EIO):
                 pass
-        return answer[:-1] if fault is Fault.STALE_LISTING else answer
+        return answer[:-1] if fault is Fault.STALE_LISTING and name in LISTINGS else answer
 
 
 @contextmanager
