@@ -14,7 +14,7 @@ from typing import Any
 import duckdb
 import pyarrow.parquet as pq
 
-from refold.warehouse.object_store import ObjectStore
+from refold.warehouse.object_store import ObjectStore, open_store
 
 Takes = Callable[[str], bool]
 """Whether the events of a stream are wanted."""
@@ -95,7 +95,8 @@ def _imported(store: ObjectStore, number: int, key: str, takes: Takes) -> Iterat
 def _of_segment(
     store: ObjectStore, segment: Mapping[str, Any], takes: Takes, position_base: int, commit_base: int
 ) -> Iterator[Recorded]:
-    for row in _segment_rows(store.local_path(segment["key"])):
+    archive = segment.get("archive")
+    for row in _segment_rows((open_store(archive) if archive else store).local_path(segment["key"])):
         if not takes(row["stream_id"]):
             continue
         envelope = {name: row.pop(name) for name in _SEGMENT_ENVELOPE}

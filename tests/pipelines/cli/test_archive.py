@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -88,3 +89,15 @@ def test_the_window_of_what_is_kept(shop: Path, call: Call) -> None:
     settings.write_text(f'window = "soon"\n{text}')
     assert "The window: 'soon' is no duration; write 5s" in call("log", "gc", folder=shop, code=2).stderr
     call("log", "gc", "--window", "2h", folder=shop)
+
+
+@pytest.mark.slow
+def test_an_independent_check_reads_the_archive(shop: Path, call: Call) -> None:
+    """Where the commits were removed, the events are in archived segments only."""
+    call("seal", folder=shop)
+    call("rebuild", "--all", folder=shop)
+    call("archive", "--before", "0s", "--to", str(shop / "cold"), folder=shop)
+    for path in (shop / "log").rglob("*"):
+        os.utime(path, (1_700_000_000, 1_700_000_000))
+    assert answer(call("log", "gc", "--window", "1h", "--yes", "--json", folder=shop))["bytes"] > 0
+    call("reconcile", "--independent", folder=shop)
